@@ -1,0 +1,1 @@
+//! Chain on an RPC node: reads, nonces, fees, inclusion, reorgs.

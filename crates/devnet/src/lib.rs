@@ -1,0 +1,1 @@
+//! The embedded chain for development: an EVM with a JSON-RPC face.

@@ -1,0 +1,1 @@
+//! The only driver: runs effects, timers, waiters and the reconciler.

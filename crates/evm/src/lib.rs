@@ -1,0 +1,1 @@
+//! EVM typed data, signatures, calldata and ABI: no network.

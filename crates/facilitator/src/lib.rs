@@ -1,0 +1,1 @@
+//! /verify, /settle and /supported over the engine.

@@ -1,0 +1,1 @@
+//! Deterministic double entry: accounts; pending, posted and voided transfers.

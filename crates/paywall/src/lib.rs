@@ -1,0 +1,1 @@
+//! The seller's side: a tower layer, route matching, pricing.

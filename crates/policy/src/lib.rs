@@ -1,0 +1,1 @@
+//! decide(rules, spent, request, now): pure, default deny, with reasons.

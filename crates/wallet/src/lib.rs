@@ -1,0 +1,1 @@
+//! The buyer's side: keys, signer, budgets and the paying HTTP client.

@@ -1,0 +1,1 @@
+//! x402 messages between bytes and types: the only peer-facing serde.
