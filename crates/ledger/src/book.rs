@@ -1,0 +1,206 @@
+use std::collections::BTreeMap;
+
+use farthing_primitives::{AssetId, Money, TenantId};
+
+use crate::entry::accounts;
+use crate::{Account, Entry, Phase, TransferId};
+
+/// What an account has seen. `posted` is final, `pending` may still be posted or voided.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Balance {
+    pub debits_posted: u128,
+    pub credits_posted: u128,
+    pub debits_pending: u128,
+    pub credits_pending: u128,
+}
+
+/// Why an entry does not go into the books.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    #[error("the transfer {0:?} is in the books already")]
+    Exists(TransferId),
+    #[error("the transfer {0:?} is not in the books")]
+    Missing(TransferId),
+    #[error("the transfer {0:?} is no longer pending")]
+    NotPending(TransferId),
+    #[error("the account {0:?} would overflow")]
+    Overflow(Account),
+}
+
+/// What is wrong with a set of books.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckError {
+    #[error("debits and credits of {asset} differ for {tenant}: {debits} and {credits}")]
+    NotZeroSum { tenant: TenantId, asset: AssetId, debits: u128, credits: u128 },
+    #[error("the balance of {account:?} is {stored:?} but its transfers add up to {derived:?}")]
+    Balance { account: Account, stored: Balance, derived: Balance },
+    #[error("{0:?} does not fit 128 bits")]
+    Overflow(Account),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Transfer {
+    tenant: TenantId,
+    money: Money,
+    phase: Phase,
+}
+
+/// The books in memory: what every store must agree with.
+#[derive(Debug, Clone, Default)]
+pub struct Ledger {
+    transfers: BTreeMap<TransferId, Transfer>,
+    balances: BTreeMap<Account, Balance>,
+}
+
+impl Ledger {
+    /// Applies all entries, or none of them.
+    pub fn apply(&mut self, entries: &[Entry]) -> Result<(), LedgerError> {
+        let mut next = self.clone_touched(entries);
+        for entry in entries {
+            next.apply_one(entry)?;
+        }
+        self.transfers.extend(next.transfers);
+        self.balances.extend(next.balances);
+        Ok(())
+    }
+
+    pub fn balance(&self, account: &Account) -> Balance {
+        self.balances.get(account).copied().unwrap_or_default()
+    }
+
+    pub fn balances(&self) -> impl Iterator<Item = (&Account, &Balance)> {
+        self.balances.iter()
+    }
+
+    pub fn phase(&self, id: TransferId) -> Option<Phase> {
+        self.transfers.get(&id).map(|transfer| transfer.phase)
+    }
+
+    /// All transfers in the order of their names.
+    pub fn transfers(&self) -> impl Iterator<Item = (TransferId, &TenantId, &Money, Phase)> {
+        self.transfers.iter().map(|(id, t)| (*id, &t.tenant, &t.money, t.phase))
+    }
+
+    /// Re-derives every balance from the transfers and checks that each tenant's assets sum to zero.
+    pub fn check(&self) -> Result<(), CheckError> {
+        Self::check_rows(self.transfers(), self.balances.iter().map(|(a, b)| (a.clone(), *b)))
+    }
+
+    /// The same check over rows that a store read from its own tables.
+    pub fn check_rows<'a>(
+        transfers: impl Iterator<Item = (TransferId, &'a TenantId, &'a Money, Phase)>,
+        balances: impl Iterator<Item = (Account, Balance)>,
+    ) -> Result<(), CheckError> {
+        let mut derived: BTreeMap<Account, Balance> = BTreeMap::new();
+        for (id, tenant, money, phase) in transfers {
+            let (debit, credit) = accounts(id, tenant, money);
+            let (posted, pending) = match phase {
+                Phase::Posted => (money.atoms(), 0),
+                Phase::Pending => (0, money.atoms()),
+                Phase::Voided => (0, 0),
+            };
+            let side = derived.entry(debit.clone()).or_default();
+            side.debits_posted = add(side.debits_posted, posted, &debit)?;
+            side.debits_pending = add(side.debits_pending, pending, &debit)?;
+            let side = derived.entry(credit.clone()).or_default();
+            side.credits_posted = add(side.credits_posted, posted, &credit)?;
+            side.credits_pending = add(side.credits_pending, pending, &credit)?;
+        }
+        let mut sums: BTreeMap<(TenantId, AssetId), (u128, u128)> = BTreeMap::new();
+        for (account, stored) in balances {
+            let expected = derived.remove(&account).unwrap_or_default();
+            if stored != expected {
+                return Err(CheckError::Balance { account, stored, derived: expected });
+            }
+            let sum = sums.entry((account.tenant.clone(), account.asset.clone())).or_default();
+            sum.0 = add(sum.0, stored.debits_posted, &account)?;
+            sum.1 = add(sum.1, stored.credits_posted, &account)?;
+        }
+        // An account that has transfers but no stored balance has lost it.
+        if let Some((account, expected)) = derived.into_iter().find(|(_, b)| *b != Balance::default()) {
+            return Err(CheckError::Balance { account, stored: Balance::default(), derived: expected });
+        }
+        for ((tenant, asset), (debits, credits)) in sums {
+            if debits != credits {
+                return Err(CheckError::NotZeroSum { tenant, asset, debits, credits });
+            }
+        }
+        Ok(())
+    }
+
+    /// A ledger with just what `entries` touch, so that a refused batch leaves no trace.
+    fn clone_touched(&self, entries: &[Entry]) -> Self {
+        let mut touched = Self::default();
+        for entry in entries {
+            let id = entry.id();
+            if let Some(transfer) = self.transfers.get(&id) {
+                touched.copy_balances(self, id, &transfer.tenant, &transfer.money);
+                touched.transfers.insert(id, transfer.clone());
+            }
+            if let Entry::Reserve { tenant, money, .. } | Entry::Transfer { tenant, money, .. } = entry {
+                touched.copy_balances(self, id, tenant, money);
+            }
+        }
+        touched
+    }
+
+    fn copy_balances(&mut self, from: &Self, id: TransferId, tenant: &TenantId, money: &Money) {
+        let (debit, credit) = accounts(id, tenant, money);
+        for account in [debit, credit] {
+            let balance = from.balance(&account);
+            self.balances.entry(account).or_insert(balance);
+        }
+    }
+
+    fn apply_one(&mut self, entry: &Entry) -> Result<(), LedgerError> {
+        let id = entry.id();
+        let (tenant, money, was) = match entry {
+            Entry::Reserve { tenant, money, .. } | Entry::Transfer { tenant, money, .. } => {
+                if self.transfers.contains_key(&id) {
+                    return Err(LedgerError::Exists(id));
+                }
+                (tenant.clone(), money.clone(), None)
+            }
+            Entry::Post { .. } | Entry::Void { .. } => {
+                let transfer = self.transfers.get(&id).ok_or(LedgerError::Missing(id))?;
+                if transfer.phase != Phase::Pending {
+                    return Err(LedgerError::NotPending(id));
+                }
+                (transfer.tenant.clone(), transfer.money.clone(), Some(Phase::Pending))
+            }
+        };
+        let phase = entry.phase();
+        let atoms = money.atoms();
+        let (debit, credit) = accounts(id, &tenant, &money);
+        let side = self.balances.entry(debit.clone()).or_default();
+        move_between(&mut side.debits_pending, &mut side.debits_posted, was, phase, atoms)
+            .ok_or(LedgerError::Overflow(debit))?;
+        let side = self.balances.entry(credit.clone()).or_default();
+        move_between(&mut side.credits_pending, &mut side.credits_posted, was, phase, atoms)
+            .ok_or(LedgerError::Overflow(credit))?;
+        self.transfers.insert(id, Transfer { tenant, money, phase });
+        Ok(())
+    }
+}
+
+fn move_between(
+    pending: &mut u128,
+    posted: &mut u128,
+    was: Option<Phase>,
+    now: Phase,
+    atoms: u128,
+) -> Option<()> {
+    if was == Some(Phase::Pending) {
+        *pending = pending.checked_sub(atoms)?;
+    }
+    match now {
+        Phase::Pending => *pending = pending.checked_add(atoms)?,
+        Phase::Posted => *posted = posted.checked_add(atoms)?,
+        Phase::Voided => {}
+    }
+    Some(())
+}
+
+fn add(sum: u128, atoms: u128, account: &Account) -> Result<u128, CheckError> {
+    sum.checked_add(atoms).ok_or_else(|| CheckError::Overflow(account.clone()))
+}

@@ -1,0 +1,298 @@
+use farthing_ledger::{Entry, Purpose};
+use farthing_primitives::{Money, Timestamp};
+
+use crate::{Delivery, Event, Flow, Payment, Proof, Reason, Role, State};
+
+/// What one atomic store call makes durable: the next payment, and what its books gain.
+///
+/// The commit applies only over [`Step::expected`]; what others can see of it happens after it is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// The version that the payment must have in the store.
+    pub expected: u64,
+    pub next: Payment,
+    pub entries: Vec<Entry>,
+}
+
+/// What is to be done with a payment in the state that it is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Next {
+    /// Ask the chain whether it would settle.
+    CheckFunds,
+    /// Call the upstream.
+    CallUpstream,
+    /// The call is under way in this process; after a restart nobody knows how it went.
+    AwaitUpstream,
+    /// Start an attempt.
+    Settle,
+    /// Find out what became of the attempt.
+    Watch,
+    /// Wait for depth.
+    Confirm,
+    /// Find out what became of the refund.
+    WatchRefund,
+    /// Nothing, unless somebody asks.
+    Rest,
+}
+
+/// Why an event does not fit.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    #[error("{event} does not fit a payment that is {state}, delivery {delivery}")]
+    DoesNotFit { event: &'static str, state: &'static str, delivery: &'static str },
+    #[error("this payment began anew too often")]
+    TooManyRounds,
+    #[error("this payment was for another request")]
+    OtherRequest,
+}
+
+impl Payment {
+    /// What is to be done now: the answer of a process that comes here, and of one restarted here.
+    pub fn next(&self) -> Next {
+        match (&self.state, self.delivery) {
+            (State::Claimed, _) => Next::CheckFunds,
+            (State::Funded, Delivery::None) if self.role == Role::Seller && self.flow != Flow::Upfront => {
+                Next::CallUpstream
+            }
+            (State::Funded, Delivery::None | Delivery::Stored | Delivery::Sent) => Next::Settle,
+            (State::Funded, Delivery::Called) => Next::AwaitUpstream,
+            (State::Settling { .. } | State::Unknown { .. } | State::Lapsing { .. }, _) => Next::Watch,
+            (State::Confirming { .. }, _) => Next::Confirm,
+            (State::Settled { .. }, Delivery::None | Delivery::Failed)
+                if self.role == Role::Seller && self.flow == Flow::Upfront =>
+            {
+                Next::CallUpstream
+            }
+            (State::Settled { .. }, Delivery::Called) => Next::AwaitUpstream,
+            (State::Refunding { .. }, _) => Next::WatchRefund,
+            // A call that failed turns a funded payment into a refused one, so `Funded` and `Failed` never meet.
+            (State::Funded, Delivery::Failed)
+            | (
+                State::Settled { .. } | State::Refused { .. } | State::Failed { .. } | State::Refunded { .. },
+                _,
+            ) => Next::Rest,
+        }
+    }
+
+    /// Moves the payment by one event.
+    ///
+    /// # Errors
+    /// [`StepError`] if the event does not fit the state. Nothing is changed then.
+    pub fn step(&self, event: Event, now: Timestamp) -> Result<Step, StepError> {
+        let mut next = self.clone();
+        next.version += 1;
+        next.updated = now;
+        let entries = next.apply(event, now)?;
+        Ok(Step { expected: self.version, next, entries })
+    }
+
+    fn apply(&mut self, event: Event, now: Timestamp) -> Result<Vec<Entry>, StepError> {
+        use Delivery as D;
+        use State as S;
+        let misfit = StepError::DoesNotFit {
+            event: event.name(),
+            state: self.state.name(),
+            delivery: self.delivery.name(),
+        };
+        match (event, &self.state, self.delivery) {
+            (Event::FundsConfirmed, S::Claimed, _) => {
+                self.state = S::Funded;
+                Ok(Vec::new())
+            }
+            (Event::FundsRefused(reason), S::Claimed | S::Funded, D::None) => {
+                self.state = S::Refused { reason };
+                Ok(self.void_sale())
+            }
+            (Event::CallStarted, S::Funded | S::Settled { .. }, D::None | D::Failed)
+                if self.next() == Next::CallUpstream =>
+            {
+                self.delivery = D::Called;
+                Ok(Vec::new())
+            }
+            (Event::CallStored, S::Funded | S::Settled { .. }, D::Called) => {
+                self.delivery = D::Stored;
+                Ok(Vec::new())
+            }
+            (Event::Sent, S::Funded | S::Settled { .. }, D::Called) if self.flow != Flow::Authorization => {
+                self.delivery = D::Sent;
+                Ok(Vec::new())
+            }
+            (Event::Sent, _, D::Stored) => {
+                self.delivery = D::Sent;
+                Ok(Vec::new())
+            }
+            (Event::CallFailed(reason) | Event::CallLost(reason), S::Funded, D::Called) => {
+                self.state = S::Refused { reason };
+                self.delivery = D::Failed;
+                Ok(self.void_sale())
+            }
+            // Paid and not delivered: an entitlement, free to be shown again until delivered or refunded.
+            (Event::CallFailed(_) | Event::CallLost(_), S::Settled { .. }, D::Called) => {
+                self.delivery = D::Failed;
+                Ok(Vec::new())
+            }
+            (Event::Represented { request }, S::Refused { .. }, D::Failed) => {
+                if request != self.binding.request {
+                    return Err(StepError::OtherRequest);
+                }
+                self.round = self.round.checked_add(1).ok_or(StepError::TooManyRounds)?;
+                self.state = S::Claimed;
+                self.delivery = D::None;
+                Ok(self.reserve())
+            }
+            (Event::AttemptStarted { attempt, tx }, S::Funded, _) if self.next() == Next::Settle => {
+                self.state = S::Settling { attempt, since: now, tx };
+                Ok(Vec::new())
+            }
+            // A bumped or re-sent attempt has a new transaction.
+            (Event::AttemptStarted { attempt, tx }, S::Settling { attempt: current, since, .. }, _)
+                if attempt == *current =>
+            {
+                self.state = S::Settling { attempt, since: *since, tx };
+                Ok(Vec::new())
+            }
+            (Event::AttemptDropped { attempt }, S::Settling { attempt: current, .. }, _)
+                if attempt == *current =>
+            {
+                self.state = S::Funded;
+                Ok(Vec::new())
+            }
+            (
+                Event::Included { proof, deep },
+                S::Settling { attempt, .. }
+                | S::Unknown { attempt, .. }
+                | S::Lapsing { attempt, .. }
+                | S::Confirming { attempt, .. },
+                _,
+            ) => {
+                let attempt = *attempt;
+                if !deep {
+                    self.state = S::Confirming { attempt, proof };
+                    return Ok(Vec::new());
+                }
+                let entries = self.settle(&proof);
+                self.state = S::Settled { attempt, proof };
+                Ok(entries)
+            }
+            (Event::Reverted { reason, tx }, S::Settling { attempt, .. } | S::Unknown { attempt, .. }, _) => {
+                self.state = S::Lapsing { attempt: *attempt, reason, tx };
+                Ok(Vec::new())
+            }
+            (Event::Unclear { tx }, S::Settling { attempt, since, tx: known }, _) => {
+                self.state =
+                    S::Unknown { attempt: *attempt, since: *since, tx: tx.or_else(|| known.clone()) };
+                Ok(Vec::new())
+            }
+            (Event::Reorged, S::Confirming { attempt, proof }, _) => {
+                self.state = S::Settling { attempt: *attempt, since: now, tx: Some(proof.tx.clone()) };
+                Ok(Vec::new())
+            }
+            (Event::Reorged, S::Settled { attempt, proof }, _) => {
+                let (attempt, tx) = (*attempt, proof.tx.clone());
+                let entries = self.unsettle()?;
+                self.state = S::Settling { attempt, since: now, tx: Some(tx) };
+                Ok(entries)
+            }
+            (Event::Dead(reason), S::Settling { .. } | S::Unknown { .. } | S::Lapsing { .. }, _) => {
+                self.state = S::Failed { reason };
+                Ok(self.write_off())
+            }
+            (Event::RefundStarted { refund, tx }, S::Settled { attempt, proof }, _)
+                if self.role == Role::Seller =>
+            {
+                self.state = S::Refunding { attempt: *attempt, proof: proof.clone(), refund, tx };
+                Ok(Vec::new())
+            }
+            (Event::RefundIncluded { proof: refund_proof }, S::Refunding { proof, refund, .. }, _) => {
+                let entries = self.refund(&refund_proof);
+                self.state = S::Refunded { proof: proof.clone(), refund: *refund, refund_proof };
+                Ok(entries)
+            }
+            (Event::RefundDropped, S::Refunding { attempt, proof, .. }, _) => {
+                self.state = S::Settled { attempt: *attempt, proof: proof.clone() };
+                Ok(Vec::new())
+            }
+            _ => Err(misfit),
+        }
+    }
+
+    fn void_sale(&self) -> Vec<Entry> {
+        match self.role {
+            Role::Seller => vec![Entry::Void { id: self.transfer(Purpose::Sale) }],
+            Role::Facilitator => Vec::new(),
+        }
+    }
+
+    /// The money is the payee's: the expected sale becomes real, and the treasury has it.
+    fn settle(&self, proof: &Proof) -> Vec<Entry> {
+        let mut entries = Vec::with_capacity(3);
+        match self.role {
+            Role::Seller => {
+                entries.push(Entry::Post { id: self.transfer(Purpose::Sale) });
+                entries.push(self.final_transfer(Purpose::Settlement, self.terms.money.clone()));
+            }
+            Role::Facilitator => entries.push(self.final_transfer(Purpose::Relay, self.terms.money.clone())),
+        }
+        entries.extend(proof.fee.clone().map(|fee| self.final_transfer(Purpose::Gas, fee)));
+        entries
+    }
+
+    /// The block is gone: the books take back what they said, and a new round begins.
+    fn unsettle(&mut self) -> Result<Vec<Entry>, StepError> {
+        let reversal = match self.role {
+            Role::Seller => Purpose::Reversal,
+            Role::Facilitator => Purpose::RelayReversal,
+        };
+        let mut entries = vec![self.final_transfer(reversal, self.terms.money.clone())];
+        self.round = self.round.checked_add(1).ok_or(StepError::TooManyRounds)?;
+        if self.role == Role::Seller {
+            // The old round's sale is taken back and expected again, so that a round always ends in the same way.
+            entries.push(Entry::Transfer {
+                id: self.transfer(Purpose::SaleReversal),
+                tenant: self.tenant.clone(),
+                money: self.terms.money.clone(),
+            });
+            entries.extend(self.reserve());
+        }
+        Ok(entries)
+    }
+
+    /// No money will come. What was served is a loss that shows; what was not is simply undone.
+    fn write_off(&self) -> Vec<Entry> {
+        if self.role == Role::Facilitator {
+            return Vec::new();
+        }
+        let served = match self.delivery {
+            Delivery::Sent => true,
+            Delivery::None | Delivery::Called | Delivery::Stored | Delivery::Failed => false,
+        };
+        if served {
+            vec![
+                Entry::Post { id: self.transfer(Purpose::Sale) },
+                self.final_transfer(Purpose::WriteOff, self.terms.money.clone()),
+            ]
+        } else {
+            self.void_sale()
+        }
+    }
+
+    fn refund(&self, proof: &Proof) -> Vec<Entry> {
+        let mut entries = vec![self.final_transfer(Purpose::Refund, self.terms.money.clone())];
+        entries.extend(proof.fee.clone().map(|fee| self.final_transfer(Purpose::RefundGas, fee)));
+        entries
+    }
+
+    fn final_transfer(&self, purpose: Purpose, money: Money) -> Entry {
+        Entry::Transfer { id: self.transfer(purpose), tenant: self.tenant.clone(), money }
+    }
+
+    /// The refusal's reason, where there is one.
+    pub fn reason(&self) -> Option<&Reason> {
+        match &self.state {
+            State::Refused { reason } | State::Failed { reason } | State::Lapsing { reason, .. } => {
+                Some(reason)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,230 @@
+use farthing_ledger::{Account, AccountKind, Ledger};
+use farthing_primitives::{AttemptId, RequestHash, TenantId, Timestamp};
+use proptest::prelude::*;
+
+use crate::transitions::{events, sample};
+use crate::*;
+
+const NOW: Timestamp = Timestamp::from_secs(2);
+
+fn reason() -> Reason {
+    Reason::new("sample", Fault::Chain)
+}
+
+fn event(name: &str) -> Event {
+    events().into_iter().find(|event| event.name() == name).expect("an event of this name")
+}
+
+/// Walks the events and returns the payment with its books.
+fn walk(role: Role, flow: Flow, names: &[&str]) -> (Payment, Ledger) {
+    let (mut payment, entries) = Payment::claim(sample(role, flow), Timestamp::from_secs(1));
+    let mut ledger = Ledger::default();
+    ledger.apply(&entries).expect("applies");
+    for name in names {
+        let step = payment.step(event(name), NOW).unwrap_or_else(|error| panic!("{name}: {error}"));
+        ledger.apply(&step.entries).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(ledger.check(), Ok(()), "{name}");
+        payment = step.next;
+    }
+    (payment, ledger)
+}
+
+fn net(ledger: &Ledger, kind: AccountKind) -> i128 {
+    let money = sample(Role::Seller, Flow::Authorization).terms.money;
+    let account = Account { tenant: TenantId::local(), kind, asset: money.asset().clone() };
+    let balance = ledger.balance(&account);
+    i128::try_from(balance.debits_posted).expect("small")
+        - i128::try_from(balance.credits_posted).expect("small")
+}
+
+#[test]
+fn the_authorization_flow_serves_then_settles() {
+    let names =
+        ["funds_confirmed", "call_started", "call_stored", "attempt_started", "included_deep", "sent"];
+    let (payment, ledger) = walk(Role::Seller, Flow::Authorization, &names);
+    assert_eq!(
+        (payment.state.name(), payment.delivery, payment.next()),
+        ("settled", Delivery::Sent, Next::Rest)
+    );
+    assert_eq!(net(&ledger, AccountKind::Treasury), 1000);
+    assert_eq!(net(&ledger, AccountKind::Revenue), -1000);
+    assert_eq!(net(&ledger, AccountKind::Receivable), 0);
+}
+
+#[test]
+fn what_to_do_after_a_restart_in_each_state() {
+    let check = |flow, names: &[&str], expected: Next| {
+        assert_eq!(walk(Role::Seller, flow, names).0.next(), expected, "{flow:?} {names:?}");
+    };
+    use Flow::{Authorization as A, Background as B, Upfront as U};
+    check(A, &[], Next::CheckFunds);
+    check(A, &["funds_confirmed"], Next::CallUpstream);
+    check(A, &["funds_confirmed", "call_started"], Next::AwaitUpstream);
+    check(A, &["funds_confirmed", "call_started", "call_stored"], Next::Settle);
+    check(A, &["funds_confirmed", "call_started", "call_stored", "attempt_started"], Next::Watch);
+    check(A, &["funds_confirmed", "call_started", "call_stored", "attempt_started", "unclear"], Next::Watch);
+    check(
+        A,
+        &["funds_confirmed", "call_started", "call_stored", "attempt_started", "included"],
+        Next::Confirm,
+    );
+    check(A, &["funds_confirmed", "call_started", "call_failed"], Next::Rest);
+    check(B, &["funds_confirmed", "call_started", "sent"], Next::Settle);
+    check(U, &["funds_confirmed"], Next::Settle);
+    check(U, &["funds_confirmed", "attempt_started", "included_deep"], Next::CallUpstream);
+    check(U, &["funds_confirmed", "attempt_started", "included_deep", "call_started"], Next::AwaitUpstream);
+    check(
+        U,
+        &["funds_confirmed", "attempt_started", "included_deep", "call_started", "call_failed"],
+        Next::CallUpstream,
+    );
+}
+
+#[test]
+fn a_refusal_frees_the_claim_only_before_the_upstream_was_called() {
+    let (early, ledger) = walk(Role::Seller, Flow::Authorization, &["funds_refused"]);
+    assert!(early.releases_claim());
+    assert_eq!(net(&ledger, AccountKind::Receivable), 0);
+    let (late, _) =
+        walk(Role::Seller, Flow::Authorization, &["funds_confirmed", "call_started", "call_failed"]);
+    assert!(!late.releases_claim());
+}
+
+#[test]
+fn a_payment_shown_again_after_a_failed_call_begins_anew_for_the_same_request_only() {
+    let (refused, mut ledger) =
+        walk(Role::Seller, Flow::Authorization, &["funds_confirmed", "call_started", "call_failed"]);
+    assert_eq!(
+        refused.step(Event::Represented { request: RequestHash([9; 32]) }, NOW).map(|s| s.next),
+        Err(StepError::OtherRequest)
+    );
+    let step = refused.step(event("represented"), NOW).expect("fits");
+    ledger.apply(&step.entries).expect("a new round has entries of its own");
+    assert_eq!((step.next.round, step.next.next()), (1, Next::CheckFunds));
+}
+
+#[test]
+fn served_and_never_paid_is_a_loss_that_shows() {
+    let names = ["funds_confirmed", "call_started", "sent", "attempt_started", "unclear", "dead"];
+    let (payment, ledger) = walk(Role::Seller, Flow::Background, &names);
+    assert_eq!(payment.state.name(), "failed");
+    assert_eq!(net(&ledger, AccountKind::Loss), 1000);
+    assert_eq!(net(&ledger, AccountKind::Revenue), -1000);
+    assert_eq!(net(&ledger, AccountKind::Treasury), 0);
+}
+
+#[test]
+fn an_answer_that_was_stored_but_never_sent_is_no_loss() {
+    let names = ["funds_confirmed", "call_started", "call_stored", "attempt_started", "reverted", "dead"];
+    let (payment, ledger) = walk(Role::Seller, Flow::Authorization, &names);
+    assert_eq!(payment.state.name(), "failed");
+    assert_eq!(net(&ledger, AccountKind::Loss), 0);
+    assert_eq!(net(&ledger, AccountKind::Revenue), 0);
+}
+
+#[test]
+fn an_attempt_that_reverted_may_still_be_paid_by_somebody_else() {
+    let names =
+        ["funds_confirmed", "call_started", "call_stored", "attempt_started", "reverted", "included_deep"];
+    let (payment, ledger) = walk(Role::Seller, Flow::Authorization, &names);
+    assert_eq!(payment.state.name(), "settled");
+    assert_eq!(net(&ledger, AccountKind::Treasury), 1000);
+}
+
+#[test]
+fn unknown_never_starts_another_attempt() {
+    let (unknown, _) = walk(
+        Role::Seller,
+        Flow::Authorization,
+        &["funds_confirmed", "call_started", "call_stored", "attempt_started", "unclear"],
+    );
+    let other = AttemptId::new(NOW, [2; 10]);
+    for attempt in [other, AttemptId::new(Timestamp::from_secs(1), [1; 10])] {
+        assert!(unknown.step(Event::AttemptStarted { attempt, tx: None }, NOW).is_err());
+    }
+    assert!(unknown.step(Event::FundsRefused(reason()), NOW).is_err());
+}
+
+#[test]
+fn a_reorganized_settlement_is_taken_back_and_booked_again() {
+    let base = ["funds_confirmed", "call_started", "call_stored", "attempt_started", "included_deep"];
+    let (payment, ledger) = walk(Role::Seller, Flow::Authorization, &[&base[..], &["reorged"]].concat());
+    assert_eq!(payment.next(), Next::Watch);
+    assert_eq!((net(&ledger, AccountKind::Treasury), net(&ledger, AccountKind::Revenue)), (0, 0));
+    let (payment, ledger) =
+        walk(Role::Seller, Flow::Authorization, &[&base[..], &["reorged", "included_deep"]].concat());
+    assert_eq!(payment.state.name(), "settled");
+    assert_eq!((net(&ledger, AccountKind::Treasury), net(&ledger, AccountKind::Revenue)), (1000, -1000));
+    let (_, ledger) =
+        walk(Role::Seller, Flow::Authorization, &[&base[..], &["sent", "reorged", "dead"]].concat());
+    assert_eq!((net(&ledger, AccountKind::Treasury), net(&ledger, AccountKind::Loss)), (0, 1000));
+}
+
+#[test]
+fn a_refund_happens_once() {
+    let base = ["funds_confirmed", "call_started", "call_stored", "attempt_started", "included_deep"];
+    let (payment, ledger) = walk(
+        Role::Seller,
+        Flow::Authorization,
+        &[&base[..], &["refund_started", "refund_included"]].concat(),
+    );
+    assert_eq!((net(&ledger, AccountKind::Treasury), net(&ledger, AccountKind::Refunds)), (0, 1000));
+    assert!(payment.step(event("refund_started"), NOW).is_err());
+    assert!(payment.step(event("refund_included"), NOW).is_err());
+}
+
+#[test]
+fn a_facilitator_books_only_what_it_moved() {
+    let (payment, ledger) =
+        walk(Role::Facilitator, Flow::Upfront, &["funds_confirmed", "attempt_started", "included_deep"]);
+    assert_eq!(payment.next(), Next::Rest);
+    assert_eq!((net(&ledger, AccountKind::Payees), net(&ledger, AccountKind::Payers)), (1000, -1000));
+    assert_eq!(net(&ledger, AccountKind::Revenue), 0);
+}
+
+#[test]
+fn every_flow_reaches_a_settled_and_a_refused_payment() {
+    for (role, flow) in [
+        (Role::Seller, Flow::Authorization),
+        (Role::Seller, Flow::Upfront),
+        (Role::Seller, Flow::Background),
+        (Role::Facilitator, Flow::Upfront),
+    ] {
+        let reached = |name| transitions(role, flow).iter().any(|t| t.to == name);
+        assert!(reached("settled") && reached("refused") && reached("unknown"), "{role:?} {flow:?}");
+    }
+}
+
+#[test]
+fn reasons_are_plain_codes() {
+    assert_eq!(Reason::new("Bad thing: 0x1\r\n", Fault::Payer).code(), "bad_thing__0x1__");
+    assert_eq!(Reason::new(&"x".repeat(1000), Fault::Payer).code().len(), Reason::MAX_LEN);
+}
+
+proptest! {
+    /// Any events in any order: the books balance, a terminal payment moves no more money, and what was settled
+    /// is settled once.
+    #[test]
+    fn no_order_of_events_loses_or_invents_money(
+        role in prop_oneof![Just(Role::Seller), Just(Role::Facilitator)],
+        flow in prop_oneof![Just(Flow::Authorization), Just(Flow::Upfront), Just(Flow::Background)],
+        picks in prop::collection::vec(0usize..19, 0..60),
+    ) {
+        let (mut payment, entries) = Payment::claim(sample(role, flow), Timestamp::from_secs(1));
+        let mut ledger = Ledger::default();
+        ledger.apply(&entries).expect("applies");
+        for pick in picks {
+            let Ok(step) = payment.step(events()[pick].clone(), NOW) else { continue };
+            ledger.apply(&step.entries).expect("a step's entries always apply");
+            prop_assert_eq!(ledger.check(), Ok(()));
+            prop_assert_eq!(step.next.version, payment.version + 1);
+            payment = step.next;
+            let treasury = net(&ledger, AccountKind::Treasury);
+            let expected = match (&payment.state, role) {
+                (State::Settled { .. } | State::Refunding { .. }, Role::Seller) => 1000,
+                _ => 0,
+            };
+            prop_assert_eq!(treasury, expected, "in {}", payment.state.name());
+        }
+    }
+}
