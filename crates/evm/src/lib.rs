@@ -1,1 +1,30 @@
 //! EVM typed data, signatures, calldata and ABI: no network.
+//!
+//! Everything here is a pure function of its arguments. Whatever a stranger sent is bounded before it is decoded,
+//! and a bad input is a small typed error.
+
+pub mod abi;
+mod address;
+pub mod call;
+mod erc6492;
+mod event;
+pub mod known;
+mod revert;
+mod signature;
+mod typed;
+
+#[cfg(test)]
+mod tests;
+
+pub use address::{eip55, from_alloy, to_alloy};
+pub use alloy_primitives::{Address, B256, Bytes, U256};
+pub use call::{Read, ReadKind, ReadResult};
+pub use erc6492::{MAX_SIGNATURE_LEN, WrapError, Wrapped, delegation, unwrap_erc6492, wrap_erc6492};
+pub use event::{AuthorizationUsed, Log, Transfer};
+pub use revert::Revert;
+pub use signature::{Key, KeyError, SigError, Signature, recover};
+pub use typed::{
+    AUTHORIZATION_TYPEHASH, CANCEL_TYPEHASH, CancelAuthorization, Domain, PERMIT_TYPEHASH,
+    PERMIT2_WITNESS_TYPEHASH, Permit, RECEIVE_TYPEHASH, TOKEN_PERMISSIONS_TYPEHASH, TransferAuthorization,
+    WITNESS_TYPEHASH, WitnessTransfer,
+};
