@@ -1,0 +1,257 @@
+#!/usr/bin/env node
+// Every pairing of server, client and facilitator: ours, and the published packages in both generations, on a real
+// chain node with the real token. What counts is what the token says: the payer has exactly 1,000 atoms less and the
+// payee exactly 1,000 more; or, where the handler fails, nobody has more or less.
+//
+//   node interop/x402/run.mjs [--only peers|ours] [--filter TEXT] [--list]
+
+import { join } from "node:path";
+import { createWalletClient, encodeFunctionData, http, maxUint256 } from "viem";
+import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
+
+import { farthingBin, repo } from "../support/paths.mjs";
+import { Program, runToEnd, stopAll } from "../support/process.mjs";
+import { NETWORK, PERMIT2, USDC, erc20, freePort, startWorld } from "../support/world.mjs";
+
+const PRICE = 1_000n;
+const FUNDS = 1_000_000n;
+const CLIENT_TIMEOUT_MS = 30_000;
+
+const AUTHORIZATION = "/exact/evm/eip3009";
+const PERMIT = "/exact/evm/permit2";
+const SPONSORED = "/exact/evm/permit2-eip2612GasSponsoring";
+const V1 = "/protected";
+const FAILS = "/fails";
+
+const at = (path) => join(repo, "interop", path);
+const ours = (role) => ({ run: at(`x402/${role}`), versions: [1, 2] });
+const FACILITATORS = {
+  ours: ours("facilitator"),
+  ts2: { run: at("support/peers/facilitator-v2.mjs"), versions: [1, 2] },
+  ts1: { run: at("support/peers/facilitator-v1.mjs"), versions: [1] },
+};
+const CLIENTS = {
+  ours: ours("client"),
+  ts2: { run: at("support/peers/client-v2.mjs"), versions: [1, 2] },
+  ts1: { run: at("support/peers/client-v1.mjs"), versions: [1] },
+};
+const SERVERS = {
+  ours: { ...ours("server"), paths: { 1: [V1, FAILS], 2: [AUTHORIZATION, PERMIT, SPONSORED, V1, FAILS] } },
+  ts2: { run: at("support/peers/server-v2.mjs"), paths: { 2: [AUTHORIZATION, PERMIT, SPONSORED, FAILS] } },
+  ts1: { run: at("support/peers/server-v1.mjs"), paths: { 1: [V1, FAILS] } },
+};
+
+/**
+ * The list is derived, so that no pairing can be forgotten: a server and a client speak the highest version that both
+ * know, and the facilitator must know it too. Where it doesn't, a server that knows several falls back.
+ */
+function pairings() {
+  const rows = [];
+  for (const facilitator of Object.keys(FACILITATORS)) {
+    for (const server of Object.keys(SERVERS)) {
+      const spoken = Object.keys(SERVERS[server].paths).map(Number).filter((v) => FACILITATORS[facilitator].versions.includes(v));
+      for (const client of Object.keys(CLIENTS)) {
+        const version = Math.max(...spoken.filter((v) => CLIENTS[client].versions.includes(v)));
+        if (!Number.isFinite(version)) continue;
+        for (const path of SERVERS[server].paths[version]) rows.push({ facilitator, server, client, version, path });
+      }
+    }
+  }
+  return rows;
+}
+
+function readArguments(words) {
+  const options = { keep: () => true, list: false };
+  const narrow = (test) => {
+    const { keep } = options;
+    options.keep = (row) => keep(row) && test(row);
+  };
+  const isOurs = (row) => [row.facilitator, row.server, row.client].includes("ours");
+  for (let i = 0; i < words.length; i++) {
+    if (words[i] === "--list") options.list = true;
+    else if (words[i] === "--only" && words[i + 1] === "peers") narrow((row) => !isOurs(row)), i++;
+    else if (words[i] === "--only" && words[i + 1] === "ours") narrow(isOurs), i++;
+    else if (words[i] === "--filter" && words[i + 1]) {
+      const text = words[++i];
+      narrow((row) => title(row).includes(text));
+    } else throw new Error(`unknown option: ${words.slice(i).join(" ")}`);
+  }
+  return options;
+}
+
+const title = ({ facilitator, server, client, version, path }) =>
+  `server=${server} client=${client} facilitator=${facilitator} v${version} ${path}`;
+
+class Bench {
+  constructor(world) {
+    this.world = world;
+    this.bank = createWalletClient({
+      account: privateKeyToAccount(world.accounts[0].privateKey), chain: world.chain, transport: http(world.rpcUrl),
+    });
+    this.funding = Promise.resolve();
+  }
+
+  environment(extra) {
+    const { PATH, HOME, FARTHING_BIN, CARGO_TARGET_DIR } = process.env;
+    const common = { PATH, HOME, EVM_NETWORK: NETWORK, EVM_RPC_URL: this.world.rpcUrl };
+    if (FARTHING_BIN) common.FARTHING_BIN = FARTHING_BIN;
+    if (CARGO_TARGET_DIR) common.CARGO_TARGET_DIR = CARGO_TARGET_DIR;
+    return { ...common, ...extra };
+  }
+
+  balance(address) {
+    return this.world.client.readContract({ address: USDC, abi: erc20, functionName: "balanceOf", args: [address] });
+  }
+
+  /** A payer nobody has seen before, so that no row can profit from an earlier one's nonce or allowance. */
+  async payer({ approved }) {
+    const privateKey = generatePrivateKey();
+    const { address } = privateKeyToAccount(privateKey);
+    await this.send("transfer", [address, FUNDS]);
+    if (approved) {
+      await this.world.test.setBalance({ address, value: 10n ** 18n });
+      const wallet = createWalletClient({
+        account: privateKeyToAccount(privateKey), chain: this.world.chain, transport: http(this.world.rpcUrl),
+      });
+      const data = encodeFunctionData({ abi: erc20, functionName: "approve", args: [PERMIT2, maxUint256] });
+      await this.world.client.waitForTransactionReceipt({ hash: await wallet.sendTransaction({ to: USDC, data }) });
+    }
+    return { address, privateKey };
+  }
+
+  /** One transfer after another: the bank has one nonce, and lanes run side by side. */
+  send(functionName, args) {
+    this.funding = this.funding.then(async () => {
+      const hash = await this.bank.sendTransaction({ to: USDC, data: encodeFunctionData({ abi: erc20, functionName, args }) });
+      await this.world.client.waitForTransactionReceipt({ hash });
+    });
+    return this.funding;
+  }
+}
+
+/** Runs all rows of one facilitator. */
+async function lane(bench, name, rows, relayerKey, report) {
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  let facilitator;
+  const servers = new Map();
+  try {
+    facilitator = await start(
+      FACILITATORS[name].run, `${name} facilitator`,
+      bench.environment({ PORT: String(port), EVM_PRIVATE_KEY: relayerKey }), url,
+    );
+    for (const row of rows) {
+      let logs = [facilitator];
+      const started = Date.now();
+      try {
+        if (!servers.has(row.server)) servers.set(row.server, await startServer(bench, row.server, url));
+        const server = servers.get(row.server);
+        logs = [facilitator, server.program];
+        await play(bench, row, server);
+        report(row, Date.now() - started);
+      } catch (error) {
+        report(row, Date.now() - started, error, logs);
+      }
+    }
+  } catch (error) {
+    for (const row of rows) report(row, 0, error, []);
+  } finally {
+    for (const { program } of servers.values()) await program.stop();
+    await facilitator?.stop();
+  }
+}
+
+async function startServer(bench, name, facilitatorUrl) {
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const payee = privateKeyToAccount(generatePrivateKey()).address;
+  const env = bench.environment({ PORT: String(port), FACILITATOR_URL: facilitatorUrl, EVM_PAYEE_ADDRESS: payee });
+  return { url, payee, program: await start(SERVERS[name].run, `${name} server`, env, url) };
+}
+
+async function start(run, name, env, url) {
+  const program = new Program(run, [], env, name);
+  try {
+    return await program.ready(`${url}/health`);
+  } catch (error) {
+    await program.stop();
+    throw error;
+  }
+}
+
+/** One payment, and what the token says before and after. */
+async function play(bench, row, server) {
+  const payer = await bench.payer({ approved: row.path === PERMIT });
+  const before = await bench.balance(server.payee);
+  const env = bench.environment({ EVM_PRIVATE_KEY: payer.privateKey, RESOURCE_SERVER_URL: server.url, ENDPOINT_PATH: row.path });
+  const run = await runToEnd(CLIENTS[row.client].run, [], { env, timeoutMs: CLIENT_TIMEOUT_MS });
+  const said = lastLine(run);
+  const paid = FUNDS - (await bench.balance(payer.address));
+  const received = (await bench.balance(server.payee)) - before;
+  const facts = `paid ${paid}, received ${received}; client exit ${run.signal ?? run.code}: ${run.stdout.trim().split("\n").at(-1)} ${run.stderr.trim().slice(-600)}`;
+  const expect = (condition, text) => {
+    if (!condition) throw new Error(`${text} (${facts})`);
+  };
+  if (row.path === FAILS) {
+    expect(paid === 0n && received === 0n, "a failed answer was charged");
+    expect(said.status_code === 500 && said.success === false && run.code !== 0, "the client should see a failed answer");
+    return;
+  }
+  expect(paid === PRICE && received === PRICE, `expected ${PRICE} atoms to move`);
+  expect(run.code === 0 && said.success === true && said.status_code === 200, "the client should report success");
+  expect(JSON.stringify(said.data ?? "").includes("Protected endpoint accessed"), "the goods should arrive");
+  expect(/^0x[0-9a-f]{64}$/i.test(said.payment_response?.transaction ?? ""), "the receipt should name the transaction");
+  const receipt = await bench.world.client.getTransactionReceipt({ hash: said.payment_response.transaction });
+  expect(receipt.status === "success", "the transaction that the receipt names should have succeeded");
+}
+
+function lastLine({ stdout }) {
+  try {
+    return JSON.parse(stdout.trim().split("\n").at(-1));
+  } catch {
+    return {};
+  }
+}
+
+async function main() {
+  const options = readArguments(process.argv.slice(2));
+  const rows = pairings().filter(options.keep);
+  if (options.list) {
+    for (const row of rows) console.log(title(row));
+    return 0;
+  }
+  if (rows.some((row) => [row.facilitator, row.server, row.client].includes("ours"))) farthingBin();
+  const world = await startWorld();
+  const bench = new Bench(world);
+  let passed = 0;
+  let failed = 0;
+  const report = (row, ms, error, programs = []) => {
+    if (error) failed++;
+    else passed++;
+    console.log(`${error ? "FAIL" : "ok  "} ${columns(row)} ${String(ms).padStart(6)} ms`);
+    if (!error) return;
+    console.log(`     ${error.message}`);
+    for (const program of programs) console.log(indent(`${program.name}:\n${program.output().slice(-2_000)}`));
+  };
+  console.log(`     ${"server".padEnd(7)}${"client".padEnd(7)}${"facilitator".padEnd(12)}${"x402".padEnd(5)}path`);
+  try {
+    await Promise.all(Object.keys(FACILITATORS).map((name, i) => {
+      const mine = rows.filter((row) => row.facilitator === name);
+      return mine.length === 0 ? undefined : lane(bench, name, mine, world.accounts[i + 1].privateKey, report);
+    }));
+  } finally {
+    await stopAll();
+    await world.stop();
+  }
+  console.log(`${passed} passed, ${failed} failed`);
+  return failed === 0 && passed === rows.length && passed > 0 ? 0 : 1;
+}
+
+const columns = ({ server, client, facilitator, version, path }) =>
+  `${server.padEnd(7)}${client.padEnd(7)}${facilitator.padEnd(12)}${`v${version}`.padEnd(5)}${path.padEnd(42)}`;
+const indent = (text) => text.split("\n").map((line) => `     | ${line}`).join("\n");
+
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.on(signal, () => stopAll().then(() => process.exit(130)));
+}
+process.exitCode = await main();
