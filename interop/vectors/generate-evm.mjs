@@ -1,6 +1,6 @@
 // Writes vectors/evm/*.json with viem: digests, signatures, calldata, wrapped signatures, reverts.
 //
-// Run it with `node interop/vectors/generate-evm.mjs` after `npm install` there. The output depends on nothing but this
+// Run it with `node interop/vectors/generate-evm.mjs` after `npm install` in `interop/`. The output depends on nothing but this
 // file and the version of viem, which it records.
 
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
