@@ -1,1 +1,21 @@
-//! The only driver: runs effects, timers, waiters and the reconciler.
+//! The only driver of payments: it runs effects, timers, waiters and the reconciler for paywall and facilitator.
+//!
+//! The engine owns the traits of everything it touches ([`Store`], [`Chain`], [`Rail`], [`Upstream`], [`World`])
+//! and names no runtime, no database and no HTTP library.
+
+mod chain;
+mod response;
+mod sale;
+mod store;
+mod world;
+
+pub use chain::{
+    Broadcast, Chain, ChainError, Fees, Head, LogFilter, Receipt, RelayerKey, SignedTx, Tag, TxHash,
+    UnsignedTx,
+};
+pub use response::StoredResponse;
+pub use sale::{ConflictKind, Permit, Sale, SaleOutcome, Upstream, UpstreamAnswer};
+pub use store::{
+    BookCheck, Claim, Claimed, Commit, Credit, ExposureLimit, PaymentFilter, Store, StoreError, StoredSlot,
+};
+pub use world::{BoxFuture, World};
