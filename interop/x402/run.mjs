@@ -6,16 +6,20 @@
 //   node interop/x402/run.mjs [--only peers|ours] [--filter TEXT] [--list]
 
 import { join } from "node:path";
-import { createWalletClient, encodeFunctionData, http, maxUint256 } from "viem";
+import {
+  concat, createWalletClient, encodeDeployData, encodeFunctionData, http, maxUint256, zeroAddress, zeroHash,
+} from "viem";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 
 import { farthingBin, repo } from "../support/paths.mjs";
 import { Program, runToEnd, stopAll } from "../support/process.mjs";
-import { NETWORK, PERMIT2, USDC, erc20, freePort, startWorld } from "../support/world.mjs";
+import { NETWORK, PERMIT2, USDC, erc20, freePort, ourArtifact, startWorld } from "../support/world.mjs";
 
 const PRICE = 1_000n;
 const FUNDS = 1_000_000n;
 const CLIENT_TIMEOUT_MS = 30_000;
+const NO_SALT = zeroHash;
+const factory = ourArtifact("DevWalletFactory").abi;
 
 const AUTHORIZATION = "/exact/evm/eip3009";
 const PERMIT = "/exact/evm/permit2";
@@ -41,6 +45,9 @@ const SERVERS = {
   ts1: { run: at("support/peers/server-v1.mjs"), paths: { 1: [V1, FAILS] } },
 };
 
+/** A wallet that exists, one that only will (ERC-6492), and a key whose account has a wallet's code (EIP-7702). */
+const SMART_PAYERS = ["deployed", "counterfactual", "delegated"];
+
 /**
  * The list is derived, so that no pairing can be forgotten: a server and a client speak the highest version that both
  * know, and the facilitator must know it too. Where it doesn't, a server that knows several falls back.
@@ -53,7 +60,12 @@ function pairings() {
       for (const client of Object.keys(CLIENTS)) {
         const version = Math.max(...spoken.filter((v) => CLIENTS[client].versions.includes(v)));
         if (!Number.isFinite(version)) continue;
-        for (const path of SERVERS[server].paths[version]) rows.push({ facilitator, server, client, version, path });
+        const row = { facilitator, server, client, version };
+        for (const path of SERVERS[server].paths[version]) rows.push({ ...row, path, payer: "key" });
+        // Accounts that are contracts. Of the clients only this one can sign for them.
+        if (version === 2 && client === "ts2") {
+          for (const payer of SMART_PAYERS) rows.push({ ...row, path: AUTHORIZATION, payer });
+        }
       }
     }
   }
@@ -79,16 +91,14 @@ function readArguments(words) {
   return options;
 }
 
-const title = ({ facilitator, server, client, version, path }) =>
-  `server=${server} client=${client} facilitator=${facilitator} v${version} ${path}`;
+const title = ({ facilitator, server, client, version, path, payer }) =>
+  `server=${server} client=${client} facilitator=${facilitator} v${version} payer=${payer} ${path}`;
 
 class Bench {
   constructor(world) {
     this.world = world;
-    this.bank = createWalletClient({
-      account: privateKeyToAccount(world.accounts[0].privateKey), chain: world.chain, transport: http(world.rpcUrl),
-    });
-    this.funding = Promise.resolve();
+    this.bank = this.wallet(world.accounts[0].privateKey);
+    this.queue = Promise.resolve();
   }
 
   environment(extra) {
@@ -104,28 +114,54 @@ class Bench {
   }
 
   /** A payer nobody has seen before, so that no row can profit from an earlier one's nonce or allowance. */
-  async payer({ approved }) {
+  async payer({ path, payer: kind }) {
+    const { client, test, walletFactory } = this.world;
     const privateKey = generatePrivateKey();
-    const { address } = privateKeyToAccount(privateKey);
-    await this.send("transfer", [address, FUNDS]);
-    if (approved) {
-      await this.world.test.setBalance({ address, value: 10n ** 18n });
-      const wallet = createWalletClient({
-        account: privateKeyToAccount(privateKey), chain: this.world.chain, transport: http(this.world.rpcUrl),
-      });
-      const data = encodeFunctionData({ abi: erc20, functionName: "approve", args: [PERMIT2, maxUint256] });
-      await this.world.client.waitForTransactionReceipt({ hash: await wallet.sendTransaction({ to: USDC, data }) });
+    const owner = privateKeyToAccount(privateKey).address;
+    const env = { EVM_PRIVATE_KEY: privateKey };
+    let address = owner;
+    if (kind === "deployed" || kind === "counterfactual") {
+      Object.assign(env, { SMART_WALLET: kind, WALLET_FACTORY: walletFactory });
+      address = await client.readContract({ address: walletFactory, abi: factory, functionName: "walletOf", args: [owner, NO_SALT] });
     }
-    return { address, privateKey };
+    if (kind === "deployed") {
+      await this.send({ to: walletFactory, data: encodeFunctionData({ abi: factory, functionName: "deploy", args: [owner, NO_SALT] }) });
+    }
+    if (kind === "delegated") await test.setCode({ address, bytecode: await this.delegation() });
+    await this.send({ to: USDC, data: encodeFunctionData({ abi: erc20, functionName: "transfer", args: [address, FUNDS] }) });
+    if (path === PERMIT) {
+      // Without sponsoring, a payer has approved Permit2 with gas of its own.
+      await test.setBalance({ address, value: 10n ** 18n });
+      const wallet = this.wallet(privateKey);
+      const data = encodeFunctionData({ abi: erc20, functionName: "approve", args: [PERMIT2, maxUint256] });
+      await client.waitForTransactionReceipt({ hash: await wallet.sendTransaction({ to: USDC, data }) });
+    }
+    return { address, env };
   }
 
-  /** One transfer after another: the bank has one nonce, and lanes run side by side. */
-  send(functionName, args) {
-    this.funding = this.funding.then(async () => {
-      const hash = await this.bank.sendTransaction({ to: USDC, data: encodeFunctionData({ abi: erc20, functionName, args }) });
-      await this.world.client.waitForTransactionReceipt({ hash });
+  wallet(privateKey) {
+    return createWalletClient({
+      account: privateKeyToAccount(privateKey), chain: this.world.chain, transport: http(this.world.rpcUrl),
     });
-    return this.funding;
+  }
+
+  /** The code of an account that delegates to a wallet contract; the contract is deployed at the first call. */
+  delegation() {
+    this.wallets ??= this.send({
+      data: encodeDeployData({ ...ourArtifact("DevSmartWallet"), args: [zeroAddress] }),
+    }).then(({ contractAddress }) => concat(["0xef0100", contractAddress]));
+    return this.wallets;
+  }
+
+  /** One transaction after another: the bank has one nonce, and lanes run side by side. */
+  send(request) {
+    const receipt = this.queue.then(async () => {
+      const receipt = await this.world.client.waitForTransactionReceipt({ hash: await this.bank.sendTransaction(request) });
+      if (receipt.status !== "success") throw new Error(`preparing transaction ${receipt.transactionHash} failed`);
+      return receipt;
+    });
+    this.queue = receipt.catch(() => {});
+    return receipt;
   }
 }
 
@@ -138,7 +174,7 @@ async function lane(bench, name, rows, relayerKey, report) {
   try {
     facilitator = await start(
       FACILITATORS[name].run, `${name} facilitator`,
-      bench.environment({ PORT: String(port), EVM_PRIVATE_KEY: relayerKey }), url,
+      bench.environment({ PORT: String(port), EVM_PRIVATE_KEY: relayerKey, WALLET_FACTORY: bench.world.walletFactory }), url,
     );
     for (const row of rows) {
       let logs = [facilitator];
@@ -181,9 +217,9 @@ async function start(run, name, env, url) {
 
 /** One payment, and what the token says before and after. */
 async function play(bench, row, server) {
-  const payer = await bench.payer({ approved: row.path === PERMIT });
+  const payer = await bench.payer(row);
   const before = await bench.balance(server.payee);
-  const env = bench.environment({ EVM_PRIVATE_KEY: payer.privateKey, RESOURCE_SERVER_URL: server.url, ENDPOINT_PATH: row.path });
+  const env = bench.environment({ ...payer.env, RESOURCE_SERVER_URL: server.url, ENDPOINT_PATH: row.path });
   const run = await runToEnd(CLIENTS[row.client].run, [], { env, timeoutMs: CLIENT_TIMEOUT_MS });
   const said = lastLine(run);
   const paid = FUNDS - (await bench.balance(payer.address));
@@ -233,7 +269,7 @@ async function main() {
     console.log(`     ${error.message}`);
     for (const program of programs) console.log(indent(`${program.name}:\n${program.output().slice(-2_000)}`));
   };
-  console.log(`     ${"server".padEnd(7)}${"client".padEnd(7)}${"facilitator".padEnd(12)}${"x402".padEnd(5)}path`);
+  console.log(`     ${"server".padEnd(7)}${"client".padEnd(7)}${"facilitator".padEnd(12)}${"x402".padEnd(5)}${"path".padEnd(42)}payer`);
   try {
     await Promise.all(Object.keys(FACILITATORS).map((name, i) => {
       const mine = rows.filter((row) => row.facilitator === name);
@@ -247,8 +283,8 @@ async function main() {
   return failed === 0 && passed === rows.length && passed > 0 ? 0 : 1;
 }
 
-const columns = ({ server, client, facilitator, version, path }) =>
-  `${server.padEnd(7)}${client.padEnd(7)}${facilitator.padEnd(12)}${`v${version}`.padEnd(5)}${path.padEnd(42)}`;
+const columns = ({ server, client, facilitator, version, path, payer }) =>
+  `${server.padEnd(7)}${client.padEnd(7)}${facilitator.padEnd(12)}${`v${version}`.padEnd(5)}${path.padEnd(42)}${payer.padEnd(14)}`;
 const indent = (text) => text.split("\n").map((line) => `     | ${line}`).join("\n");
 
 for (const signal of ["SIGINT", "SIGTERM"]) {

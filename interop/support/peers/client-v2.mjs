@@ -8,8 +8,10 @@ import { ExactEvmSchemeV1 } from "@x402/evm/v1";
 import { wrapFetchWithPayment } from "@x402/fetch";
 
 import { account, buy, env, reader } from "./common.mjs";
+import { smartWallet } from "./smart-wallet.mjs";
 
-const signer = toClientEvmSigner(account(), reader());
+const payer = process.env.SMART_WALLET ? await smartWallet(account(), reader(), process.env.SMART_WALLET) : account();
+const signer = toClientEvmSigner(payer, reader());
 const client = new x402Client()
   .register("eip155:*", new ExactEvmScheme(signer, { rpcUrl: env("EVM_RPC_URL") }))
   .registerV1("base-sepolia", new ExactEvmSchemeV1(signer));

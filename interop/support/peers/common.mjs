@@ -1,9 +1,13 @@
 // What the published packages' participants have in common. They follow the convention of x402's own end-to-end
 // suite: configuration by environment, `/health` on servers, and one JSON line at the end of a client's output.
 
+import { webcrypto } from "node:crypto";
 import { createPublicClient, createWalletClient, defineChain, http, publicActions } from "viem";
 import { privateKeyToAccount } from "viem/accounts";
 import { baseSepolia } from "viem/chains";
+
+// Node 18 has it under another name; the packages look for it here when they draw a nonce.
+globalThis.crypto ??= webcrypto;
 
 export function env(name) {
   const value = process.env[name];
