@@ -78,6 +78,7 @@ pub mod permit2 {
         struct Witness { address to; uint256 validAfter; }
         struct EIP2612Permit { uint256 value; uint256 deadline; bytes32 r; bytes32 s; uint8 v; }
 
+        function PERMIT2() external view returns (address);
         function nonceBitmap(address owner, uint256 word) external view returns (uint256);
         function settle(
             PermitTransferFrom permit, address owner, Witness witness, bytes signature
@@ -184,6 +185,11 @@ pub fn nonce_place(nonce: U256) -> (U256, u8) {
 /// Permit2's bitmap word for `nonce`.
 pub fn nonce_bitmap(owner: Address, nonce: U256) -> Bytes {
     permit2::nonceBitmapCall { owner, word: nonce_place(nonce).0 }.abi_encode().into()
+}
+
+/// Which Permit2 the x402 proxy uses: what it answers proves that it is deployed.
+pub fn proxy_permit2() -> Bytes {
+    permit2::PERMIT2Call {}.abi_encode().into()
 }
 
 fn permit_transfer(transfer: &WitnessTransfer) -> (permit2::PermitTransferFrom, permit2::Witness) {

@@ -1,0 +1,222 @@
+//! A checked payment as bytes, so that a process that restarts can still settle it. Our own format, never a peer's.
+
+use farthing_evm::{
+    Address, B256, Bytes, Signature, TransferAuthorization, U256, WitnessTransfer, from_alloy,
+};
+use farthing_payment::Instruction;
+use farthing_primitives::{AssetId, Money, Network};
+
+use super::{Checked, Deployment, GasCaps, Order, ProvenApproval, Signer};
+
+/// The first byte. A change of what follows takes the next number, and reads this one still.
+const VERSION: u8 = 1;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum InstructionError {
+    #[error("the stored instruction has version {0}, which this program does not know")]
+    Version(u8),
+    #[error("the stored instruction is damaged")]
+    Damaged,
+}
+
+impl Checked {
+    /// All that is needed to settle this payment, also after a restart.
+    pub fn instruction(&self) -> Instruction {
+        let mut out = Writer(vec![VERSION]);
+        out.bytes(&self.chain_id.to_be_bytes());
+        out.bytes(self.token().as_slice());
+        out.bytes(&self.money.atoms().to_be_bytes());
+        let gas = &self.gas;
+        for cap in [gas.eip3009, gas.permit2, gas.permit2_with_approval, gas.wallet, gas.deployment] {
+            out.bytes(&cap.to_be_bytes());
+        }
+        match &self.order {
+            Order::Eip3009(auth) => {
+                out.bytes(&[0]);
+                out.bytes(auth.from.as_slice());
+                out.bytes(auth.to.as_slice());
+                out.word(auth.valid_after);
+                out.word(auth.valid_before);
+                out.bytes(auth.nonce.as_slice());
+            }
+            Order::Permit2 { owner, transfer, approval } => {
+                out.bytes(&[1]);
+                out.bytes(owner.as_slice());
+                out.bytes(transfer.spender.as_slice());
+                out.word(transfer.nonce);
+                out.word(transfer.deadline);
+                out.bytes(transfer.to.as_slice());
+                out.word(transfer.valid_after);
+                out.option(approval.as_ref(), |out, approval| {
+                    out.word(approval.deadline);
+                    out.bytes(&approval.signature.to_bytes());
+                });
+            }
+        }
+        match &self.signer {
+            Signer::Key(signature) => {
+                out.bytes(&[0]);
+                out.bytes(&signature.to_bytes());
+            }
+            Signer::Contract { digest, signature, deployment } => {
+                out.bytes(&[1]);
+                out.bytes(digest.as_slice());
+                out.blob(signature);
+                out.option(deployment.as_ref(), |out, deployment| {
+                    out.bytes(deployment.factory.as_slice());
+                    out.blob(&deployment.data);
+                    out.bytes(&[u8::from(deployment.allowed)]);
+                });
+            }
+        }
+        Instruction::new(out.0)
+    }
+
+    /// A payment that was checked before, from what [`Checked::instruction`] made of it. Time is not looked at: it may
+    /// have expired since, and the chain says so.
+    pub fn recall(instruction: &Instruction) -> Result<Self, InstructionError> {
+        let mut input = Reader(instruction.as_bytes());
+        match input.byte() {
+            Some(VERSION) => input.checked().ok_or(InstructionError::Damaged),
+            Some(other) => Err(InstructionError::Version(other)),
+            None => Err(InstructionError::Damaged),
+        }
+    }
+}
+
+struct Writer(Vec<u8>);
+
+impl Writer {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn word(&mut self, word: U256) {
+        self.bytes(&word.to_be_bytes::<32>());
+    }
+
+    fn blob(&mut self, bytes: &[u8]) {
+        // INVARIANT: a blob is part of a signature of at most `MAX_SIGNATURE_LEN`, far below 32 bits.
+        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        self.bytes(&len.to_be_bytes());
+        self.bytes(bytes);
+    }
+
+    fn option<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
+        self.bytes(&[u8::from(value.is_some())]);
+        if let Some(value) = value {
+            write(self, value);
+        }
+    }
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn checked(&mut self) -> Option<Checked> {
+        let chain_id = u64::from_be_bytes(self.array()?);
+        let token = self.address()?;
+        let atoms = u128::from_be_bytes(self.array()?);
+        let mut caps = [0u64; 5];
+        for cap in &mut caps {
+            *cap = u64::from_be_bytes(self.array()?);
+        }
+        let [eip3009, permit2, permit2_with_approval, wallet, deployment] = caps;
+        let amount = U256::from(atoms);
+        let order = match self.byte()? {
+            0 => Order::Eip3009(TransferAuthorization {
+                from: self.address()?,
+                to: self.address()?,
+                value: amount,
+                valid_after: self.word()?,
+                valid_before: self.word()?,
+                nonce: self.hash()?,
+            }),
+            1 => Order::Permit2 {
+                owner: self.address()?,
+                transfer: WitnessTransfer {
+                    token,
+                    amount,
+                    spender: self.address()?,
+                    nonce: self.word()?,
+                    deadline: self.word()?,
+                    to: self.address()?,
+                    valid_after: self.word()?,
+                },
+                approval: if self.flag()? {
+                    Some(ProvenApproval { deadline: self.word()?, signature: self.signature()? })
+                } else {
+                    None
+                },
+            },
+            _ => return None,
+        };
+        let signer = if self.flag()? {
+            Signer::Contract {
+                digest: self.hash()?,
+                signature: self.blob()?,
+                deployment: if self.flag()? {
+                    Some(Deployment { factory: self.address()?, data: self.blob()?, allowed: self.flag()? })
+                } else {
+                    None
+                },
+            }
+        } else {
+            Signer::Key(self.signature()?)
+        };
+        if !self.0.is_empty() {
+            return None;
+        }
+        let asset = AssetId::new(Network::eip155(chain_id), from_alloy(token));
+        Some(Checked {
+            money: Money::new(asset, atoms),
+            chain_id,
+            order,
+            signer,
+            gas: GasCaps { eip3009, permit2, permit2_with_approval, wallet, deployment },
+        })
+    }
+
+    fn take(&mut self, len: usize) -> Option<&[u8]> {
+        let (taken, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        Some(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.take(N)?.try_into().ok()
+    }
+
+    fn byte(&mut self) -> Option<u8> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn flag(&mut self) -> Option<bool> {
+        match self.byte()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    fn word(&mut self) -> Option<U256> {
+        self.array().map(U256::from_be_bytes::<32>)
+    }
+
+    fn hash(&mut self) -> Option<B256> {
+        self.array().map(B256::new)
+    }
+
+    fn address(&mut self) -> Option<Address> {
+        self.array().map(Address::new)
+    }
+
+    fn signature(&mut self) -> Option<Signature> {
+        Signature::parse(self.take(65)?).ok()
+    }
+
+    fn blob(&mut self) -> Option<Bytes> {
+        let len = usize::try_from(u32::from_be_bytes(self.array()?)).ok()?;
+        self.take(len).map(Bytes::copy_from_slice)
+    }
+}

@@ -1,0 +1,110 @@
+use farthing_evm::{Address, AuthorizationUsed, B256, Log, Transfer, from_alloy, known};
+use farthing_primitives::Address as Account;
+
+use super::{Checked, Order};
+
+/// The log that moved exactly this payment's money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TransferProof {
+    /// The transfer's place in its block. With the chain and the transaction it pays for one thing only.
+    pub log_index: u64,
+}
+
+/// Why logs of a transaction that succeeded prove nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProofError {
+    #[error("the token did not say that it used this authorization")]
+    NoAuthorizationUsed,
+    #[error("the token moved nothing, or not exactly the price from the payer to the payee")]
+    NoTransfer,
+}
+
+impl ProofError {
+    /// Spec: x402, the code of the published facilitators.
+    pub fn code(self) -> &'static str {
+        "invalid_exact_evm_transfer_event_mismatch"
+    }
+}
+
+/// Which logs to look for to learn who used an authorization, if it was not we.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trace {
+    pub address: Account,
+    /// `None` matches any.
+    pub topics: Vec<Option<[u8; 32]>>,
+}
+
+impl Checked {
+    /// Finds in a transaction's logs that the money moved. `logs` are all of them, in their order.
+    ///
+    /// A transaction's success is no proof: some tokens return where others revert. What counts is that the token
+    /// itself says that it moved exactly the price from the payer to the payee and, for EIP-3009, by this
+    /// authorization.
+    pub fn proof(&self, logs: &[Log]) -> Result<TransferProof, ProofError> {
+        self.proof_besides(logs, &[])
+    }
+
+    /// The same, for a transaction that settles several payments: `taken` are log indexes that prove others.
+    pub fn proof_besides(&self, logs: &[Log], taken: &[u64]) -> Result<TransferProof, ProofError> {
+        let token = self.token();
+        let ours = |log: &&Log| {
+            log.address == token
+                && !taken.contains(&log.index)
+                && Transfer::decode(log).is_some_and(|transfer| {
+                    transfer.from == self.owner()
+                        && transfer.to == self.payee()
+                        && transfer.value == self.amount()
+                })
+        };
+        let found = match &self.order {
+            Order::Permit2 { .. } => logs.iter().find(ours),
+            Order::Eip3009(auth) => {
+                let uses =
+                    |log: &Log| if log.address == token { AuthorizationUsed::decode(log) } else { None };
+                let used = AuthorizationUsed { authorizer: auth.from, nonce: auth.nonce };
+                let at = logs
+                    .iter()
+                    .position(|log| uses(log) == Some(used))
+                    .ok_or(ProofError::NoAuthorizationUsed)?;
+                // Its transfer is the one between this use and the next; tokens that transfer first have it between
+                // the use before and this one.
+                let (before, after) = logs.split_at(at);
+                let after = &after[1..];
+                let until = after.iter().position(|log| uses(log).is_some()).unwrap_or(after.len());
+                let since = before.iter().rposition(|log| uses(log).is_some()).map_or(0, |at| at + 1);
+                after[..until].iter().find(ours).or_else(|| before[since..].iter().rfind(ours))
+            }
+        };
+        found.map(|log| TransferProof { log_index: log.index }).ok_or(ProofError::NoTransfer)
+    }
+
+    /// How to find the transaction that used this authorization, when [`Checked::consumed`] says that one did.
+    ///
+    /// For EIP-3009 the token names the nonce, so a match is this authorization. Permit2 names none: there a match is
+    /// a transfer of the payer to the payee, and proves this payment only if nothing else accounts for it.
+    pub fn trace(&self) -> Trace {
+        let (owner, payee) = (self.owner().into_word(), self.payee().into_word());
+        let topics = match &self.order {
+            Order::Eip3009(auth) => [AuthorizationUsed::TOPIC, owner, auth.nonce],
+            Order::Permit2 { .. } => [Transfer::TOPIC, owner, payee],
+        };
+        Trace {
+            address: from_alloy(self.token()),
+            topics: topics.into_iter().map(|topic: B256| Some(topic.0)).collect(),
+        }
+    }
+
+    /// Whether a match of [`Checked::trace`] can only be this authorization.
+    pub fn trace_is_unambiguous(&self) -> bool {
+        matches!(self.order, Order::Eip3009(_))
+    }
+
+    /// The contract that our settlement calls when no wallet has to be deployed.
+    pub fn settles_at(&self) -> Account {
+        let address: Address = match &self.order {
+            Order::Eip3009(_) => self.token(),
+            Order::Permit2 { .. } => known::X402_EXACT_PROXY,
+        };
+        from_alloy(address)
+    }
+}
