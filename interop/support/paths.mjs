@@ -26,10 +26,16 @@ export function farthingBin() {
   return bin;
 }
 
-/** Anvil's own executable. Its package is a launcher; we skip that, so that a kill reaches the node itself. */
+/**
+ * Anvil's own executable: `ANVIL_BIN`, else the one that npm installed (for Linux on x86-64, where our tests run),
+ * else the one on the path. Its launcher package is not used, so that a kill reaches the node itself.
+ */
 export function anvilBin() {
   if (process.env.ANVIL_BIN) return process.env.ANVIL_BIN;
-  const arch = process.arch === "x64" ? "amd64" : process.arch;
-  const name = `@foundry-rs/anvil-${process.platform}-${arch}`;
-  return join(dirname(require.resolve(`${name}/package.json`)), "bin", "anvil");
+  try {
+    return join(dirname(require.resolve("@foundry-rs/anvil-linux-amd64/package.json")), "bin", "anvil");
+  } catch (error) {
+    if (error.code !== "MODULE_NOT_FOUND") throw error;
+    return "anvil";
+  }
 }

@@ -1,0 +1,52 @@
+# The usual errands. `just` alone lists them. Each is one command that also works without just.
+
+export CARGO_TERM_COLOR := "always"
+
+_default:
+    @just --list --unsorted
+
+# Everything that must hold before a change goes in.
+test *args:
+    scripts/test {{args}}
+
+# The Rust tests of one crate: just t wire
+t crate *args:
+    cargo test -p farthing-{{crate}} {{args}}
+
+# The whole journey on an embedded chain, in under half a minute.
+demo *args:
+    cargo run --release -- demo {{args}}
+
+# Functions by criterion, servers by load; every number beside its peer or its limit.
+bench *args:
+    scripts/bench {{args}}
+
+# Every pairing with the published packages, on a real chain node.
+interop *args: _packages
+    cargo build --release
+    node interop/x402/run.mjs {{args}}
+
+# A chain with real USDC and Permit2, until it is stopped: just world --port 8545
+world *args: _packages
+    node interop/support/world.mjs {{args}}
+
+# Writes the golden vectors anew from the published packages.
+vectors: _packages
+    for script in interop/vectors/generate-*.mjs; do node "$script"; done
+
+# Compiles the contracts; the artifacts are committed.
+contracts: _packages
+    node contracts/build.mjs
+
+fmt:
+    cargo fmt --all
+
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Licences, advisories and bans of what we depend on. Needs cargo-deny.
+deny:
+    cargo deny check
+
+_packages:
+    scripts/test --only packages
