@@ -4,6 +4,12 @@
 //! and names no runtime, no database and no HTTP library.
 
 mod chain;
+mod drive;
+mod engine;
+mod live;
+mod rail;
+mod reasons;
+mod recover;
 mod response;
 mod sale;
 mod store;
@@ -13,6 +19,9 @@ pub use chain::{
     Broadcast, Chain, ChainError, Fees, Head, LogFilter, Receipt, RelayerKey, SignedTx, Tag, TxHash,
     UnsignedTx,
 };
+pub use engine::{Engine, EngineConfig};
+pub use rail::{Funds, NotPrepared, Prepared, Progress, Rail};
+pub use recover::Recovered;
 pub use response::StoredResponse;
 pub use sale::{ConflictKind, Permit, Sale, SaleOutcome, Upstream, UpstreamAnswer};
 pub use store::{

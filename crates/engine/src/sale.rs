@@ -40,6 +40,8 @@ pub enum SaleOutcome {
     /// Paid (upfront) or claimed and funded (background): the caller now calls the upstream itself, streams the
     /// answer, and tells the permit how it went.
     Deliver { payment: Box<Payment>, permit: Permit },
+    /// Settled, with nothing of ours to deliver: the outcome of [`Engine::relay`](crate::Engine::relay).
+    Settled { payment: Box<Payment> },
     /// The upstream's answer was not worth charging for; nothing was charged.
     NotCharged { payment: Box<Payment>, reason: Reason, response: Option<StoredResponse> },
     /// No money moved, and we shall not try: the payer may be challenged again.
@@ -65,6 +67,8 @@ pub enum ConflictKind {
     UsedUp,
     /// It was interrupted while the upstream worked, and calling that again is not safe.
     Interrupted,
+    /// Somebody else is being served with it right now.
+    InProgress,
 }
 
 impl ConflictKind {
@@ -74,6 +78,7 @@ impl ConflictKind {
             Self::OtherRequest => "payment_for_other_request",
             Self::UsedUp => "payment_already_used",
             Self::Interrupted => "payment_interrupted",
+            Self::InProgress => "payment_in_progress",
         }
     }
 }

@@ -7,7 +7,8 @@ use farthing_primitives::{Address, AssetId, Money, Network, PaymentId, SlotId, T
 
 use crate::StoredResponse;
 
-/// A slot as the store knows it, with the version that the next change must name.
+/// A slot as the store knows it, with the version that the next change must name: a new slot has version 0, and every
+/// change adds one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSlot {
     pub version: u64,

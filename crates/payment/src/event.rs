@@ -23,7 +23,7 @@ pub enum Event {
     Represented { request: RequestHash },
     /// An attempt is part of this commit and will be visible to others after it.
     AttemptStarted { attempt: AttemptId, tx: Option<TxRef> },
-    /// The attempt did certainly not leave this process.
+    /// The attempt can certainly move no money: it never left this process, or another transaction fills its slot.
     AttemptDropped { attempt: AttemptId },
     /// The transfer is in a block; `deep` tells whether as deep as the amount asks for.
     Included { proof: Proof, deep: bool },

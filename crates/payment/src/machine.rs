@@ -46,6 +46,15 @@ pub enum StepError {
     OtherRequest,
 }
 
+impl Step {
+    /// Adds another event to the same commit.
+    pub fn and(self, event: Event, now: Timestamp) -> Result<Self, StepError> {
+        let more = self.next.step(event, now)?;
+        let entries = [self.entries, more.entries].concat();
+        Ok(Self { expected: self.expected, next: more.next, entries })
+    }
+}
+
 impl Payment {
     /// What is to be done now: the answer of a process that comes here, and of one restarted here.
     pub fn next(&self) -> Next {
@@ -103,6 +112,12 @@ impl Payment {
                 self.state = S::Refused { reason };
                 Ok(self.void_sale())
             }
+            // The payer's money went elsewhere while the upstream worked. The answer was kept back, and is dropped.
+            (Event::FundsRefused(reason), S::Funded, D::Stored) => {
+                self.state = S::Refused { reason };
+                self.delivery = D::Failed;
+                Ok(self.void_sale())
+            }
             (Event::CallStarted, S::Funded | S::Settled { .. }, D::None | D::Failed)
                 if self.next() == Next::CallUpstream =>
             {
@@ -117,7 +132,7 @@ impl Payment {
                 self.delivery = D::Sent;
                 Ok(Vec::new())
             }
-            (Event::Sent, _, D::Stored) => {
+            (Event::Sent, S::Settled { .. } | S::Refunding { .. } | S::Refunded { .. }, D::Stored) => {
                 self.delivery = D::Sent;
                 Ok(Vec::new())
             }
@@ -193,7 +208,9 @@ impl Payment {
                 self.state = S::Settling { attempt, since: now, tx: Some(tx) };
                 Ok(entries)
             }
-            (Event::Dead(reason), S::Settling { .. } | S::Unknown { .. } | S::Lapsing { .. }, _) => {
+            (Event::Dead(reason), S::Settling { .. } | S::Unknown { .. } | S::Lapsing { .. }, _)
+            // Served on credit, and no attempt was possible until the authorization died.
+            | (Event::Dead(reason), S::Funded, D::Sent) => {
                 self.state = S::Failed { reason };
                 Ok(self.write_off())
             }

@@ -1,0 +1,434 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use farthing_payment::{Delivery, Event, Flow, Next, Payment, Reason, Role, State, Step};
+use futures_channel::oneshot;
+use futures_util::future::{Either, select};
+
+use crate::live::{Live, Outcome};
+use crate::rail::{Funds, NotPrepared, Prepared, Progress, Rail};
+use crate::{Commit, Credit, Engine, Permit, StoreError, StoredResponse, Upstream, UpstreamAnswer, reasons};
+
+/// How often a rail or a store that cannot be asked is asked again.
+const RETRY_AFTER: Duration = Duration::from_millis(500);
+/// How long one look at an attempt may wait for news before the clock is looked at.
+const LOOK_FOR: Duration = Duration::from_secs(2);
+/// How long a permit may lie before its buyer counts as gone.
+const PERMIT_WITHIN: Duration = Duration::from_secs(5);
+/// How often a claimed payment asks a rail that does not answer, before its claim is given back.
+const FUNDS_TRIES: u32 = 3;
+
+/// Drives one payment, from wherever it is to wherever it rests.
+pub(crate) struct Driver {
+    engine: Engine,
+    rail: Arc<dyn Rail>,
+    live: Arc<Live>,
+    /// Absent for a facilitator's payments, and after a restart: nobody waits for the goods then.
+    upstream: Option<Arc<dyn Upstream>>,
+}
+
+/// What the loop does after a turn.
+enum Turn {
+    /// Go on with this payment.
+    On(Box<Payment>),
+    /// It rests; the outcome has been published.
+    Rest,
+}
+
+impl Driver {
+    pub fn new(
+        engine: Engine,
+        rail: Arc<dyn Rail>,
+        live: Arc<Live>,
+        upstream: Option<Arc<dyn Upstream>>,
+    ) -> Self {
+        Self { engine, rail, live, upstream }
+    }
+
+    pub async fn run(self, mut payment: Payment) {
+        loop {
+            self.live.set_payment(&payment);
+            let id = payment.id;
+            let turn = match payment.next() {
+                Next::CheckFunds => self.check_funds(payment).await,
+                Next::CallUpstream => self.call_upstream(payment).await,
+                Next::Settle => self.settle(payment, None).await,
+                Next::Watch | Next::Confirm => self.watch(payment).await,
+                // Only another task of this process awaits an upstream, and a live payment has one task. Refunds
+                // have a driver of their own.
+                Next::AwaitUpstream | Next::WatchRefund | Next::Rest => return self.rest(payment).await,
+            };
+            match turn {
+                Ok(Turn::On(next)) => payment = *next,
+                Ok(Turn::Rest) => return,
+                Err(error) => match self.reload(id, &error).await {
+                    Some(current) => payment = current,
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// After a change that was not, or may not have been made: the store says what is true.
+    async fn reload(&self, id: farthing_primitives::PaymentId, error: &StoreError) -> Option<Payment> {
+        tracing::warn!(payment = %id, %error, "a change could not be made durable; reading back");
+        loop {
+            match self.engine.0.store.payment(id).await {
+                Ok(Some(payment)) => return Some(payment),
+                Ok(None) => return None,
+                Err(error) => {
+                    // Fail closed: whoever waits is told to ask again, and the truth is read once there is one.
+                    tracing::error!(payment = %id, %error, "the store cannot be read");
+                    self.live.publish(Outcome::Unavailable { what: "store" });
+                    self.sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+    }
+
+    async fn check_funds(&self, payment: Payment) -> Result<Turn, StoreError> {
+        for attempt in 1..=FUNDS_TRIES {
+            match self.rail.funds(&payment).await {
+                Funds::Confirmed => {
+                    let step = self.step(&payment, Event::FundsConfirmed)?;
+                    return self.funded(step).await;
+                }
+                Funds::Refused(reason) => {
+                    self.live.publish(Outcome::Refused { reason: reason.clone() });
+                    let payment = self.engine.commit(&payment, Event::FundsRefused(reason)).await?;
+                    return Ok(Turn::On(Box::new(payment)));
+                }
+                Funds::Unavailable(what) => {
+                    tracing::warn!(payment = %payment.id, what, attempt, "the rail cannot be asked");
+                    if attempt == FUNDS_TRIES {
+                        // Nothing was served and nothing tried: the claim is given back.
+                        let reason = Reason::new(what, farthing_payment::Fault::Chain);
+                        self.engine.commit(&payment, Event::FundsRefused(reason)).await?;
+                        self.live.publish(Outcome::Unavailable { what });
+                        return Ok(Turn::Rest);
+                    }
+                    self.sleep(RETRY_AFTER).await;
+                }
+            }
+        }
+        Ok(Turn::Rest)
+    }
+
+    /// The funds are there. Saves a sync by making that durable along with whatever comes next.
+    async fn funded(&self, step: Step) -> Result<Turn, StoreError> {
+        match step.next.next() {
+            Next::Settle => {
+                let payment = step.next.clone();
+                self.settle(payment, Some(step)).await
+            }
+            Next::CallUpstream if self.upstream.is_some() => {
+                let step = self.and(step, Event::CallStarted)?;
+                let payment = step.next.clone();
+                self.engine.0.store.commit(Commit::new(step, "call_started")).await?;
+                self.live.set_payment(&payment);
+                self.serve(payment).await
+            }
+            _ => {
+                let payment = step.next.clone();
+                self.engine.0.store.commit(Commit::new(step, "funds_confirmed")).await?;
+                Ok(Turn::On(Box::new(payment)))
+            }
+        }
+    }
+
+    async fn call_upstream(&self, payment: Payment) -> Result<Turn, StoreError> {
+        if self.upstream.is_none() {
+            if payment.delivery == Delivery::None && matches!(payment.state, State::Funded) {
+                // Restarted between claim and call: nothing was served, so the claim is given back.
+                let refused = Event::FundsRefused(reasons::interrupted());
+                self.live.publish(Outcome::Unavailable { what: reasons::INTERRUPTED });
+                self.engine.commit(&payment, refused).await?;
+            }
+            // A settled one is an entitlement, until its buyer comes back.
+            return Ok(Turn::Rest);
+        }
+        let payment = self.engine.commit(&payment, Event::CallStarted).await?;
+        self.live.set_payment(&payment);
+        self.serve(payment).await
+    }
+
+    /// The call is durable: makes it.
+    async fn serve(&self, payment: Payment) -> Result<Turn, StoreError> {
+        match payment.flow {
+            Flow::Authorization => self.serve_whole(payment).await,
+            Flow::Upfront | Flow::Background => self.serve_stream(payment).await,
+        }
+    }
+
+    async fn serve_whole(&self, payment: Payment) -> Result<Turn, StoreError> {
+        let Some(upstream) = &self.upstream else { return Ok(Turn::Rest) };
+        match upstream.call(&payment).await {
+            UpstreamAnswer::Complete(response) => self.settle_stored(payment, response).await,
+            UpstreamAnswer::Failed { reason, response } => {
+                let payment = self.engine.commit(&payment, Event::CallFailed(reason.clone())).await?;
+                self.live.publish(Outcome::NotCharged { payment: Box::new(payment), reason, response });
+                Ok(Turn::Rest)
+            }
+        }
+    }
+
+    async fn serve_stream(&self, payment: Payment) -> Result<Turn, StoreError> {
+        let (tell, told) = oneshot::channel();
+        // If nobody listens any more, the delivery was given up already.
+        self.live.put_permit(Permit::new(move |result| drop(tell.send(result))));
+        self.live.publish(Outcome::Deliver { payment: Box::new(payment.clone()) });
+        let told = match select(told, self.sleep(PERMIT_WITHIN)).await {
+            Either::Left((result, _)) => result,
+            Either::Right(((), told)) => {
+                // A buyer that is gone never took its permit; taking it back reports the failure.
+                drop(self.live.take_permit());
+                match select(told, self.sleep(self.engine.0.config.delivery_within)).await {
+                    Either::Left((result, _)) => result,
+                    Either::Right(_) => Ok(Err(reasons::interrupted())),
+                }
+            }
+        };
+        let event = match told {
+            Ok(Ok(())) => Event::Sent,
+            Ok(Err(reason)) => Event::CallFailed(reason),
+            Err(_) => Event::CallLost(reasons::interrupted()),
+        };
+        let payment = self.engine.commit(&payment, event).await?;
+        Ok(Turn::On(Box::new(payment)))
+    }
+
+    /// The upstream's answer and the attempt become durable in one commit, if the rail is ready at once.
+    async fn settle_stored(&self, payment: Payment, response: StoredResponse) -> Result<Turn, StoreError> {
+        let step = self.step(&payment, Event::CallStored)?;
+        let stored = step.next.clone();
+        match self.rail.prepare(&stored).await {
+            Ok(prepared) => {
+                let started = Event::AttemptStarted { attempt: prepared.attempt, tx: prepared.tx.clone() };
+                let step = self.and(step, started)?;
+                self.submit(step, prepared, Some(response)).await
+            }
+            Err(NotPrepared::Refused(reason)) => self.refuse(step, reason).await,
+            Err(NotPrepared::Unavailable(what)) => {
+                tracing::warn!(payment = %stored.id, what, "no attempt can be prepared yet");
+                let mut commit = Commit::new(step, "call_stored");
+                commit.response = Some(response);
+                self.engine.0.store.commit(commit).await?;
+                self.sleep(RETRY_AFTER).await;
+                Ok(Turn::On(Box::new(stored)))
+            }
+        }
+    }
+
+    /// Starts an attempt. `pending` is a step that is not durable yet, and becomes so along with it.
+    async fn settle(&self, payment: Payment, pending: Option<Step>) -> Result<Turn, StoreError> {
+        match self.rail.prepare(&payment).await {
+            Ok(prepared) => {
+                let started = Event::AttemptStarted { attempt: prepared.attempt, tx: prepared.tx.clone() };
+                let step = match pending {
+                    Some(step) => self.and(step, started)?,
+                    None => self.step(&payment, started)?,
+                };
+                self.submit(step, prepared, None).await
+            }
+            Err(NotPrepared::Refused(reason)) if payment.delivery != Delivery::Sent => {
+                let step = match pending {
+                    Some(step) => self.and(step, Event::FundsRefused(reason.clone()))?,
+                    None => self.step(&payment, Event::FundsRefused(reason.clone()))?,
+                };
+                self.engine.0.store.commit(Commit::new(step, "funds_refused")).await?;
+                self.live.publish(Outcome::Refused { reason });
+                Ok(Turn::Rest)
+            }
+            Err(why) => {
+                // Served on credit, or not able to try now: again later, until the authorization is dead.
+                tracing::warn!(payment = %payment.id, ?why, "no attempt can be prepared yet");
+                if let Some(step) = pending {
+                    self.engine.0.store.commit(Commit::new(step, "funds_confirmed")).await?;
+                }
+                if payment.terms.expires <= self.engine.0.world.now() {
+                    return self.give_up(payment).await;
+                }
+                self.sleep(RETRY_AFTER).await;
+                Ok(Turn::On(Box::new(payment)))
+            }
+        }
+    }
+
+    /// The authorization died before any attempt of ours was made, so none of ours can move money.
+    async fn give_up(&self, payment: Payment) -> Result<Turn, StoreError> {
+        let reason = reasons::expired();
+        let event = match payment.delivery {
+            Delivery::Sent => Event::Dead(reason.clone()),
+            _ => Event::FundsRefused(reason.clone()),
+        };
+        self.engine.commit(&payment, event).await?;
+        self.live.publish(Outcome::Refused { reason });
+        Ok(Turn::Rest)
+    }
+
+    async fn refuse(&self, stored: Step, reason: Reason) -> Result<Turn, StoreError> {
+        let step = self.and(stored, Event::FundsRefused(reason.clone()))?;
+        self.engine.0.store.commit(Commit::new(step, "funds_refused")).await?;
+        self.live.publish(Outcome::Refused { reason });
+        Ok(Turn::Rest)
+    }
+
+    /// Makes the attempt durable, and then visible.
+    async fn submit(
+        &self,
+        step: Step,
+        prepared: Prepared,
+        response: Option<StoredResponse>,
+    ) -> Result<Turn, StoreError> {
+        let payment = step.next.clone();
+        let mut commit = Commit::new(step, "attempt_started");
+        commit.slots.clone_from(&prepared.slots);
+        commit.response = response;
+        match self.engine.0.store.commit(commit).await {
+            Ok(()) => {}
+            // It may be durable: the slot is kept, and reading back tells whether to watch it.
+            Err(error @ StoreError::Unknown(_)) => return Err(error),
+            Err(error) => {
+                self.rail.abandon(prepared);
+                return Err(error);
+            }
+        }
+        self.live.set_payment(&payment);
+        let progress = self.rail.submit(&payment, prepared).await;
+        self.take_in(payment, progress).await
+    }
+
+    async fn watch(&self, payment: Payment) -> Result<Turn, StoreError> {
+        let progress = self.rail.progress(&payment, LOOK_FOR).await;
+        self.take_in(payment, progress).await
+    }
+
+    /// Turns what the rail found into an event.
+    async fn take_in(&self, payment: Payment, progress: Progress) -> Result<Turn, StoreError> {
+        let on = |payment| Ok(Turn::On(Box::new(payment)));
+        match progress {
+            Progress::Open => match &payment.state {
+                State::Settling { since, tx, .. }
+                    if self.engine.0.world.now().since(*since) >= self.engine.0.config.unclear_after =>
+                {
+                    let event = Event::Unclear { tx: tx.clone() };
+                    on(self.engine.commit(&payment, event).await?)
+                }
+                _ => on(payment),
+            },
+            Progress::Included { proof, deep, slots } => {
+                if !deep
+                    && matches!(&payment.state, State::Confirming { proof: known, .. } if *known == proof)
+                {
+                    return on(payment);
+                }
+                let credit = Credit::Take {
+                    network: payment.terms.money.asset().network().clone(),
+                    tx: proof.tx.as_str().to_owned(),
+                    log_index: proof.log_index,
+                };
+                let event = Event::Included { proof, deep };
+                let name = event.name();
+                let step = self.step(&payment, event)?;
+                let next = step.next.clone();
+                let mut commit = Commit::new(step, name);
+                commit.slots = slots;
+                commit.credit = Some(credit);
+                match self.engine.0.store.commit(commit).await {
+                    Ok(()) => on(next),
+                    // The one transfer that we saw paid for something else: this payment was not paid by it.
+                    Err(StoreError::AlreadyCredited) => {
+                        let reason = Reason::new("transfer_already_credited", farthing_payment::Fault::Payer);
+                        let tx = payment.tx().cloned();
+                        on(self.engine.commit(&payment, Event::Reverted { reason, tx }).await?)
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Progress::Reverted { reason, tx } => match &payment.state {
+                State::Lapsing { .. } => on(payment),
+                _ => on(self.engine.commit(&payment, Event::Reverted { reason, tx }).await?),
+            },
+            Progress::Unclear { tx } => match &payment.state {
+                State::Settling { .. } => on(self.engine.commit(&payment, Event::Unclear { tx }).await?),
+                _ => on(payment),
+            },
+            Progress::Lost => match &payment.state {
+                State::Settling { attempt, .. } | State::Unknown { attempt, .. } => {
+                    let event = Event::AttemptDropped { attempt: *attempt };
+                    on(self.engine.commit(&payment, event).await?)
+                }
+                _ => on(payment),
+            },
+            Progress::Dead(reason) => {
+                let payment = self.engine.commit(&payment, Event::Dead(reason)).await?;
+                on(payment)
+            }
+            Progress::Reorged => {
+                let step = self.step(&payment, Event::Reorged)?;
+                let next = step.next.clone();
+                let mut commit = Commit::new(step, "reorged");
+                commit.credit = Some(Credit::Free);
+                self.engine.0.store.commit(commit).await?;
+                on(next)
+            }
+        }
+        .inspect(|turn| self.tell_lapsing(turn))
+    }
+
+    /// Whoever waits for an attempt that came to nothing is told so; the watch goes on without them.
+    fn tell_lapsing(&self, turn: &Turn) {
+        let Turn::On(payment) = turn else { return };
+        if let State::Lapsing { reason, tx, .. } = &payment.state {
+            self.live.publish(Outcome::SettlementFailed {
+                payment: payment.clone(),
+                reason: reason.clone(),
+                tx: tx.clone(),
+            });
+        }
+    }
+
+    /// Says what became of a payment that rests.
+    async fn rest(&self, payment: Payment) {
+        self.rail.release(&payment);
+        let boxed = Box::new(payment.clone());
+        match (&payment.state, payment.delivery) {
+            (State::Settled { .. }, Delivery::Stored | Delivery::Sent)
+                if payment.flow == Flow::Authorization =>
+            {
+                match self.engine.0.store.response(payment.id).await {
+                    Ok(Some(response)) => {
+                        self.live.publish(Outcome::Served { payment: boxed, response });
+                        if payment.delivery == Delivery::Stored {
+                            // The answer is on its way. If this is lost, the payment shows as stored: no harm.
+                            let _ = self.engine.commit(&payment, Event::Sent).await;
+                        }
+                    }
+                    Ok(None) | Err(_) => self.live.publish(Outcome::Unavailable { what: "store" }),
+                }
+            }
+            (State::Settled { .. }, _) => self.live.publish(Outcome::Settled { payment: boxed }),
+            (State::Failed { reason } | State::Lapsing { reason, .. }, _) => {
+                let (reason, tx) = (reason.clone(), payment.tx().cloned());
+                self.live.publish(Outcome::SettlementFailed { payment: boxed, reason, tx });
+            }
+            (State::Refused { reason }, _) => self.live.publish(Outcome::Refused { reason: reason.clone() }),
+            _ => {}
+        }
+        if matches!(payment.state, State::Settled { .. }) && payment.role == Role::Seller {
+            tracing::info!(payment = %payment.id, amount = ?payment.terms.money, "settled");
+        }
+    }
+
+    fn step(&self, payment: &Payment, event: Event) -> Result<Step, StoreError> {
+        payment.step(event, self.engine.0.world.now()).map_err(|error| StoreError::Books(error.to_string()))
+    }
+
+    fn and(&self, step: Step, event: Event) -> Result<Step, StoreError> {
+        step.and(event, self.engine.0.world.now()).map_err(|error| StoreError::Books(error.to_string()))
+    }
+
+    fn sleep(&self, duration: Duration) -> crate::BoxFuture<'static, ()> {
+        self.engine.0.world.sleep(duration)
+    }
+}

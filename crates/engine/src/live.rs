@@ -1,0 +1,151 @@
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use farthing_payment::{ConsumptionKey, Payment, Reason, TxRef};
+use farthing_primitives::{RequestHash, TenantId};
+use futures_channel::oneshot;
+use futures_util::FutureExt;
+use futures_util::future::Shared;
+
+use crate::{ConflictKind, Permit, StoredResponse};
+
+/// How a payment's task ended, as all who wait for it may know it.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    Served {
+        payment: Box<Payment>,
+        response: StoredResponse,
+    },
+    /// The one who takes the permit from the live entry delivers; the others have come too late.
+    Deliver {
+        payment: Box<Payment>,
+    },
+    /// Settled for somebody else (a facilitator's payment), or before, with nothing to deliver.
+    Settled {
+        payment: Box<Payment>,
+    },
+    NotCharged {
+        payment: Box<Payment>,
+        reason: Reason,
+        response: Option<StoredResponse>,
+    },
+    Refused {
+        reason: Reason,
+    },
+    SettlementFailed {
+        payment: Box<Payment>,
+        reason: Reason,
+        tx: Option<TxRef>,
+    },
+    Conflict {
+        payment: Box<Payment>,
+        kind: ConflictKind,
+    },
+    OverExposed,
+    Unavailable {
+        what: &'static str,
+    },
+}
+
+/// Resolves with the outcome; with an error if the task died.
+pub(crate) type Waiter = Shared<oneshot::Receiver<Outcome>>;
+
+/// A payment that a task of this process works on now.
+pub(crate) struct Live {
+    pub request: RequestHash,
+    pub tenant: TenantId,
+    pub waiter: Waiter,
+    state: Mutex<LiveState>,
+}
+
+#[derive(Default)]
+struct LiveState {
+    payment: Option<Payment>,
+    publish: Option<oneshot::Sender<Outcome>>,
+    permit: Option<Permit>,
+}
+
+impl Live {
+    /// The payment as it was at its last commit; `None` before the claim.
+    pub fn payment(&self) -> Option<Payment> {
+        lock(&self.state).payment.clone()
+    }
+
+    pub fn set_payment(&self, payment: &Payment) {
+        lock(&self.state).payment = Some(payment.clone());
+    }
+
+    /// Tells all who wait. Only the first outcome counts.
+    pub fn publish(&self, outcome: Outcome) {
+        if let Some(publish) = lock(&self.state).publish.take() {
+            // Nobody waiting is no error: the payment goes on for its own sake.
+            let _ = publish.send(outcome);
+        }
+    }
+
+    pub fn put_permit(&self, permit: Permit) {
+        lock(&self.state).permit = Some(permit);
+    }
+
+    pub fn take_permit(&self) -> Option<Permit> {
+        lock(&self.state).permit.take()
+    }
+}
+
+/// All payments that tasks of this process work on, by consumption key.
+#[derive(Default)]
+pub(crate) struct LiveSet {
+    entries: Mutex<HashMap<ConsumptionKey, Arc<Live>>>,
+}
+
+pub(crate) enum Joined {
+    /// This caller is the first: it must drive the payment, and remove the entry at its end.
+    Owner(Arc<Live>),
+    /// Somebody drives it already.
+    Other(Arc<Live>),
+    /// There are as many as we can bear.
+    Full,
+}
+
+impl LiveSet {
+    pub fn join(&self, key: &ConsumptionKey, tenant: &TenantId, request: RequestHash, most: usize) -> Joined {
+        let mut entries = lock(&self.entries);
+        let count = entries.len();
+        match entries.entry(key.clone()) {
+            Entry::Occupied(entry) => Joined::Other(entry.get().clone()),
+            Entry::Vacant(_) if count >= most => Joined::Full,
+            Entry::Vacant(entry) => {
+                let (publish, waiter) = oneshot::channel();
+                let state = LiveState { publish: Some(publish), ..LiveState::default() };
+                let live = Arc::new(Live {
+                    request,
+                    tenant: tenant.clone(),
+                    waiter: waiter.shared(),
+                    state: Mutex::new(state),
+                });
+                entry.insert(live.clone());
+                Joined::Owner(live)
+            }
+        }
+    }
+
+    /// Removes this very entry; whoever waits for an outcome that never came learns that.
+    pub fn leave(&self, key: &ConsumptionKey, live: &Arc<Live>) {
+        let mut entries = lock(&self.entries);
+        if entries.get(key).is_some_and(|current| Arc::ptr_eq(current, live)) {
+            entries.remove(key);
+        }
+        drop(entries);
+        lock(&live.state).publish = None;
+    }
+
+    pub fn len(&self) -> usize {
+        lock(&self.entries).len()
+    }
+}
+
+/// A panic elsewhere must not take the payments down with it: every guarded value is whole between statements.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
