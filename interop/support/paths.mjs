@@ -17,12 +17,9 @@ export function cacheDir() {
 
 /** The program under test: `FARTHING_BIN`, else the release build. */
 export function farthingBin() {
-  if (process.env.FARTHING_BIN) return resolve(process.env.FARTHING_BIN);
   const target = resolve(repo, process.env.CARGO_TARGET_DIR ?? "target");
-  const bin = join(target, "release", "farthing");
-  if (!existsSync(bin)) {
-    throw new Error(`no program at ${bin}: run 'cargo build --release', or set FARTHING_BIN`);
-  }
+  const bin = resolve(process.env.FARTHING_BIN ?? join(target, "release", "farthing"));
+  if (!existsSync(bin)) throw new Error(`no program at ${bin}: run 'cargo build --release', or set FARTHING_BIN`);
   return bin;
 }
 

@@ -72,13 +72,14 @@ function pairings() {
   return rows;
 }
 
+const isOurs = (row) => [row.facilitator, row.server, row.client].includes("ours");
+
 function readArguments(words) {
   const options = { keep: () => true, list: false };
   const narrow = (test) => {
     const { keep } = options;
     options.keep = (row) => keep(row) && test(row);
   };
-  const isOurs = (row) => [row.facilitator, row.server, row.client].includes("ours");
   for (let i = 0; i < words.length; i++) {
     if (words[i] === "--list") options.list = true;
     else if (words[i] === "--only" && words[i + 1] === "peers") narrow((row) => !isOurs(row)), i++;
@@ -256,17 +257,21 @@ async function main() {
     for (const row of rows) console.log(title(row));
     return 0;
   }
-  if (rows.some((row) => [row.facilitator, row.server, row.client].includes("ours"))) farthingBin();
+  // Better one clear sentence now than sixty failures later.
+  if (rows.some(isOurs)) farthingBin();
   const world = await startWorld();
   const bench = new Bench(world);
   let passed = 0;
   let failed = 0;
+  let lastError;
   const report = (row, ms, error, programs = []) => {
     if (error) failed++;
     else passed++;
     console.log(`${error ? "FAIL" : "ok  "} ${columns(row)} ${String(ms).padStart(6)} ms`);
     if (!error) return;
-    console.log(`     ${error.message}`);
+    console.log(`     ${error.message === lastError ? "as above" : error.message}`);
+    if (error.message === lastError) return;
+    lastError = error.message;
     for (const program of programs) console.log(indent(`${program.name}:\n${program.output().slice(-2_000)}`));
   };
   console.log(`     ${"server".padEnd(7)}${"client".padEnd(7)}${"facilitator".padEnd(12)}${"x402".padEnd(5)}${"path".padEnd(42)}payer`);
@@ -290,4 +295,9 @@ const indent = (text) => text.split("\n").map((line) => `     | ${line}`).join("
 for (const signal of ["SIGINT", "SIGTERM"]) {
   process.on(signal, () => stopAll().then(() => process.exit(130)));
 }
-process.exitCode = await main();
+try {
+  process.exitCode = await main();
+} catch (error) {
+  console.error(error.message);
+  process.exitCode = 1;
+}
