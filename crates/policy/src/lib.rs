@@ -1,1 +1,20 @@
-//! decide(rules, spent, request, now): pure, default deny, with reasons.
+//! Whether a machine may make a payment: `decide(rules, history, request, now)` gives a decision with its reasons.
+//!
+//! Pure: the rules, what was spent, the request and the time all arrive as arguments. Nothing is allowed that no rule
+//! allows, and one denial outweighs every permission. All rules are always evaluated, so that a refused owner sees
+//! everything that stands in the way, and a permitted one sees the numbers before and after.
+
+mod charge;
+mod clock;
+mod decide;
+mod host;
+mod rules;
+
+#[cfg(test)]
+mod tests;
+
+pub use charge::{Bucket, Charge, ChargeError, DOLLAR_DECIMALS, Dollars};
+pub use clock::{Clock, MAX_DRIFT, Mark, Steady};
+pub use decide::{Decision, Finding, History, Movement, Request, Verdict, decide};
+pub use host::{Host, HostError, HostPattern, Origin, OriginError, is_public};
+pub use rules::{Breaker, Caps, Fact, HostRule, Rules, Window};

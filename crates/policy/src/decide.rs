@@ -1,0 +1,225 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use farthing_primitives::{Address, Network, Timestamp};
+
+use crate::rules::{Fact, Rules, Window};
+use crate::{Bucket, Charge, Origin};
+
+/// A payment that somebody wants to make.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    pub scheme: String,
+    pub charge: Charge,
+    pub payee: Address,
+    /// Who is really asked: the host of the last redirect, not what the seller says of itself.
+    pub origin: Origin,
+    /// The connection goes to an address of this machine or its network.
+    pub private: bool,
+    /// The most that this one call may cost, in atoms of the charge's asset.
+    pub max: Option<u128>,
+    /// This one call may be paid on this network only.
+    pub only: Option<Network>,
+    /// How long the signed payment would stay valid.
+    pub validity: Duration,
+}
+
+/// Money that went or may go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Movement {
+    pub bucket: Bucket,
+    pub amount: u128,
+    /// When it moved at the latest; for what is not settled, the last moment in which it can still move.
+    pub until: Timestamp,
+}
+
+/// What the rules need to know of the past.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct History {
+    /// Everything that moved or may move, from at least the longest window.
+    pub movements: Vec<Movement>,
+    /// The payees that are pinned for the request's authority and network.
+    pub pinned: Vec<Address>,
+    /// How many payments this authority took without handing over the goods, within the breaker's time.
+    pub refusals: u32,
+}
+
+impl History {
+    /// What counts against a cap at `now`; `None` if it cannot be counted.
+    ///
+    /// A window is `(now - length, now]`; what may still move is in every window.
+    pub fn spent(&self, bucket: &Bucket, window: Window, now: Timestamp) -> Option<u128> {
+        self.movements
+            .iter()
+            .filter(|m| m.bucket == *bucket && now.since(m.until) < window.length())
+            .try_fold(0u128, |sum, m| sum.checked_add(m.amount))
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Allow,
+    Deny,
+}
+
+/// What one rule found.
+pub type Finding = Fact;
+
+/// The verdict and everything that led to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decision {
+    pub verdict: Verdict,
+    pub findings: Vec<Finding>,
+}
+
+impl Decision {
+    /// Allows only if there are findings and none denies.
+    pub fn from_findings(findings: Vec<Finding>) -> Self {
+        let allow = !findings.is_empty() && !findings.iter().any(Fact::denies);
+        Self { verdict: if allow { Verdict::Allow } else { Verdict::Deny }, findings }
+    }
+
+    pub fn is_allowed(&self) -> bool {
+        self.verdict == Verdict::Allow
+    }
+
+    pub fn denials(&self) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(|finding| finding.denies())
+    }
+}
+
+/// The denials, or all findings if there are none.
+impl fmt::Display for Decision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: Vec<String> = if self.is_allowed() {
+            self.findings.iter().map(ToString::to_string).collect()
+        } else {
+            self.denials().map(ToString::to_string).collect()
+        };
+        f.write_str(&shown.join("; "))
+    }
+}
+
+/// Decides whether `request` may be paid, given `rules` and `history`, at `now`.
+///
+/// Evaluates every rule. One denial denies; and what no rule allows is denied.
+pub fn decide(rules: &Rules, history: &History, request: &Request, now: Timestamp) -> Decision {
+    let mut findings = vec![if rules.frozen { Fact::Frozen } else { Fact::NotFrozen }];
+    findings.push(scheme(rules, request));
+    findings.push(network(rules, request));
+    findings.push(host(rules, request));
+    findings.push(payee(history, request));
+    findings.push(validity(rules, request));
+    findings.extend(breaker(rules, history, request));
+    amounts(rules, history, request, now, &mut findings);
+    Decision::from_findings(findings)
+}
+
+fn scheme(rules: &Rules, request: &Request) -> Fact {
+    let scheme = request.scheme.clone();
+    if rules.schemes.contains(&scheme) { Fact::SchemeAllowed(scheme) } else { Fact::SchemeNotAllowed(scheme) }
+}
+
+fn network(rules: &Rules, request: &Request) -> Fact {
+    let asked = request.charge.money().asset().network();
+    let in_call = request.only.as_ref().is_none_or(|only| only == asked);
+    if rules.networks.contains(asked) && in_call {
+        return Fact::NetworkAllowed(asked.clone());
+    }
+    let allowed = rules.networks.iter().filter(|n| request.only.as_ref().is_none_or(|only| only == *n));
+    Fact::NetworkNotAllowed { asked: asked.clone(), allowed: allowed.cloned().collect() }
+}
+
+fn host(rules: &Rules, request: &Request) -> Fact {
+    let host = request.origin.authority();
+    let private = request.private || request.origin.host.is_local();
+    let named: Vec<_> = rules.hosts.iter().filter(|rule| rule.pattern.matches(&request.origin)).collect();
+    if named.is_empty() {
+        return Fact::HostNotAllowed(host);
+    }
+    let reachable: Vec<_> = named.into_iter().filter(|rule| rule.private || !private).collect();
+    if reachable.is_empty() {
+        return Fact::PrivateNotAllowed(host);
+    }
+    let safe = request.origin.tls || request.origin.is_loopback();
+    match reachable.into_iter().find(|rule| rule.plaintext || safe) {
+        Some(rule) => Fact::HostAllowed { host, by: rule.pattern.clone() },
+        None => Fact::PlaintextNotAllowed(host),
+    }
+}
+
+fn payee(history: &History, request: &Request) -> Fact {
+    let authority = request.origin.authority();
+    let payee = request.payee.clone();
+    if history.pinned.is_empty() {
+        Fact::PayeeFirstUse { authority, payee }
+    } else if history.pinned.contains(&payee) {
+        Fact::PayeePinned { authority, payee }
+    } else {
+        Fact::PayeeChanged { authority, pinned: history.pinned.clone(), asked: payee }
+    }
+}
+
+fn validity(rules: &Rules, request: &Request) -> Fact {
+    if request.validity.is_zero() || request.validity > rules.max_validity {
+        Fact::ValidityTooLong { asked: request.validity, limit: rules.max_validity }
+    } else {
+        Fact::ValidityAllowed(request.validity)
+    }
+}
+
+fn breaker(rules: &Rules, history: &History, request: &Request) -> Option<Fact> {
+    let breaker = rules.breaker?;
+    let refusals = history.refusals;
+    Some(if refusals >= breaker.refusals {
+        Fact::BreakerOpen { authority: request.origin.authority(), refusals, limit: breaker.refusals }
+    } else {
+        Fact::BreakerClosed { refusals }
+    })
+}
+
+fn amounts(rules: &Rules, history: &History, request: &Request, now: Timestamp, findings: &mut Vec<Fact>) {
+    let charge = &request.charge;
+    let asked = charge.money().atoms();
+    if asked == 0 {
+        findings.push(Fact::ZeroAmount);
+    }
+    if let Some(limit) = request.max {
+        let fact =
+            if asked <= limit { Fact::WithinMax { limit, asked } } else { Fact::OverMax { limit, asked } };
+        findings.push(fact);
+    }
+    let mut counted = BTreeMap::new();
+    for (bucket, caps) in &rules.caps {
+        if let Some(amount) = charge.amount_in(bucket) {
+            counted.insert(bucket, (caps, amount));
+        }
+    }
+    if counted.is_empty() {
+        findings.push(Fact::NoCapFor(charge.clone()));
+    }
+    for (bucket, (caps, asked)) in counted {
+        let (limit, bucket) = (caps.per_payment, bucket.clone());
+        findings.push(if asked <= limit {
+            Fact::WithinPayment { bucket: bucket.clone(), limit, asked }
+        } else {
+            Fact::OverPayment { bucket: bucket.clone(), limit, asked }
+        });
+        for window in Window::ALL {
+            let limit = match window {
+                Window::Hour => caps.hour,
+                Window::Day => caps.day,
+            };
+            let before = history.spent(&bucket, window, now);
+            let after = before.and_then(|before| before.checked_add(asked));
+            let bucket = bucket.clone();
+            findings.push(match (before, after) {
+                (Some(before), Some(after)) if after <= limit => {
+                    Fact::WithinWindow { window, bucket, limit, before, after }
+                }
+                _ => Fact::OverWindow { window, bucket, limit, before: before.unwrap_or(u128::MAX), after },
+            });
+        }
+    }
+}

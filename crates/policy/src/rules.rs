@@ -1,0 +1,339 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use farthing_primitives::{Address, Network};
+
+use crate::{Bucket, Charge, Dollars, HostPattern};
+
+/// The most that may be spent, in the unit of the bucket that it is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Caps {
+    pub per_payment: u128,
+    /// In any 60 minutes.
+    pub hour: u128,
+    /// In any 24 hours.
+    pub day: u128,
+}
+
+/// A rolling window, which ends now. Calendar windows would let twice the cap through around midnight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Window {
+    Hour,
+    Day,
+}
+
+impl Window {
+    pub const ALL: [Self; 2] = [Self::Hour, Self::Day];
+
+    pub const fn length(self) -> Duration {
+        match self {
+            Self::Hour => Duration::from_secs(3600),
+            Self::Day => Duration::from_secs(86_400),
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Hour => "hour",
+            Self::Day => "day",
+        }
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A host that the owner allows to be paid.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostRule {
+    pub pattern: HostPattern,
+    /// It may be an address of this machine or its network.
+    pub private: bool,
+    /// It may be paid without TLS. Loopback always may.
+    pub plaintext: bool,
+}
+
+impl HostRule {
+    /// The rule for a pattern as an owner names it. Whoever spells a local address means it.
+    pub fn new(pattern: HostPattern) -> Self {
+        Self { private: pattern.is_local(), plaintext: pattern.is_local(), pattern }
+    }
+}
+
+/// A seller that takes payments and refuses the goods is not paid again for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Breaker {
+    pub refusals: u32,
+    pub within: Duration,
+}
+
+/// What the owner allows. `Rules::default()` allows nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Rules {
+    /// Nothing is signed while this is set.
+    pub frozen: bool,
+    /// Payment schemes, e.g. `exact`.
+    pub schemes: BTreeSet<String>,
+    /// Networks on which may be paid. A testnet does not stand for its mainnet, nor the other way round.
+    pub networks: BTreeSet<Network>,
+    /// Caps by bucket. An asset that counts in no bucket may not be paid with.
+    pub caps: BTreeMap<Bucket, Caps>,
+    pub hosts: Vec<HostRule>,
+    /// The longest time that a signed payment may stay valid. Zero permits none.
+    pub max_validity: Duration,
+    pub breaker: Option<Breaker>,
+}
+
+impl Rules {
+    /// What a new wallet starts with: cents, and no host at all until the owner names one.
+    ///
+    /// $0.10 for one payment, $1 in any hour, $5 in any day, the `exact` scheme, five minutes of validity.
+    pub fn tight(networks: impl IntoIterator<Item = Network>) -> Self {
+        let cents = |n: u128| n * 10u128.pow(16);
+        let caps = Caps { per_payment: cents(10), hour: cents(100), day: cents(500) };
+        Self {
+            frozen: false,
+            schemes: BTreeSet::from(["exact".to_owned()]),
+            networks: networks.into_iter().collect(),
+            caps: BTreeMap::from([(Bucket::Dollar, caps)]),
+            hosts: Vec::new(),
+            max_validity: Duration::from_secs(300),
+            breaker: Some(Breaker { refusals: 3, within: Duration::from_secs(600) }),
+        }
+    }
+}
+
+/// What one rule found. Every variant is a fact with its numbers; [`Fact::code`] is stable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fact {
+    NotFrozen,
+    Frozen,
+    SchemeAllowed(String),
+    SchemeNotAllowed(String),
+    NetworkAllowed(Network),
+    /// `allowed` is what the owner permits, so that a mainnet offer for a testnet task is seen for what it is.
+    NetworkNotAllowed {
+        asked: Network,
+        allowed: Vec<Network>,
+    },
+    HostAllowed {
+        host: String,
+        by: HostPattern,
+    },
+    HostNotAllowed(String),
+    PrivateNotAllowed(String),
+    PlaintextNotAllowed(String),
+    ZeroAmount,
+    NoCapFor(Charge),
+    WithinMax {
+        limit: u128,
+        asked: u128,
+    },
+    OverMax {
+        limit: u128,
+        asked: u128,
+    },
+    WithinPayment {
+        bucket: Bucket,
+        limit: u128,
+        asked: u128,
+    },
+    OverPayment {
+        bucket: Bucket,
+        limit: u128,
+        asked: u128,
+    },
+    WithinWindow {
+        window: Window,
+        bucket: Bucket,
+        limit: u128,
+        before: u128,
+        after: u128,
+    },
+    /// `after` is `None` if it cannot even be counted.
+    OverWindow {
+        window: Window,
+        bucket: Bucket,
+        limit: u128,
+        before: u128,
+        after: Option<u128>,
+    },
+    PayeeFirstUse {
+        authority: String,
+        payee: Address,
+    },
+    PayeePinned {
+        authority: String,
+        payee: Address,
+    },
+    PayeeChanged {
+        authority: String,
+        pinned: Vec<Address>,
+        asked: Address,
+    },
+    ValidityAllowed(Duration),
+    ValidityTooLong {
+        asked: Duration,
+        limit: Duration,
+    },
+    BreakerClosed {
+        refusals: u32,
+    },
+    BreakerOpen {
+        authority: String,
+        refusals: u32,
+        limit: u32,
+    },
+}
+
+impl Fact {
+    pub fn denies(&self) -> bool {
+        match self {
+            Self::NotFrozen
+            | Self::SchemeAllowed(_)
+            | Self::NetworkAllowed(_)
+            | Self::HostAllowed { .. }
+            | Self::WithinMax { .. }
+            | Self::WithinPayment { .. }
+            | Self::WithinWindow { .. }
+            | Self::PayeeFirstUse { .. }
+            | Self::PayeePinned { .. }
+            | Self::ValidityAllowed(_)
+            | Self::BreakerClosed { .. } => false,
+            Self::Frozen
+            | Self::SchemeNotAllowed(_)
+            | Self::NetworkNotAllowed { .. }
+            | Self::HostNotAllowed(_)
+            | Self::PrivateNotAllowed(_)
+            | Self::PlaintextNotAllowed(_)
+            | Self::ZeroAmount
+            | Self::NoCapFor(_)
+            | Self::OverMax { .. }
+            | Self::OverPayment { .. }
+            | Self::OverWindow { .. }
+            | Self::PayeeChanged { .. }
+            | Self::ValidityTooLong { .. }
+            | Self::BreakerOpen { .. } => true,
+        }
+    }
+
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::NotFrozen => "not_frozen",
+            Self::Frozen => "frozen",
+            Self::SchemeAllowed(_) => "scheme_allowed",
+            Self::SchemeNotAllowed(_) => "scheme_not_allowed",
+            Self::NetworkAllowed(_) => "network_allowed",
+            Self::NetworkNotAllowed { .. } => "network_not_allowed",
+            Self::HostAllowed { .. } => "host_allowed",
+            Self::HostNotAllowed(_) => "host_not_allowed",
+            Self::PrivateNotAllowed(_) => "private_address_not_allowed",
+            Self::PlaintextNotAllowed(_) => "plaintext_not_allowed",
+            Self::ZeroAmount => "zero_amount",
+            Self::NoCapFor(_) => "asset_not_allowed",
+            Self::WithinMax { .. } => "within_max",
+            Self::OverMax { .. } => "over_max",
+            Self::WithinPayment { .. } => "within_payment_cap",
+            Self::OverPayment { .. } => "over_payment_cap",
+            Self::WithinWindow { window: Window::Hour, .. } => "within_hour_cap",
+            Self::WithinWindow { window: Window::Day, .. } => "within_day_cap",
+            Self::OverWindow { window: Window::Hour, .. } => "over_hour_cap",
+            Self::OverWindow { window: Window::Day, .. } => "over_day_cap",
+            Self::PayeeFirstUse { .. } => "payee_first_use",
+            Self::PayeePinned { .. } => "payee_pinned",
+            Self::PayeeChanged { .. } => "payee_changed",
+            Self::ValidityAllowed(_) => "validity_allowed",
+            Self::ValidityTooLong { .. } => "validity_too_long",
+            Self::BreakerClosed { .. } => "breaker_closed",
+            Self::BreakerOpen { .. } => "breaker_open",
+        }
+    }
+}
+
+fn amount(bucket: &Bucket, n: u128) -> String {
+    match bucket {
+        Bucket::Dollar => Dollars(n).to_string(),
+        Bucket::Asset(id) => format!("{n} atoms of {id}"),
+    }
+}
+
+fn list<T: fmt::Display>(items: &[T]) -> String {
+    if items.is_empty() {
+        return "none".to_owned();
+    }
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// One line for a person, lower case, with the numbers.
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotFrozen => f.write_str("the wallet is not frozen"),
+            Self::Frozen => f.write_str("the wallet is frozen"),
+            Self::SchemeAllowed(scheme) => write!(f, "the scheme {scheme} is allowed"),
+            Self::SchemeNotAllowed(scheme) => write!(f, "the scheme {scheme:?} is not allowed"),
+            Self::NetworkAllowed(network) => write!(f, "the network {network} is allowed"),
+            Self::NetworkNotAllowed { asked, allowed } => {
+                write!(f, "the network {asked} is not allowed (allowed: {})", list(allowed))
+            }
+            Self::HostAllowed { host, by } => write!(f, "{host} is allowed by {by}"),
+            Self::HostNotAllowed(host) => write!(f, "{host} is not a host that the owner allows"),
+            Self::PrivateNotAllowed(host) => {
+                write!(f, "{host} is on this machine or its network, which the owner did not allow")
+            }
+            Self::PlaintextNotAllowed(host) => write!(f, "{host} is asked without TLS"),
+            Self::ZeroAmount => f.write_str("a payment of nothing is not made"),
+            Self::NoCapFor(charge) => {
+                write!(f, "no cap covers the asset {} ({})", charge.symbol(), charge.money().asset())
+            }
+            Self::WithinMax { limit, asked } => {
+                write!(f, "{asked} atoms are within this call's maximum of {limit}")
+            }
+            Self::OverMax { limit, asked } => {
+                write!(f, "{asked} atoms are above this call's maximum of {limit}")
+            }
+            Self::WithinPayment { bucket, limit, asked } => {
+                let (asked, limit) = (amount(bucket, *asked), amount(bucket, *limit));
+                write!(f, "{asked} is within the cap per payment of {limit}")
+            }
+            Self::OverPayment { bucket, limit, asked } => {
+                let (asked, limit) = (amount(bucket, *asked), amount(bucket, *limit));
+                write!(f, "{asked} is above the cap per payment of {limit}")
+            }
+            Self::WithinWindow { window, bucket, limit, before, after } => {
+                let (before, after) = (amount(bucket, *before), amount(bucket, *after));
+                write!(f, "the last {window} goes from {before} to {after} of {}", amount(bucket, *limit))
+            }
+            Self::OverWindow { window, bucket, limit, before, after } => {
+                let after = after.map_or_else(|| "too much to count".to_owned(), |n| amount(bucket, n));
+                let (before, limit) = (amount(bucket, *before), amount(bucket, *limit));
+                write!(f, "the last {window} would go from {before} to {after}, above {limit}")
+            }
+            Self::PayeeFirstUse { authority, payee } => {
+                write!(f, "{authority} is paid for the first time, and pinned to {payee}")
+            }
+            Self::PayeePinned { authority, payee } => write!(f, "{authority} is known to be paid at {payee}"),
+            Self::PayeeChanged { authority, pinned, asked } => {
+                write!(f, "{authority} is pinned to {} and now asks to pay {asked}", list(pinned))
+            }
+            Self::ValidityAllowed(d) => write!(f, "the payment stays valid for {} s", d.as_secs()),
+            Self::ValidityTooLong { asked, limit } => {
+                write!(
+                    f,
+                    "the payment would stay valid for {} s, above {} s",
+                    asked.as_secs(),
+                    limit.as_secs()
+                )
+            }
+            Self::BreakerClosed { refusals } => write!(f, "{refusals} payments were refused here lately"),
+            Self::BreakerOpen { authority, refusals, limit } => {
+                write!(f, "{authority} refused {refusals} payments lately, and {limit} open the breaker")
+            }
+        }
+    }
+}
