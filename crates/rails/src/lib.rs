@@ -5,3 +5,4 @@
 
 pub mod exact_evm;
 pub mod offer;
+pub mod x402;

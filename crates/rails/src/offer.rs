@@ -56,7 +56,7 @@ impl fmt::Debug for BindingKey {
 }
 
 /// All that an offer promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundOffer<'a> {
     pub tenant: &'a TenantId,
     /// The route as our configuration names it.
@@ -64,8 +64,8 @@ pub struct BoundOffer<'a> {
     /// What the price depends on beyond the route, e.g. a hook's quote; empty if on nothing.
     pub context: &'a [u8],
     pub method: &'a str,
-    pub price: &'a Money,
-    pub pay_to: &'a Address,
+    pub price: Money,
+    pub pay_to: Address,
     pub pull: PullMethod,
     pub max_timeout_secs: u64,
 }

@@ -28,7 +28,7 @@ pub struct Settlement {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Question {
+pub(super) enum Question {
     Balance,
     Nonce,
     Allowance,
@@ -39,7 +39,7 @@ enum Question {
 
 /// How the money is moved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
+pub(super) enum Way {
     Plain,
     /// With the payer's EIP-2612 allowance submitted first.
     WithApproval,
@@ -86,7 +86,7 @@ impl Checked {
         Refusal { method: self.method(), fact: self.fact_of(Revert::decode(data)) }
     }
 
-    fn questions(&self) -> Vec<Question> {
+    pub(super) fn questions(&self) -> Vec<Question> {
         let mut questions = vec![Question::Balance, Question::Nonce];
         let mut ways = vec![Question::Settle(Way::Plain)];
         if let Order::Permit2 { approval, .. } = &self.order {

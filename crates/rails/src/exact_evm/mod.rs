@@ -16,6 +16,7 @@ mod refusal;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,9 @@ use farthing_evm::{
     to_alloy,
 };
 use farthing_payment::ConsumptionKey;
-use farthing_primitives::{Address as Account, Asset, AssetId, Money, Network, PullMethod, Timestamp};
+use farthing_primitives::{
+    Address as Account, Asset, AssetId, Money, Network, PullMethod, Registry, Timestamp,
+};
 
 pub use check::check;
 pub use instruction::InstructionError;
@@ -35,7 +38,7 @@ pub use refusal::{ApprovalFault, Fact, Refusal, SignatureFault};
 /// A token of ours with everything about it that would otherwise be hashed or parsed for each payment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
-    asset: AssetId,
+    asset: Asset,
     chain_id: u64,
     address: Address,
     domain: Option<Domain>,
@@ -68,15 +71,31 @@ impl Token {
         let address = to_alloy(asset.id.address()).ok_or_else(not_evm)?;
         let domain =
             asset.domain.as_ref().map(|domain| Domain::new(&domain.name, &domain.version, chain_id, address));
-        Ok(Self { asset: asset.id.clone(), chain_id, address, domain, permit2: Domain::permit2(chain_id) })
+        Ok(Self { asset: asset.clone(), chain_id, address, domain, permit2: Domain::permit2(chain_id) })
     }
 
-    pub fn asset(&self) -> &AssetId {
+    pub fn asset(&self) -> &Asset {
         &self.asset
     }
 
     pub fn network(&self) -> &Network {
-        self.asset.network()
+        self.asset.id.network()
+    }
+}
+
+/// The tokens of a registry that this scheme can move.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens(HashMap<AssetId, Arc<Token>>);
+
+impl Tokens {
+    /// Assets of other kinds of chains are left out.
+    pub fn new(registry: &Registry) -> Self {
+        let tokens = registry.iter().filter_map(|asset| Token::new(asset).ok());
+        Self(tokens.map(|token| (token.asset.id.clone(), Arc::new(token))).collect())
+    }
+
+    pub fn get(&self, asset: &AssetId) -> Option<&Arc<Token>> {
+        self.0.get(asset)
     }
 }
 
@@ -99,10 +118,10 @@ impl Requirement {
         method: PullMethod,
         max_timeout: Duration,
     ) -> Result<Self, RequirementError> {
-        if *price.asset() != token.asset {
+        if *price.asset() != token.asset.id {
             return Err(RequirementError::OtherAsset {
                 priced: price.asset().clone(),
-                token: token.asset.clone(),
+                token: token.asset.id.clone(),
             });
         }
         // The proxy refuses a transfer of nothing, and an authorization of nothing buys nothing.
@@ -114,7 +133,7 @@ impl Requirement {
             return Err(RequirementError::ZeroPayee);
         }
         if method == PullMethod::Eip3009 && token.domain.is_none() {
-            return Err(RequirementError::NoDomain(token.asset.clone()));
+            return Err(RequirementError::NoDomain(token.asset.id.clone()));
         }
         // Spec: x402 v2 section 5.1: `maxTimeoutSeconds` is positive.
         if max_timeout < Duration::from_secs(1) {
@@ -132,7 +151,7 @@ impl Requirement {
     }
 
     pub fn price(&self) -> Money {
-        Money::new(self.token.asset.clone(), self.amount)
+        self.token.asset.atoms(self.amount)
     }
 
     pub fn pay_to(&self) -> Account {
