@@ -6,10 +6,12 @@
 mod chain;
 mod drive;
 mod engine;
+mod evm_rail;
 mod live;
 mod rail;
 mod reasons;
 mod recover;
+mod relayer;
 mod response;
 mod sale;
 mod store;
@@ -20,8 +22,10 @@ pub use chain::{
     UnsignedTx,
 };
 pub use engine::{Engine, EngineConfig};
+pub use evm_rail::{Depths, EvmRail, native_asset};
 pub use rail::{Funds, NotPrepared, Prepared, Progress, Rail};
 pub use recover::Recovered;
+pub use relayer::{Relayer, RelayerConfig, SlotCall};
 pub use response::StoredResponse;
 pub use sale::{ConflictKind, Permit, Sale, SaleOutcome, Upstream, UpstreamAnswer};
 pub use store::{

@@ -1,0 +1,438 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use farthing_evm::from_alloy;
+use farthing_payment::{Fault, Payment, Proof, Reason, SlotState, State, TxRef, Witness};
+use farthing_primitives::{Address, AssetId, AttemptId, Money, Network, PaymentId};
+use farthing_rails::exact_evm::{Checked, Settlement};
+
+use crate::live::lock;
+use crate::rail::{Funds, NotPrepared, Prepared, Progress, Rail};
+use crate::relayer::{Relayer, SlotCall, SlotNews, at, parse_hash};
+use crate::{Chain, Head, LogFilter, Receipt, Store, StoredSlot, Tag, World, reasons};
+
+/// How deep a settlement must be before it counts, by amount. One is: in a block.
+#[derive(Debug, Clone)]
+pub struct Depths {
+    /// For amounts that no step covers.
+    pub most: u64,
+    /// (up to this many atoms, this depth), ascending.
+    pub steps: Vec<(u128, u64)>,
+}
+
+impl Default for Depths {
+    fn default() -> Self {
+        Self { most: 1, steps: Vec::new() }
+    }
+}
+
+impl Depths {
+    /// How deep a settlement of `atoms` must be.
+    pub fn of(&self, atoms: u128) -> u64 {
+        self.steps.iter().find(|(up_to, _)| atoms <= *up_to).map_or(self.most, |(_, depth)| *depth).max(1)
+    }
+}
+
+/// How long past its end an authorization must be, on the chain's own clock, before its absence is proof.
+const DEAD_AFTER: Duration = Duration::from_secs(2);
+/// How deep the block must be in which an expired authorization shows as unused.
+const DEAD_DEPTH: u64 = 2;
+/// How many blocks back we look for a transaction of somebody else that used an authorization.
+const TRACE_BLOCKS: u64 = 5_000;
+/// How much more gas than estimated a call is given, in quarters of the estimate.
+const GAS_QUARTERS: u64 = 5;
+/// Settlements remembered between the check of funds and the attempt.
+const MAX_READY: usize = 20_000;
+
+/// Settlement by our own relayer on a chain that we read ourselves.
+pub struct EvmRail {
+    chain: Arc<dyn Chain>,
+    relayer: Arc<Relayer>,
+    store: Arc<dyn Store>,
+    world: Arc<dyn World>,
+    depths: Depths,
+    native: AssetId,
+    ready: Mutex<HashMap<PaymentId, Settlement>>,
+}
+
+impl std::fmt::Debug for EvmRail {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "EvmRail({:?})", self.relayer)
+    }
+}
+
+/// The name that the native asset of an EVM chain has in our books.
+pub fn native_asset(network: &Network) -> AssetId {
+    AssetId::new(network.clone(), Address::from_evm_bytes([0xee; 20]))
+}
+
+impl EvmRail {
+    pub fn new(relayer: Arc<Relayer>, store: Arc<dyn Store>, world: Arc<dyn World>, depths: Depths) -> Self {
+        let chain = relayer.chain().clone();
+        let native = native_asset(chain.network());
+        Self { chain, relayer, store, world, depths, native, ready: Mutex::default() }
+    }
+
+    /// Reads the chain for a payment and says how it would be settled.
+    async fn ask(&self, checked: &Checked, fresh: bool) -> Result<Settlement, Funds> {
+        let reads = checked.reads();
+        let results =
+            if fresh { self.chain.read_at(reads, Tag::Latest).await } else { self.chain.read(reads).await };
+        let results = results.map_err(|error| {
+            tracing::warn!(%error, "the chain cannot be read");
+            Funds::Unavailable("chain")
+        })?;
+        let refused = |refusal: farthing_rails::exact_evm::Refusal| match refusal.fault() {
+            // An answer that did not come is no refusal.
+            Fault::Chain if refusal.may_be_sent_again() => Funds::Unavailable("chain"),
+            _ => Funds::Refused(refusal.reason()),
+        };
+        checked.judge(&results).map(|funded| funded.settlement().clone()).map_err(refused)
+    }
+
+    /// The receipt of our own transaction: what does it prove?
+    async fn judge_receipt(
+        &self,
+        payment: &Payment,
+        checked: &Checked,
+        receipt: &Receipt,
+        stored: StoredSlot,
+    ) -> Progress {
+        let tx = TxRef::new(receipt.tx.to_string());
+        let fee = receipt
+            .gas_price
+            .checked_mul(u128::from(receipt.gas_used))
+            .map(|wei| Money::new(self.native.clone(), wei));
+        if let Ok(found) = checked.proof(&receipt.logs) {
+            let proof = Proof {
+                tx: tx.clone(),
+                witness: Witness::Chain,
+                block: receipt.block,
+                block_hash: receipt.block_hash,
+                log_index: found.log_index,
+                fee,
+            };
+            let Ok(Some(head)) = self.chain.head(Tag::Latest).await else { return Progress::Open };
+            let deep = self.is_deep(payment, receipt.block, &head);
+            let mut slot = stored.slot;
+            let included = SlotState::Included { tx, block: receipt.block, block_hash: receipt.block_hash };
+            // Waiting for depth, the slot is recorded once only.
+            let known = matches!(&payment.state, State::Confirming { proof: known, .. } if *known == proof);
+            let slots = if known || slot.state == included {
+                Vec::new()
+            } else {
+                slot.state = included;
+                slot.updated = self.world.now();
+                vec![(Some(stored.version), slot)]
+            };
+            return Progress::Included { proof, deep, slots };
+        }
+        // It moved nothing by our hand. Perhaps somebody else submitted the same authorization before us.
+        match self.consumed(checked, Tag::Latest).await {
+            Some(true) => self.trace(payment, checked, fee).await,
+            Some(false) => Progress::Reverted {
+                reason: Reason::new("invalid_exact_evm_transaction_failed", Fault::Chain),
+                tx: Some(tx),
+            },
+            None => Progress::Open,
+        }
+    }
+
+    /// The authorization was used, and not by a transaction of ours: finds the one that did.
+    async fn trace(&self, payment: &Payment, checked: &Checked, fee: Option<Money>) -> Progress {
+        let tx = payment.tx().cloned();
+        let unclear = Progress::Unclear { tx: tx.clone() };
+        if !checked.trace_is_unambiguous() {
+            // Permit2 names no nonce in its logs: whether a transfer belongs to this payment is for a person to say.
+            return unclear;
+        }
+        let Ok(Some(head)) = self.chain.head(Tag::Latest).await else { return Progress::Open };
+        let trace = checked.trace();
+        let filter = LogFilter {
+            address: trace.address,
+            topics: trace.topics,
+            from_block: head.number.saturating_sub(TRACE_BLOCKS),
+            to_block: head.number,
+        };
+        let Ok(found) = self.chain.logs(filter).await else { return Progress::Open };
+        for (hash, _) in found {
+            let Ok(receipts) = self.chain.receipts(vec![hash]).await else { return Progress::Open };
+            let Some(Some(receipt)) = receipts.into_iter().next() else { continue };
+            match checked.proof(&receipt.logs) {
+                Ok(transfer) => {
+                    let deep = self.is_deep(payment, receipt.block, &head);
+                    let proof = Proof {
+                        tx: TxRef::new(receipt.tx.to_string()),
+                        witness: Witness::Chain,
+                        block: receipt.block,
+                        block_hash: receipt.block_hash,
+                        log_index: transfer.log_index,
+                        fee,
+                    };
+                    return Progress::Included { proof, deep, slots: Vec::new() };
+                }
+                // The authorization was cancelled, or the token used it without moving the money: never ours.
+                Err(error) => {
+                    return Progress::Reverted { reason: Reason::new(error.code(), Fault::Payer), tx };
+                }
+            }
+        }
+        // Used, and no transfer to be found: an EIP-3009 cancellation leaves just that.
+        Progress::Reverted { reason: Reason::new("authorization_canceled", Fault::Payer), tx }
+    }
+
+    fn is_deep(&self, payment: &Payment, block: u64, head: &Head) -> bool {
+        let depth = (head.number + 1).saturating_sub(block);
+        depth >= self.depths.of(payment.terms.money.atoms())
+    }
+
+    async fn consumed(&self, checked: &Checked, tag: Tag) -> Option<bool> {
+        let results = self.chain.read_at(vec![checked.consumed_read()], tag).await.ok()?;
+        checked.consumed(results.first()?)
+    }
+
+    /// Whether the authorization has expired unused, on the chain's own clock, in a block that is deep enough.
+    async fn is_dead(&self, checked: &Checked) -> Option<bool> {
+        let head = self.chain.head(Tag::Latest).await.ok()??;
+        let deep = head.number.checked_sub(DEAD_DEPTH)?;
+        let block = self.chain.head(at(deep)).await.ok()??;
+        if block.timestamp < checked.expires().plus(DEAD_AFTER) {
+            return Some(false);
+        }
+        Some(!self.consumed(checked, at(deep)).await?)
+    }
+
+    async fn watch_attempt(&self, payment: &Payment, attempt: AttemptId, patience: Duration) -> Progress {
+        let checked = match Checked::recall(&payment.terms.instruction) {
+            Ok(checked) => checked,
+            Err(error) => {
+                tracing::error!(payment = %payment.id, %error, "an instruction cannot be read");
+                self.world.sleep(patience).await;
+                return Progress::Open;
+            }
+        };
+        // A payment that lapses waits for its end; everything else waits for its slot.
+        if matches!(payment.state, State::Lapsing { .. }) {
+            return self.watch_lapsing(payment, &checked, patience).await;
+        }
+        match self.relayer.look(attempt, patience).await {
+            SlotNews::Included { receipt, stored } => {
+                self.judge_receipt(payment, &checked, &receipt, stored).await
+            }
+            SlotNews::Lost => match self.consumed(&checked, Tag::Latest).await {
+                Some(true) => self.trace(payment, &checked, None).await,
+                Some(false) => Progress::Lost,
+                None => Progress::Open,
+            },
+            SlotNews::Untracked => {
+                self.retrack(payment).await;
+                self.if_over(payment, &checked, patience).await
+            }
+            SlotNews::Open => self.if_over(payment, &checked, Duration::ZERO).await,
+        }
+    }
+
+    /// Past the end of the authorization, silence becomes proof.
+    async fn if_over(&self, payment: &Payment, checked: &Checked, patience: Duration) -> Progress {
+        if self.world.now() < checked.expires().plus(DEAD_AFTER) {
+            if !patience.is_zero() {
+                self.world.sleep(patience.min(Duration::from_millis(200))).await;
+            }
+            return Progress::Open;
+        }
+        match self.is_dead(checked).await {
+            Some(true) => Progress::Dead(reasons::expired()),
+            Some(false) | None => match self.consumed(checked, Tag::Latest).await {
+                Some(true) => match self.trace(payment, checked, None).await {
+                    // Our own transaction may be the one: its receipt tells more than a trace does.
+                    Progress::Included { proof, deep, slots } => Progress::Included { proof, deep, slots },
+                    _ => Progress::Open,
+                },
+                Some(false) | None => Progress::Open,
+            },
+        }
+    }
+
+    async fn watch_lapsing(&self, payment: &Payment, checked: &Checked, patience: Duration) -> Progress {
+        match self.consumed(checked, Tag::Latest).await {
+            Some(true) => {
+                let found = self.trace(payment, checked, None).await;
+                if matches!(found, Progress::Included { .. }) {
+                    return found;
+                }
+            }
+            Some(false) if self.is_dead(checked).await == Some(true) => {
+                let reason = payment.reason().cloned().unwrap_or_else(reasons::expired);
+                return Progress::Dead(reason);
+            }
+            Some(false) | None => {}
+        }
+        self.world.sleep(patience.max(self.chain.block_time())).await;
+        Progress::Open
+    }
+
+    async fn confirm(&self, payment: &Payment, proof: &Proof, patience: Duration) -> Progress {
+        let Ok(seen) = self.chain.head(Tag::Latest).await else {
+            self.world.sleep(patience).await;
+            return Progress::Open;
+        };
+        let head = match self.chain.next_head(seen, patience).await {
+            Ok(head) => head,
+            Err(_) => return Progress::Open,
+        };
+        match self.still_included(proof).await {
+            Some(true) => {
+                let deep = self.is_deep(payment, proof.block, &head);
+                Progress::Included { proof: proof.clone(), deep, slots: Vec::new() }
+            }
+            Some(false) => {
+                self.retrack(payment).await;
+                Progress::Reorged
+            }
+            None => Progress::Open,
+        }
+    }
+
+    /// Takes up the slots of a payment that this process does not watch.
+    async fn retrack(&self, payment: &Payment) {
+        let Ok(slots) = self.store.slots_of(payment.id).await else { return };
+        for stored in slots {
+            if stored.slot.relayer == self.relayer.address() && stored.slot.state != SlotState::Lost {
+                self.retrack_slot(stored, payment).await;
+            }
+        }
+    }
+
+    async fn retrack_slot(&self, stored: StoredSlot, payment: &Payment) {
+        let Ok(checked) = Checked::recall(&payment.terms.instruction) else { return };
+        // A raised offer must make the same call; the most careful gas is the cap itself.
+        let call = match self.ask(&checked, true).await {
+            Ok(settlement) => call_of(&settlement, settlement.gas_cap),
+            // It would not settle now (or did already): the slot still has to be filled, by the same transaction.
+            Err(_) => SlotCall { to: self.relayer.address(), data: bytes::Bytes::new(), gas: 21_000 },
+        };
+        self.relayer.retrack(stored, call);
+    }
+}
+
+#[async_trait]
+impl Rail for EvmRail {
+    async fn funds(&self, payment: &Payment) -> Funds {
+        let Ok(checked) = Checked::recall(&payment.terms.instruction) else {
+            return Funds::Unavailable("instruction");
+        };
+        match self.ask(&checked, false).await {
+            Ok(settlement) => {
+                let mut ready = lock(&self.ready);
+                if ready.len() < MAX_READY {
+                    ready.insert(payment.id, settlement);
+                }
+                Funds::Confirmed
+            }
+            Err(answer) => answer,
+        }
+    }
+
+    async fn prepare(&self, payment: &Payment) -> Result<Prepared, NotPrepared> {
+        let checked = Checked::recall(&payment.terms.instruction)
+            .map_err(|_| NotPrepared::Unavailable("instruction"))?;
+        if self.world.now() >= checked.expires() {
+            return Err(NotPrepared::Refused(reasons::expired()));
+        }
+        let ready = lock(&self.ready).remove(&payment.id);
+        let settlement = match ready {
+            Some(settlement) => settlement,
+            None => self.ask(&checked, true).await.map_err(|answer| match answer {
+                Funds::Refused(reason) => NotPrepared::Refused(reason),
+                Funds::Confirmed | Funds::Unavailable(_) => NotPrepared::Unavailable("chain"),
+            })?,
+        };
+        // Settlement never trusts what was read before: the estimate runs the call on the newest state.
+        let to = from_alloy(settlement.to);
+        let estimate =
+            self.chain.estimate_gas(&self.relayer.address(), &to, settlement.data.clone().into()).await;
+        let gas = match estimate {
+            Ok(Ok(gas)) => gas,
+            Ok(Err(revert)) => return Err(NotPrepared::Refused(checked.reverted(&revert).reason())),
+            Err(error) => {
+                tracing::warn!(%error, "no estimate");
+                return Err(NotPrepared::Unavailable("chain"));
+            }
+        };
+        if gas > settlement.gas_cap {
+            let reason = Reason::new("settlement_exceeds_gas_cap", Fault::Payer);
+            return Err(NotPrepared::Refused(reason));
+        }
+        let given = gas.saturating_mul(GAS_QUARTERS) / 4;
+        self.relayer.prepare(vec![payment.id], call_of(&settlement, given.min(settlement.gas_cap))).await
+    }
+
+    fn abandon(&self, prepared: Prepared) {
+        self.relayer.abandon(&prepared);
+    }
+
+    async fn submit(&self, payment: &Payment, prepared: Prepared) -> Progress {
+        self.relayer.submit(&prepared).await;
+        self.watch_attempt(payment, prepared.attempt, self.chain.block_time() * 2).await
+    }
+
+    async fn progress(&self, payment: &Payment, patience: Duration) -> Progress {
+        match &payment.state {
+            State::Settling { attempt, .. }
+            | State::Unknown { attempt, .. }
+            | State::Lapsing { attempt, .. } => self.watch_attempt(payment, *attempt, patience).await,
+            State::Confirming { proof, .. } => self.confirm(payment, proof, patience).await,
+            _ => Progress::Open,
+        }
+    }
+
+    fn release(&self, payment: &Payment) {
+        lock(&self.ready).remove(&payment.id);
+        if let State::Settled { attempt, .. } = &payment.state {
+            self.relayer.release(*attempt);
+        }
+    }
+
+    async fn still_included(&self, proof: &Proof) -> Option<bool> {
+        match self.chain.head(at(proof.block)).await.ok()? {
+            Some(block) if block.hash == proof.block_hash => Some(true),
+            // Another block has its place, or none: is the transaction in one of the new blocks?
+            _ => {
+                let receipts = self.chain.receipts(vec![parse_hash(&proof.tx)?]).await.ok()?;
+                match receipts.into_iter().next()? {
+                    Some(receipt) => Some(receipt.block_hash == proof.block_hash),
+                    None => Some(false),
+                }
+            }
+        }
+    }
+
+    async fn resume(&self) -> Result<(), String> {
+        let network = self.chain.network().clone();
+        let slots = self
+            .store
+            .live_slots(&network, &self.relayer.address())
+            .await
+            .map_err(|error| error.to_string())?;
+        for stored in slots.into_iter().filter(|stored| stored.slot.state == SlotState::Open) {
+            let payment = match stored.slot.payments.first() {
+                Some(id) => self.store.payment(*id).await.map_err(|error| error.to_string())?,
+                None => None,
+            };
+            match payment {
+                Some(payment) => self.retrack_slot(stored, &payment).await,
+                None => {
+                    let to = self.relayer.address();
+                    self.relayer.retrack(stored, SlotCall { to, data: bytes::Bytes::new(), gas: 21_000 });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn call_of(settlement: &Settlement, gas: u64) -> SlotCall {
+    SlotCall { to: from_alloy(settlement.to), data: settlement.data.clone().into(), gas }
+}

@@ -1,0 +1,568 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use farthing_payment::{Slot, SlotState, TxRef, Variant};
+use farthing_primitives::{Address, AttemptId, Network, PaymentId, SlotId};
+use futures_channel::{mpsc, oneshot};
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+use futures_util::lock::Mutex as AsyncMutex;
+
+use crate::live::lock;
+use crate::{
+    Broadcast, Chain, Fees, Head, NotPrepared, Prepared, Receipt, RelayerKey, Store, StoredSlot, Tag, TxHash,
+    UnsignedTx, World,
+};
+
+/// What a relayer key may spend and how patient it is.
+#[derive(Debug, Clone)]
+pub struct RelayerConfig {
+    /// The most wei for each unit of gas that any transaction may offer. Above it nothing is sent.
+    pub max_fee: u128,
+    /// After how long without inclusion a transaction is given again, or a better offer.
+    pub bump_after: Duration,
+    /// How often a slot's offer may be raised.
+    pub max_variants: usize,
+    /// How many slots may be open at once; more wait.
+    pub max_open: usize,
+}
+
+impl Default for RelayerConfig {
+    fn default() -> Self {
+        Self {
+            // 200 gwei: many times what the cheap chains ask for, and a bound on what a mistake can cost.
+            max_fee: 200_000_000_000,
+            bump_after: Duration::from_secs(12),
+            max_variants: 8,
+            max_open: 2_000,
+        }
+    }
+}
+
+/// The smallest raise that nodes accept of a replacement, in eighths: geth asks for 10 %, we give 12.5 %.
+const RAISE_EIGHTHS: u128 = 9;
+/// Receipts asked for at once.
+const RECEIPTS_AT_ONCE: usize = 256;
+/// On how many heads in a row a used nonce must show no receipt of ours, before the slot counts as lost.
+const LOST_AFTER_HEADS: u32 = 5;
+/// How long a failing node is left alone.
+const RETRY_AFTER: Duration = Duration::from_millis(250);
+
+/// One call that a slot makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SlotCall {
+    pub to: Address,
+    pub data: Bytes,
+    pub gas: u64,
+}
+
+/// What is known of a slot.
+#[derive(Debug, Clone)]
+pub(crate) enum SlotNews {
+    Open,
+    Included {
+        receipt: Receipt,
+        stored: StoredSlot,
+    },
+    Lost,
+    /// This relayer does not know it.
+    Untracked,
+}
+
+/// A key with its nonces: everything between a call that should happen and a receipt.
+pub struct Relayer {
+    chain: Arc<dyn Chain>,
+    key: Arc<dyn RelayerKey>,
+    store: Arc<dyn Store>,
+    world: Arc<dyn World>,
+    config: RelayerConfig,
+    chain_id: u64,
+    nonces: AsyncMutex<Option<u64>>,
+    open: Mutex<Open>,
+    ticks: Mutex<mpsc::Sender<()>>,
+}
+
+#[derive(Default)]
+struct Open {
+    slots: BTreeMap<u64, Tracked>,
+    /// Nonces that were taken for attempts that never were.
+    freed: BTreeSet<u64>,
+}
+
+struct Tracked {
+    stored: StoredSlot,
+    call: SlotCall,
+    receipt: Option<Receipt>,
+    lost_heads: u32,
+    lost: bool,
+    last_sent: Duration,
+    waiters: Vec<oneshot::Sender<()>>,
+}
+
+impl std::fmt::Debug for Relayer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Relayer({} on {})", self.key.address(), self.chain.network())
+    }
+}
+
+impl Relayer {
+    /// Starts the relayer's watch, which ends with the last of its owners.
+    ///
+    /// Returns `None` if the chain's network is no EVM chain.
+    pub fn start(
+        chain: Arc<dyn Chain>,
+        key: Arc<dyn RelayerKey>,
+        store: Arc<dyn Store>,
+        world: Arc<dyn World>,
+        config: RelayerConfig,
+    ) -> Option<Arc<Self>> {
+        let chain_id = chain.network().evm_chain_id()?;
+        let (ticks, ticked) = mpsc::channel(1);
+        let relayer = Arc::new(Self {
+            chain,
+            key,
+            store,
+            world: world.clone(),
+            config,
+            chain_id,
+            nonces: AsyncMutex::new(None),
+            open: Mutex::default(),
+            ticks: Mutex::new(ticks),
+        });
+        let watch = Arc::downgrade(&relayer);
+        world.spawn(Box::pin(async move { watch_all(watch, ticked).await }));
+        Some(relayer)
+    }
+
+    pub fn address(&self) -> Address {
+        self.key.address()
+    }
+
+    fn network(&self) -> &Network {
+        self.chain.network()
+    }
+
+    /// Signs a call into the next slot. Nothing of it is visible or durable yet.
+    pub(crate) async fn prepare(
+        &self,
+        payments: Vec<PaymentId>,
+        call: SlotCall,
+    ) -> Result<Prepared, NotPrepared> {
+        if lock(&self.open).slots.len() >= self.config.max_open {
+            return Err(NotPrepared::Unavailable("relayer_busy"));
+        }
+        let fees = self.chain.fees().await.map_err(|error| {
+            tracing::warn!(%error, "no fees");
+            NotPrepared::Unavailable("chain")
+        })?;
+        let fees = self.capped(fees).ok_or(NotPrepared::Unavailable("gas_price"))?;
+        let nonce = self.next_nonce().await.ok_or(NotPrepared::Unavailable("chain"))?;
+        let now = self.world.now();
+        let attempt = AttemptId::new(now, self.world.random10());
+        let variant = self.sign(nonce, &call, fees);
+        let slot = Slot {
+            id: SlotId::new(now, self.world.random10()),
+            network: self.network().clone(),
+            relayer: self.key.address(),
+            nonce,
+            attempt,
+            payments,
+            variants: vec![variant.clone()],
+            state: SlotState::Open,
+            updated: now,
+        };
+        // Tracked from now on, so that nobody may free its nonce; sent only once it is durable.
+        self.track(StoredSlot { version: 0, slot: slot.clone() }, call);
+        Ok(Prepared { attempt, tx: Some(variant.tx), slots: vec![(None, slot)] })
+    }
+
+    /// The commit was refused: the nonce is free for the next attempt.
+    pub(crate) fn abandon(&self, prepared: &Prepared) {
+        let mut open = lock(&self.open);
+        for (_, slot) in &prepared.slots {
+            open.slots.remove(&slot.nonce);
+            open.freed.insert(slot.nonce);
+        }
+    }
+
+    /// Hands a durable slot to the chain.
+    pub(crate) async fn submit(&self, prepared: &Prepared) {
+        for (_, slot) in &prepared.slots {
+            if let Some(variant) = slot.variants.last() {
+                self.send(slot.nonce, variant).await;
+            }
+        }
+        self.tick();
+    }
+
+    /// What is known of an attempt: at once if there is news, else after about `patience`.
+    pub(crate) async fn look(&self, attempt: AttemptId, patience: Duration) -> SlotNews {
+        let woken = {
+            let mut open = lock(&self.open);
+            let Some(tracked) = open.find(attempt) else { return SlotNews::Untracked };
+            match tracked.news() {
+                SlotNews::Open => {
+                    let (wake, woken) = oneshot::channel();
+                    tracked.waiters.push(wake);
+                    woken
+                }
+                news => return news,
+            }
+        };
+        // Woken, dropped or out of patience: in each case look once more.
+        let _ = select(woken, self.world.sleep(patience)).await;
+        lock(&self.open).find(attempt).map_or(SlotNews::Untracked, |tracked| tracked.news())
+    }
+
+    /// The slot needs no more watching.
+    pub(crate) fn release(&self, attempt: AttemptId) {
+        let mut open = lock(&self.open);
+        let done = open
+            .slots
+            .iter()
+            .find(|(_, t)| t.stored.slot.attempt == attempt && (t.receipt.is_some() || t.lost))
+            .map(|(nonce, _)| *nonce);
+        // A slot that is still open must be filled, whatever became of its payment: later ones wait behind it.
+        if let Some(nonce) = done {
+            open.slots.remove(&nonce);
+        }
+    }
+
+    /// Watches a slot that the store knows: after a restart, or after a reorganization.
+    pub(crate) fn retrack(&self, mut stored: StoredSlot, call: SlotCall) {
+        stored.slot.state = SlotState::Open;
+        self.track(stored, call);
+        self.tick();
+    }
+
+    fn track(&self, stored: StoredSlot, call: SlotCall) {
+        let tracked = Tracked {
+            stored,
+            call,
+            receipt: None,
+            lost_heads: 0,
+            lost: false,
+            // Sent just now, or about to be.
+            last_sent: self.world.monotonic(),
+            waiters: Vec::new(),
+        };
+        lock(&self.open).slots.insert(tracked.stored.slot.nonce, tracked);
+    }
+
+    /// Makes the watch look at once instead of at the next block.
+    fn tick(&self) {
+        // A full channel holds a tick already.
+        let _ = lock(&self.ticks).try_send(());
+    }
+
+    async fn next_nonce(&self) -> Option<u64> {
+        let mut next = self.nonces.lock().await;
+        let freed = lock(&self.open).freed.pop_first();
+        if freed.is_some() {
+            return freed;
+        }
+        let nonce = match *next {
+            Some(nonce) => nonce,
+            None => {
+                let address = self.key.address();
+                let on_chain = self.chain.nonce(&address, true).await.ok()?;
+                let stored = self.store.last_nonce(self.network(), &address).await.ok()?;
+                // A slot of ours that the node has forgotten is still ours: it is sent again, not reused.
+                stored.map_or(on_chain, |last| on_chain.max(last.saturating_add(1)))
+            }
+        };
+        *next = Some(nonce.checked_add(1)?);
+        Some(nonce)
+    }
+
+    fn capped(&self, fees: Fees) -> Option<Fees> {
+        let max_fee = fees.max_fee.min(self.config.max_fee);
+        // Less than the chain's own price now would only be stuck.
+        let least = fees.max_fee / 2;
+        (max_fee >= least).then_some(Fees { max_fee, priority_fee: fees.priority_fee.min(max_fee) })
+    }
+
+    fn sign(&self, nonce: u64, call: &SlotCall, fees: Fees) -> Variant {
+        let signed = self.key.sign(&UnsignedTx {
+            chain_id: self.chain_id,
+            nonce,
+            to: call.to.clone(),
+            data: call.data.clone(),
+            gas: call.gas,
+            fees,
+        });
+        Variant {
+            tx: TxRef::new(signed.hash.to_string()),
+            raw: signed.raw.to_vec().into(),
+            max_fee: fees.max_fee,
+            priority_fee: fees.priority_fee,
+            signed: self.world.now(),
+        }
+    }
+
+    async fn send(&self, nonce: u64, variant: &Variant) {
+        let Some(hash) = parse_hash(&variant.tx) else { return };
+        let signed = crate::SignedTx { hash, raw: Bytes::copy_from_slice(&variant.raw) };
+        let said = self.chain.broadcast(&signed).await;
+        if let Some(tracked) = lock(&self.open).slots.get_mut(&nonce) {
+            tracked.last_sent = self.world.monotonic();
+        }
+        match said {
+            Broadcast::Accepted | Broadcast::Ambiguous(_) => {}
+            // Either it is in a block already, or somebody else used the key: the watch finds out which.
+            Broadcast::NonceTooLow => tracing::debug!(nonce, tx = %variant.tx, "the nonce is used"),
+            Broadcast::Underpriced => {
+                tracing::debug!(nonce, tx = %variant.tx, "another offer is in the pool")
+            }
+            Broadcast::NoGas => {
+                tracing::error!(relayer = %self.key.address(), "the relayer cannot pay for gas: fund it");
+            }
+            Broadcast::Rejected(why) => {
+                tracing::warn!(nonce, tx = %variant.tx, why, "not accepted by the node")
+            }
+        }
+    }
+
+    /// One look at everything that is open. Returns whether the chain answered.
+    async fn look_at_all(&self, new_head: Option<Head>) -> bool {
+        let wanted: Vec<(u64, TxHash)> = {
+            let open = lock(&self.open);
+            let unresolved = open.slots.iter().filter(|(_, t)| t.receipt.is_none() && !t.lost);
+            unresolved
+                .flat_map(|(nonce, t)| {
+                    t.stored.slot.variants.iter().filter_map(|v| Some((*nonce, parse_hash(&v.tx)?)))
+                })
+                .collect()
+        };
+        for chunk in wanted.chunks(RECEIPTS_AT_ONCE) {
+            let hashes = chunk.iter().map(|(_, hash)| *hash).collect();
+            match self.chain.receipts(hashes).await {
+                Ok(receipts) => self.take_in(chunk, receipts),
+                Err(error) => {
+                    tracing::warn!(%error, "no receipts");
+                    return false;
+                }
+            }
+        }
+        if new_head.is_some() { self.tend_stuck().await } else { true }
+    }
+
+    fn take_in(&self, asked: &[(u64, TxHash)], receipts: Vec<Option<Receipt>>) {
+        let mut open = lock(&self.open);
+        for ((nonce, _), receipt) in asked.iter().zip(receipts) {
+            let (Some(receipt), Some(tracked)) = (receipt, open.slots.get_mut(nonce)) else { continue };
+            tracked.receipt = Some(receipt);
+            tracked.wake();
+        }
+    }
+
+    /// Gives again what the chain may have forgotten, raises what it passes over, and notices what it cannot take.
+    async fn tend_stuck(&self) -> bool {
+        let now = self.world.monotonic();
+        let waiting = |tracked: &Tracked| {
+            tracked.receipt.is_none()
+                && !tracked.lost
+                && now.saturating_sub(tracked.last_sent) >= self.config.bump_after
+        };
+        if !lock(&self.open).slots.values().any(waiting) {
+            return true;
+        }
+        let Ok(on_chain) = self.chain.nonce(&self.key.address(), false).await else { return false };
+        let mut resend = Vec::new();
+        {
+            let mut open = lock(&self.open);
+            for (nonce, tracked) in &mut open.slots {
+                if !waiting(tracked) {
+                    continue;
+                }
+                if *nonce >= on_chain {
+                    resend.push((*nonce, tracked.stored.clone(), tracked.call.clone()));
+                    continue;
+                }
+                tracked.lost_heads += 1;
+                if tracked.lost_heads >= LOST_AFTER_HEADS {
+                    tracing::error!(nonce, relayer = %self.key.address(), "another transaction used this nonce");
+                    tracked.lost = true;
+                    tracked.wake();
+                }
+            }
+        }
+        for (nonce, stored, call) in resend {
+            self.send_again(nonce, stored, call).await;
+        }
+        self.fill_gaps(on_chain).await;
+        true
+    }
+
+    async fn send_again(&self, nonce: u64, stored: StoredSlot, call: SlotCall) {
+        let Some(last) = stored.slot.variants.last().cloned() else { return };
+        let raised =
+            self.raised(&last).await.filter(|_| stored.slot.variants.len() < self.config.max_variants);
+        let Some(fees) = raised else { return self.send(nonce, &last).await };
+        let variant = self.sign(nonce, &call, fees);
+        let mut next = stored.clone();
+        next.slot.variants.push(variant.clone());
+        next.slot.updated = self.world.now();
+        next.version += 1;
+        // Durable before visible: a transaction that we do not know of could pay without our seeing it.
+        match self.store.save_slots(vec![(Some(stored.version), next.slot.clone())]).await {
+            Ok(()) => {
+                if let Some(tracked) = lock(&self.open).slots.get_mut(&nonce) {
+                    tracked.stored = next;
+                }
+                self.send(nonce, &variant).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, nonce, "a raised offer could not be made durable");
+                if let Ok(Some(current)) = self.store.slot(stored.slot.id).await
+                    && let Some(tracked) = lock(&self.open).slots.get_mut(&nonce)
+                {
+                    tracked.stored = current;
+                }
+            }
+        }
+    }
+
+    /// A better offer than `last`, where the chain's price asks for one and the cap allows it.
+    async fn raised(&self, last: &Variant) -> Option<Fees> {
+        let now = self.chain.fees().await.ok()?;
+        let raise = |fee: u128| fee.checked_mul(RAISE_EIGHTHS).map(|nine| nine / 8 + 1);
+        let fees = Fees {
+            max_fee: now.max_fee.max(raise(last.max_fee)?),
+            priority_fee: now.priority_fee.max(raise(last.priority_fee)?),
+        };
+        (fees.max_fee <= self.config.max_fee).then_some(fees)
+    }
+
+    /// A nonce that was given back, with open ones behind it, must be filled: a call of nothing to ourselves.
+    async fn fill_gaps(&self, on_chain: u64) {
+        loop {
+            let gap = {
+                let mut open = lock(&self.open);
+                open.freed.retain(|nonce| *nonce >= on_chain);
+                let highest = open.slots.keys().next_back().copied();
+                match open.freed.first().copied() {
+                    Some(nonce) if highest.is_some_and(|highest| nonce < highest) => open.freed.pop_first(),
+                    _ => None,
+                }
+            };
+            let Some(nonce) = gap else { return };
+            let call = SlotCall { to: self.key.address(), data: Bytes::new(), gas: 21_000 };
+            let Some(fees) = self.chain.fees().await.ok().and_then(|fees| self.capped(fees)) else {
+                lock(&self.open).freed.insert(nonce);
+                return;
+            };
+            let now = self.world.now();
+            let slot = Slot {
+                id: SlotId::new(now, self.world.random10()),
+                network: self.network().clone(),
+                relayer: self.key.address(),
+                nonce,
+                attempt: AttemptId::new(now, self.world.random10()),
+                payments: Vec::new(),
+                variants: vec![self.sign(nonce, &call, fees)],
+                state: SlotState::Open,
+                updated: now,
+            };
+            if self.store.save_slots(vec![(None, slot.clone())]).await.is_err() {
+                lock(&self.open).freed.insert(nonce);
+                return;
+            }
+            self.track(StoredSlot { version: 0, slot: slot.clone() }, call);
+            if let Some(variant) = slot.variants.last() {
+                self.send(nonce, variant).await;
+            }
+        }
+    }
+
+    /// Whether any slot is open.
+    fn is_idle(&self) -> bool {
+        lock(&self.open).slots.values().all(|t| t.receipt.is_some() || t.lost)
+    }
+
+    /// Fillers have nobody who releases them.
+    fn drop_fillers(&self) {
+        lock(&self.open)
+            .slots
+            .retain(|_, t| !t.stored.slot.payments.is_empty() || t.receipt.is_none() && !t.lost);
+    }
+
+    pub(crate) fn chain(&self) -> &Arc<dyn Chain> {
+        &self.chain
+    }
+}
+
+impl Open {
+    fn find(&mut self, attempt: AttemptId) -> Option<&mut Tracked> {
+        self.slots.values_mut().find(|tracked| tracked.stored.slot.attempt == attempt)
+    }
+}
+
+impl Tracked {
+    fn news(&self) -> SlotNews {
+        match &self.receipt {
+            Some(receipt) => SlotNews::Included { receipt: receipt.clone(), stored: self.stored.clone() },
+            None if self.lost => SlotNews::Lost,
+            None => SlotNews::Open,
+        }
+    }
+
+    fn wake(&mut self) {
+        for waiter in self.waiters.drain(..) {
+            // Whoever does not wait any more needs no news.
+            let _ = waiter.send(());
+        }
+    }
+}
+
+async fn watch_all(relayer: std::sync::Weak<Relayer>, mut ticks: mpsc::Receiver<()>) {
+    let mut head: Option<Head> = None;
+    loop {
+        let Some(relayer) = relayer.upgrade() else { return };
+        relayer.drop_fillers();
+        let mut new_head = None;
+        if relayer.is_idle() {
+            // The relayer must be able to go while nothing is open.
+            drop(relayer);
+            if ticks.next().await.is_none() {
+                return;
+            }
+        } else {
+            let patience = relayer.chain.block_time() * 4;
+            let chain = relayer.chain.clone();
+            match select(chain.next_head(head, patience), ticks.next()).await {
+                Either::Left((Ok(found), _)) => {
+                    if head != Some(found) {
+                        new_head = Some(found);
+                    }
+                    head = Some(found);
+                }
+                Either::Left((Err(_), _)) => relayer.world.sleep(RETRY_AFTER).await,
+                Either::Right((Some(()), _)) => {}
+                Either::Right((None, _)) => return,
+            }
+            if !relayer.look_at_all(new_head).await {
+                relayer.world.sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+}
+
+pub(crate) fn parse_hash(tx: &TxRef) -> Option<TxHash> {
+    let digits = tx.as_str().strip_prefix("0x")?;
+    let mut bytes = [0u8; 32];
+    if digits.len() != 64 || !digits.is_ascii() {
+        return None;
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(TxHash(bytes))
+}
+
+/// The tag of the block with this number.
+pub(crate) fn at(block: u64) -> Tag {
+    Tag::Number(block)
+}
