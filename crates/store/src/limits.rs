@@ -1,0 +1,35 @@
+use farthing_engine::{ExposureLimit, StoreError};
+use farthing_payment::State;
+
+/// The most payments or slots that one listing returns.
+pub const MAX_LISTED: usize = 1000;
+
+/// How many changes may wait for the writer before the next one is told [`StoreError::Busy`].
+pub const QUEUE_LEN: usize = 8192;
+
+/// How many stored answers one commit erases, so that erasing never holds up payments for long.
+pub(crate) const ERASE_BATCH: usize = 64;
+
+/// A limit of zero asks for nothing in particular, and has the cap.
+pub(crate) fn capped(limit: usize) -> usize {
+    if limit == 0 { MAX_LISTED } else { limit.min(MAX_LISTED) }
+}
+
+/// Whether what would be owed then is more than the payee allows. A sum that does not fit is more; a limit of
+/// zero allows nothing at all, not even a payment of zero.
+pub(crate) fn over_exposed(limit: &ExposureLimit, of_payer: Option<u128>, of_all: Option<u128>) -> bool {
+    let over = |sum: Option<u128>, limit: u128| limit == 0 || sum.is_none_or(|sum| sum > limit);
+    over(of_payer, limit.per_payer) || over(of_all, limit.total)
+}
+
+/// Whether a stored answer of a payment in this state is only kept for replays, and expires.
+pub(crate) fn answer_expires(state: &State) -> bool {
+    matches!(
+        state,
+        State::Settled { .. } | State::Refused { .. } | State::Failed { .. } | State::Refunded { .. }
+    )
+}
+
+pub(crate) fn sum_too_large() -> StoreError {
+    StoreError::Books("what is owed does not fit 128 bits".to_owned())
+}

@@ -1,0 +1,322 @@
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use farthing_engine::{
+    BookCheck, Claim, Claimed, Commit, Credit, PaymentFilter, Store, StoreError, StoredResponse, StoredSlot,
+};
+use farthing_ledger::{Account, Balance, Entry, Ledger, Phase, TransferId};
+use farthing_payment::{ConsumptionKey, Next, Payment, Slot, SlotState, State};
+use farthing_primitives::{Address, AssetId, Money, Network, PaymentId, SlotId, TenantId, Timestamp};
+
+use crate::limits::{answer_expires, capped, over_exposed, sum_too_large};
+
+/// The obvious slow store: what [`crate::SqliteStore`] must agree with, and what simulations run on.
+///
+/// Deterministic; forgets everything when it is dropped.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    inner: Mutex<Inner>,
+}
+
+type Log = (Network, String, u64);
+
+#[derive(Debug, Default)]
+struct Inner {
+    payments: BTreeMap<PaymentId, Payment>,
+    holders: BTreeMap<ConsumptionKey, PaymentId>,
+    history: BTreeMap<PaymentId, Vec<(u64, String, Timestamp)>>,
+    responses: BTreeMap<PaymentId, StoredResponse>,
+    credits: BTreeMap<Log, PaymentId>,
+    slots: BTreeMap<SlotId, StoredSlot>,
+    ledger: Ledger,
+}
+
+impl MemoryStore {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Each change is checked whole before any of it is made, so a panic elsewhere left nothing half done.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
+        self.inner().claim(claim)
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+        self.inner().commit(commit)
+    }
+
+    async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, StoreError> {
+        Ok(self.inner().payments.get(&id).cloned())
+    }
+
+    async fn holder(&self, key: &ConsumptionKey) -> Result<Option<Payment>, StoreError> {
+        Ok(self.inner().holder(key).cloned())
+    }
+
+    async fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Result<Vec<Payment>, StoreError> {
+        let inner = self.inner();
+        let open = inner.after(after).filter(|payment| payment.next() != Next::Rest);
+        Ok(open.take(capped(limit)).cloned().collect())
+    }
+
+    async fn settled_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Payment>, StoreError> {
+        let inner = self.inner();
+        let settled = |payment: &&Payment| matches!(payment.state, State::Settled { .. });
+        let mut found: Vec<Payment> =
+            inner.payments.values().filter(settled).filter(|p| p.updated >= since).cloned().collect();
+        found.sort_by(|a, b| b.updated.cmp(&a.updated).then(b.id.cmp(&a.id)));
+        found.truncate(capped(limit));
+        Ok(found)
+    }
+
+    async fn payments(&self, filter: PaymentFilter) -> Result<Vec<Payment>, StoreError> {
+        let inner = self.inner();
+        let found = inner
+            .after(filter.after)
+            .filter(|p| filter.tenant.as_ref().is_none_or(|tenant| p.tenant == *tenant))
+            .filter(|p| filter.payer.as_ref().is_none_or(|payer| p.terms.payer == *payer));
+        Ok(found.take(capped(filter.limit)).cloned().collect())
+    }
+
+    async fn history(&self, id: PaymentId) -> Result<Vec<(u64, String, Timestamp)>, StoreError> {
+        Ok(self.inner().history.get(&id).cloned().unwrap_or_default())
+    }
+
+    async fn response(&self, id: PaymentId) -> Result<Option<StoredResponse>, StoreError> {
+        Ok(self.inner().responses.get(&id).cloned())
+    }
+
+    async fn erase_responses(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut inner = self.inner();
+        let Inner { responses, payments, .. } = &mut *inner;
+        let kept = responses.len();
+        responses.retain(|id, _| {
+            !payments.get(id).is_some_and(|p| answer_expires(&p.state) && p.updated < before)
+        });
+        Ok((kept - responses.len()) as u64)
+    }
+
+    async fn slot(&self, id: SlotId) -> Result<Option<StoredSlot>, StoreError> {
+        Ok(self.inner().slots.get(&id).cloned())
+    }
+
+    async fn live_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError> {
+        let inner = self.inner();
+        let mut live: Vec<StoredSlot> = inner
+            .slots_of_relayer(network, relayer)
+            .filter(|s| matches!(s.slot.state, SlotState::Open | SlotState::Included { .. }))
+            .cloned()
+            .collect();
+        live.sort_by_key(|stored| (stored.slot.nonce, stored.slot.id));
+        Ok(live)
+    }
+
+    async fn slots_of(&self, id: PaymentId) -> Result<Vec<StoredSlot>, StoreError> {
+        Ok(self.inner().slots.values().filter(|s| s.slot.payments.contains(&id)).cloned().collect())
+    }
+
+    async fn save_slots(&self, slots: Vec<(Option<u64>, Slot)>) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        let staged = inner.stage_slots(slots)?;
+        inner.slots.extend(staged);
+        Ok(())
+    }
+
+    async fn last_nonce(&self, network: &Network, relayer: &Address) -> Result<Option<u64>, StoreError> {
+        Ok(self.inner().slots_of_relayer(network, relayer).map(|s| s.slot.nonce).max())
+    }
+
+    async fn exposure(
+        &self,
+        tenant: &TenantId,
+        payer: &Address,
+        payee: &Address,
+        asset: &AssetId,
+    ) -> Result<(Money, Money), StoreError> {
+        let (of_payer, of_all) = self.inner().exposure(tenant, payer, payee, asset);
+        let money = |atoms: Option<u128>| {
+            atoms.map(|atoms| Money::new(asset.clone(), atoms)).ok_or_else(sum_too_large)
+        };
+        Ok((money(of_payer)?, money(of_all)?))
+    }
+
+    async fn balances(&self, tenant: Option<&TenantId>) -> Result<Vec<(Account, Balance)>, StoreError> {
+        let inner = self.inner();
+        let of_tenant = |account: &Account| tenant.is_none_or(|tenant| account.tenant == *tenant);
+        Ok(inner.ledger.balances().filter(|(a, _)| of_tenant(a)).map(|(a, b)| (a.clone(), *b)).collect())
+    }
+
+    async fn transfers_of(&self, id: PaymentId) -> Result<Vec<(TransferId, Money, Phase)>, StoreError> {
+        let inner = self.inner();
+        let own = inner.ledger.transfers().filter(|(transfer, ..)| transfer.payment == id);
+        Ok(own.map(|(transfer, _, money, phase)| (transfer, money.clone(), phase)).collect())
+    }
+
+    async fn check_books(&self) -> Result<BookCheck, StoreError> {
+        let inner = self.inner();
+        Ok(BookCheck {
+            payments: inner.payments.len() as u64,
+            transfers: inner.ledger.transfers().count() as u64,
+            accounts: inner.ledger.balances().count() as u64,
+            problems: inner.ledger.check().err().map(|error| error.to_string()).into_iter().collect(),
+        })
+    }
+
+    fn commit_latency(&self) -> Duration {
+        Duration::ZERO
+    }
+}
+
+impl Inner {
+    fn claim(&mut self, claim: Claim) -> Result<Claimed, StoreError> {
+        let Claim { payment, entries, exposure } = claim;
+        if let Some(holder) = self.holder(&payment.key) {
+            return Ok(Claimed::Taken(Box::new(holder.clone())));
+        }
+        if payment.version != 0 || self.payments.contains_key(&payment.id) {
+            return Err(StoreError::Conflict);
+        }
+        if let Some(limit) = exposure.filter(|_| payment.is_exposed()) {
+            let terms = &payment.terms;
+            let (of_payer, of_all) =
+                self.exposure(&payment.tenant, &terms.payer, &terms.payee, terms.money.asset());
+            let with_this = |sum: Option<u128>| sum?.checked_add(terms.money.atoms());
+            if over_exposed(&limit, with_this(of_payer), with_this(of_all)) {
+                return Ok(Claimed::OverExposed);
+            }
+        }
+        self.book(&entries)?;
+        self.history.insert(payment.id, vec![(0, "claimed".to_owned(), payment.created)]);
+        self.put(payment);
+        Ok(Claimed::New)
+    }
+
+    fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
+        let Commit { step, event, response, slots, credit } = commit;
+        let stored = self.payments.get(&step.next.id).ok_or(StoreError::Conflict)?;
+        if stored.version != step.expected {
+            return Err(StoreError::Conflict);
+        }
+        // What a claim fixed never changes, whatever the commit says of it.
+        let next = Payment {
+            version: step.next.version,
+            round: step.next.round,
+            state: step.next.state,
+            delivery: step.next.delivery,
+            updated: step.next.updated,
+            ..stored.clone()
+        };
+        if !next.releases_claim() && self.holder(&next.key).is_some_and(|holder| holder.id != next.id) {
+            return Err(StoreError::Conflict);
+        }
+        if let Some(Credit::Take { network, tx, log_index }) = &credit {
+            let log = (network.clone(), tx.clone(), *log_index);
+            if self.credits.get(&log).is_some_and(|holder| *holder != next.id) {
+                return Err(StoreError::AlreadyCredited);
+            }
+        }
+        let staged = self.stage_slots(slots)?;
+        self.book(&step.entries)?;
+
+        // From here on nothing can fail.
+        self.slots.extend(staged);
+        match credit {
+            None => {}
+            Some(Credit::Take { network, tx, log_index }) => {
+                self.credits.insert((network, tx, log_index), next.id);
+            }
+            Some(Credit::Free) => self.credits.retain(|_, holder| *holder != next.id),
+        }
+        self.history.entry(next.id).or_default().push((next.version, event.to_owned(), next.updated));
+        if let Some(response) = response {
+            self.responses.insert(next.id, response);
+        }
+        self.put(next);
+        Ok(())
+    }
+
+    fn put(&mut self, payment: Payment) {
+        if !payment.releases_claim() {
+            self.holders.insert(payment.key.clone(), payment.id);
+        } else if self.holders.get(&payment.key) == Some(&payment.id) {
+            self.holders.remove(&payment.key);
+        }
+        self.payments.insert(payment.id, payment);
+    }
+
+    fn book(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
+        self.ledger.apply(entries).map_err(|error| StoreError::Books(error.to_string()))
+    }
+
+    fn holder(&self, key: &ConsumptionKey) -> Option<&Payment> {
+        self.payments.get(self.holders.get(key)?)
+    }
+
+    fn after(&self, after: Option<PaymentId>) -> impl Iterator<Item = &Payment> {
+        self.payments.values().filter(move |payment| after.is_none_or(|after| payment.id > after))
+    }
+
+    fn exposure(
+        &self,
+        tenant: &TenantId,
+        payer: &Address,
+        payee: &Address,
+        asset: &AssetId,
+    ) -> (Option<u128>, Option<u128>) {
+        let (mut of_payer, mut of_all) = (Some(0u128), Some(0u128));
+        for payment in self.payments.values().filter(|payment| payment.is_exposed()) {
+            let terms = &payment.terms;
+            if payment.tenant != *tenant || terms.payee != *payee || terms.money.asset() != asset {
+                continue;
+            }
+            of_all = of_all.and_then(|sum| sum.checked_add(terms.money.atoms()));
+            if terms.payer == *payer {
+                of_payer = of_payer.and_then(|sum| sum.checked_add(terms.money.atoms()));
+            }
+        }
+        (of_payer, of_all)
+    }
+
+    fn slots_of_relayer(&self, network: &Network, relayer: &Address) -> impl Iterator<Item = &StoredSlot> {
+        self.slots.values().filter(move |s| s.slot.network == *network && s.slot.relayer == *relayer)
+    }
+
+    /// The slots as they would be after these changes.
+    fn stage_slots(
+        &self,
+        changes: Vec<(Option<u64>, Slot)>,
+    ) -> Result<BTreeMap<SlotId, StoredSlot>, StoreError> {
+        let mut staged: BTreeMap<SlotId, StoredSlot> = BTreeMap::new();
+        for (expected, slot) in changes {
+            let stored = staged.get(&slot.id).or_else(|| self.slots.get(&slot.id));
+            if stored.map(|stored| stored.version) != expected {
+                return Err(StoreError::Conflict);
+            }
+            // A nonce is filled once, so it has one slot, unless a transaction that is not ours took it.
+            let same_nonce = |other: &Slot| {
+                other.id != slot.id
+                    && other.state != SlotState::Lost
+                    && (other.nonce, &other.relayer, &other.network)
+                        == (slot.nonce, &slot.relayer, &slot.network)
+            };
+            let unchanged = self.slots.values().filter(|stored| !staged.contains_key(&stored.slot.id));
+            if slot.state != SlotState::Lost
+                && staged.values().chain(unchanged).any(|stored| same_nonce(&stored.slot))
+            {
+                return Err(StoreError::Conflict);
+            }
+            let version = expected.map_or(0, |version| version + 1);
+            staged.insert(slot.id, StoredSlot { version, slot });
+        }
+        Ok(staged)
+    }
+}
