@@ -90,6 +90,7 @@ pub fn run(
 ) -> Result<(ExecutionResult, EvmState), Failure> {
     let mut cfg = CfgEnv::new_with_spec(SPEC).with_chain_id(env.chain_id);
     if rules == Rules::Call {
+        cfg.tx_chain_id_check = false;
         cfg.disable_nonce_check = true;
         cfg.disable_base_fee = true;
         cfg.disable_block_gas_limit = true;
