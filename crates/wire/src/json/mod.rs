@@ -4,7 +4,7 @@ mod parse;
 mod print;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

@@ -119,17 +119,16 @@ impl Extensions {
     }
 
     /// Checks what a client sent back: it may leave extensions out and add to their `info`, but what it echoes must
-    /// hold all that `self` announced. Extensions that we did not announce are none of our business.
+    /// hold all that `self` announced. Extensions that we did not announce are none of our business, except for
+    /// what only a server may say.
     ///
     /// Spec: v2 section 5.1.2: the client "cannot delete or overwrite existing info".
     pub fn check_echo(&self, echoed: &Self) -> Result<(), EchoMismatch> {
         for (name, theirs) in echoed.0.iter() {
-            let Some(ours) = self.0.get(name) else { continue };
-            let (ours, theirs) = (info_of(ours), info_of(theirs));
-            let kept = if name == BUILDER_CODE {
-                builder_code_kept(ours, theirs)
-            } else {
-                ours.is_subset_of(theirs)
+            let (ours, theirs) = (self.info(name), info_of(theirs));
+            let kept = match name {
+                BUILDER_CODE => builder_code_kept(ours, theirs),
+                _ => ours.is_none_or(|ours| ours.is_subset_of(theirs)),
             };
             if !kept {
                 return Err(EchoMismatch { extension: name.to_owned() });
@@ -232,21 +231,30 @@ fn info_of(extension: &Json) -> &Json {
     extension.as_object().and_then(|object| object.get("info")).unwrap_or(extension)
 }
 
-/// `builder-code` alone lets the client add to a list: `s`, at most ten.
-fn builder_code_kept(ours: &Json, theirs: &Json) -> bool {
+/// `builder-code` alone has a list that the client may add to (`s`, at most ten) and a member that only a server may
+/// write (`a`).
+fn builder_code_kept(ours: Option<&Json>, theirs: &Json) -> bool {
     const ADDITIVE: &str = "s";
+    const SERVERS_OWN: &str = "a";
     const MAX_SERVICES: usize = 10;
-    let (Some(ours), Some(theirs)) = (ours.as_object(), theirs.as_object()) else {
-        return ours.is_subset_of(theirs);
-    };
-    ours.iter().all(|(key, mine)| match theirs.get(key) {
-        Some(other) if key == ADDITIVE => {
-            let (mine, other) = (as_list(mine), as_list(other));
-            other.len() <= MAX_SERVICES && mine.iter().all(|item| other.contains(item))
+    let announced = |key| ours.and_then(Json::as_object).and_then(|ours| ours.get(key));
+    let forged =
+        |theirs: &Object| theirs.get(SERVERS_OWN).is_some_and(|app| announced(SERVERS_OWN) != Some(app));
+    match (ours, theirs) {
+        (_, Json::Object(theirs)) if forged(theirs) => false,
+        (None, _) => true,
+        (Some(Json::Object(ours)), Json::Object(theirs)) => {
+            ours.iter().all(|(key, mine)| match theirs.get(key) {
+                Some(other) if key == ADDITIVE => {
+                    let (mine, other) = (as_list(mine), as_list(other));
+                    other.len() <= MAX_SERVICES && mine.iter().all(|item| other.contains(item))
+                }
+                Some(other) => mine.is_subset_of(other),
+                None => false,
+            })
         }
-        Some(other) => mine.is_subset_of(other),
-        None => false,
-    })
+        (Some(ours), theirs) => ours.is_subset_of(theirs),
+    }
 }
 
 fn as_list(value: &Json) -> &[Json] {

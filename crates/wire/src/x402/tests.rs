@@ -1,1 +1,4 @@
-
+mod echo;
+mod messages;
+mod properties;
+mod vectors;

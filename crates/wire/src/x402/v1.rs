@@ -169,10 +169,10 @@ impl Message for PaymentRequirements {
             .with("resource", self.resource.as_str())
             .with("description", self.description.as_str())
             .with("mimeType", self.mime_type.as_str())
-            .with_some("outputSchema", self.output_schema.clone())
             .with("payTo", self.pay_to.as_str())
             .with("maxTimeoutSeconds", self.max_timeout_seconds)
             .with("asset", self.asset.as_str())
+            .with_some("outputSchema", self.output_schema.clone())
             .with_some("extra", self.extra.clone());
         object.append(&self.other);
         object.into()

@@ -275,9 +275,9 @@ impl Message for PaymentPayload {
         let mut object = Object::new()
             .with("x402Version", VERSION)
             .with("payload", self.payload.clone())
+            .with_some("extensions", self.extensions.as_ref().map(Extensions::to_json))
             .with_some("resource", self.resource.as_ref().map(ResourceInfo::to_json))
-            .with("accepted", self.accepted.to_json())
-            .with_some("extensions", self.extensions.as_ref().map(Extensions::to_json));
+            .with("accepted", self.accepted.to_json());
         object.append(&self.other);
         object.into()
     }
