@@ -303,6 +303,9 @@ impl Node {
                 let on: bool = params.get(0)?;
                 let mut chain = self.write();
                 chain.mining = if on { Mining::Automatic } else { Mining::Elsewhere };
+                if on {
+                    self.interval.send_replace(None);
+                }
                 chain.mine_if_automatic();
                 Ok(if method == "evm_setAutomine" { json!(true) } else { Value::Null })
             }
@@ -360,7 +363,7 @@ impl Node {
             }
             "farthing_mintUsdc" => {
                 let to: Address = params.get(0)?;
-                let amount: U256 = params.get(1)?;
+                let amount = params.quantity(1)?;
                 let data = mintCall { to, amount }.abi_encode();
                 let request = TransactionRequest {
                     from: Some(MINTER.address),
