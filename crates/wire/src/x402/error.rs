@@ -42,6 +42,8 @@ pub enum WireError {
     BadCharacters { field: &'static str },
     #[error("the payload is of no transfer method that we know")]
     UnsupportedPayload,
+    #[error("the payment flow is none that we know")]
+    UnsupportedFlow,
     #[error("the payload is of two transfer methods at once")]
     AmbiguousPayload,
     #[error("none of the payment requirements can be read")]
@@ -59,6 +61,7 @@ impl WireError {
             Self::Version(_) => ErrorCode::InvalidX402Version,
             Self::Network(_) => ErrorCode::InvalidNetwork,
             Self::UnsupportedPayload => ErrorCode::UnsupportedPayloadType,
+            Self::UnsupportedFlow => ErrorCode::UnsupportedPaymentFlow,
             Self::Requirements(inner) => match **inner {
                 Self::Network(_) => ErrorCode::InvalidNetwork,
                 _ => ErrorCode::InvalidPaymentRequirements,

@@ -5,6 +5,7 @@
 
 use farthing_primitives::Address;
 
+use super::extra::TransferMethod;
 use super::{WireError, fields};
 use crate::{Object, Uint256};
 
@@ -80,6 +81,13 @@ impl Payload {
             }
         };
         Object::new().with("signature", signature_text(signature)).with(key, authorization)
+    }
+
+    pub fn method(&self) -> TransferMethod {
+        match self {
+            Self::Eip3009 { .. } => TransferMethod::Eip3009,
+            Self::Permit2 { .. } => TransferMethod::Permit2,
+        }
     }
 
     /// Whose money it is.

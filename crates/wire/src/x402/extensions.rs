@@ -91,6 +91,44 @@ impl Extensions {
         self.0.insert(name, Object::new().with("info", info).with("schema", schema));
     }
 
+    /// Announces that a client may, or must, name its payment: a server's idempotency key.
+    ///
+    /// Spec: extensions/payment_identifier.
+    pub fn announce_payment_identifier(&mut self, required: bool) {
+        let id = schema_of("string")
+            .with("minLength", count(MIN_PAYMENT_ID_CHARS))
+            .with("maxLength", count(MAX_PAYMENT_ID_CHARS))
+            .with("pattern", "^[a-zA-Z0-9_-]+$");
+        let properties = Object::new().with("required", schema_of("boolean")).with("id", id);
+        let schema = object_schema(properties, &["required"]);
+        self.insert(PAYMENT_IDENTIFIER, Object::new().with("required", required), schema);
+    }
+
+    /// Announces that the facilitator submits an EIP-2612 permit for Permit2, so that the payer needs no gas.
+    ///
+    /// Spec: extensions/eip2612_gas_sponsoring.
+    pub fn announce_eip2612_gas_sponsoring(&mut self) {
+        const FIELDS: [(&str, &str); 8] = [
+            ("from", "^0x[a-fA-F0-9]{40}$"),
+            ("asset", "^0x[a-fA-F0-9]{40}$"),
+            ("spender", "^0x[a-fA-F0-9]{40}$"),
+            ("amount", "^[0-9]+$"),
+            ("nonce", "^[0-9]+$"),
+            ("deadline", "^[0-9]+$"),
+            ("signature", "^0x[a-fA-F0-9]+$"),
+            ("version", "^[0-9]+(\\.[0-9]+)*$"),
+        ];
+        let text = |pattern| schema_of("string").with("pattern", pattern);
+        let properties = FIELDS.into_iter().map(|(name, pattern)| (name, text(pattern))).collect();
+        let info = Object::new()
+            .with(
+                "description",
+                "A permit that lets Permit2 pull the token is submitted on the payer's behalf.",
+            )
+            .with("version", "1");
+        self.insert(EIP2612_GAS_SPONSORING, info, object_schema(properties, &FIELDS.map(|(name, _)| name)));
+    }
+
     /// The `info` of an extension; the whole value where it has no such member.
     pub fn info(&self, name: &str) -> Option<&Json> {
         self.0.get(name).map(info_of)
@@ -215,16 +253,22 @@ impl Eip2612GasSponsoring {
             .with("signature", signature_text(&self.signature))
             .with("version", self.version.as_str())
     }
+}
 
-    /// What a server announces.
-    pub fn announcement() -> Object {
-        Object::new()
-            .with(
-                "description",
-                "The facilitator accepts EIP-2612 gasless Permit to `Permit2` canonical contract.",
-            )
-            .with("version", "1")
-    }
+fn schema_of(kind: &str) -> Object {
+    Object::new().with("type", kind)
+}
+
+fn object_schema(properties: Object, required: &[&str]) -> Object {
+    Object::new()
+        .with("$schema", "https://json-schema.org/draft/2020-12/schema")
+        .with("type", "object")
+        .with("properties", properties)
+        .with("required", required.iter().map(|name| Json::from(*name)).collect::<Vec<_>>())
+}
+
+fn count(count: usize) -> Json {
+    Json::from(u64::try_from(count).unwrap_or(u64::MAX))
 }
 
 fn info_of(extension: &Json) -> &Json {

@@ -8,6 +8,7 @@ mod error;
 pub mod error_code;
 pub mod exact_evm;
 pub mod extensions;
+pub mod extra;
 pub mod facilitator;
 mod fields;
 pub mod header;

@@ -1,8 +1,7 @@
 use crate::Object;
 use crate::x402::WireError;
 use crate::x402::extensions::{
-    BAZAAR, EIP2612_GAS_SPONSORING, Eip2612GasSponsoring, Extensions, MAX_EXTENSIONS, PAYMENT_IDENTIFIER,
-    payment_id,
+    BAZAAR, EIP2612_GAS_SPONSORING, Extensions, MAX_EXTENSIONS, PAYMENT_IDENTIFIER, payment_id,
 };
 
 fn with_identifier(info: Object) -> Extensions {
@@ -64,7 +63,7 @@ fn a_sponsored_permit_is_whole_or_absent() {
         extensions.insert(EIP2612_GAS_SPONSORING, info, Object::new());
         extensions.eip2612_gas_sponsoring()
     };
-    assert_eq!(read(Eip2612GasSponsoring::announcement()), Ok(None));
+    assert_eq!(read(Object::new().with("version", "1")), Ok(None));
     let address = format!("0x{}", "ab".repeat(20));
     let whole = ["from", "asset", "spender"]
         .into_iter()
@@ -87,4 +86,14 @@ fn extensions_are_counted() {
     let many = |n: usize| (0..n).map(|n| (n.to_string(), Object::new())).collect::<Object>();
     assert!(Extensions::from_object(many(MAX_EXTENSIONS)).is_ok());
     assert!(Extensions::from_object(many(MAX_EXTENSIONS + 1)).is_err());
+}
+
+#[test]
+fn what_we_announce_is_what_we_read() {
+    let mut announced = Extensions::new();
+    announced.announce_payment_identifier(true);
+    announced.announce_eip2612_gas_sponsoring();
+    let identifier = announced.payment_identifier().expect("readable").expect("there");
+    assert_eq!((identifier.required, identifier.id), (true, None));
+    assert_eq!(announced.eip2612_gas_sponsoring(), Ok(None));
 }

@@ -1,6 +1,7 @@
 //! What the vectors do not show: offers that cannot be read, envelopes that contradict themselves, codes, bounds.
 
 use crate::x402::error_code::MAX_CODE_BYTES;
+use crate::x402::extra::{self, PaymentFlow, TransferMethod};
 use crate::x402::facilitator::{PaymentRequest, SupportedResponse, VerifyResponse};
 use crate::x402::header::{MAX_PAYMENT_HEADER_BYTES, encode};
 use crate::x402::{ErrorCode, Message, SettlementResponse, WireError, v1, v2};
@@ -209,4 +210,25 @@ fn codes_have_one_name_each() {
 fn a_peers_own_code_is_cut_between_characters() {
     let long = format!("{}€uro", "x".repeat(MAX_CODE_BYTES - 1));
     assert_eq!(ErrorCode::from(long).as_str(), "x".repeat(MAX_CODE_BYTES - 1));
+}
+
+#[test]
+fn the_reserved_members_of_extra_have_defaults() {
+    let with = |key: &str, value: Json| Some(Object::new().with(key, value));
+    let method = |extra: Option<Object>| TransferMethod::of(extra.as_ref());
+    let flow = |extra: Option<Object>| PaymentFlow::of(extra.as_ref());
+    assert_eq!((method(None), flow(None)), (Ok(TransferMethod::Eip3009), Ok(PaymentFlow::Authorization)));
+    for known in [TransferMethod::Eip3009, TransferMethod::Permit2] {
+        assert_eq!(method(with(extra::ASSET_TRANSFER_METHOD, known.as_str().into())), Ok(known));
+    }
+    for known in [PaymentFlow::Authorization, PaymentFlow::Upfront, PaymentFlow::Escrow] {
+        assert_eq!(flow(with(extra::PAYMENT_FLOW, known.as_str().into())), Ok(known));
+    }
+    assert_eq!(method(with(extra::ASSET_TRANSFER_METHOD, Json::Null)), Ok(TransferMethod::Eip3009));
+    assert_eq!(
+        method(with(extra::ASSET_TRANSFER_METHOD, "erc7710".into())),
+        Err(WireError::UnsupportedPayload)
+    );
+    assert_eq!(flow(with(extra::PAYMENT_FLOW, "later".into())), Err(WireError::UnsupportedFlow));
+    assert!(matches!(flow(with(extra::PAYMENT_FLOW, true.into())), Err(WireError::WrongType { .. })));
 }

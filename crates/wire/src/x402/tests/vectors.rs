@@ -30,7 +30,8 @@ fn text<'a>(json: &'a Json, key: &str) -> &'a str {
 /// Reads a header, and gets the very same bytes when it prints what it read.
 fn same_header<T: Message>(case: &Json) -> T {
     let value = text(case, "header");
-    let message = T::from_header(value.as_bytes()).expect(text(case, "name"));
+    let name = text(case, "name");
+    let message = T::from_header(value.as_bytes()).expect(name);
     assert_eq!(&message.to_json(), get(case, "json"));
     assert_eq!(message.to_header(), value, "{}", message.print());
     message
@@ -110,6 +111,13 @@ fn the_published_permit_for_sponsored_gas_is_read() {
     let challenge: v2::PaymentRequired = same_header(&challenge.expect("listed"));
     let announced = challenge.extensions.expect("extensions");
     assert_eq!(announced.eip2612_gas_sponsoring(), Ok(None));
+    // What we announce asks for the same members in the same forms.
+    let mut ours = crate::x402::Extensions::new();
+    ours.announce_eip2612_gas_sponsoring();
+    let schema = |extensions: &crate::x402::Extensions| {
+        get(extensions.get("eip2612GasSponsoring").expect("there"), "schema").clone()
+    };
+    assert!(schema(&ours).is_subset_of(&schema(&announced)));
     let mut answered = announced.clone();
     answered.answer("eip2612GasSponsoring", permit.to_info()).expect("announced");
     assert_eq!(announced.check_echo(&answered), Ok(()));
@@ -131,6 +139,11 @@ fn the_published_payment_identifier_is_read() {
     };
     let announced = read("challenges", "extended");
     assert_eq!((announced.required, announced.id), (true, None));
+    let case = cases(&file, "challenges").into_iter().find(|case| text(case, "name") == "extended");
+    let published = get(get(case.as_ref().expect("listed"), "json"), "extensions").clone();
+    let mut ours = crate::x402::Extensions::new();
+    ours.announce_payment_identifier(true);
+    assert!(ours.to_json().is_subset_of(&published), "{}", ours.to_json());
     let chosen = read("payments", "identified");
     assert_eq!(chosen.id.as_deref(), Some("pay_7d5d747be160e280504c099d984bcfe0"));
 }
