@@ -464,8 +464,7 @@ impl Chain {
             self.pool.remove(hash);
         }
         if builder.txs.is_empty() && !even_if_empty {
-            // Whatever was dropped may have had a successor that can go now.
-            return if dead.is_empty() { None } else { self.mine_some(max_txs, false) };
+            return None;
         }
         self.seal(builder, env, state);
         Some(())

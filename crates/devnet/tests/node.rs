@@ -173,7 +173,7 @@ async fn a_fee_below_the_base_fee_waits() {
     chain.ok("anvil_mine", json!([10])).await;
     let receipt = chain.ok("eth_getTransactionReceipt", json!([cheap.hash()])).await;
     assert_eq!(receipt["status"], "0x1");
-    assert!(number(&receipt["effectiveGasPrice"]) <= (GWEI / 2) as u64);
+    assert!(u128::from(number(&receipt["effectiveGasPrice"])) <= GWEI / 2);
 }
 
 #[tokio::test]
