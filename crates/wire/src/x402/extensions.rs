@@ -120,13 +120,11 @@ impl Extensions {
         ];
         let text = |pattern| schema_of("string").with("pattern", pattern);
         let properties = FIELDS.into_iter().map(|(name, pattern)| (name, text(pattern))).collect();
-        let info = Object::new()
-            .with(
-                "description",
-                "A permit that lets Permit2 pull the token is submitted on the payer's behalf.",
-            )
-            .with("version", "1");
-        self.insert(EIP2612_GAS_SPONSORING, info, object_schema(properties, &FIELDS.map(|(name, _)| name)));
+        self.insert(
+            EIP2612_GAS_SPONSORING,
+            Eip2612GasSponsoring::announcement(),
+            object_schema(properties, &FIELDS.map(|(name, _)| name)),
+        );
     }
 
     /// The `info` of an extension; the whole value where it has no such member.
@@ -252,6 +250,17 @@ impl Eip2612GasSponsoring {
             .with("deadline", self.deadline.to_string())
             .with("signature", signature_text(&self.signature))
             .with("version", self.version.as_str())
+    }
+
+    /// The `info` with which a server announces the extension; see
+    /// [`Extensions::announce_eip2612_gas_sponsoring`] for the whole.
+    pub fn announcement() -> Object {
+        Object::new()
+            .with(
+                "description",
+                "A permit that lets Permit2 pull the token is submitted on the payer's behalf.",
+            )
+            .with("version", "1")
     }
 }
 
