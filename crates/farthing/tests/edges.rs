@@ -1,0 +1,92 @@
+//! The architecture, as a test: which crate may depend on which. Any other edge fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+/// crate → the crates of ours that it may name in `[dependencies]`.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("primitives", &[]),
+    ("wire", &["primitives"]),
+    ("evm", &["primitives"]),
+    ("ledger", &["primitives"]),
+    ("policy", &["primitives"]),
+    ("payment", &["primitives", "ledger"]),
+    ("rails", &["primitives", "wire", "evm", "payment"]),
+    ("engine", &["primitives", "evm", "ledger", "payment", "rails"]),
+    ("store", &["primitives", "ledger", "payment", "engine"]),
+    ("chain", &["primitives", "evm", "engine"]),
+    ("devnet", &["primitives", "evm"]),
+    ("paywall", &["primitives", "wire", "evm", "payment", "rails", "engine"]),
+    ("facilitator", &["primitives", "wire", "evm", "payment", "rails", "engine"]),
+    ("wallet", &["primitives", "wire", "evm", "policy", "rails"]),
+];
+
+/// Heavy stacks and the only crates that may name them.
+const HEAVY: &[(&str, &[&str])] = &[
+    ("alloy-provider", &["chain"]),
+    ("alloy-rpc-client", &["chain"]),
+    ("alloy-transport-http", &["chain"]),
+    ("revm", &["devnet"]),
+    ("rusqlite", &["store", "wallet"]),
+    ("secp256k1", &["evm"]),
+    ("tokio", &["store", "chain", "devnet", "facilitator", "wallet", "paywall", "farthing"]),
+];
+
+#[test]
+fn crates_depend_only_on_what_the_architecture_allows() {
+    let allowed: BTreeMap<&str, &[&str]> = ALLOWED.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (package, dependencies) in manifest_edges() {
+        let Some(name) = package.strip_prefix("farthing-") else { continue };
+        let Some(may) = allowed.get(name) else {
+            wrong.push(format!("{name} is not in the table of allowed edges"));
+            continue;
+        };
+        for dependency in &dependencies {
+            if let Some(ours) = dependency.strip_prefix("farthing-")
+                && !may.contains(&ours)
+            {
+                wrong.push(format!("{name} must not depend on {ours}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn heavy_stacks_live_in_one_place() {
+    let mut wrong = Vec::new();
+    for (package, dependencies) in manifest_edges() {
+        let name = package.strip_prefix("farthing-").unwrap_or(&package);
+        for (heavy, homes) in HEAVY {
+            if dependencies.contains(*heavy) && !homes.contains(&name) {
+                wrong.push(format!("{name} must not depend on {heavy}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Package → its normal dependencies, by cargo's own reading of the manifests.
+fn manifest_edges() -> BTreeMap<String, BTreeSet<String>> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).expect("metadata is JSON");
+    let packages = metadata["packages"].as_array().expect("packages");
+    assert!(packages.len() >= 15, "the workspace has fewer crates than the house");
+    packages
+        .iter()
+        .map(|package| {
+            let name = package["name"].as_str().expect("a name").to_owned();
+            let normal = package["dependencies"].as_array().expect("dependencies").iter();
+            let normal = normal
+                .filter(|dependency| dependency["kind"].is_null())
+                .map(|dependency| dependency["name"].as_str().expect("a name").to_owned());
+            (name, normal.collect())
+        })
+        .collect()
+}
