@@ -4,6 +4,9 @@
 //! tenant, route, method, price, payee, asset and network, until it ends: paying for `/a` does not buy `/b` at the same
 //! price. In v1 nothing is echoed, and nothing is sealed.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use base64::Engine;

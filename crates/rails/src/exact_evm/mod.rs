@@ -396,11 +396,11 @@ impl Order {
 }
 
 fn eip3009_key(chain_id: u64, token: Address, auth: &TransferAuthorization) -> ConsumptionKey {
-    ConsumptionKey::new(format!("eip3009:eip155:{chain_id}:{token:x}:{:x}:{:x}", auth.from, auth.nonce))
+    ConsumptionKey::new(format!("eip3009:eip155:{chain_id}:{token:#x}:{:#x}:{:#x}", auth.from, auth.nonce))
 }
 
 fn permit2_key(chain_id: u64, owner: Address, nonce: U256) -> ConsumptionKey {
-    ConsumptionKey::new(format!("permit2:eip155:{chain_id}:{:x}:{owner:x}:{nonce}", known::PERMIT2))
+    ConsumptionKey::new(format!("permit2:eip155:{chain_id}:{:#x}:{owner:#x}:{nonce}", known::PERMIT2))
 }
 
 /// Seconds beyond 64 bits are the last moment there is.

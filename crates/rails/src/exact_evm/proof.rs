@@ -66,13 +66,16 @@ impl Checked {
                     .iter()
                     .position(|log| uses(log) == Some(used))
                     .ok_or(ProofError::NoAuthorizationUsed)?;
-                // Its transfer is the one between this use and the next; tokens that transfer first have it between
-                // the use before and this one.
-                let (before, after) = logs.split_at(at);
-                let after = &after[1..];
+                // Circle's token, and the EIP's own text, say so first and transfer then: the transfer is the one before
+                // the next use.
+                let after = &logs[at + 1..];
                 let until = after.iter().position(|log| uses(log).is_some()).unwrap_or(after.len());
-                let since = before.iter().rposition(|log| uses(log).is_some()).map_or(0, |at| at + 1);
-                after[..until].iter().find(ours).or_else(|| before[since..].iter().rfind(ours))
+                after[..until].iter().find(ours).or_else(|| {
+                    // A token that transfers first is believed only where nothing else can account for the transfer.
+                    let only = logs.iter().filter(|log| uses(log).is_some()).count() == 1;
+                    let mut before = logs[..at].iter().filter(ours);
+                    before.next().filter(|_| only && before.next().is_none())
+                })
             }
         };
         found.map(|log| TransferProof { log_index: log.index }).ok_or(ProofError::NoTransfer)
