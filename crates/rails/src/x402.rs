@@ -360,7 +360,7 @@ fn presented(payload: Payload, approval: Option<Eip2612GasSponsoring>) -> Result
                 valid_after: number(said.witness_valid_after),
             },
             signature: signature.into(),
-            approval: approval.map(read_approval).transpose()?,
+            approval: approval.map(read_approval).transpose()?.map(Box::new),
         },
     })
 }

@@ -120,6 +120,7 @@ impl Unsigned {
         match &self.order {
             Order::Eip3009(authorization) => Presented::Eip3009 { authorization: *authorization, signature },
             Order::Permit2 { owner, transfer, .. } => {
+                let approval = approval.map(Box::new);
                 Presented::Permit2 { owner: *owner, transfer: *transfer, signature, approval }
             }
         }

@@ -171,7 +171,7 @@ impl Requirement {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presented {
     Eip3009 { authorization: TransferAuthorization, signature: Bytes },
-    Permit2 { owner: Address, transfer: WitnessTransfer, signature: Bytes, approval: Option<Approval> },
+    Permit2 { owner: Address, transfer: WitnessTransfer, signature: Bytes, approval: Option<Box<Approval>> },
 }
 
 impl Presented {
