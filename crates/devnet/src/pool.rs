@@ -165,9 +165,11 @@ impl Pool {
             return Err(PoolError::InsufficientFunds { balance, cost, overshot: cost - balance });
         }
         if let Some(old) = replaced {
-            let bumped = |old: u128| old.saturating_mul(100 + REPLACEMENT_BUMP_PERCENT).div_ceil(100);
+            let replaces = |new: u128, old: u128| {
+                new > old && new >= old.saturating_mul(100 + REPLACEMENT_BUMP_PERCENT) / 100
+            };
             let old_tx = &old.tx;
-            if tx.max_fee_per_gas() < bumped(old_tx.max_fee_per_gas()) || tip(&tx) < bumped(tip(old_tx)) {
+            if !replaces(tx.max_fee_per_gas(), old_tx.max_fee_per_gas()) || !replaces(tip(&tx), tip(old_tx)) {
                 return Err(PoolError::Underpriced);
             }
             let old_hash = *old_tx.hash();

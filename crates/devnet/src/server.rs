@@ -12,12 +12,15 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::chain::Chain;
 use crate::rpc::{Node, is_heavy};
 use crate::{BlockTime, CLIENT_VERSION, DevnetConfig, DevnetError, MAX_BODY_BYTES};
+
+/// Requests per core that run the EVM at a time; the others wait. More threads would only take turns.
+const RUNS_PER_CORE: usize = 4;
 
 /// How long a shutdown waits for open connections.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
@@ -52,11 +55,13 @@ impl Devnet {
         let address = listener.local_addr().map_err(listen)?;
         let chain = Chain::new(&config).map_err(|error| DevnetError::Genesis(error.to_string()))?;
         let node = Arc::new(Node::new(chain, interval));
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let face = Face { node: Arc::clone(&node), runs: Arc::new(Semaphore::new(cores * RUNS_PER_CORE)) };
         let clock = tokio::spawn(mine_by_the_clock(Arc::clone(&node), node.interval.subscribe()));
         let router = Router::new()
             .route("/", post(answer).get(|| async { CLIENT_VERSION }))
             .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
-            .with_state(node);
+            .with_state(face);
         let (stop, stopped) = oneshot::channel();
         // Answers are small and awaited: a delayed acknowledgement would cost each of them 40 ms.
         let listener = listener.tap_io(|stream| {
@@ -101,9 +106,23 @@ impl Drop for Devnet {
     }
 }
 
-async fn answer(State(node): State<Arc<Node>>, body: Bytes) -> Response {
+#[derive(Debug, Clone)]
+struct Face {
+    node: Arc<Node>,
+    runs: Arc<Semaphore>,
+}
+
+async fn answer(State(Face { node, runs }): State<Face>, body: Bytes) -> Response {
     let text = if is_heavy(&body) {
-        match tokio::task::spawn_blocking(move || node.handle(&body)).await {
+        let Ok(permit) = runs.acquire_owned().await else {
+            return StatusCode::SERVICE_UNAVAILABLE.into_response();
+        };
+        let run = move || {
+            // Held by the run itself: a client that hangs up doesn't make room for another one early.
+            let _permit = permit;
+            node.handle(&body)
+        };
+        match tokio::task::spawn_blocking(run).await {
             Ok(text) => text,
             Err(error) => {
                 tracing::error!(%error, "request failed inside the embedded chain");
