@@ -1,1 +1,44 @@
-//! The seller's side: a tower layer, route matching, pricing.
+//! The seller's side: a tower layer that asks for payment, takes it, and only then lets an answer through.
+//!
+//! [`PaywallLayer`] stands in front of any HTTP service. It matches requests to routes ([`RouteTable`]), asks for the
+//! route's [`Price`] in both versions of x402, checks what payers show, and leaves the sale to a [`Seller`] (the
+//! engine). It reads no files and opens no sockets.
+
+mod admit;
+mod answer;
+mod body;
+mod cors;
+mod hash;
+mod headers;
+mod limit;
+mod offer;
+mod path;
+mod paywall;
+mod price;
+mod route;
+mod seller;
+mod service;
+mod upstream;
+
+#[cfg(test)]
+mod tests;
+
+pub use answer::{RETRY_PENDING_SECS, RETRY_UNAVAILABLE_SECS, STATUS_PATH};
+pub use body::{BoxError, PaywallBody};
+pub use cors::Cors;
+pub use headers::{
+    X_FARTHING_AMOUNT, X_FARTHING_ASSET, X_FARTHING_NETWORK, X_FARTHING_PAYER, X_FARTHING_PAYMENT,
+    X_FARTHING_STATUS, strip_hop_by_hop,
+};
+pub use limit::{MAX_CLIENTS, Rate};
+pub use path::{MAX_PATH_LEN, MAX_SEGMENTS, PathError, RequestPath};
+pub use paywall::{Limits, MAX_OLD_TABLES, Paywall, Terms, Unmatched};
+pub use price::{
+    Amount, DEFAULT_MAX_REQUEST, DEFAULT_MAX_RESPONSE, DEFAULT_MAX_TIMEOUT, DEFAULT_UPSTREAM_TIMEOUT,
+    HookError, MAX_WAYS, Offer, Paid, Price, PriceError, PriceHook, Quote, QuoteRequest, Route, Way,
+    price_fn,
+};
+pub use route::{MAX_ROUTES, Match, Pattern, PatternError, RouteError, RouteTable, TableError};
+pub use seller::Seller;
+pub use service::{ClientAddr, ClientScheme, MatchedRoute, PaywallLayer, PaywallService};
+pub use upstream::{MAX_RESPONSE_HEADERS, Unframed};

@@ -1,0 +1,394 @@
+//! From a payment header to a sale: everything that can be said of a payment without asking the chain.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use farthing_engine::Sale;
+use farthing_payment::{Binding, Bound, Dialect, Terms};
+use farthing_primitives::{Address, Money, PullMethod, RequestHash, TenantId, Timestamp};
+use farthing_rails::exact_evm::{
+    Checked, Fact, MIN_REMAINING, Policy, Presented, Refusal, Requirement, SignatureStatus, Token, Tokens,
+    check,
+};
+use farthing_rails::offer::{BindingKey, SealError};
+use farthing_rails::x402::{self, Extras, OfferError, PaymentError};
+use farthing_wire::x402::exact_evm::Payload;
+use farthing_wire::x402::header::{PAYMENT_SIGNATURE, X_PAYMENT};
+use farthing_wire::x402::{ErrorCode, Extensions, Message, WireError, requirements_match, v1, v2};
+use http::{HeaderMap, Method};
+
+use crate::offer::{announced, seal_context, sealed_route};
+use crate::price::Paid;
+
+/// A payment that was read, and nothing more.
+#[derive(Debug)]
+pub(crate) enum Shown {
+    V1(v1::PaymentPayload),
+    V2(Box<v2::PaymentPayload>),
+}
+
+/// Why a payment header is no payment. All are answered with 400.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum HeaderError {
+    #[error("more than one payment header")]
+    Several,
+    #[error("the payment cannot be read: {0}")]
+    Wire(#[from] WireError),
+}
+
+impl HeaderError {
+    pub fn code(&self) -> String {
+        match self {
+            Self::Several => "ambiguous_payment".to_owned(),
+            Self::Wire(error) => error.code().as_str().to_owned(),
+        }
+    }
+}
+
+impl Shown {
+    /// The payment that the request carries, if it carries any.
+    ///
+    /// Two headers, of one version or of both, or one folded from two, are refused: two readers might take two
+    /// different payments from them.
+    pub fn read(headers: &HeaderMap) -> Result<Option<Self>, HeaderError> {
+        let mut v2 = headers.get_all(PAYMENT_SIGNATURE).iter();
+        let mut v1 = headers.get_all(X_PAYMENT).iter();
+        let (first_v2, first_v1) = (v2.next(), v1.next());
+        if v2.next().is_some() || v1.next().is_some() || (first_v2.is_some() && first_v1.is_some()) {
+            return Err(HeaderError::Several);
+        }
+        let folded = |value: &http::HeaderValue| value.as_bytes().contains(&b',');
+        if first_v2.is_some_and(folded) || first_v1.is_some_and(folded) {
+            return Err(HeaderError::Several);
+        }
+        Ok(match (first_v2, first_v1) {
+            (Some(value), _) => Some(Self::V2(Box::new(v2::PaymentPayload::from_header(value.as_bytes())?))),
+            (None, Some(value)) => Some(Self::V1(v1::PaymentPayload::from_header(value.as_bytes())?)),
+            (None, None) => None,
+        })
+    }
+
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::V1(_) => Dialect::X402V1,
+            Self::V2(_) => Dialect::X402V2,
+        }
+    }
+
+    /// The network by the name that the payment's version uses.
+    pub fn network_name(&self) -> String {
+        match self {
+            Self::V1(payment) => payment.network.name().to_owned(),
+            Self::V2(payment) => payment.accepted.network.to_string(),
+        }
+    }
+
+    fn payload(&self) -> &farthing_wire::Object {
+        match self {
+            Self::V1(payment) => &payment.payload,
+            Self::V2(payment) => &payment.payload,
+        }
+    }
+
+    fn presented(&self, asked: &Requirement) -> Result<Presented, PaymentError> {
+        match self {
+            Self::V1(payment) => x402::presented_v1(asked, payment),
+            Self::V2(payment) => x402::presented_v2(asked, payment),
+        }
+    }
+}
+
+/// A route that the request may be for: today's, and those that a reload replaced while their offers still hold.
+#[derive(Debug, Clone)]
+pub(crate) struct Candidate {
+    pub pattern: Arc<str>,
+    pub paid: Arc<Paid>,
+    /// What it asks for now; for a v2 payment of a quote, nothing.
+    pub asked: Vec<Requirement>,
+}
+
+/// The request, as far as a payment depends on it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bought<'a> {
+    pub method: &'a Method,
+    /// Canonical path and query.
+    pub resource: &'a str,
+    pub request: RequestHash,
+}
+
+/// What a payment is judged by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Judge<'a> {
+    pub tenant: &'a TenantId,
+    pub key: &'a BindingKey,
+    pub tokens: &'a Tokens,
+    pub now: Timestamp,
+}
+
+/// Why a payment is not accepted. The payer may be challenged again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub code: String,
+}
+
+/// A payment as far as it can be judged here.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub sale: Sale,
+    pub paid: Arc<Paid>,
+    /// Nobody's key made the signature: only a contract can vouch for it, and asking costs a read.
+    pub needs_contract: bool,
+    /// Not to be claimed anew for this reason, but perhaps bought already.
+    pub lapsed: Option<Refused>,
+}
+
+impl From<ErrorCode> for Refused {
+    fn from(code: ErrorCode) -> Self {
+        Self { code: code.as_str().to_owned() }
+    }
+}
+
+impl From<OfferError> for Refused {
+    fn from(error: OfferError) -> Self {
+        error.code().into()
+    }
+}
+
+impl From<PaymentError> for Refused {
+    fn from(error: PaymentError) -> Self {
+        error.code().into()
+    }
+}
+
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        x402::refusal_code(&refusal).into()
+    }
+}
+
+/// Judges a payment against what the route asks for.
+///
+/// A payment that is not acceptable now, but is well signed, is admitted as lapsed: if it was taken before, it still
+/// buys what it bought then.
+pub(crate) fn admit(
+    shown: &Shown,
+    candidates: &[Candidate],
+    bought: Bought<'_>,
+    judge: Judge<'_>,
+) -> Result<Admitted, Refused> {
+    let refused = match fresh(shown, candidates, bought, judge) {
+        Ok((checked, candidate, bound)) => {
+            return Ok(admitted(&checked, candidate, bound, shown.dialect(), bought, judge, None));
+        }
+        Err(refused) => refused,
+    };
+    match recognised(shown, candidates, judge) {
+        Some((checked, candidate)) => {
+            let bound = Bound::ByFirstUse;
+            let lapsed = Some(refused);
+            Ok(admitted(&checked, candidate, bound, shown.dialect(), bought, judge, lapsed))
+        }
+        None => Err(refused),
+    }
+}
+
+fn fresh<'a>(
+    shown: &Shown,
+    candidates: &'a [Candidate],
+    bought: Bought<'_>,
+    judge: Judge<'_>,
+) -> Result<(Checked, &'a Candidate, Bound), Refused> {
+    match shown {
+        Shown::V2(payment) => {
+            let (asked, candidate) = accepted_offer(payment, candidates, bought, judge)?;
+            echoed_extensions(payment, &candidate.paid)?;
+            let presented = shown.presented(&asked)?;
+            let checked = check(&asked, &presented, judge.now, &candidate.paid.policy)?;
+            Ok((checked, candidate, Bound::ByOffer))
+        }
+        // Spec: x402 v1 section 5.2: a payment names scheme and network alone, so any offer of these may be meant.
+        Shown::V1(_) => {
+            let (checked, candidate) = best(
+                candidates.iter().flat_map(|candidate| candidate.asked.iter().map(move |a| (a, candidate))),
+                |(asked, candidate)| {
+                    let presented = shown.presented(asked)?;
+                    let checked = check(asked, &presented, judge.now, &candidate.paid.policy)?;
+                    Ok((checked, *candidate))
+                },
+            )?;
+            Ok((checked, candidate, Bound::ByFirstUse))
+        }
+    }
+}
+
+/// The offer that a v2 payment accepts, if it is ours for this route: because it carries our seal.
+fn accepted_offer<'a>(
+    payment: &v2::PaymentPayload,
+    candidates: &'a [Candidate],
+    bought: Bought<'_>,
+    judge: Judge<'_>,
+) -> Result<(Requirement, &'a Candidate), Refused> {
+    let accepted = &payment.accepted;
+    let asked = x402::requirement_v2(accepted, judge.tokens)?;
+    let not_ours = Refused::from(ErrorCode::InvalidPaymentRequirements);
+    // HEAD is priced as its GET: an offer made to one holds for the other.
+    let method = priced_method(bought.method);
+    for candidate in candidates {
+        let route = sealed_route(&candidate.pattern, &candidate.paid);
+        let context = seal_context(&candidate.paid, bought.resource);
+        let bound = x402::bound(&asked, judge.tenant, &route, context, method);
+        let holds = match x402::verify_seal(judge.key, &bound, accepted, judge.now) {
+            Ok(_) => true,
+            // It ended, but it is what we ask for today.
+            Err(SealError::Ended(_)) => candidate.asked.contains(&asked),
+            Err(SealError::Malformed | SealError::NotOurs) => false,
+        };
+        if !holds {
+            continue;
+        }
+        // Spec: x402 v2 section 5.2.2: all the same outside `extra`, and in `extra` at least what we wrote.
+        let seal = accepted.extra_str(farthing_rails::offer::SEAL_KEY);
+        let upfront = candidate.paid.flow == farthing_payment::Flow::Upfront;
+        let ours = x402::offer_v2(&asked, Extras { seal, upfront });
+        return match requirements_match(&ours, accepted) {
+            Ok(()) => Ok((asked, candidate)),
+            Err(_) => Err(not_ours),
+        };
+    }
+    Err(not_ours)
+}
+
+/// Spec: x402 v2 section 5.1.2: a client may add to an extension's info, and change nothing.
+fn echoed_extensions(payment: &v2::PaymentPayload, paid: &Paid) -> Result<(), Refused> {
+    let Some(echoed) = &payment.extensions else { return Ok(()) };
+    let ours = announced(paid).unwrap_or_else(Extensions::new);
+    ours.check_echo(echoed).map_err(|_| ErrorCode::ExtensionEchoMismatch.into())
+}
+
+/// The payment as its own words have it, if the signature supports them: enough to recognise what was taken before.
+fn recognised<'a>(
+    shown: &Shown,
+    candidates: &'a [Candidate],
+    judge: Judge<'_>,
+) -> Option<(Checked, &'a Candidate)> {
+    let payload = Payload::parse(shown.payload()).ok()?;
+    let (pay_to, atoms, pull) = match &payload {
+        Payload::Eip3009 { authorization, .. } => {
+            (&authorization.to, authorization.value, PullMethod::Eip3009)
+        }
+        Payload::Permit2 { authorization, .. } => {
+            (&authorization.witness_to, authorization.amount, PullMethod::Permit2)
+        }
+    };
+    let candidate = candidates.first()?;
+    let tokens: Vec<Arc<Token>> = match shown {
+        Shown::V2(payment) => judge.tokens.get(&payment.accepted.asset_id()).cloned().into_iter().collect(),
+        Shown::V1(payment) => candidates
+            .iter()
+            .flat_map(|candidate| candidate.paid.ways())
+            .map(|way| way.token().clone())
+            .filter(|token| token.network() == payment.network.network())
+            .collect(),
+    };
+    let said = |token: &Arc<Token>| said_by_itself(shown, token, pay_to, atoms, pull, judge);
+    let checked =
+        best(tokens.into_iter(), |token| said(token).ok_or(Refused { code: String::new() })).ok()?;
+    Some((checked, candidate))
+}
+
+fn said_by_itself(
+    shown: &Shown,
+    token: &Arc<Token>,
+    pay_to: &Address,
+    atoms: u128,
+    pull: PullMethod,
+    judge: Judge<'_>,
+) -> Option<Checked> {
+    let price = Money::new(token.asset().id.clone(), atoms);
+    let asked = Requirement::new(token.clone(), &price, pay_to, pull, Duration::from_secs(1)).ok()?;
+    let presented = shown.presented(&asked).ok()?;
+    let policy = Policy::default();
+    match check(&asked, &presented, judge.now, &policy) {
+        Ok(checked) => Some(checked),
+        // As it was while it could still be used.
+        Err(Refusal { fact: Fact::Expired { at }, .. }) => {
+            check(&asked, &presented, at.minus(MIN_REMAINING), &policy).ok()
+        }
+        Err(_) => None,
+    }
+}
+
+trait Signed {
+    fn proven(&self) -> bool;
+}
+
+impl Signed for Checked {
+    fn proven(&self) -> bool {
+        self.signature_status() == SignatureStatus::Proven
+    }
+}
+
+impl<T> Signed for (Checked, T) {
+    fn proven(&self) -> bool {
+        self.0.proven()
+    }
+}
+
+/// The first that a key has signed; else the first that a contract might have; else the first refusal.
+fn best<T, R: Signed>(
+    all: impl Iterator<Item = T>,
+    mut judge: impl FnMut(&T) -> Result<R, Refused>,
+) -> Result<R, Refused> {
+    let (mut unproven, mut refused) = (None, None);
+    for one in all {
+        match judge(&one) {
+            Ok(checked) if checked.proven() => return Ok(checked),
+            Ok(checked) => {
+                unproven.get_or_insert(checked);
+            }
+            Err(error) => {
+                refused.get_or_insert(error);
+            }
+        }
+    }
+    unproven.ok_or_else(|| refused.unwrap_or_else(|| ErrorCode::InvalidPaymentRequirements.into()))
+}
+
+fn admitted(
+    checked: &Checked,
+    candidate: &Candidate,
+    bound: Bound,
+    dialect: Dialect,
+    bought: Bought<'_>,
+    judge: Judge<'_>,
+    lapsed: Option<Refused>,
+) -> Admitted {
+    let paid = candidate.paid.clone();
+    let sale = Sale {
+        tenant: judge.tenant.clone(),
+        key: checked.key(),
+        terms: Terms {
+            payer: checked.payer(),
+            payee: checked.pay_to(),
+            money: checked.money().clone(),
+            expires: checked.expires(),
+            dialect,
+            instruction: checked.instruction(),
+        },
+        binding: Binding {
+            method: bought.method.as_str().to_owned(),
+            resource: bought.resource.to_owned(),
+            request: bought.request,
+            bound,
+            repeatable: paid.repeatable(bought.method),
+        },
+        flow: paid.flow,
+        exposure: paid.exposure.clone(),
+    };
+    Admitted { sale, needs_contract: !checked.proven(), paid, lapsed }
+}
+
+/// The method that is priced, and sealed into offers.
+pub(crate) fn priced_method(method: &Method) -> &str {
+    if method == Method::HEAD { "GET" } else { method.as_str() }
+}

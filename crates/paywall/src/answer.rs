@@ -1,0 +1,238 @@
+//! What became of a sale, as HTTP. Nothing here invites anybody to pay for what may be paid already.
+
+use farthing_engine::{ConflictKind, StoredResponse};
+use farthing_payment::{Dialect, Payment, TxRef};
+use farthing_primitives::PaymentId;
+use farthing_wire::x402::header::{PAYMENT_REQUIRED, PAYMENT_RESPONSE, X_PAYMENT_RESPONSE};
+use farthing_wire::x402::{ErrorCode, Message, SettlementResponse};
+use farthing_wire::{Json, Object};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+
+use crate::body::{self, PaywallBody};
+use crate::headers::{X_FARTHING_PAYMENT, X_FARTHING_STATUS, make_private, no_store};
+use crate::offer::Challenge;
+use crate::upstream::reasons;
+
+/// After how many seconds a buyer may ask again what became of its payment.
+pub const RETRY_PENDING_SECS: u64 = 2;
+/// After how many seconds to try again when something that we need is out of order.
+pub const RETRY_UNAVAILABLE_SECS: u64 = 5;
+
+/// Where a payment's state can be asked for: this and its id.
+pub const STATUS_PATH: &str = "/.well-known/farthing/payments/";
+
+/// How a payment's answers are addressed: in its dialect, with its network by the name used there.
+#[derive(Debug, Clone)]
+pub(crate) struct Addressee {
+    pub dialect: Dialect,
+    pub network: String,
+    /// The public address that [`STATUS_PATH`] is under.
+    pub base: String,
+}
+
+impl Addressee {
+    fn receipt_header(&self) -> HeaderName {
+        HeaderName::from_static(match self.dialect {
+            Dialect::X402V1 => X_PAYMENT_RESPONSE,
+            Dialect::X402V2 => PAYMENT_RESPONSE,
+        })
+    }
+
+    fn put_receipt(&self, headers: &mut HeaderMap, receipt: &SettlementResponse) {
+        if let Ok(value) = HeaderValue::from_str(&receipt.to_header()) {
+            headers.insert(self.receipt_header(), value);
+        }
+    }
+
+    /// Spec: x402 v2 section 5.3, for a payment whose money is in a block.
+    pub fn put_success(&self, headers: &mut HeaderMap, payment: &Payment) {
+        let tx = payment.tx().map(TxRef::as_str).unwrap_or_default();
+        let payer = payment.terms.payer.as_str();
+        self.put_receipt(headers, &SettlementResponse::settled(&self.network, tx, Some(payer)));
+    }
+
+    pub fn put_payment(&self, headers: &mut HeaderMap, id: PaymentId) {
+        if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
+            headers.insert(X_FARTHING_PAYMENT, value);
+        }
+        if let Ok(value) = HeaderValue::from_str(&self.status_url(id)) {
+            headers.insert(X_FARTHING_STATUS, value);
+        }
+    }
+
+    fn status_url(&self, id: PaymentId) -> String {
+        format!("{}{STATUS_PATH}{id}", self.base)
+    }
+}
+
+/// An error of ours: a stable code, and a sentence for people.
+pub(crate) fn error(status: StatusCode, code: &str, message: &str) -> Response<PaywallBody> {
+    json(status, Object::new().with("error", code).with("message", message))
+}
+
+pub(crate) fn json(status: StatusCode, object: Object) -> Response<PaywallBody> {
+    let mut response = Response::new(body::full(Json::from(object).to_string()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    no_store(response.headers_mut());
+    response
+}
+
+/// 402 with the offers in both dialects; 412 where the payer must approve Permit2 first.
+///
+/// Spec: x402 v2 HTTP transport, "Payment Required Signaling"; 412 as from the published server.
+pub(crate) fn challenge(challenge: &Challenge, code: Option<&str>) -> Response<PaywallBody> {
+    let approve_first = code == Some(ErrorCode::Permit2AllowanceRequired.as_str());
+    let status = if approve_first { StatusCode::PRECONDITION_FAILED } else { StatusCode::PAYMENT_REQUIRED };
+    let mut response = Response::new(body::full(challenge.body()));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Ok(value) = HeaderValue::from_str(&challenge.header()) {
+        headers.insert(PAYMENT_REQUIRED, value);
+    }
+    no_store(headers);
+    response
+}
+
+/// Paid and complete.
+pub(crate) fn served(to: &Addressee, payment: &Payment, response: StoredResponse) -> Response<PaywallBody> {
+    let mut answer = from_stored(response);
+    let headers = answer.headers_mut();
+    make_private(headers);
+    to.put_success(headers, payment);
+    to.put_payment(headers, payment.id);
+    answer
+}
+
+/// The upstream's own answer, or 502 or 504 where that cannot be shown. Nothing was charged.
+pub(crate) fn not_charged(
+    to: &Addressee,
+    id: PaymentId,
+    reason: &str,
+    response: Option<StoredResponse>,
+) -> Response<PaywallBody> {
+    let mut answer = match response {
+        Some(response) => from_stored(response),
+        None if reason == reasons::TIMEOUT => error(
+            StatusCode::GATEWAY_TIMEOUT,
+            reason,
+            "the service did not answer in time; nothing was charged",
+        ),
+        None => error(
+            StatusCode::BAD_GATEWAY,
+            reason,
+            "the service gave no answer worth charging for; nothing was charged",
+        ),
+    };
+    no_store(answer.headers_mut());
+    to.put_payment(answer.headers_mut(), id);
+    answer
+}
+
+/// The attempt came to nothing, and the authorization may still be used: no challenge beside it.
+///
+/// Spec: x402 v2 HTTP transport, "Settlement Response Delivery", example (failure).
+pub(crate) fn settlement_failed(to: &Addressee, payment: &Payment, reason: &str) -> Response<PaywallBody> {
+    let mut answer = Response::new(body::full("{}"));
+    *answer.status_mut() = StatusCode::PAYMENT_REQUIRED;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    no_store(headers);
+    let payer = payment.terms.payer.as_str();
+    let receipt = SettlementResponse::failed(&to.network, ErrorCode::from(reason), Some(payer));
+    to.put_receipt(headers, &receipt);
+    to.put_payment(headers, payment.id);
+    answer
+}
+
+/// It cannot be told yet whether the money moved: ask again with the same payment, and sign no other.
+pub(crate) fn pending(
+    to: &Addressee,
+    id: PaymentId,
+    tx: Option<&TxRef>,
+    payer: &str,
+) -> Response<PaywallBody> {
+    let tx = tx.map(TxRef::as_str).unwrap_or_default();
+    let object = Object::new()
+        .with("error", ErrorCode::SettlementPending.as_str())
+        .with("message", "the payment is not settled yet: ask again with the same payment, and sign no other")
+        .with("payment", id.to_string())
+        .with("transaction", tx)
+        .with("status", to.status_url(id));
+    let mut answer = json(StatusCode::SERVICE_UNAVAILABLE, object);
+    let headers = answer.headers_mut();
+    headers.insert(header::RETRY_AFTER, RETRY_PENDING_SECS.into());
+    to.put_receipt(headers, &SettlementResponse::pending(&to.network, tx, Some(payer)));
+    to.put_payment(headers, id);
+    answer
+}
+
+pub(crate) fn conflict(to: &Addressee, id: PaymentId, kind: ConflictKind) -> Response<PaywallBody> {
+    let message = match kind {
+        ConflictKind::OtherRequest => "this payment was made for another request",
+        ConflictKind::UsedUp => "this payment was used, and its answer is not kept any more",
+        ConflictKind::Interrupted => {
+            "the service was interrupted, and asking it again is not safe; nothing was charged"
+        }
+        ConflictKind::InProgress => "this payment is being served already",
+    };
+    let object = Object::new()
+        .with("error", kind.code())
+        .with("message", message)
+        .with("payment", id.to_string())
+        .with("status", to.status_url(id));
+    let mut answer = json(StatusCode::CONFLICT, object);
+    to.put_payment(answer.headers_mut(), id);
+    answer
+}
+
+/// Something that we need is out of order. Nothing was served, and nobody is asked to pay.
+pub(crate) fn unavailable(code: &str) -> Response<PaywallBody> {
+    let mut answer =
+        error(StatusCode::SERVICE_UNAVAILABLE, code, "not available now: ask again with the same payment");
+    answer.headers_mut().insert(header::RETRY_AFTER, RETRY_UNAVAILABLE_SECS.into());
+    answer
+}
+
+pub(crate) fn too_many() -> Response<PaywallBody> {
+    let mut answer = error(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "too many payments from here");
+    answer.headers_mut().insert(header::RETRY_AFTER, 1.into());
+    answer
+}
+
+/// What anybody who knows its id may know of a payment.
+pub(crate) fn status(payment: &Payment) -> Response<PaywallBody> {
+    let money = &payment.terms.money;
+    let object = Object::new()
+        .with("payment", payment.id.to_string())
+        .with("state", payment.state.name())
+        .with("delivery", payment.delivery.name())
+        .with("transaction", payment.tx().map(TxRef::as_str).unwrap_or_default())
+        .with("amount", money.atoms().to_string())
+        .with("asset", money.asset().address().to_string())
+        .with("network", money.asset().network().to_string())
+        .with_some("reason", payment.reason().map(|reason| reason.code().to_owned()))
+        .with("updated", payment.updated.to_string());
+    json(StatusCode::OK, object)
+}
+
+fn from_stored(response: StoredResponse) -> Response<PaywallBody> {
+    let headers = map_of(response.headers);
+    let mut answer = Response::new(body::stored(response.body, map_of(response.trailers)));
+    // What the store holds came from an answer with a valid status.
+    *answer.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    *answer.headers_mut() = headers;
+    answer
+}
+
+fn map_of(pairs: Vec<(String, Vec<u8>)>) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(pairs.len());
+    for (name, value) in pairs {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}

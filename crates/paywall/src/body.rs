@@ -1,0 +1,101 @@
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use farthing_engine::Permit;
+use farthing_payment::{Fault, Reason};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full};
+
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of every answer that leaves the paywall.
+pub type PaywallBody = UnsyncBoxBody<Bytes, BoxError>;
+
+pub(crate) fn empty() -> PaywallBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(crate) fn full(bytes: impl Into<Bytes>) -> PaywallBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(crate) fn boxed<B>(body: B) -> PaywallBody
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// A stored body, and its trailers.
+pub(crate) fn stored(bytes: Bytes, trailers: HeaderMap) -> PaywallBody {
+    if trailers.is_empty() {
+        return full(bytes);
+    }
+    Full::new(bytes)
+        .map_err(|never| match never {})
+        .with_trailers(std::future::ready(Some(Ok(trailers))))
+        .boxed_unsync()
+}
+
+/// A body that is on its way to the payer, with the duty to say whether it got there whole.
+///
+/// Dropped before its end, it reports an interrupted delivery: whoever paid is owed one.
+pub(crate) struct Delivery<B> {
+    inner: Pin<Box<B>>,
+    permit: Option<Permit>,
+}
+
+impl<B> Delivery<B> {
+    pub fn new(inner: B, permit: Permit) -> Self {
+        Self { inner: Box::pin(inner), permit: Some(permit) }
+    }
+}
+
+impl<B> Body for Delivery<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = self.inner.as_mut().poll_frame(cx);
+        match &polled {
+            Poll::Ready(None) => {
+                if let Some(permit) = self.permit.take() {
+                    permit.delivered();
+                }
+            }
+            Poll::Ready(Some(Err(_))) => {
+                if let Some(permit) = self.permit.take() {
+                    permit.failed(Reason::new("upstream_truncated", Fault::Payee));
+                }
+            }
+            Poll::Ready(Some(Ok(_))) if self.inner.is_end_stream() => {
+                // The server may not ask again after the last frame.
+                if let Some(permit) = self.permit.take() {
+                    permit.delivered();
+                }
+            }
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+        polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // An empty body is never polled by some servers, and must still report; so it does not say that it is over.
+        self.permit.is_none() && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}

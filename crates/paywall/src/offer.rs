@@ -1,0 +1,160 @@
+//! Offers and challenges: what a request costs, said in both versions of x402 at once.
+//!
+//! A v2 client reads the header, a v1 client reads the body; neither minds the other. Nothing is stored: in v2 the
+//! offer carries our seal and comes back with the payment.
+
+use std::time::Duration;
+
+use farthing_payment::Flow;
+use farthing_primitives::{TenantId, Timestamp};
+use farthing_rails::exact_evm::Requirement;
+use farthing_rails::offer::{BindingKey, bind};
+use farthing_rails::x402::{self, Extras};
+use farthing_wire::Object;
+use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, Eip2612GasSponsoring};
+use farthing_wire::x402::{Extensions, Message, v1, v2};
+
+use crate::price::{Offer, Paid, Price, PriceError, Quote};
+
+/// What is said of the thing for sale, beside its price.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Resource<'a> {
+    pub url: &'a str,
+    pub description: Option<&'a str>,
+    pub mime_type: Option<&'a str>,
+}
+
+/// What ties an offer to one route, and for a quote to one request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seal<'a> {
+    pub key: &'a BindingKey,
+    pub tenant: &'a TenantId,
+    pub route: &'a str,
+    pub context: &'a [u8],
+    pub method: &'a str,
+}
+
+/// A challenge in both dialects.
+#[derive(Debug)]
+pub(crate) struct Challenge {
+    pub v2: v2::PaymentRequired,
+    pub v1: v1::PaymentRequired,
+}
+
+impl Challenge {
+    /// The value of `PAYMENT-REQUIRED`.
+    pub fn header(&self) -> String {
+        self.v2.to_header()
+    }
+
+    /// The body that v1 clients read.
+    pub fn body(&self) -> String {
+        self.v1.print()
+    }
+}
+
+/// The route's name inside of a seal: what the payer agreed to changes with the order of service and settlement.
+pub(crate) fn sealed_route(pattern: &str, paid: &Paid) -> String {
+    match paid.flow {
+        Flow::Upfront => format!("{pattern} upfront"),
+        Flow::Authorization | Flow::Background => pattern.to_owned(),
+    }
+}
+
+/// What a quote's seal covers beside the route: the request that was quoted.
+pub(crate) fn seal_context<'a>(paid: &Paid, resource: &'a str) -> &'a [u8] {
+    match paid.price {
+        Price::Fixed(_) => b"",
+        Price::Quoted { .. } => resource.as_bytes(),
+    }
+}
+
+/// The offers of a quote, in every way that can express its amount.
+pub(crate) fn quoted(
+    quote: &Quote,
+    ways: &[std::sync::Arc<crate::price::Way>],
+) -> Result<Vec<Offer>, PriceError> {
+    let mut offers = Vec::with_capacity(ways.len());
+    for way in ways {
+        match way.offer(&quote.amount) {
+            Ok(mut offer) => {
+                if let Some(pay_to) = &quote.pay_to {
+                    offer.pay_to = pay_to.clone();
+                }
+                offers.push(offer);
+            }
+            // Dollars have no amount in an asset that does not stand for them; the other ways may.
+            Err(PriceError::NotDollars(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(offers)
+}
+
+/// Requirements of these offers that hold for `max_timeout`.
+pub(crate) fn requirements(
+    offers: &[Offer],
+    max_timeout: Duration,
+) -> Result<Vec<Requirement>, farthing_rails::exact_evm::RequirementError> {
+    offers.iter().map(|offer| offer.requirement(max_timeout)).collect()
+}
+
+/// Says what the requirements are, and why if a payment was refused.
+pub(crate) fn challenge(
+    asked: &[Requirement],
+    paid: &Paid,
+    resource: Resource<'_>,
+    seal: Seal<'_>,
+    error: &str,
+    now: Timestamp,
+) -> Challenge {
+    let v2_offers = asked.iter().map(|requirement| sealed_offer(requirement, paid, seal, now)).collect();
+    let mut v2 = v2::PaymentRequired::new(
+        v2::ResourceInfo {
+            url: resource.url.to_owned(),
+            description: resource.description.map(str::to_owned),
+            mime_type: resource.mime_type.map(str::to_owned),
+            ..v2::ResourceInfo::default()
+        },
+        v2_offers,
+    );
+    v2.error = Some(error.to_owned());
+    v2.extensions = announced(paid);
+    let named = x402::Resource {
+        url: resource.url,
+        description: resource.description.unwrap_or_default(),
+        mime_type: resource.mime_type.unwrap_or_default(),
+    };
+    let mut v1 = v1::PaymentRequired::new(
+        asked.iter().filter_map(|requirement| x402::offer_v1(requirement, named)).collect(),
+    );
+    v1.error = Some(error.to_owned());
+    Challenge { v2, v1 }
+}
+
+fn sealed_offer(asked: &Requirement, paid: &Paid, seal: Seal<'_>, now: Timestamp) -> v2::PaymentRequirements {
+    let bound = x402::bound(asked, seal.tenant, seal.route, seal.context, seal.method);
+    let text = bind(seal.key, &bound, now.plus(asked.max_timeout()));
+    x402::offer_v2(asked, Extras { seal: Some(&text), upfront: paid.flow == Flow::Upfront })
+}
+
+/// The extensions that we announce with this route's offers.
+pub(crate) fn announced(paid: &Paid) -> Option<Extensions> {
+    if !paid.ways().iter().any(|way| way.sponsors_approval()) {
+        return None;
+    }
+    let text = |pattern: &str| Object::new().with("type", "string").with("pattern", pattern);
+    let properties = Object::new()
+        .with("from", text("^0x[a-fA-F0-9]{40}$"))
+        .with("asset", text("^0x[a-fA-F0-9]{40}$"))
+        .with("spender", text("^0x[a-fA-F0-9]{40}$"))
+        .with("amount", text("^[0-9]+$"))
+        .with("nonce", text("^[0-9]+$"))
+        .with("deadline", text("^[0-9]+$"))
+        .with("signature", text("^0x[a-fA-F0-9]+$"))
+        .with("version", text("^[0-9]+(\\.[0-9]+)*$"));
+    let schema = Object::new().with("type", "object").with("properties", properties);
+    let mut extensions = Extensions::new();
+    extensions.insert(EIP2612_GAS_SPONSORING, Eip2612GasSponsoring::announcement(), schema);
+    Some(extensions)
+}

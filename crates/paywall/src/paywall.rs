@@ -1,0 +1,189 @@
+//! The seller's terms: routes, prices, keys and limits, shared by all requests and replaced as a whole on reload.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use farthing_engine::World;
+use farthing_primitives::{Registry, TenantId, Timestamp};
+use farthing_rails::exact_evm::Tokens;
+use farthing_rails::offer::BindingKey;
+
+use crate::cors::Cors;
+use crate::limit::{Rate, RateLimiter};
+use crate::price::Route;
+use crate::route::RouteTable;
+use crate::seller::Seller;
+
+/// How many replaced tables are remembered for the offers that they made.
+pub const MAX_OLD_TABLES: usize = 16;
+
+/// What happens to requests that no route matches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unmatched {
+    /// 404. Nothing reaches the upstream that nobody thought of.
+    #[default]
+    NotFound,
+    /// They pass, unpaid.
+    Free,
+}
+
+/// Bounds on what strangers can make us do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Payments that one client may show.
+    pub payments: Rate,
+    /// Among them, those whose signature only a contract can vouch for. Each costs a chain read.
+    pub contract_payments: Rate,
+    /// How long a paid request's body may take to arrive.
+    pub request_timeout: Duration,
+    /// How many paid requests may be under way at once; each holds a request and an answer in memory.
+    pub in_flight: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payments: Rate { per_second: 1000, burst: 2000 },
+            contract_payments: Rate { per_second: 10, burst: 20 },
+            request_timeout: Duration::from_secs(30),
+            in_flight: 1024,
+        }
+    }
+}
+
+/// What a reload replaces.
+#[derive(Debug)]
+pub struct Terms {
+    pub routes: RouteTable<Route>,
+    /// The tokens that an offer of ours may be in.
+    pub registry: Registry,
+    pub unmatched: Unmatched,
+    pub cors: Cors,
+    /// Where buyers reach us, e.g. `https://api.example.com`; without it, what each request says in `Host`.
+    pub public_url: Option<String>,
+}
+
+pub(crate) struct Current {
+    pub terms: Terms,
+    pub tokens: Tokens,
+    /// Replaced tables and until when their offers hold, newest first.
+    pub old: VecDeque<(Timestamp, Arc<Current>)>,
+}
+
+/// The paywall's shared state. Cheap to clone.
+#[derive(Clone)]
+pub struct Paywall(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    pub seller: Arc<dyn Seller>,
+    pub world: Arc<dyn World>,
+    pub tenant: TenantId,
+    pub key: BindingKey,
+    pub limits: Limits,
+    pub payments: RateLimiter,
+    pub contract_payments: RateLimiter,
+    pub in_flight: std::sync::atomic::AtomicUsize,
+    current: RwLock<Arc<Current>>,
+}
+
+impl std::fmt::Debug for Paywall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Paywall({} routes)", self.0.current().terms.routes.iter().count())
+    }
+}
+
+impl Terms {
+    /// Terms over these routes, with the built-in assets; everything else is refused.
+    pub fn new(routes: RouteTable<Route>) -> Self {
+        Self {
+            routes,
+            registry: Registry::builtin(),
+            unmatched: Unmatched::default(),
+            cors: Cors::default(),
+            public_url: None,
+        }
+    }
+}
+
+impl Paywall {
+    /// `key` seals the offers: whoever has it can make offers in our name.
+    pub fn new(
+        terms: Terms,
+        seller: Arc<dyn Seller>,
+        world: Arc<dyn World>,
+        key: BindingKey,
+        limits: Limits,
+    ) -> Self {
+        Self::for_tenant(TenantId::local(), terms, seller, world, key, limits)
+    }
+
+    pub fn for_tenant(
+        tenant: TenantId,
+        terms: Terms,
+        seller: Arc<dyn Seller>,
+        world: Arc<dyn World>,
+        key: BindingKey,
+        limits: Limits,
+    ) -> Self {
+        Self(Arc::new(Shared {
+            seller,
+            world,
+            tenant,
+            key,
+            payments: RateLimiter::new(limits.payments),
+            contract_payments: RateLimiter::new(limits.contract_payments),
+            limits,
+            in_flight: std::sync::atomic::AtomicUsize::new(0),
+            current: RwLock::new(Arc::new(Current::new(terms, VecDeque::new()))),
+        }))
+    }
+
+    /// Replaces the terms at once. Offers made before hold for the time that they were made for.
+    pub fn reload(&self, terms: Terms) {
+        let now = self.0.world.now();
+        let mut current = self.0.current.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut old: VecDeque<_> = current.old.iter().filter(|(until, _)| *until > now).cloned().collect();
+        // The replaced table is kept without its own past, so that the past does not grow with each reload.
+        let replaced = Arc::new(Current {
+            terms: current.terms.for_memory(),
+            tokens: current.tokens.clone(),
+            old: VecDeque::new(),
+        });
+        old.push_front((now.plus(current.terms.longest_offer()), replaced));
+        old.truncate(MAX_OLD_TABLES);
+        *current = Arc::new(Current::new(terms, old));
+    }
+}
+
+impl Terms {
+    fn longest_offer(&self) -> Duration {
+        let longest = self.routes.iter().filter_map(|(_, route)| match route {
+            Route::Paid(paid) => Some(paid.max_timeout),
+            Route::Free => None,
+        });
+        longest.max().unwrap_or_default()
+    }
+
+    fn for_memory(&self) -> Self {
+        Self {
+            routes: self.routes.clone(),
+            registry: Registry::empty(),
+            unmatched: self.unmatched,
+            cors: Cors::default(),
+            public_url: None,
+        }
+    }
+}
+
+impl Current {
+    fn new(terms: Terms, old: VecDeque<(Timestamp, Arc<Self>)>) -> Self {
+        Self { tokens: Tokens::new(&terms.registry), terms, old }
+    }
+}
+
+impl Shared {
+    pub fn current(&self) -> Arc<Current> {
+        self.current.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+}

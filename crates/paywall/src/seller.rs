@@ -1,0 +1,33 @@
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use farthing_engine::{Engine, Sale, SaleOutcome, StoreError, Upstream};
+use farthing_payment::{ConsumptionKey, Payment};
+use farthing_primitives::PaymentId;
+
+/// What sells: the engine, or a stand-in for it in tests.
+#[async_trait]
+pub trait Seller: Send + Sync {
+    async fn sell(&self, sale: Sale, upstream: Arc<dyn Upstream>) -> SaleOutcome;
+
+    async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, StoreError>;
+
+    /// The payment that holds this key. A payer who asks again for what was paid must be recognised even after the
+    /// offer or the authorization has lapsed; to challenge it then would be to have it pay twice.
+    async fn holder(&self, key: &ConsumptionKey) -> Result<Option<Payment>, StoreError>;
+}
+
+#[async_trait]
+impl Seller for Engine {
+    async fn sell(&self, sale: Sale, upstream: Arc<dyn Upstream>) -> SaleOutcome {
+        Engine::sell(self, sale, upstream).await
+    }
+
+    async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, StoreError> {
+        self.status(id).await
+    }
+
+    async fn holder(&self, key: &ConsumptionKey) -> Result<Option<Payment>, StoreError> {
+        self.store().holder(key).await
+    }
+}

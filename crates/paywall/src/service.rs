@@ -1,0 +1,633 @@
+//! The tower layer: what happens to one request.
+
+use std::convert::Infallible;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use farthing_engine::{Permit, Sale, SaleOutcome};
+use farthing_payment::{Dialect, Fault, Flow, Payment, Reason};
+use farthing_primitives::PaymentId;
+use farthing_rails::exact_evm::Requirement;
+use farthing_wire::x402::WireError;
+use futures_util::future::{BoxFuture, Either, select};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body;
+use http_body_util::BodyExt;
+use tower::{Layer, Service, ServiceExt};
+
+use crate::admit::{Admitted, Bought, Candidate, HeaderError, Judge, Shown, admit, priced_method};
+use crate::answer::{self, Addressee, STATUS_PATH};
+use crate::body::{self, BoxError, Delivery, PaywallBody, boxed};
+use crate::cors::{Cors, is_preflight};
+use crate::hash::request_hash;
+use crate::headers::{clean_inbound, clean_paid_request, clean_upstream_response, make_private, no_store};
+use crate::offer::{self, Resource, Seal, quoted, requirements, seal_context, sealed_route};
+use crate::paywall::{Current, Paywall, Shared, Unmatched};
+use crate::price::{Paid, Price, QuoteRequest, Route};
+use crate::upstream::{Buffered, Template, judge, reasons};
+
+/// Who sent the request, where the server knows: put it into the request's extensions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientAddr(pub IpAddr);
+
+/// The scheme by which the client reached us, where the server knows; `http` if absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientScheme(pub &'static str);
+
+/// The route that a request matched, for the service inside: the pattern in its normal form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MatchedRoute(pub Arc<str>);
+
+/// Puts a paywall in front of a service.
+///
+/// Wrap the whole router with it rather than single routes: the paywall must see every path that leads to a handler.
+#[derive(Debug, Clone)]
+pub struct PaywallLayer {
+    paywall: Paywall,
+}
+
+impl PaywallLayer {
+    pub fn new(paywall: Paywall) -> Self {
+        Self { paywall }
+    }
+}
+
+impl<S> Layer<S> for PaywallLayer {
+    type Service = PaywallService<S>;
+
+    fn layer(&self, inner: S) -> PaywallService<S> {
+        PaywallService { inner, paywall: self.paywall.clone() }
+    }
+}
+
+/// A service behind a paywall.
+#[derive(Debug, Clone)]
+pub struct PaywallService<S> {
+    inner: S,
+    paywall: Paywall,
+}
+
+impl<S, B, R> Service<Request<B>> for PaywallService<S>
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + From<Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<PaywallBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // The inner service is made ready where it is called, which for a paid request may be much later.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (inner, shared) = (self.inner.clone(), self.paywall.0.clone());
+        Box::pin(async move { Ok(handle(inner, shared, request).await) })
+    }
+}
+
+type Answer = Response<PaywallBody>;
+
+async fn handle<S, B, R>(inner: S, shared: Arc<Shared>, mut request: Request<B>) -> Answer
+where
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Into<BoxError>,
+    B: Body<Data = Bytes> + From<Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let current = shared.current();
+    let is_head = request.method() == Method::HEAD;
+    clean_inbound(request.headers_mut());
+    // A credential in a URL ends up in logs and in other people's histories.
+    if request.uri().authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return answer::error(
+            StatusCode::BAD_REQUEST,
+            "credentials_in_url",
+            "the URL must not hold credentials",
+        );
+    }
+    let found = match current.terms.routes.find(request.method(), request.uri().path()) {
+        Ok(found) => found,
+        Err(error) => return answer::error(StatusCode::BAD_REQUEST, error.code(), &error.to_string()),
+    };
+    let path = found.path.canonical();
+    if let Some(id) = path.strip_prefix(STATUS_PATH) {
+        return status(&shared, &current, request.method(), request.headers(), id).await;
+    }
+    let Some(resource) = canonical_target(&mut request, &path) else {
+        return answer::error(StatusCode::BAD_REQUEST, "invalid_path", "the request target cannot be read");
+    };
+    // A path with a price on it gives away nothing under OPTIONS either.
+    let priced = current.terms.routes.on_path(&found.path).any(|route| matches!(route, Route::Paid(_)));
+    if priced && request.method() == Method::OPTIONS {
+        return options(inner, &current, request).await;
+    }
+    let route = found.route.map(|(pattern, route)| (pattern.to_string(), route.clone()));
+    let origin = request.headers().get(header::ORIGIN).cloned();
+    match route {
+        None if current.terms.unmatched == Unmatched::NotFound => {
+            answer::error(StatusCode::NOT_FOUND, "no_such_route", "there is nothing here")
+        }
+        None => pass(inner, request).await,
+        Some((pattern, Route::Free)) => {
+            request.extensions_mut().insert(MatchedRoute(pattern.into()));
+            pass(inner, request).await
+        }
+        Some((pattern, Route::Paid(paid))) => {
+            let pattern: Arc<str> = pattern.into();
+            request.extensions_mut().insert(MatchedRoute(pattern.clone()));
+            let visit = Visit { shared, current: current.clone(), pattern, paid, resource };
+            let mut answer = visit.serve(inner, request).await;
+            current.terms.cors.expose(origin.as_ref(), answer.headers_mut());
+            if is_head && answer.status() == StatusCode::PAYMENT_REQUIRED {
+                *answer.body_mut() = body::empty();
+            }
+            answer
+        }
+    }
+}
+
+/// Puts the path that was matched into the request, and says what the resource is called from here on.
+fn canonical_target<B>(request: &mut Request<B>, path: &str) -> Option<String> {
+    let resource = match request.uri().query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    };
+    let mut parts = request.uri().clone().into_parts();
+    parts.path_and_query = Some(PathAndQuery::try_from(resource.as_str()).ok()?);
+    *request.uri_mut() = Uri::from_parts(parts).ok()?;
+    Some(resource)
+}
+
+/// Unpaid, untouched, both ways.
+async fn pass<S, B, R>(inner: S, request: Request<B>) -> Answer
+where
+    S: Service<Request<B>, Response = Response<R>> + Send,
+    S::Error: Into<BoxError>,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    match inner.oneshot(request).await {
+        Ok(response) => response.map(boxed),
+        Err(error) => {
+            tracing::warn!(error = %error.into(), "the upstream cannot be reached");
+            answer::error(StatusCode::BAD_GATEWAY, reasons::UNREACHABLE, "the service cannot be reached")
+        }
+    }
+}
+
+/// OPTIONS on a priced path: the headers are free, and there is no body.
+async fn options<S, B, R>(inner: S, current: &Current, request: Request<B>) -> Answer
+where
+    S: Service<Request<B>, Response = Response<R>> + Send,
+    S::Error: Into<BoxError>,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    let cors = &current.terms.cors;
+    if cors.answers() && is_preflight(&request) {
+        let mut answer = Response::new(body::empty());
+        *answer.status_mut() = StatusCode::NO_CONTENT;
+        cors.preflight(request.headers(), answer.headers_mut());
+        return answer;
+    }
+    let mut answer = pass(inner, request).await;
+    Cors::extend(answer.headers_mut());
+    answer.headers_mut().remove(header::CONTENT_LENGTH);
+    answer.headers_mut().remove(header::TRANSFER_ENCODING);
+    *answer.body_mut() = body::empty();
+    answer
+}
+
+async fn status(
+    shared: &Shared,
+    current: &Current,
+    method: &Method,
+    headers: &HeaderMap,
+    id: &str,
+) -> Answer {
+    let unknown = || answer::error(StatusCode::NOT_FOUND, "no_such_payment", "no payment has this id");
+    if method != Method::GET && method != Method::HEAD {
+        return answer::error(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            "only GET is allowed here",
+        );
+    }
+    let Ok(id) = id.parse::<PaymentId>() else { return unknown() };
+    let mut answer = match shared.seller.payment(id).await {
+        Ok(Some(payment)) if payment.tenant == shared.tenant => answer::status(&payment),
+        Ok(_) => unknown(),
+        Err(error) => {
+            tracing::warn!(%error, "the store cannot be asked");
+            answer::unavailable("store")
+        }
+    };
+    current.terms.cors.expose(headers.get(header::ORIGIN), answer.headers_mut());
+    answer
+}
+
+/// One request to a priced route.
+struct Visit {
+    shared: Arc<Shared>,
+    current: Arc<Current>,
+    pattern: Arc<str>,
+    paid: Arc<Paid>,
+    /// Canonical path and query.
+    resource: String,
+}
+
+/// A place among the paid requests that may be under way.
+struct Place(Arc<Shared>);
+
+impl Place {
+    fn take(shared: &Arc<Shared>) -> Option<Self> {
+        let limit = shared.limits.in_flight;
+        let taken = shared
+            .in_flight
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
+        taken.ok().map(|_| Self(shared.clone()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Visit {
+    async fn serve<S, B, R>(&self, inner: S, request: Request<B>) -> Answer
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + From<Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let shown = match Shown::read(request.headers()) {
+            Ok(Some(shown)) => shown,
+            Ok(None) => return self.challenge(&request.into_parts().0, None).await,
+            // Well formed, and of a kind that we do not take: what we do take is said.
+            Err(HeaderError::Wire(error @ (WireError::Network(_) | WireError::Version(_)))) => {
+                return self.challenge(&request.into_parts().0, Some(error.code().as_str())).await;
+            }
+            // Spec: x402 v2 HTTP transport, "Error Handling": a malformed payment is 400.
+            Err(error) => return malformed(&error),
+        };
+        let client = request.extensions().get::<ClientAddr>().map(|addr| addr.0);
+        let now = self.shared.world.monotonic();
+        if !self.shared.payments.admit(client, now) {
+            return answer::too_many();
+        }
+        let Some(_place) = Place::take(&self.shared) else { return answer::unavailable("too_many_requests") };
+        let (parts, body) = request.into_parts();
+        let body = match self.spool(&parts.headers, body).await {
+            Ok(body) => body,
+            Err(answer) => return answer,
+        };
+        let hash = request_hash(&parts.method, &self.resource, &parts.headers, &body);
+        let candidates = match self.candidates(&shown, &parts).await {
+            Ok(candidates) => candidates,
+            Err(answer) => return answer,
+        };
+        let bought = Bought { method: &parts.method, resource: &self.resource, request: hash };
+        let judge = Judge {
+            tenant: &self.shared.tenant,
+            key: &self.shared.key,
+            tokens: &self.current.tokens,
+            now: self.shared.world.now(),
+        };
+        let admitted = match admit(&shown, &candidates, bought, judge) {
+            Ok(admitted) => admitted,
+            Err(refused) => return self.challenge(&parts, Some(&refused.code)).await,
+        };
+        if admitted.needs_contract && !self.shared.contract_payments.admit(client, now) {
+            return answer::too_many();
+        }
+        if let Some(lapsed) = &admitted.lapsed {
+            match self.shared.seller.holder(&admitted.sale.key).await {
+                Ok(Some(_)) => {}
+                Ok(None) => return self.challenge(&parts, Some(&lapsed.code)).await,
+                Err(error) => {
+                    tracing::warn!(%error, "the store cannot be asked");
+                    return answer::unavailable("store");
+                }
+            }
+        }
+        let to =
+            Addressee { dialect: shown.dialect(), network: shown.network_name(), base: self.base(&parts) };
+        self.sell(inner, admitted, parts, body, &to).await
+    }
+
+    async fn sell<S, B, R>(
+        &self,
+        inner: S,
+        admitted: Admitted,
+        mut parts: http::request::Parts,
+        body: Bytes,
+        to: &Addressee,
+    ) -> Answer
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + From<Bytes> + Send + 'static,
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let Admitted { sale, paid, .. } = admitted;
+        let unpaid = parts.clone();
+        clean_paid_request(&mut parts.headers);
+        let template = Template { parts, body };
+        let payer = sale.terms.payer.to_string();
+        let upstream =
+            Arc::new(Buffered::new(inner.clone(), template.clone(), &paid, self.shared.world.clone()));
+        log_sale(&sale);
+        match self.shared.seller.sell(sale, upstream).await {
+            SaleOutcome::Served { payment, response } => answer::served(to, &payment, response),
+            SaleOutcome::Deliver { payment, permit } => {
+                self.deliver(inner, &template, &paid, &payment, permit, to).await
+            }
+            SaleOutcome::NotCharged { payment, reason, response } => {
+                answer::not_charged(to, payment.id, reason.code(), response)
+            }
+            SaleOutcome::Refused { reason } => match reason.fault() {
+                Fault::Payer | Fault::Payee => self.challenge(&unpaid, Some(reason.code())).await,
+                Fault::Us | Fault::Chain => answer::unavailable(reason.code()),
+            },
+            SaleOutcome::SettlementFailed { payment, reason, .. } => {
+                answer::settlement_failed(to, &payment, reason.code())
+            }
+            SaleOutcome::Pending { payment, tx } => answer::pending(to, payment, tx.as_ref(), &payer),
+            SaleOutcome::Conflict { payment, kind } => answer::conflict(to, payment, kind),
+            SaleOutcome::OverExposed => self.challenge(&unpaid, Some("exposure_limit_reached")).await,
+            SaleOutcome::Unavailable { what } => answer::unavailable(what),
+            // Only a facilitator's payment ends like this.
+            SaleOutcome::Settled { payment } => answer::pending(to, payment.id, payment.tx(), &payer),
+        }
+    }
+
+    /// The streaming flows: paid, or claimed and funded; the answer passes through and its end is reported.
+    async fn deliver<S, B, R>(
+        &self,
+        inner: S,
+        template: &Template,
+        paid: &Paid,
+        payment: &Payment,
+        permit: Permit,
+        to: &Addressee,
+    ) -> Answer
+    where
+        S: Service<Request<B>, Response = Response<R>> + Send,
+        S::Error: Into<BoxError>,
+        B: From<Bytes>,
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let is_head = template.parts.method == Method::HEAD;
+        let timeout = self.shared.world.sleep(paid.upstream_timeout);
+        let call = std::pin::pin!(inner.oneshot(template.request::<B>(payment)));
+        let response = match select(call, timeout).await {
+            Either::Left((Ok(response), _)) => response,
+            Either::Left((Err(error), _)) => {
+                tracing::warn!(payment = %payment.id, error = %error.into(), "the upstream cannot be reached");
+                permit.failed(Reason::new(reasons::UNREACHABLE, Fault::Payee));
+                return self.undelivered(to, payment, reasons::UNREACHABLE);
+            }
+            Either::Right(_) => {
+                permit.failed(Reason::new(reasons::TIMEOUT, Fault::Payee));
+                return self.undelivered(to, payment, reasons::TIMEOUT);
+            }
+        };
+        let (mut parts, body) = response.into_parts();
+        clean_upstream_response(&mut parts.headers);
+        let mut answer = match judge(parts.status) {
+            Ok(()) => {
+                make_private(&mut parts.headers);
+                // An answer without a body is delivered as soon as it is begun: nobody will ask for its end.
+                if is_head || body.is_end_stream() {
+                    permit.delivered();
+                    Response::from_parts(parts, boxed(body))
+                } else {
+                    Response::from_parts(parts, boxed(Delivery::new(body, permit)))
+                }
+            }
+            Err(reasons::NOT_OK) => {
+                permit.failed(Reason::new(reasons::NOT_OK, Fault::Payee));
+                no_store(&mut parts.headers);
+                Response::from_parts(parts, boxed(body))
+            }
+            Err(reason) => {
+                permit.failed(Reason::new(reason, Fault::Payee));
+                return self.undelivered(to, payment, reason);
+            }
+        };
+        self.put_receipt(to, payment, answer.headers_mut());
+        answer
+    }
+
+    /// Paid or claimed, and the upstream gave nothing.
+    fn undelivered(&self, to: &Addressee, payment: &Payment, reason: &str) -> Answer {
+        let (status, code) = match reason {
+            reasons::TIMEOUT => (StatusCode::GATEWAY_TIMEOUT, reason),
+            _ => (StatusCode::BAD_GATEWAY, reason),
+        };
+        let message = match payment.flow {
+            Flow::Upfront => "paid and not delivered: ask again with the same payment",
+            Flow::Authorization | Flow::Background => "the service gave no answer; nothing was charged",
+        };
+        let mut answer = answer::error(status, code, message);
+        self.put_receipt(to, payment, answer.headers_mut());
+        answer
+    }
+
+    /// A receipt for what is settled; for what settles in the background, where to ask.
+    fn put_receipt(&self, to: &Addressee, payment: &Payment, headers: &mut HeaderMap) {
+        if payment.flow == Flow::Upfront {
+            to.put_success(headers, payment);
+        }
+        to.put_payment(headers, payment.id);
+    }
+
+    /// Reads the whole body before anything is claimed: it is a part of what is bought.
+    async fn spool<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, Answer>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let max = self.paid.max_request;
+        let too_large = || {
+            answer::error(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "request_too_large",
+                "the request's body is too long",
+            )
+        };
+        let announced =
+            headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse::<usize>().ok());
+        if announced.is_some_and(|length| length > max) || body.size_hint().lower() > max as u64 {
+            return Err(too_large());
+        }
+        let timeout = self.shared.world.sleep(self.shared.limits.request_timeout);
+        let read = async {
+            let mut body = std::pin::pin!(body);
+            let mut bytes = BytesMut::new();
+            while let Some(frame) = body.frame().await {
+                let Ok(frame) = frame else {
+                    return Err(answer::error(
+                        StatusCode::BAD_REQUEST,
+                        "incomplete_request",
+                        "the request's body did not arrive",
+                    ));
+                };
+                // Trailers are left out: what is not hashed is not bought.
+                if let Ok(data) = frame.into_data() {
+                    if data.len() > max - bytes.len() {
+                        return Err(too_large());
+                    }
+                    bytes.extend_from_slice(&data);
+                }
+            }
+            Ok(bytes.freeze())
+        };
+        match select(std::pin::pin!(read), timeout).await {
+            Either::Left((read, _)) => read,
+            Either::Right(_) => Err(answer::error(
+                StatusCode::REQUEST_TIMEOUT,
+                "request_timeout",
+                "the request's body did not arrive in time",
+            )),
+        }
+    }
+
+    /// The route as it is, and as it was while offers of that time still hold.
+    async fn candidates(
+        &self,
+        shown: &Shown,
+        parts: &http::request::Parts,
+    ) -> Result<Vec<Candidate>, Answer> {
+        let now = self.shared.world.now();
+        let mut routes = vec![(self.pattern.clone(), self.paid.clone())];
+        for (until, old) in &self.current.old {
+            if *until <= now {
+                continue;
+            }
+            let Ok(found) = old.terms.routes.find(&parts.method, parts.uri.path()) else { continue };
+            if let Some((pattern, Route::Paid(paid))) = found.route {
+                routes.push((pattern.to_string().into(), paid.clone()));
+            }
+        }
+        let mut candidates = Vec::with_capacity(routes.len());
+        for (pattern, paid) in routes {
+            let asked = match (&paid.price, shown.dialect()) {
+                // A v2 payment carries the quote that it accepts; a v1 payment must meet today's.
+                (Price::Quoted { .. }, Dialect::X402V2) => Vec::new(),
+                _ => self.asked(&paid, parts).await?,
+            };
+            candidates.push(Candidate { pattern, paid, asked });
+        }
+        Ok(candidates)
+    }
+
+    /// What this route asks for now.
+    async fn asked(&self, paid: &Paid, parts: &http::request::Parts) -> Result<Vec<Requirement>, Answer> {
+        let no_price = |error: &dyn std::fmt::Display| {
+            tracing::warn!(%error, route = %self.pattern, "no price");
+            answer::unavailable("no_price")
+        };
+        match &paid.price {
+            Price::Fixed(offers) => requirements(offers, paid.max_timeout).map_err(|error| no_price(&error)),
+            Price::Quoted { hook, ways } => {
+                let mut headers = parts.headers.clone();
+                clean_paid_request(&mut headers);
+                let request = QuoteRequest {
+                    method: priced_as(&parts.method),
+                    resource: self.resource.clone(),
+                    headers,
+                };
+                let quote = hook.quote(&request).await.map_err(|error| no_price(&error))?;
+                let holds = quote.valid_for.unwrap_or(paid.max_timeout).min(paid.max_timeout);
+                let offers = quoted(&quote, ways).map_err(|error| no_price(&error))?;
+                if offers.is_empty() {
+                    return Err(no_price(&"no way to pay expresses the quote"));
+                }
+                requirements(&offers, holds).map_err(|error| no_price(&error))
+            }
+        }
+    }
+
+    /// Asks for payment, and says why if one was refused.
+    async fn challenge(&self, parts: &http::request::Parts, code: Option<&str>) -> Answer {
+        let asked = match self.asked(&self.paid, parts).await {
+            Ok(asked) => asked,
+            Err(answer) => return answer,
+        };
+        let url = format!("{}{}", self.base(parts), self.resource);
+        let route = sealed_route(&self.pattern, &self.paid);
+        let seal = Seal {
+            key: &self.shared.key,
+            tenant: &self.shared.tenant,
+            route: &route,
+            context: seal_context(&self.paid, &self.resource),
+            method: priced_method(&parts.method),
+        };
+        let resource = Resource {
+            url: &url,
+            description: self.paid.description.as_deref(),
+            mime_type: self.paid.mime_type.as_deref(),
+        };
+        let error = code.unwrap_or("PAYMENT-SIGNATURE or X-PAYMENT header is required");
+        let now = self.shared.world.now();
+        answer::challenge(&offer::challenge(&asked, &self.paid, resource, seal, error, now), code)
+    }
+
+    /// The address that buyers reach us at, without a slash at its end.
+    fn base(&self, parts: &http::request::Parts) -> String {
+        if let Some(url) = &self.current.terms.public_url {
+            return url.trim_end_matches('/').to_owned();
+        }
+        let scheme = parts.extensions.get::<ClientScheme>().map_or("http", |scheme| scheme.0);
+        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+        let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+        // What a stranger wrote into `Host` ends up in our offer: only what looks like a host is repeated.
+        let plain = |h: &&str| {
+            h.len() <= 255 && h.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+        };
+        format!("{scheme}://{}", host.filter(plain).unwrap_or("localhost"))
+    }
+}
+
+fn priced_as(method: &Method) -> Method {
+    if method == Method::HEAD { Method::GET } else { method.clone() }
+}
+
+fn malformed(error: &HeaderError) -> Answer {
+    answer::error(StatusCode::BAD_REQUEST, &error.code(), &error.to_string())
+}
+
+fn log_sale(sale: &Sale) {
+    tracing::debug!(
+        payer = %sale.terms.payer,
+        atoms = %sale.terms.money.atoms(),
+        asset = %sale.terms.money.asset(),
+        bound = ?sale.binding.bound,
+        route_method = %sale.binding.method,
+        "a payment was shown"
+    );
+}
