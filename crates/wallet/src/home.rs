@@ -1,0 +1,41 @@
+use std::path::{Path, PathBuf};
+
+use crate::journal::{Journal, JournalError};
+use crate::keystore::Keystore;
+
+/// The folder of a wallet: `keys/` and `wallet.db`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Home(PathBuf);
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("no home for the wallet: set FARTHING_HOME")]
+pub struct NoHome;
+
+impl Home {
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self(dir.into())
+    }
+
+    /// `$FARTHING_HOME`, else `$XDG_DATA_HOME/farthing`, else `~/.local/share/farthing`.
+    pub fn from_env() -> Result<Self, NoHome> {
+        let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let dir = set("FARTHING_HOME")
+            // Spec: XDG base directories: a relative path is ignored.
+            .or_else(|| set("XDG_DATA_HOME").filter(|dir| dir.is_absolute()).map(|dir| dir.join("farthing")))
+            .or_else(|| set("HOME").map(|home| home.join(".local/share/farthing")));
+        dir.map(Self).ok_or(NoHome)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn keystore(&self) -> Keystore {
+        Keystore::new(self.0.join("keys"))
+    }
+
+    /// The journal, made with tight rules if there is none yet.
+    pub fn journal(&self) -> Result<Journal, JournalError> {
+        Journal::open(&self.0.join("wallet.db"))
+    }
+}

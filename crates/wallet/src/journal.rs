@@ -1,0 +1,796 @@
+//! The buyer's books: what was meant, signed, shown and settled, and what the owner allows. One small SQLite file that
+//! several processes may use at once.
+//!
+//! Every call is one transaction that has its lock before it reads, and is on the disk when it returns. A reservation
+//! counts against the caps from before the signature until it is proven that its money cannot move.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use farthing_payment::{ConsumptionKey, Instruction};
+use farthing_policy::{
+    Bucket, Charge, Clock, Decision, History, Mark, Movement, Request, Rules, Window, decide,
+};
+use farthing_primitives::{Address, AssetId, Money, Network, PurchaseId, RequestHash, Timestamp};
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+
+use crate::keystore::{create_private_dir, create_private_file};
+use crate::record;
+
+/// How long a call waits for another process's transaction.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many purchases [`Journal::history`] returns at most.
+pub const MAX_HISTORY: u32 = 10_000;
+
+const SCHEMA: &str = "
+CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE pin (
+    authority TEXT NOT NULL, network TEXT NOT NULL, payee TEXT NOT NULL, since_ms INTEGER NOT NULL,
+    PRIMARY KEY (authority, network, payee)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE purchase (
+    id BLOB PRIMARY KEY,
+    state TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    -- Until when the amount counts as if it had just moved; the books' time, see Mark.
+    counts_until_ms INTEGER NOT NULL,
+    -- From when the authorization can move no money; the wall's time.
+    expires_ms INTEGER NOT NULL,
+    authority TEXT NOT NULL,
+    method TEXT NOT NULL,
+    url TEXT NOT NULL,
+    request_hash BLOB NOT NULL,
+    asset TEXT NOT NULL,
+    -- 16 bytes, big endian: SQLite's own integers have 64 bits.
+    atoms BLOB NOT NULL,
+    dollars BLOB,
+    payee TEXT NOT NULL,
+    payer TEXT NOT NULL,
+    consumption TEXT NOT NULL UNIQUE,
+    header_name TEXT,
+    header_value TEXT,
+    instruction BLOB,
+    shown INTEGER NOT NULL DEFAULT 0,
+    tx TEXT,
+    confirmed INTEGER NOT NULL DEFAULT 0,
+    receipt TEXT,
+    note TEXT
+) STRICT, WITHOUT ROWID;
+CREATE INDEX purchase_by_time ON purchase (counts_until_ms);
+CREATE INDEX purchase_by_authority ON purchase (authority, updated_ms);
+CREATE INDEX purchase_by_request ON purchase (request_hash);
+";
+
+const SCHEMA_VERSION: i64 = 1;
+
+/// Where a purchase stands, and what is to be done if the process starts again here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Reserved and written down; nothing is signed that anybody could have. Restart: it lapses, and is released.
+    Intended,
+    /// Signed and stored; nobody else has seen it. Restart: show it, or let it lapse.
+    Signed,
+    /// Shown to the seller at least once. Restart: show the same again.
+    Presented,
+    /// The seller, or the chain if `confirmed`, says that the money moved.
+    Settled,
+    /// Shown, and no answer says what became of it. Show the same again; never sign another.
+    Unknown,
+    /// The seller refused it. It can still settle until it lapses, so it still counts.
+    Refused,
+    /// Proven to have moved no money, and to be unable to.
+    Released,
+}
+
+impl State {
+    pub const ALL: [Self; 7] = [
+        Self::Intended,
+        Self::Signed,
+        Self::Presented,
+        Self::Settled,
+        Self::Unknown,
+        Self::Refused,
+        Self::Released,
+    ];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Intended => "intended",
+            Self::Signed => "signed",
+            Self::Presented => "presented",
+            Self::Settled => "settled",
+            Self::Unknown => "unknown",
+            Self::Refused => "refused",
+            Self::Released => "released",
+        }
+    }
+
+    /// Whether a purchase may go from `self` to `next`.
+    pub const fn may_become(self, next: Self) -> bool {
+        use State::{Intended, Presented, Refused, Released, Settled, Signed, Unknown};
+        match (self, next) {
+            (Intended, Signed | Released)
+            | (Signed, Presented | Released)
+            | (Presented | Unknown | Refused, Presented | Settled | Unknown | Refused | Released)
+            // A seller may say that it settled, and the chain that it did not.
+            | (Settled, Settled | Released) => true,
+            (Intended | Signed | Presented | Settled | Unknown | Refused | Released, _) => false,
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == text)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What is written down before anything is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draft {
+    pub id: PurchaseId,
+    pub method: String,
+    pub url: String,
+    pub request_hash: RequestHash,
+    pub payer: Address,
+    pub consumption: ConsumptionKey,
+    /// From when the authorization can move no money.
+    pub expires: Timestamp,
+}
+
+/// A purchase as the journal knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Purchase {
+    pub id: PurchaseId,
+    pub state: State,
+    pub created: Timestamp,
+    pub updated: Timestamp,
+    pub expires: Timestamp,
+    /// `host:port`.
+    pub authority: String,
+    pub method: String,
+    pub url: String,
+    pub request_hash: RequestHash,
+    pub money: Money,
+    pub payee: Address,
+    pub payer: Address,
+    pub consumption: ConsumptionKey,
+    /// The header that pays, once it is signed.
+    pub header: Option<Header>,
+    /// What the rail needs to ask the chain about it, once it is signed.
+    pub instruction: Option<Instruction>,
+    /// How often it was shown.
+    pub shown: u32,
+    pub tx: Option<String>,
+    /// Whether a chain said so, and not only the seller.
+    pub confirmed: bool,
+    /// The seller's receipt, as JSON.
+    pub receipt: Option<String>,
+    pub note: Option<String>,
+}
+
+/// A signed payment as it goes over the wire.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Header {
+    pub name: String,
+    pub value: String,
+}
+
+impl fmt::Debug for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ({} bytes)", self.name, self.value.len())
+    }
+}
+
+/// What became of a purchase that was shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    Settled { tx: Option<String>, confirmed: bool, receipt: Option<String>, note: Option<String> },
+    Unknown { tx: Option<String>, note: String },
+    Refused { receipt: Option<String>, note: String },
+}
+
+/// Why no money of a purchase moved, nor ever can.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Proof {
+    /// The chain says, in a block after the authorization lapsed, that it was never used.
+    UnusedAfterExpiry,
+    /// What was signed was never shown to anybody, and has lapsed.
+    NeverShown,
+}
+
+impl Proof {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::UnusedAfterExpiry => "unused_after_expiry",
+            Self::NeverShown => "never_shown",
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    #[error("the wallet's journal cannot be used: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    #[error("the wallet's journal cannot be opened: {0}")]
+    Io(#[from] std::io::Error),
+    #[error("the wallet's journal is of version {0}, which this program does not know")]
+    Version(i64),
+    #[error("the wallet's journal holds a {0} that cannot be read")]
+    Corrupt(&'static str),
+    #[error("there is no purchase {0}")]
+    NotFound(PurchaseId),
+    #[error("the purchase is {from} and cannot become {to}")]
+    Transition { from: State, to: State },
+    #[error("the wallet is frozen")]
+    Frozen,
+    #[error("a change of the rules was refused: {0}")]
+    Rules(String),
+}
+
+/// What [`Journal::reserve`] decided. The purchase is reserved if, and only if, the decision allows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reserved {
+    pub decision: Decision,
+}
+
+pub struct Journal {
+    db: Mutex<Connection>,
+}
+
+impl fmt::Debug for Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Journal")
+    }
+}
+
+impl Journal {
+    /// Opens the journal at `path`, or makes it, readable by its owner alone, with [`Rules::tight`].
+    pub fn open(path: &Path) -> Result<Self, JournalError> {
+        if let Some(dir) = path.parent() {
+            create_private_dir(dir)?;
+        }
+        // SQLite would make it readable by all; its companions take the mode from it.
+        match create_private_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
+        Self::set_up(Connection::open(path)?)
+    }
+
+    /// A journal that is gone with the process. For trying things out.
+    pub fn in_memory() -> Result<Self, JournalError> {
+        Self::set_up(Connection::open_in_memory()?)
+    }
+
+    fn set_up(mut db: Connection) -> Result<Self, JournalError> {
+        db.busy_timeout(BUSY_TIMEOUT)?;
+        db.pragma_update(None, "journal_mode", "WAL")?;
+        // What is decided must survive a power cut, or a signature could be made twice for one cap.
+        db.pragma_update(None, "synchronous", "FULL")?;
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        match tx.pragma_query_value(None, "user_version", |row| row.get(0))? {
+            0 => {
+                tx.execute_batch(SCHEMA)?;
+                put(&tx, "rules", &record::print_rules(&Rules::tight([])))?;
+                tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+            }
+            SCHEMA_VERSION => {}
+            other => return Err(JournalError::Version(other)),
+        }
+        tx.commit()?;
+        Ok(Self { db: Mutex::new(db) })
+    }
+
+    // -----------------------------------------------------------------------------------------------------------------
+    // What the owner allows.
+
+    pub fn rules(&self) -> Result<Rules, JournalError> {
+        self.within(|tx| rules(tx))
+    }
+
+    /// Changes the rules, all at once or not at all.
+    pub fn change_rules(
+        &self,
+        change: impl FnOnce(&mut Rules) -> Result<(), String>,
+    ) -> Result<Rules, JournalError> {
+        self.within(|tx| {
+            let mut rules = rules(tx)?;
+            change(&mut rules).map_err(JournalError::Rules)?;
+            put(tx, "rules", &record::print_rules(&rules))?;
+            Ok(rules)
+        })
+    }
+
+    /// Whether this wallet is for development: only the built-in development keys sign.
+    pub fn is_devnet(&self) -> Result<bool, JournalError> {
+        self.within(|tx| Ok(get(tx, "devnet")?.is_some()))
+    }
+
+    pub fn set_devnet(&self, devnet: bool) -> Result<(), JournalError> {
+        self.within(|tx| if devnet { put(tx, "devnet", "1") } else { forget(tx, "devnet") })
+    }
+
+    /// The key that pays when none is named.
+    pub fn default_key(&self) -> Result<Option<String>, JournalError> {
+        self.within(|tx| get(tx, "default_key"))
+    }
+
+    pub fn set_default_key(&self, reference: &str) -> Result<(), JournalError> {
+        self.within(|tx| put(tx, "default_key", reference))
+    }
+
+    /// The payees that are pinned for a host and port.
+    pub fn pins(&self, authority: &str) -> Result<Vec<(Network, Address)>, JournalError> {
+        self.within(|tx| {
+            let mut found =
+                tx.prepare_cached("SELECT network, payee FROM pin WHERE authority = ?1 ORDER BY since_ms")?;
+            let rows = found.query_map([authority], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let mut pins = Vec::new();
+            for row in rows {
+                let (network, payee): (String, String) = row?;
+                let network: Network = network.parse().map_err(|_| JournalError::Corrupt("network"))?;
+                let payee = Address::parse(&network, &payee).map_err(|_| JournalError::Corrupt("payee"))?;
+                pins.push((network, payee));
+            }
+            Ok(pins)
+        })
+    }
+
+    /// Lets a host and port be paid at one more address.
+    pub fn pin(
+        &self,
+        authority: &str,
+        network: &Network,
+        payee: &Address,
+        clock: &Clock,
+    ) -> Result<(), JournalError> {
+        self.within(|tx| {
+            let now = advance(tx, clock)?;
+            pin(tx, authority, network, payee, now)
+        })
+    }
+
+    /// Forgets where a host and port were paid: the next payment pins anew.
+    pub fn unpin(&self, authority: &str) -> Result<usize, JournalError> {
+        self.within(|tx| Ok(tx.execute("DELETE FROM pin WHERE authority = ?1", [authority])?))
+    }
+
+    // -----------------------------------------------------------------------------------------------------------------
+    // The life of a purchase.
+
+    /// What [`Journal::reserve`] would decide. Changes nothing.
+    pub fn preview(&self, request: &Request, clock: &Clock) -> Result<Decision, JournalError> {
+        self.within(|tx| {
+            let now = Mark::advance(mark(tx)?.as_ref(), clock).time;
+            let rules = rules(tx)?;
+            Ok(decide(&rules, &history(tx, &rules, request, now)?, request, now))
+        })
+    }
+
+    /// Decides and, if allowed, writes the purchase down as [`State::Intended`], in one step: two processes at the cap
+    /// cannot both pass. A payee that is seen for the first time is pinned.
+    pub fn reserve(&self, request: &Request, draft: &Draft, clock: &Clock) -> Result<Reserved, JournalError> {
+        self.within(|tx| {
+            let now = advance(tx, clock)?;
+            lapse(tx, now, clock.wall)?;
+            let rules = rules(tx)?;
+            let decision = decide(&rules, &history(tx, &rules, request, now)?, request, now);
+            if decision.is_allowed() {
+                let authority = request.origin.authority();
+                pin(tx, &authority, request.charge.money().asset().network(), &request.payee, now)?;
+                insert(tx, request, draft, &authority, now)?;
+            }
+            Ok(Reserved { decision })
+        })
+    }
+
+    /// Writes down what was signed. Only after this may anybody see it.
+    ///
+    /// # Errors
+    /// [`JournalError::Frozen`] if the owner froze the wallet in between: the signature is to be dropped.
+    pub fn signed(
+        &self,
+        id: &PurchaseId,
+        header: &Header,
+        instruction: &Instruction,
+        clock: &Clock,
+    ) -> Result<(), JournalError> {
+        self.within(|tx| {
+            if rules(tx)?.frozen {
+                return Err(JournalError::Frozen);
+            }
+            become_(tx, id, State::Signed, clock)?;
+            tx.execute(
+                "UPDATE purchase SET header_name = ?2, header_value = ?3, instruction = ?4 WHERE id = ?1",
+                params![key(id), header.name, header.value, instruction.as_bytes()],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Gives up a purchase of which nothing left this process.
+    pub fn drop_unsigned(&self, id: &PurchaseId, clock: &Clock) -> Result<(), JournalError> {
+        self.within(|tx| {
+            let from = state(tx, id)?;
+            if from != State::Intended {
+                return Err(JournalError::Transition { from, to: State::Released });
+            }
+            become_(tx, id, State::Released, clock)?;
+            note(tx, id, "never_signed")
+        })
+    }
+
+    /// Writes down that the payment is about to be shown, and returns it.
+    ///
+    /// What was shown before may be shown again also by a frozen wallet: its money may be gone already, and the goods
+    /// are owed.
+    pub fn present(&self, id: &PurchaseId, clock: &Clock) -> Result<Header, JournalError> {
+        self.within(|tx| {
+            if state(tx, id)? == State::Signed && rules(tx)?.frozen {
+                return Err(JournalError::Frozen);
+            }
+            if state(tx, id)? != State::Settled {
+                become_(tx, id, State::Presented, clock)?;
+            }
+            tx.execute("UPDATE purchase SET shown = shown + 1 WHERE id = ?1", params![key(id)])?;
+            find(tx, id)?.header.ok_or(JournalError::Corrupt("header"))
+        })
+    }
+
+    /// Writes down what became of a payment that was shown. None of it frees the reservation.
+    pub fn conclude(&self, id: &PurchaseId, outcome: &Outcome, clock: &Clock) -> Result<(), JournalError> {
+        self.within(|tx| {
+            let from = state(tx, id)?;
+            match outcome {
+                Outcome::Settled { tx: hash, confirmed, receipt, note: said } => {
+                    become_(tx, id, State::Settled, clock)?;
+                    // What a chain confirmed stays so, whatever a seller says later.
+                    tx.execute(
+                        "UPDATE purchase SET confirmed = max(confirmed, ?4), tx = iif(confirmed > ?4, tx, coalesce(?2, tx)),
+                         receipt = coalesce(?3, receipt), note = coalesce(?5, note) WHERE id = ?1",
+                        params![key(id), hash, receipt, confirmed, said],
+                    )?;
+                }
+                // A later and lesser answer does not undo an earlier and better one.
+                Outcome::Unknown { .. } | Outcome::Refused { .. } if from == State::Settled => {}
+                Outcome::Unknown { tx: hash, note: said } => {
+                    become_(tx, id, State::Unknown, clock)?;
+                    tx.execute(
+                        "UPDATE purchase SET tx = coalesce(?2, tx), note = ?3 WHERE id = ?1",
+                        params![key(id), hash, said],
+                    )?;
+                }
+                Outcome::Refused { receipt, note: said } => {
+                    become_(tx, id, State::Refused, clock)?;
+                    tx.execute(
+                        "UPDATE purchase SET receipt = coalesce(?2, receipt), note = ?3 WHERE id = ?1",
+                        params![key(id), receipt, said],
+                    )?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Frees the reservation of a purchase, on proof.
+    pub fn release(&self, id: &PurchaseId, proof: Proof, clock: &Clock) -> Result<(), JournalError> {
+        self.within(|tx| {
+            let purchase = find(tx, id)?;
+            let never_shown = matches!(purchase.state, State::Intended | State::Signed);
+            if purchase.confirmed || (proof == Proof::NeverShown && !never_shown) {
+                return Err(JournalError::Transition { from: purchase.state, to: State::Released });
+            }
+            become_(tx, id, State::Released, clock)?;
+            note(tx, id, proof.name())
+        })
+    }
+
+    /// Releases what was never shown and has lapsed: all that a crash before the showing leaves behind.
+    pub fn recover(&self, clock: &Clock) -> Result<usize, JournalError> {
+        self.within(|tx| {
+            let now = advance(tx, clock)?;
+            lapse(tx, now, clock.wall)
+        })
+    }
+
+    pub fn get(&self, id: &PurchaseId) -> Result<Purchase, JournalError> {
+        self.within(|tx| find(tx, id))
+    }
+
+    /// Purchases, latest first.
+    pub fn history(&self, limit: u32) -> Result<Vec<Purchase>, JournalError> {
+        self.within(|tx| {
+            let sql = format!("SELECT {COLUMNS} FROM purchase ORDER BY id DESC LIMIT ?1");
+            let mut found = tx.prepare_cached(&sql)?;
+            let rows = found.query_map([limit.min(MAX_HISTORY)], |row| Ok(read(row)))?;
+            rows.map(|row| row?).collect()
+        })
+    }
+
+    /// Purchases whose outcome is open, oldest first: to be asked about again, or to be proven unused.
+    pub fn open_purchases(&self) -> Result<Vec<Purchase>, JournalError> {
+        self.within(|tx| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM purchase
+                 WHERE state IN ('signed', 'presented', 'unknown', 'refused') OR (state = 'settled' AND NOT confirmed)
+                 ORDER BY id LIMIT ?1"
+            );
+            let mut found = tx.prepare_cached(&sql)?;
+            let rows = found.query_map([MAX_HISTORY], |row| Ok(read(row)))?;
+            rows.map(|row| row?).collect()
+        })
+    }
+
+    /// The latest purchase of exactly this request whose outcome is unknown.
+    pub fn unknown_for(&self, request: &RequestHash) -> Result<Option<Purchase>, JournalError> {
+        self.within(|tx| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM purchase WHERE request_hash = ?1 AND state = 'unknown' ORDER BY id DESC LIMIT 1"
+            );
+            let mut found = tx.prepare_cached(&sql)?;
+            found.query_row([&request.0[..]], |row| Ok(read(row))).optional()?.transpose()
+        })
+    }
+
+    /// What counts against the caps of `bucket` now, by window.
+    pub fn spent(&self, bucket: &Bucket, clock: &Clock) -> Result<Vec<(Window, u128)>, JournalError> {
+        self.within(|tx| {
+            let now = Mark::advance(mark(tx)?.as_ref(), clock).time;
+            let history = History { movements: movements(tx, now)?, ..History::default() };
+            let sum = |window| history.spent(bucket, window, now).unwrap_or(u128::MAX);
+            Ok(Window::ALL.into_iter().map(|window| (window, sum(window))).collect())
+        })
+    }
+
+    fn within<T>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        let mut db = self.lock();
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let result = work(&tx)?;
+        tx.commit()?;
+        Ok(result)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic in the middle rolled its transaction back, so the connection is as good as before.
+        self.db.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn key(id: &PurchaseId) -> Vec<u8> {
+    id.to_bytes().to_vec()
+}
+
+fn get(tx: &Transaction<'_>, name: &str) -> Result<Option<String>, JournalError> {
+    let mut found = tx.prepare_cached("SELECT value FROM setting WHERE key = ?1")?;
+    Ok(found.query_row([name], |row| row.get(0)).optional()?)
+}
+
+fn put(tx: &Transaction<'_>, name: &str, value: &str) -> Result<(), JournalError> {
+    tx.execute(
+        "INSERT INTO setting (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
+        [name, value],
+    )?;
+    Ok(())
+}
+
+fn forget(tx: &Transaction<'_>, name: &str) -> Result<(), JournalError> {
+    tx.execute("DELETE FROM setting WHERE key = ?1", [name])?;
+    Ok(())
+}
+
+fn rules(tx: &Transaction<'_>) -> Result<Rules, JournalError> {
+    get(tx, "rules")?.as_deref().and_then(record::read_rules).ok_or(JournalError::Corrupt("rule set"))
+}
+
+fn mark(tx: &Transaction<'_>) -> Result<Option<Mark>, JournalError> {
+    let Some(text) = get(tx, "mark")? else { return Ok(None) };
+    record::read_mark(&text).map(Some).ok_or(JournalError::Corrupt("mark of time"))
+}
+
+/// The time that the books go by, from now on.
+fn advance(tx: &Transaction<'_>, clock: &Clock) -> Result<Timestamp, JournalError> {
+    let next = Mark::advance(mark(tx)?.as_ref(), clock);
+    put(tx, "mark", &record::print_mark(&next))?;
+    Ok(next.time)
+}
+
+fn pin(
+    tx: &Transaction<'_>,
+    authority: &str,
+    network: &Network,
+    payee: &Address,
+    now: Timestamp,
+) -> Result<(), JournalError> {
+    tx.execute(
+        "INSERT OR IGNORE INTO pin (authority, network, payee, since_ms) VALUES (?1, ?2, ?3, ?4)",
+        params![authority, network.as_str(), payee.as_str(), millis(now)],
+    )?;
+    Ok(())
+}
+
+fn insert(
+    tx: &Transaction<'_>,
+    request: &Request,
+    draft: &Draft,
+    authority: &str,
+    now: Timestamp,
+) -> Result<(), JournalError> {
+    // The wall may have been set back, and the books' time not: the later of the two ends counts.
+    let counts_until = now.plus(request.validity).max(draft.expires);
+    let charge: &Charge = &request.charge;
+    tx.execute(
+        "INSERT INTO purchase (id, state, created_ms, updated_ms, counts_until_ms, expires_ms, authority, method, url,
+         request_hash, asset, atoms, dollars, payee, payer, consumption)
+         VALUES (?1, 'intended', ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        params![
+            key(&draft.id),
+            millis(now),
+            millis(counts_until),
+            millis(draft.expires),
+            authority,
+            draft.method,
+            draft.url,
+            &draft.request_hash.0[..],
+            charge.money().asset().to_string(),
+            &charge.money().atoms().to_be_bytes()[..],
+            charge.dollars().map(|dollars| dollars.0.to_be_bytes().to_vec()),
+            request.payee.as_str(),
+            draft.payer.as_str(),
+            draft.consumption.as_str(),
+        ],
+    )?;
+    Ok(())
+}
+
+fn state(tx: &Transaction<'_>, id: &PurchaseId) -> Result<State, JournalError> {
+    let mut found = tx.prepare_cached("SELECT state FROM purchase WHERE id = ?1")?;
+    let state: Option<String> = found.query_row([key(id)], |row| row.get(0)).optional()?;
+    let state = state.ok_or(JournalError::NotFound(*id))?;
+    State::parse(&state).ok_or(JournalError::Corrupt("state"))
+}
+
+fn become_(tx: &Transaction<'_>, id: &PurchaseId, to: State, clock: &Clock) -> Result<(), JournalError> {
+    let from = state(tx, id)?;
+    if !from.may_become(to) {
+        return Err(JournalError::Transition { from, to });
+    }
+    let now = advance(tx, clock)?;
+    tx.execute(
+        "UPDATE purchase SET state = ?2, updated_ms = ?3 WHERE id = ?1",
+        params![key(id), to.name(), millis(now)],
+    )?;
+    Ok(())
+}
+
+fn note(tx: &Transaction<'_>, id: &PurchaseId, text: &str) -> Result<(), JournalError> {
+    tx.execute("UPDATE purchase SET note = ?2 WHERE id = ?1", params![key(id), text])?;
+    Ok(())
+}
+
+/// Nobody has what was only intended or only signed, and after its end nobody could use it. Both clocks must agree on
+/// the end, so that a clock that ran ahead for a while releases nothing early.
+fn lapse(tx: &Transaction<'_>, now: Timestamp, wall: Timestamp) -> Result<usize, JournalError> {
+    let changed = tx.execute(
+        "UPDATE purchase SET state = 'released', note = 'never_shown', updated_ms = ?1
+         WHERE state IN ('intended', 'signed') AND counts_until_ms < ?1 AND expires_ms < ?2",
+        [millis(now), millis(wall)],
+    )?;
+    Ok(changed)
+}
+
+fn movements(tx: &Transaction<'_>, now: Timestamp) -> Result<Vec<Movement>, JournalError> {
+    let since = now.minus(Window::Day.length());
+    let mut found = tx.prepare_cached(
+        "SELECT asset, atoms, dollars, counts_until_ms FROM purchase WHERE counts_until_ms >= ?1 AND state <> 'released'",
+    )?;
+    let mut rows = found.query([millis(since)])?;
+    let mut movements = Vec::new();
+    while let Some(row) = rows.next()? {
+        let asset: String = row.get(0)?;
+        let asset: AssetId = asset.parse().map_err(|_| JournalError::Corrupt("asset"))?;
+        // What may still move counts as if it moved now, so that it is in every window.
+        let until = Timestamp::from_millis(row.get::<_, i64>(3)?.cast_unsigned()).min(now);
+        let amount = wide(row.get(1)?)?;
+        movements.push(Movement { bucket: Bucket::Asset(asset), amount, until });
+        if let Some(dollars) = row.get::<_, Option<Vec<u8>>>(2)? {
+            movements.push(Movement { bucket: Bucket::Dollar, amount: wide(dollars)?, until });
+        }
+    }
+    Ok(movements)
+}
+
+fn history(
+    tx: &Transaction<'_>,
+    rules: &Rules,
+    request: &Request,
+    now: Timestamp,
+) -> Result<History, JournalError> {
+    let authority = request.origin.authority();
+    let network = request.charge.money().asset().network();
+    let mut found = tx.prepare_cached("SELECT payee FROM pin WHERE authority = ?1 AND network = ?2")?;
+    let rows = found.query_map([authority.as_str(), network.as_str()], |row| row.get::<_, String>(0))?;
+    let mut pinned = Vec::new();
+    for payee in rows {
+        pinned.push(Address::parse(network, &payee?).map_err(|_| JournalError::Corrupt("payee"))?);
+    }
+    let refusals = match rules.breaker {
+        None => 0,
+        Some(breaker) => {
+            let since = now.minus(breaker.within);
+            let mut count = tx.prepare_cached(
+                "SELECT count(*) FROM purchase WHERE authority = ?1 AND state = 'refused' AND updated_ms > ?2",
+            )?;
+            count.query_row(params![authority, millis(since)], |row| row.get(0))?
+        }
+    };
+    Ok(History { movements: movements(tx, now)?, pinned, refusals })
+}
+
+const COLUMNS: &str = "id, state, created_ms, updated_ms, expires_ms, authority, method, url, request_hash, asset, \
+     atoms, payee, payer, consumption, header_name, header_value, instruction, shown, tx, confirmed, receipt, note";
+
+fn find(tx: &Transaction<'_>, id: &PurchaseId) -> Result<Purchase, JournalError> {
+    let sql = format!("SELECT {COLUMNS} FROM purchase WHERE id = ?1");
+    let mut found = tx.prepare_cached(&sql)?;
+    let purchase = found.query_row([key(id)], |row| Ok(read(row))).optional()?;
+    purchase.ok_or(JournalError::NotFound(*id))?
+}
+
+fn read(row: &Row<'_>) -> Result<Purchase, JournalError> {
+    let corrupt = JournalError::Corrupt;
+    let time =
+        |i| -> Result<_, JournalError> { Ok(Timestamp::from_millis(row.get::<_, i64>(i)?.cast_unsigned())) };
+    let id: [u8; 16] = row.get::<_, Vec<u8>>(0)?.try_into().map_err(|_| corrupt("id"))?;
+    let hash: [u8; 32] = row.get::<_, Vec<u8>>(8)?.try_into().map_err(|_| corrupt("hash"))?;
+    let asset: AssetId = row.get::<_, String>(9)?.parse().map_err(|_| corrupt("asset"))?;
+    let address = |i| -> Result<_, JournalError> {
+        Address::parse(asset.network(), &row.get::<_, String>(i)?).map_err(|_| corrupt("address"))
+    };
+    let header: (Option<String>, Option<String>) = (row.get(14)?, row.get(15)?);
+    Ok(Purchase {
+        id: PurchaseId::from_bytes(id),
+        state: State::parse(&row.get::<_, String>(1)?).ok_or(corrupt("state"))?,
+        created: time(2)?,
+        updated: time(3)?,
+        expires: time(4)?,
+        authority: row.get(5)?,
+        method: row.get(6)?,
+        url: row.get(7)?,
+        request_hash: RequestHash(hash),
+        payee: address(11)?,
+        payer: address(12)?,
+        money: Money::new(asset, wide(row.get(10)?)?),
+        consumption: ConsumptionKey::new(row.get::<_, String>(13)?),
+        header: header.0.zip(header.1).map(|(name, value)| Header { name, value }),
+        instruction: row.get::<_, Option<Vec<u8>>>(16)?.map(Instruction::new),
+        shown: row.get(17)?,
+        tx: row.get(18)?,
+        confirmed: row.get(19)?,
+        receipt: row.get(20)?,
+        note: row.get(21)?,
+    })
+}
+
+fn wide(bytes: Vec<u8>) -> Result<u128, JournalError> {
+    bytes.try_into().map(u128::from_be_bytes).map_err(|_| JournalError::Corrupt("amount"))
+}
+
+/// Times beyond 63 bits are the last that SQLite holds.
+fn millis(time: Timestamp) -> i64 {
+    i64::try_from(time.millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

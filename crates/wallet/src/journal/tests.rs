@@ -1,0 +1,299 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use farthing_policy::{HostRule, Origin, Steady};
+use farthing_primitives::Registry;
+
+use super::*;
+
+const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+const MICRO: u128 = 1_000_000_000_000;
+
+fn at(secs: u64) -> Clock {
+    Clock { wall: NOW.plus(Duration::from_secs(secs)), steady: None }
+}
+
+fn sepolia() -> Network {
+    Network::eip155(84532)
+}
+
+fn address(n: u8) -> Address {
+    Address::from_evm_bytes([n; 20])
+}
+
+fn allow(journal: &Journal) {
+    let change = |rules: &mut Rules| {
+        rules.networks.insert(sepolia());
+        rules.hosts.push(HostRule::new("seller.example".parse().unwrap()));
+        Ok(())
+    };
+    journal.change_rules(change).unwrap();
+}
+
+fn ready() -> Journal {
+    let journal = Journal::in_memory().unwrap();
+    allow(&journal);
+    journal
+}
+
+fn request(atoms: u128) -> Request {
+    let registry = Registry::builtin();
+    Request {
+        scheme: "exact".to_owned(),
+        charge: Charge::of(&registry, registry.dollar(&sepolia()).unwrap().atoms(atoms)).unwrap(),
+        payee: address(1),
+        origin: Origin::of(&"https://seller.example/".parse().unwrap()).unwrap(),
+        private: false,
+        max: None,
+        only: None,
+        validity: Duration::from_secs(60),
+    }
+}
+
+fn draft(clock: &Clock) -> Draft {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let mut random = [0; 10];
+    random[2..].copy_from_slice(&n.to_be_bytes());
+    Draft {
+        id: PurchaseId::new(clock.wall, random),
+        method: "GET".to_owned(),
+        url: "https://seller.example/a".to_owned(),
+        request_hash: RequestHash([7; 32]),
+        payer: address(2),
+        consumption: ConsumptionKey::new(format!("test:{n}")),
+        expires: clock.wall.plus(Duration::from_secs(60)),
+    }
+}
+
+fn reserve(journal: &Journal, atoms: u128, clock: &Clock) -> Option<PurchaseId> {
+    let draft = draft(clock);
+    journal.reserve(&request(atoms), &draft, clock).unwrap().decision.is_allowed().then_some(draft.id)
+}
+
+fn header() -> Header {
+    Header { name: "payment-signature".to_owned(), value: "x".to_owned() }
+}
+
+fn sign(journal: &Journal, id: &PurchaseId, clock: &Clock) {
+    journal.signed(id, &header(), &Instruction::new(vec![1]), clock).unwrap();
+}
+
+fn hour(journal: &Journal, clock: &Clock) -> u128 {
+    journal.spent(&Bucket::Dollar, clock).unwrap()[0].1 / MICRO
+}
+
+#[test]
+fn a_new_wallet_allows_no_payment() {
+    let journal = Journal::in_memory().unwrap();
+    assert_eq!(reserve(&journal, 1, &at(0)), None);
+    assert!(journal.history(10).unwrap().is_empty());
+}
+
+#[test]
+fn a_purchase_lives_from_intent_to_settlement() {
+    let journal = ready();
+    let id = reserve(&journal, 50_000, &at(0)).unwrap();
+    assert_eq!(journal.get(&id).unwrap().state, State::Intended);
+    assert!(journal.present(&id, &at(0)).is_err(), "nothing is shown before it is signed");
+    sign(&journal, &id, &at(0));
+    assert_eq!(journal.present(&id, &at(1)).unwrap(), header());
+    journal.conclude(&id, &Outcome::Unknown { tx: None, note: "time-out".to_owned() }, &at(2)).unwrap();
+    assert_eq!(journal.unknown_for(&RequestHash([7; 32])).unwrap().unwrap().id, id);
+    assert_eq!(journal.present(&id, &at(3)).unwrap(), header());
+    let settled = Outcome::Settled {
+        tx: Some("0xaa".to_owned()),
+        confirmed: true,
+        receipt: Some("{}".to_owned()),
+        note: None,
+    };
+    journal.conclude(&id, &settled, &at(4)).unwrap();
+    let forged =
+        Outcome::Settled { tx: Some("0xbb".to_owned()), confirmed: false, receipt: None, note: None };
+    journal.conclude(&id, &forged, &at(5)).unwrap();
+    let refused = Outcome::Refused { receipt: None, note: "no".to_owned() };
+    journal.conclude(&id, &refused, &at(6)).unwrap();
+    let purchase = journal.get(&id).unwrap();
+    assert_eq!((purchase.state, purchase.confirmed, purchase.shown), (State::Settled, true, 2));
+    assert_eq!(purchase.tx.as_deref(), Some("0xaa"));
+    assert_eq!(purchase.money, request(50_000).charge.money().clone());
+    assert!(journal.release(&id, Proof::UnusedAfterExpiry, &at(100)).is_err());
+    assert_eq!(hour(&journal, &at(7)), 50_000);
+    assert_eq!(journal.history(10).unwrap(), [purchase]);
+    assert!(journal.open_purchases().unwrap().is_empty());
+}
+
+/// Known attack 22: a seller answers with an error to get the reservation freed.
+#[test]
+fn attack_22_a_sellers_error_frees_nothing() {
+    let journal = ready();
+    let id = reserve(&journal, 60_000, &at(0)).unwrap();
+    sign(&journal, &id, &at(0));
+    journal.present(&id, &at(0)).unwrap();
+    journal.conclude(&id, &Outcome::Refused { receipt: None, note: "no".to_owned() }, &at(1)).unwrap();
+    assert_eq!(hour(&journal, &at(1)), 60_000);
+    assert_eq!(hour(&journal, &at(3000)), 60_000);
+    assert!(journal.release(&id, Proof::NeverShown, &at(1)).is_err(), "it was shown");
+    journal.recover(&at(1000)).unwrap();
+    assert_eq!(hour(&journal, &at(1000)), 60_000);
+    journal.release(&id, Proof::UnusedAfterExpiry, &at(1000)).unwrap();
+    assert_eq!(hour(&journal, &at(1000)), 0);
+    assert!(journal.conclude(&id, &Outcome::Unknown { tx: None, note: String::new() }, &at(1001)).is_err());
+}
+
+/// Known attack 25: the process dies between the intent, the signature and its record.
+#[test]
+fn attack_25_a_crash_keeps_the_hold_and_never_signs_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("home/wallet.db");
+    let (intended, signed, shown) = {
+        let journal = Journal::open(&path).unwrap();
+        allow(&journal);
+        let ids = [(); 3].map(|()| reserve(&journal, 10_000, &at(0)).unwrap());
+        sign(&journal, &ids[1], &at(0));
+        sign(&journal, &ids[2], &at(0));
+        journal.present(&ids[2], &at(0)).unwrap();
+        (ids[0], ids[1], ids[2])
+    };
+    let journal = Journal::open(&path).unwrap();
+    assert_eq!(journal.recover(&at(59)).unwrap(), 0);
+    assert_eq!(hour(&journal, &at(59)), 30_000);
+    assert_eq!(journal.get(&signed).unwrap().header, Some(header()), "the same payment can be shown again");
+    // Once they have lapsed, what nobody saw is free, and what somebody saw is not.
+    assert_eq!(journal.recover(&at(61)).unwrap(), 2);
+    assert_eq!(hour(&journal, &at(61)), 10_000);
+    assert_eq!(journal.get(&intended).unwrap().state, State::Released);
+    assert_eq!(journal.get(&shown).unwrap().state, State::Presented);
+    let late = journal.signed(&intended, &header(), &Instruction::new(vec![1]), &at(61));
+    assert!(matches!(late, Err(JournalError::Transition { from: State::Released, to: State::Signed })));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+/// Known attack 20: a hundred purchases at once, with a cap for ten, from several connections.
+#[test]
+fn attack_20_a_hundred_at_once_never_exceed_the_cap() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wallet.db");
+    allow(&Journal::open(&path).unwrap());
+    let journals: Vec<_> = (0..4).map(|_| Arc::new(Journal::open(&path).unwrap())).collect();
+    let passed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for n in 0..100 {
+            let (journal, passed) = (journals[n % journals.len()].clone(), &passed);
+            scope.spawn(move || {
+                if reserve(&journal, 100_000, &at(0)).is_some() {
+                    passed.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    assert_eq!(passed.into_inner(), 10, "the hour's cap is $1");
+    assert_eq!(hour(&journals[0], &at(0)), 1_000_000);
+}
+
+/// Known attack 23: the clock is set back, so that what is reserved then would seem long past.
+#[test]
+fn attack_23_a_clock_set_back_resets_nothing() {
+    let journal = ready();
+    for _ in 0..5 {
+        reserve(&journal, 100_000, &at(400_000)).unwrap();
+    }
+    for _ in 0..5 {
+        reserve(&journal, 100_000, &at(0)).unwrap();
+    }
+    assert_eq!(reserve(&journal, 100_000, &at(0)), None);
+    assert_eq!(reserve(&journal, 100_000, &at(400_000)), None);
+    let steady = |secs, elapsed| Clock {
+        wall: NOW.plus(Duration::from_secs(secs)),
+        steady: Some(Steady { boot: "a".to_owned(), elapsed: Duration::from_secs(elapsed) }),
+    };
+    assert_eq!(reserve(&journal, 100_000, &steady(400_001, 10)), None);
+    assert_eq!(reserve(&journal, 100_000, &steady(900_000, 12)), None, "set to tomorrow");
+    assert!(reserve(&journal, 100_000, &steady(900_000, 10 + 86_400)).is_some(), "a day went by");
+}
+
+/// Known attack 27: the owner freezes while a payment is on its way.
+#[test]
+fn attack_27_after_a_freeze_nothing_new_leaves() {
+    let journal = ready();
+    let ids = [(); 3].map(|()| reserve(&journal, 10_000, &at(0)).unwrap());
+    sign(&journal, &ids[1], &at(0));
+    sign(&journal, &ids[2], &at(0));
+    journal.present(&ids[2], &at(0)).unwrap();
+    let freeze = |rules: &mut Rules| {
+        rules.frozen = true;
+        Ok(())
+    };
+    journal.change_rules(freeze).unwrap();
+    assert_eq!(reserve(&journal, 10_000, &at(1)), None);
+    let signing = journal.signed(&ids[0], &header(), &Instruction::new(vec![1]), &at(1));
+    assert!(matches!(signing, Err(JournalError::Frozen)));
+    assert!(matches!(journal.present(&ids[1], &at(1)), Err(JournalError::Frozen)));
+    journal.present(&ids[2], &at(1)).unwrap();
+}
+
+/// Known attack 28: the rules or the books cannot be read.
+#[test]
+fn attack_28_unreadable_books_pay_nothing() {
+    let journal = ready();
+    journal.lock().execute("UPDATE setting SET value = '{}' WHERE key = 'rules'", []).unwrap();
+    let clock = at(0);
+    assert!(matches!(
+        journal.reserve(&request(1), &draft(&clock), &clock),
+        Err(JournalError::Corrupt("rule set"))
+    ));
+    let journal = ready();
+    journal.lock().execute("DROP TABLE purchase", []).unwrap();
+    assert!(matches!(journal.reserve(&request(1), &draft(&clock), &clock), Err(JournalError::Sqlite(_))));
+    let journal = ready();
+    journal.lock().pragma_update(None, "query_only", true).unwrap();
+    assert!(matches!(journal.reserve(&request(1), &draft(&clock), &clock), Err(JournalError::Sqlite(_))));
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("wallet.db"), "not a database, but long enough to be taken for one")
+        .unwrap();
+    assert!(Journal::open(&dir.path().join("wallet.db")).is_err());
+}
+
+#[test]
+fn payees_are_pinned_with_the_first_reservation() {
+    let journal = ready();
+    reserve(&journal, 1, &at(0)).unwrap();
+    assert_eq!(journal.pins("seller.example:443").unwrap(), [(sepolia(), address(1))]);
+    let mut other = request(1);
+    other.payee = address(9);
+    let clock = at(1);
+    let denied = journal.reserve(&other, &draft(&clock), &clock).unwrap().decision;
+    assert_eq!(denied.denials().map(|fact| fact.code()).collect::<Vec<_>>(), ["payee_changed"]);
+    journal.pin("seller.example:443", &sepolia(), &address(9), &clock).unwrap();
+    assert!(journal.preview(&other, &clock).unwrap().is_allowed());
+    assert_eq!(journal.unpin("seller.example:443").unwrap(), 2);
+    assert!(journal.preview(&other, &clock).unwrap().is_allowed());
+}
+
+/// Known attack 14: a seller that takes payments and refuses the goods.
+#[test]
+fn attack_14_the_breaker_opens_after_three_refusals() {
+    let journal = ready();
+    for n in 0..3 {
+        let id = reserve(&journal, 1, &at(n)).unwrap();
+        sign(&journal, &id, &at(n));
+        journal.present(&id, &at(n)).unwrap();
+        journal.conclude(&id, &Outcome::Refused { receipt: None, note: "no".to_owned() }, &at(n)).unwrap();
+    }
+    assert_eq!(reserve(&journal, 1, &at(3)), None);
+    assert!(reserve(&journal, 1, &at(3 + 600)).is_some());
+}
+
+#[test]
+fn one_authorization_is_written_once() {
+    let journal = ready();
+    let clock = at(0);
+    let first = draft(&clock);
+    journal.reserve(&request(1), &first, &clock).unwrap();
+    let again = Draft { id: draft(&clock).id, ..first };
+    assert!(journal.reserve(&request(1), &again, &clock).is_err());
+}
