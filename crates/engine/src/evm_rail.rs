@@ -3,10 +3,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use farthing_evm::from_alloy;
+use farthing_evm::{Key, from_alloy};
 use farthing_payment::{Fault, Payment, Proof, Reason, SlotState, State, TxRef, Witness};
-use farthing_primitives::{Address, AssetId, AttemptId, Money, Network, PaymentId};
-use farthing_rails::exact_evm::{Checked, Settlement};
+use farthing_primitives::{
+    Address, AssetId, AttemptId, Money, Network, PaymentId, PullMethod, Registry, Timestamp,
+};
+use farthing_rails::exact_evm::buy::{Nonce, authorize};
+use farthing_rails::exact_evm::{Checked, Policy, Requirement, Settlement, Token, check};
 
 use crate::live::lock;
 use crate::rail::{Funds, NotPrepared, Prepared, Progress, Rail};
@@ -43,6 +46,8 @@ const DEAD_DEPTH: u64 = 2;
 const TRACE_BLOCKS: u64 = 5_000;
 /// How much more gas than estimated a call is given, in quarters of the estimate.
 const GAS_QUARTERS: u64 = 5;
+/// How long the payee's authorization of a refund lives.
+const REFUND_VALIDITY: Duration = Duration::from_secs(86_400);
 /// Settlements remembered between the check of funds and the attempt.
 const MAX_READY: usize = 20_000;
 
@@ -54,6 +59,7 @@ pub struct EvmRail {
     world: Arc<dyn World>,
     depths: Depths,
     native: AssetId,
+    registry: Registry,
     ready: Mutex<HashMap<PaymentId, Settlement>>,
 }
 
@@ -69,10 +75,16 @@ pub fn native_asset(network: &Network) -> AssetId {
 }
 
 impl EvmRail {
-    pub fn new(relayer: Arc<Relayer>, store: Arc<dyn Store>, world: Arc<dyn World>, depths: Depths) -> Self {
+    pub fn new(
+        relayer: Arc<Relayer>,
+        store: Arc<dyn Store>,
+        world: Arc<dyn World>,
+        depths: Depths,
+        registry: Registry,
+    ) -> Self {
         let chain = relayer.chain().clone();
         let native = native_asset(chain.network());
-        Self { chain, relayer, store, world, depths, native, ready: Mutex::default() }
+        Self { chain, relayer, store, world, depths, native, registry, ready: Mutex::default() }
     }
 
     /// Reads the chain for a payment and says how it would be settled.
@@ -295,6 +307,41 @@ impl EvmRail {
         }
     }
 
+    /// The transfer back, whose nonce is the payment's own: the token takes it once.
+    ///
+    /// Without the key it can only be looked for: its signature is none.
+    fn refund_order(
+        &self,
+        payment: &Payment,
+        key: Option<&Key>,
+        now: Timestamp,
+    ) -> Result<Checked, NotPrepared> {
+        let refused = |code: &str| NotPrepared::Refused(Reason::new(code, Fault::Us));
+        let asset = self.registry.get(payment.terms.money.asset()).ok_or_else(|| refused("unknown_asset"))?;
+        let token = Token::new(asset).map_err(|_| refused("unknown_asset"))?;
+        let (payee, payer) = (&payment.terms.payee, &payment.terms.payer);
+        let asked = Requirement::new(
+            Arc::new(token),
+            &payment.terms.money,
+            payer,
+            PullMethod::Eip3009,
+            REFUND_VALIDITY,
+        )
+        .map_err(|_| refused("refund_needs_eip3009"))?;
+        let mut nonce = [0u8; 32];
+        nonce[..16].copy_from_slice(b"farthing refund\0");
+        nonce[16..].copy_from_slice(&payment.id.to_bytes());
+        let unsigned = authorize(&asked, payee, Nonce(nonce), REFUND_VALIDITY, now)
+            .map_err(|_| refused("refund_not_possible"))?;
+        // Any other key stands for no signature at all: the order is then good for reading only.
+        let signature = match key {
+            Some(key) => key.sign(unsigned.digest()),
+            None => Key::from_bytes([1; 32]).map_err(|_| refused("key"))?.sign(unsigned.digest()),
+        };
+        check(&asked, &unsigned.signed(&signature, None), now, &Policy::default())
+            .map_err(|refusal| NotPrepared::Refused(refusal.reason()))
+    }
+
     /// Takes up the slots of a payment that this process does not watch.
     async fn retrack(&self, payment: &Payment) {
         let Ok(slots) = self.store.slots_of(payment.id).await else { return };
@@ -406,6 +453,53 @@ impl Rail for EvmRail {
                     None => Some(false),
                 }
             }
+        }
+    }
+
+    async fn prepare_refund(&self, payment: &Payment, key: &Key) -> Result<Prepared, NotPrepared> {
+        let checked = self.refund_order(payment, Some(key), self.world.now())?;
+        match self.consumed(&checked, Tag::Latest).await {
+            // Sent by a former try whose record was lost: nothing more may be sent, and the watch will find it.
+            Some(true) => {
+                let attempt = AttemptId::new(self.world.now(), self.world.random10());
+                return Ok(Prepared { attempt, tx: None, slots: Vec::new() });
+            }
+            Some(false) => {}
+            None => return Err(NotPrepared::Unavailable("chain")),
+        }
+        let settlement = self.ask(&checked, true).await.map_err(|answer| match answer {
+            Funds::Refused(reason) => NotPrepared::Refused(reason),
+            Funds::Confirmed | Funds::Unavailable(_) => NotPrepared::Unavailable("chain"),
+        })?;
+        self.relayer.prepare(vec![payment.id], call_of(&settlement, settlement.gas_cap)).await
+    }
+
+    async fn submit_refund(&self, prepared: Prepared) {
+        self.relayer.submit(&prepared).await;
+    }
+
+    async fn refund_progress(&self, payment: &Payment, patience: Duration) -> Progress {
+        let Ok(checked) = self.refund_order(payment, None, payment.created) else {
+            self.world.sleep(patience).await;
+            return Progress::Open;
+        };
+        if self.consumed(&checked, Tag::Latest).await == Some(true) {
+            return self.trace(payment, &checked, None).await;
+        }
+        let Ok(slots) = self.store.slots_of(payment.id).await else { return Progress::Open };
+        let Some(stored) = slots.last() else { return Progress::Open };
+        match self.relayer.look(stored.slot.attempt, patience).await {
+            SlotNews::Included { receipt, .. } if !receipt.success => Progress::Reverted {
+                reason: Reason::new("invalid_exact_evm_transaction_failed", Fault::Payee),
+                tx: Some(TxRef::new(receipt.tx.to_string())),
+            },
+            SlotNews::Untracked if stored.slot.state == SlotState::Open => {
+                let to = self.relayer.address();
+                let call = SlotCall { to, data: bytes::Bytes::new(), gas: 21_000 };
+                self.relayer.retrack(stored.clone(), call);
+                Progress::Open
+            }
+            _ => Progress::Open,
         }
     }
 

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use farthing_evm::Key;
 use farthing_payment::{Payment, Proof, Reason, Slot, TxRef};
 use farthing_primitives::AttemptId;
 
@@ -74,6 +75,15 @@ pub trait Rail: Send + Sync {
 
     /// Whether the block that holds the payment's settlement is still in the chain; `None` if it cannot be told.
     async fn still_included(&self, proof: &Proof) -> Option<bool>;
+
+    /// Makes a transfer back to the payer ready, signed by the payee's key. At most one per payment can ever settle.
+    async fn prepare_refund(&self, payment: &Payment, key: &Key) -> Result<Prepared, NotPrepared>;
+
+    /// The refund is durable: makes it visible.
+    async fn submit_refund(&self, prepared: Prepared);
+
+    /// What is known of the payment's refund: at once if there is news, else after about `patience`.
+    async fn refund_progress(&self, payment: &Payment, patience: Duration) -> Progress;
 
     /// Takes up what a former process left. Called once, before anything else.
     async fn resume(&self) -> Result<(), String>;

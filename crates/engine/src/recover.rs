@@ -66,7 +66,11 @@ impl Engine {
                 self.drive(payment);
                 found.driven += 1;
             }
-            Next::CallUpstream | Next::WatchRefund | Next::Rest => {}
+            Next::WatchRefund => {
+                self.drive_refund(payment);
+                found.driven += 1;
+            }
+            Next::CallUpstream | Next::Rest => {}
         }
         Ok(())
     }

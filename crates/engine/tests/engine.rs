@@ -1,0 +1,535 @@
+//! The engine against a scripted rail: claims, duplicates, crashes at each step, unknown outcomes, reorganizations.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use farthing_engine::*;
+use farthing_payment::*;
+use farthing_primitives::*;
+use farthing_store::MemoryStore;
+
+struct TestWorld {
+    clock: AtomicU64,
+    seed: AtomicU64,
+}
+
+impl World for TestWorld {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.clock.load(Ordering::SeqCst))
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.clock.load(Ordering::SeqCst))
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        // The test's runtime has a paused clock: this waits for everything else first, and takes no time.
+        self.clock.fetch_add(u64::try_from(duration.as_millis()).expect("short") / 10, Ordering::SeqCst);
+        Box::pin(tokio::time::sleep(duration))
+    }
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+    fn random(&self, into: &mut [u8]) {
+        let seed = self.seed.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+        into.iter_mut().zip(seed.iter().cycle()).for_each(|(byte, s)| *byte = *s);
+    }
+}
+
+/// What the scripted rail answers.
+#[derive(Default)]
+struct Script {
+    funds: Option<Funds>,
+    prepare: Option<NotPrepared>,
+    submit: Option<Progress>,
+    progress: Option<Progress>,
+    canonical: Option<bool>,
+}
+
+#[derive(Default)]
+struct ScriptedRail {
+    script: Mutex<Script>,
+    prepared: AtomicU32,
+    submitted: AtomicU32,
+    transfers: Mutex<HashMap<String, u32>>,
+}
+
+impl ScriptedRail {
+    fn with(self: Arc<Self>, change: impl FnOnce(&mut Script)) -> Arc<Self> {
+        change(&mut self.script.lock().expect("whole"));
+        self
+    }
+}
+
+fn proof(payment: &Payment) -> Proof {
+    Proof {
+        tx: TxRef::new(format!("0x{}", payment.id)),
+        witness: Witness::Chain,
+        block: 7,
+        block_hash: [7; 32],
+        log_index: 0,
+        fee: None,
+    }
+}
+
+#[async_trait]
+impl Rail for ScriptedRail {
+    async fn funds(&self, _: &Payment) -> Funds {
+        tokio::task::yield_now().await;
+        self.script.lock().expect("whole").funds.clone().unwrap_or(Funds::Confirmed)
+    }
+    async fn prepare(&self, payment: &Payment) -> Result<Prepared, NotPrepared> {
+        if let Some(why) = self.script.lock().expect("whole").prepare.clone() {
+            return Err(why);
+        }
+        self.prepared.fetch_add(1, Ordering::SeqCst);
+        let attempt = AttemptId::new(payment.created, [9; 10]);
+        Ok(Prepared { attempt, tx: Some(TxRef::new("0xabc")), slots: Vec::new() })
+    }
+    fn abandon(&self, _: Prepared) {}
+    async fn submit(&self, payment: &Payment, _: Prepared) -> Progress {
+        self.submitted.fetch_add(1, Ordering::SeqCst);
+        *self.transfers.lock().expect("whole").entry(payment.key.to_string()).or_default() += 1;
+        let scripted = self.script.lock().expect("whole").submit.clone();
+        scripted.unwrap_or(Progress::Included { proof: proof(payment), deep: true, slots: Vec::new() })
+    }
+    async fn progress(&self, payment: &Payment, patience: Duration) -> Progress {
+        tokio::time::sleep(patience).await;
+        let scripted = self.script.lock().expect("whole").progress.clone();
+        scripted.unwrap_or(Progress::Included { proof: proof(payment), deep: true, slots: Vec::new() })
+    }
+    fn release(&self, _: &Payment) {}
+    async fn still_included(&self, _: &Proof) -> Option<bool> {
+        self.script.lock().expect("whole").canonical
+    }
+    async fn prepare_refund(
+        &self,
+        payment: &Payment,
+        _: &farthing_evm::Key,
+    ) -> Result<Prepared, NotPrepared> {
+        self.prepare(payment).await
+    }
+    async fn submit_refund(&self, _: Prepared) {
+        self.submitted.fetch_add(1, Ordering::SeqCst);
+    }
+    async fn refund_progress(&self, payment: &Payment, patience: Duration) -> Progress {
+        self.progress(payment, patience).await
+    }
+    async fn resume(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Shop {
+    calls: AtomicU32,
+    fails: bool,
+    /// The process dies here: the call never returns.
+    hangs: bool,
+}
+
+#[async_trait]
+impl Upstream for Shop {
+    async fn call(&self, _: &Payment) -> UpstreamAnswer {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if self.hangs {
+            std::future::pending::<()>().await;
+        }
+        if self.fails {
+            let reason = Reason::new("upstream_status_500", Fault::Payee);
+            return UpstreamAnswer::Failed { reason, response: None };
+        }
+        UpstreamAnswer::Complete(StoredResponse {
+            status: 200,
+            headers: vec![("content-type".to_owned(), b"text/plain".to_vec())],
+            body: Bytes::from_static(b"goods"),
+            trailers: Vec::new(),
+        })
+    }
+}
+
+fn network() -> Network {
+    Network::eip155(84532)
+}
+
+fn sale(n: u8) -> Sale {
+    let registry = Registry::builtin();
+    Sale {
+        tenant: TenantId::local(),
+        key: ConsumptionKey::new(format!("key-{n}")),
+        terms: Terms {
+            payer: Address::from_evm_bytes([1; 20]),
+            payee: Address::from_evm_bytes([2; 20]),
+            money: registry.dollar(&network()).expect("listed").atoms(1000),
+            expires: Timestamp::from_secs(1_000_000),
+            dialect: Dialect::X402V2,
+            instruction: Instruction::new(Vec::new()),
+        },
+        binding: Binding {
+            method: "GET".to_owned(),
+            resource: "/weather".to_owned(),
+            request: RequestHash([n; 32]),
+            bound: Bound::ByOffer,
+            repeatable: true,
+        },
+        flow: Flow::Authorization,
+        exposure: None,
+    }
+}
+
+struct Bench {
+    engine: Engine,
+    rail: Arc<ScriptedRail>,
+    store: Arc<MemoryStore>,
+    world: Arc<TestWorld>,
+}
+
+fn bench() -> Bench {
+    restart(Arc::new(MemoryStore::default()), Arc::default())
+}
+
+/// A new process over what the former one left.
+fn restart(store: Arc<MemoryStore>, rail: Arc<ScriptedRail>) -> Bench {
+    let world = Arc::new(TestWorld { clock: AtomicU64::new(10_000), seed: AtomicU64::new(1 << 32) });
+    world.seed.fetch_add(u64::from(Arc::strong_count(&store) as u32) << 16, Ordering::SeqCst);
+    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), rail.clone() as Arc<dyn Rail>)]);
+    let engine = Engine::new(store.clone(), world.clone(), rails, EngineConfig::default());
+    Bench { engine, rail, store, world }
+}
+
+impl Bench {
+    async fn only_payment(&self) -> Payment {
+        let all =
+            self.store.payments(PaymentFilter { limit: 10, ..PaymentFilter::default() }).await.expect("read");
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.into_iter().next().expect("one")
+    }
+
+    async fn assert_books(&self) {
+        let check = self.store.check_books().await.expect("checked");
+        assert_eq!(check.problems, Vec::<String>::new());
+    }
+}
+
+fn served(outcome: &SaleOutcome) -> bool {
+    matches!(outcome, SaleOutcome::Served { .. })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paid_request_is_served_settled_and_booked() {
+    let bench = bench();
+    let shop = Arc::new(Shop::default());
+    let outcome = bench.engine.sell(sale(1), shop.clone()).await;
+    assert!(served(&outcome), "{outcome:?}");
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let payment = bench.only_payment().await;
+    assert_eq!((payment.state.name(), payment.delivery), ("settled", Delivery::Sent));
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn twenty_parallel_copies_of_one_payment_are_one_service() {
+    let bench = bench();
+    let shop = Arc::new(Shop::default());
+    let copies = (0..20).map(|_| {
+        let (engine, shop) = (bench.engine.clone(), shop.clone());
+        tokio::spawn(async move { engine.sell(sale(1), shop).await })
+    });
+    for outcome in futures_util::future::join_all(copies).await {
+        assert!(served(&outcome.expect("no panic")));
+    }
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+    assert_eq!(bench.rail.submitted.load(Ordering::SeqCst), 1);
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payment_shown_for_another_request_is_a_conflict() {
+    let bench = bench();
+    let shop = Arc::new(Shop::default());
+    assert!(served(&bench.engine.sell(sale(1), shop.clone()).await));
+    let mut other = sale(1);
+    other.binding.request = RequestHash([99; 32]);
+    let outcome = bench.engine.sell(other, shop.clone()).await;
+    assert!(matches!(outcome, SaleOutcome::Conflict { kind: ConflictKind::OtherRequest, .. }), "{outcome:?}");
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payment_shown_again_gets_the_stored_answer_and_after_the_replay_time_none() {
+    let bench = bench();
+    let shop = Arc::new(Shop::default());
+    assert!(served(&bench.engine.sell(sale(1), shop.clone()).await));
+    assert!(served(&bench.engine.sell(sale(1), shop.clone()).await));
+    bench.world.clock.fetch_add(601_000, Ordering::SeqCst);
+    bench.engine.tend_once().await.expect("tended");
+    let outcome = bench.engine.sell(sale(1), shop.clone()).await;
+    assert!(matches!(outcome, SaleOutcome::Conflict { kind: ConflictKind::UsedUp, .. }), "{outcome:?}");
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unfunded_payment_is_refused_and_its_claim_is_free_again() {
+    let bench = bench();
+    let reason = Reason::new("insufficient_funds", Fault::Payer);
+    bench.rail.clone().with(|s| s.funds = Some(Funds::Refused(reason.clone())));
+    let shop = Arc::new(Shop::default());
+    let outcome = bench.engine.sell(sale(1), shop.clone()).await;
+    assert!(matches!(&outcome, SaleOutcome::Refused { reason: r } if *r == reason), "{outcome:?}");
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 0);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    bench.rail.clone().with(|s| s.funds = None);
+    assert!(served(&bench.engine.sell(sale(1), shop).await));
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_upstream_costs_nothing_and_a_repeatable_request_may_try_again() {
+    let bench = bench();
+    let broken = Arc::new(Shop { fails: true, ..Shop::default() });
+    let outcome = bench.engine.sell(sale(1), broken).await;
+    assert!(matches!(outcome, SaleOutcome::NotCharged { .. }), "{outcome:?}");
+    assert_eq!(bench.rail.submitted.load(Ordering::SeqCst), 0);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(served(&bench.engine.sell(sale(1), Arc::new(Shop::default())).await));
+    assert_eq!(bench.rail.submitted.load(Ordering::SeqCst), 1);
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failed_upstream_that_may_not_be_repeated_is_a_conflict_afterwards() {
+    let bench = bench();
+    let mut post = sale(1);
+    post.binding.repeatable = false;
+    let broken = Arc::new(Shop { fails: true, ..Shop::default() });
+    assert!(matches!(bench.engine.sell(post.clone(), broken).await, SaleOutcome::NotCharged { .. }));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let outcome = bench.engine.sell(post, Arc::new(Shop::default())).await;
+    assert!(matches!(outcome, SaleOutcome::Conflict { kind: ConflictKind::UsedUp, .. }), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_while_the_upstream_works_releases_unsettled() {
+    for repeatable in [true, false] {
+        let before = bench();
+        let mut one = sale(1);
+        one.binding.repeatable = repeatable;
+        let hanging = Arc::new(Shop { hangs: true, ..Shop::default() });
+        let cut =
+            tokio::time::timeout(Duration::from_secs(1), before.engine.sell(one.clone(), hanging)).await;
+        assert!(cut.is_err());
+        assert_eq!(before.only_payment().await.delivery, Delivery::Called);
+        let after = restart(before.store.clone(), before.rail.clone());
+        let found = after.engine.recover().await.expect("recovered");
+        assert_eq!(found.cut_off, 1);
+        let shop = Arc::new(Shop::default());
+        let outcome = after.engine.sell(one, shop.clone()).await;
+        if repeatable {
+            assert!(served(&outcome), "{outcome:?}");
+            assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+        } else {
+            let interrupted =
+                matches!(outcome, SaleOutcome::Conflict { kind: ConflictKind::Interrupted, .. });
+            assert!(interrupted, "{outcome:?}");
+            assert_eq!(shop.calls.load(Ordering::SeqCst), 0);
+            assert_eq!(after.rail.submitted.load(Ordering::SeqCst), 0);
+        }
+        after.assert_books().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_after_the_answer_was_stored_settles_and_serves_it() {
+    let before = bench();
+    before.rail.clone().with(|s| {
+        s.submit = Some(Progress::Open);
+        s.progress = Some(Progress::Open);
+    });
+    let shop = Arc::new(Shop::default());
+    let outcome = before.engine.sell(sale(1), shop.clone()).await;
+    assert!(matches!(outcome, SaleOutcome::Pending { .. }), "{outcome:?}");
+    let rail = Arc::new(ScriptedRail::default());
+    let after = restart(before.store.clone(), rail);
+    assert_eq!(after.engine.recover().await.expect("recovered").driven, 1);
+    let outcome = after.engine.sell(sale(1), shop.clone()).await;
+    assert!(served(&outcome), "{outcome:?}");
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+    assert_eq!(after.rail.submitted.load(Ordering::SeqCst), 0, "never submitted a second time");
+    after.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_settlement_is_pending_then_served_and_never_tried_twice() {
+    let bench = bench();
+    bench.rail.clone().with(|s| {
+        s.submit = Some(Progress::Open);
+        s.progress = Some(Progress::Open);
+    });
+    let shop = Arc::new(Shop::default());
+    let outcome = bench.engine.sell(sale(1), shop.clone()).await;
+    let SaleOutcome::Pending { tx, .. } = &outcome else { panic!("{outcome:?}") };
+    assert_eq!(tx.as_ref().map(TxRef::as_str), Some("0xabc"));
+    bench.rail.clone().with(|s| s.progress = None);
+    let outcome = bench.engine.sell(sale(1), shop.clone()).await;
+    assert!(served(&outcome), "{outcome:?}");
+    assert_eq!(bench.rail.submitted.load(Ordering::SeqCst), 1);
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn funds_that_vanish_while_the_upstream_works_leave_the_answer_unsent() {
+    let bench = bench();
+    let reason = Reason::new("insufficient_funds", Fault::Payer);
+    bench.rail.clone().with(|s| s.prepare = Some(NotPrepared::Refused(reason)));
+    let outcome = bench.engine.sell(sale(1), Arc::new(Shop::default())).await;
+    assert!(matches!(outcome, SaleOutcome::Refused { .. }), "{outcome:?}");
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reverted_attempt_is_told_and_watched_until_the_authorization_is_dead() {
+    let bench = bench();
+    let reason = Reason::new("transaction_failed", Fault::Chain);
+    bench.rail.clone().with(|s| {
+        s.submit = Some(Progress::Reverted { reason: reason.clone(), tx: None });
+        s.progress = Some(Progress::Open);
+    });
+    let outcome = bench.engine.sell(sale(1), Arc::new(Shop::default())).await;
+    assert!(matches!(outcome, SaleOutcome::SettlementFailed { .. }), "{outcome:?}");
+    assert_eq!(bench.only_payment().await.state.name(), "lapsing");
+    bench.rail.clone().with(|s| s.progress = Some(Progress::Dead(reason.clone())));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(bench.only_payment().await.state.name(), "failed");
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_is_reorganized_away_is_noticed_and_settled_again() {
+    let bench = bench();
+    assert!(served(&bench.engine.sell(sale(1), Arc::new(Shop::default())).await));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    bench.rail.clone().with(|s| {
+        s.canonical = Some(false);
+        s.progress = Some(Progress::Open);
+    });
+    bench.engine.tend_once().await.expect("tended");
+    assert_eq!(bench.only_payment().await.state.name(), "settling");
+    bench.assert_books().await;
+    bench.rail.clone().with(|s| s.progress = None);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(bench.only_payment().await.state.name(), "settled");
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_cannot_be_asked_serves_nothing_and_keeps_no_claim() {
+    let bench = bench();
+    bench.rail.clone().with(|s| s.funds = Some(Funds::Unavailable("chain")));
+    let shop = Arc::new(Shop::default());
+    let outcome = bench.engine.sell(sale(1), shop.clone()).await;
+    assert!(matches!(outcome, SaleOutcome::Unavailable { .. }), "{outcome:?}");
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 0);
+    bench.rail.clone().with(|s| s.funds = None);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert!(served(&bench.engine.sell(sale(1), shop).await));
+}
+
+#[tokio::test(start_paused = true)]
+async fn upfront_settles_first_and_what_is_not_delivered_stays_an_entitlement() {
+    let bench = bench();
+    let mut upfront = sale(1);
+    upfront.flow = Flow::Upfront;
+    let shop = Arc::new(Shop::default());
+    let outcome = bench.engine.sell(upfront.clone(), shop.clone()).await;
+    let SaleOutcome::Deliver { payment, permit } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(payment.state.name(), "settled");
+    permit.failed(Reason::new("upstream_status_500", Fault::Payee));
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let outcome = bench.engine.sell(upfront.clone(), shop.clone()).await;
+    let SaleOutcome::Deliver { permit, .. } = outcome else { panic!("{outcome:?}") };
+    permit.delivered();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    let outcome = bench.engine.sell(upfront, shop).await;
+    assert!(matches!(outcome, SaleOutcome::Conflict { kind: ConflictKind::UsedUp, .. }), "{outcome:?}");
+    assert_eq!(bench.rail.submitted.load(Ordering::SeqCst), 1);
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn background_serves_first_within_the_exposure_and_settles_behind_it() {
+    let bench = bench();
+    let background = |n| {
+        let mut sale = sale(n);
+        sale.flow = Flow::Background;
+        sale.exposure = Some(ExposureLimit { per_payer: 1000, total: 1000 });
+        sale
+    };
+    bench.rail.clone().with(|s| {
+        s.submit = Some(Progress::Open);
+        s.progress = Some(Progress::Open);
+    });
+    let shop = Arc::new(Shop::default());
+    let SaleOutcome::Deliver { permit, .. } = bench.engine.sell(background(1), shop.clone()).await else {
+        panic!("not delivered")
+    };
+    permit.delivered();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    // The first is served and not settled: a second would be more than the payee allows.
+    assert!(matches!(bench.engine.sell(background(2), shop.clone()).await, SaleOutcome::OverExposed));
+    bench.rail.clone().with(|s| s.progress = None);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(matches!(bench.engine.sell(background(2), shop).await, SaleOutcome::Deliver { .. }));
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_buyer_that_hangs_up_cancels_nothing() {
+    let bench = bench();
+    let shop = Arc::new(Shop::default());
+    let gone = tokio::time::timeout(Duration::from_millis(5), bench.engine.sell(sale(1), shop.clone())).await;
+    assert!(gone.is_err());
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.only_payment().await.state.name(), "settled");
+    assert!(served(&bench.engine.sell(sale(1), shop.clone()).await));
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_facilitator_gives_the_original_outcome_to_a_repeated_settle() {
+    let bench = bench();
+    let mut relayed = sale(1);
+    relayed.flow = Flow::Upfront;
+    let SaleOutcome::Settled { payment: first } = bench.engine.relay(relayed.clone()).await else {
+        panic!("not settled")
+    };
+    let SaleOutcome::Settled { payment: again } = bench.engine.relay(relayed).await else {
+        panic!("not settled again")
+    };
+    assert_eq!(first.id, again.id);
+    assert_eq!(bench.rail.submitted.load(Ordering::SeqCst), 1);
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refund_is_sent_once_and_booked() {
+    let bench = bench();
+    let key = farthing_evm::Key::from_bytes([7; 32]).expect("a key");
+    let mut paid = sale(1);
+    paid.terms.payee = farthing_evm::from_alloy(key.address());
+    assert!(served(&bench.engine.sell(paid, Arc::new(Shop::default())).await));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let id = bench.only_payment().await.id;
+    let stranger = farthing_evm::Key::from_bytes([8; 32]).expect("a key");
+    assert!(matches!(bench.engine.refund(id, &stranger).await, Err(RefundError::WrongKey { .. })));
+    let first = bench.engine.refund(id, &key).await.expect("refunded");
+    let again = bench.engine.refund(id, &key).await.expect("refunded");
+    assert_eq!(first, again);
+    assert_eq!(bench.rail.submitted.load(Ordering::SeqCst), 2, "the sale and one refund");
+    assert_eq!(bench.only_payment().await.state.name(), "refunded");
+    bench.assert_books().await;
+}
