@@ -80,6 +80,8 @@ pub struct DevnetConfig {
     /// How many blocks `safe` and `finalized` are behind `latest`. None by default, since with instant blocks the
     /// next one may never come.
     pub finality_blocks: u64,
+    /// How long every answer is held back, to feel like a node that is far away. Zero by default.
+    pub rpc_delay: Duration,
 }
 
 impl Default for DevnetConfig {
@@ -94,6 +96,7 @@ impl Default for DevnetConfig {
             wei: Vec::new(),
             usdc: Vec::new(),
             finality_blocks: 0,
+            rpc_delay: Duration::ZERO,
         }
     }
 }

@@ -56,7 +56,11 @@ impl Devnet {
         let chain = Chain::new(&config).map_err(|error| DevnetError::Genesis(error.to_string()))?;
         let node = Arc::new(Node::new(chain, interval));
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let face = Face { node: Arc::clone(&node), runs: Arc::new(Semaphore::new(cores * RUNS_PER_CORE)) };
+        let face = Face {
+            node: Arc::clone(&node),
+            runs: Arc::new(Semaphore::new(cores * RUNS_PER_CORE)),
+            delay: config.rpc_delay,
+        };
         let clock = tokio::spawn(mine_by_the_clock(Arc::clone(&node), node.interval.subscribe()));
         let router = Router::new()
             .route("/", post(answer).get(|| async { CLIENT_VERSION }))
@@ -110,9 +114,13 @@ impl Drop for Devnet {
 struct Face {
     node: Arc<Node>,
     runs: Arc<Semaphore>,
+    delay: Duration,
 }
 
-async fn answer(State(Face { node, runs }): State<Face>, body: Bytes) -> Response {
+async fn answer(State(Face { node, runs, delay }): State<Face>, body: Bytes) -> Response {
+    if !delay.is_zero() {
+        tokio::time::sleep(delay).await;
+    }
     let text = if is_heavy(&body) {
         let Ok(permit) = runs.acquire_owned().await else {
             return StatusCode::SERVICE_UNAVAILABLE.into_response();

@@ -278,6 +278,57 @@ async fn the_clock_of_the_chain_never_runs_ahead() {
 }
 
 #[tokio::test]
+async fn a_call_at_latest_sees_the_time_of_the_next_block() {
+    let chain = chain().await;
+    let seen = async |tag: &str| {
+        let data = hex::encode_prefixed(Multi::getCurrentBlockTimestampCall {}.abi_encode());
+        number(&chain.ok("eth_call", json!([{ "to": MULTICALL3, "data": data }, tag])).await)
+    };
+    let latest = chain.now().await;
+    chain.ok("evm_increaseTime", json!([500])).await;
+    assert!(seen("latest").await >= latest + 500);
+    assert_eq!(seen("0x0").await, latest);
+    // Where blocks come by the clock or by hand, the latest one has its own time, and the pending one is next.
+    chain.ok("evm_setAutomine", json!([false])).await;
+    assert_eq!(seen("latest").await, latest);
+    assert!(seen("pending").await >= latest + 500);
+}
+
+#[tokio::test]
+async fn answers_may_be_held_back() {
+    let rpc_delay = Duration::from_millis(30);
+    let chain = chain_with(DevnetConfig { rpc_delay, ..DevnetConfig::default() }).await;
+    let started = Instant::now();
+    chain.ok("eth_chainId", json!([])).await;
+    assert!(started.elapsed() >= rpc_delay);
+}
+
+#[tokio::test]
+async fn a_replacement_raises_both_fees() {
+    let chain = manual().await;
+    let tx = |max_fee_per_gas: u128, max_priority_fee_per_gas: u128| {
+        sealed(
+            dev(0),
+            TxEip1559 {
+                chain_id: 84_532,
+                gas_limit: 21_000,
+                max_fee_per_gas,
+                max_priority_fee_per_gas,
+                to: TxKind::Call(dev(1).address),
+                ..TxEip1559::default()
+            },
+        )
+    };
+    chain.raw(&tx(1_000, 0)).await.unwrap();
+    let underpriced = "replacement transaction underpriced";
+    assert_eq!(message(chain.raw(&tx(2_000, 0)).await), underpriced);
+    assert_eq!(message(chain.raw(&tx(1_099, 1)).await), underpriced);
+    chain.raw(&tx(1_100, 100)).await.unwrap();
+    assert_eq!(message(chain.raw(&tx(5_000, 109)).await), underpriced);
+    chain.raw(&tx(5_000, 110)).await.unwrap();
+}
+
+#[tokio::test]
 async fn recent_states_are_kept_and_old_ones_refused() {
     let chain = chain().await;
     let other = dev(18).address;

@@ -94,6 +94,7 @@ sol! {
         function aggregate3(Call3[] calls) external returns (Outcome[] outcomes);
         function getChainId() external view returns (uint256);
         function getBlockNumber() external view returns (uint256);
+        function getCurrentBlockTimestamp() external view returns (uint256);
     }
 }
 
