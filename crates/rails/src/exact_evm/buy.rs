@@ -11,7 +11,7 @@ use farthing_evm::{
 use farthing_payment::ConsumptionKey;
 use farthing_primitives::{Address as Account, Money, PullMethod, Timestamp};
 
-use super::{Approval, MIN_REMAINING, Order, Presented, Requirement, eip3009_key, permit2_key};
+use super::{Approval, MIN_REMAINING, Order, Presented, Requirement, Sponsored, eip3009_key, permit2_key};
 
 /// Why there is nothing to sign.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -88,7 +88,7 @@ pub fn authorize(
             };
             let key = permit2_key(token.chain_id, from, transfer.nonce);
             let digest = transfer.digest(&token.permit2);
-            (Order::Permit2 { owner: from, transfer, approval: None }, digest, key)
+            (Order::Permit2 { owner: from, transfer, approval: Sponsored::No }, digest, key)
         }
     };
     Ok(Unsigned { order, digest, key, money: offer.price() })

@@ -5,7 +5,7 @@ use farthing_primitives::Timestamp;
 
 use super::{
     Approval, ApprovalFault, Checked, Deployment, Fact, MIN_REMAINING, Order, Policy, Presented,
-    ProvenApproval, Refusal, Requirement, SignatureFault, Signer, moment,
+    ProvenApproval, Refusal, Requirement, SignatureFault, Signer, Sponsored, moment,
 };
 
 /// Checks fields, window and signature, cheapest first. Nothing is read and nothing is stored.
@@ -64,10 +64,11 @@ fn decide(asked: &Requirement, shown: &Presented, now: Timestamp, policy: &Polic
             window(transfer.valid_after, transfer.deadline, now, policy)?;
             let signer = signer(*owner, transfer.digest(&asked.token.permit2), signature, policy)?;
             let approval = match approval {
-                Some(approval) => {
-                    Some(approved(asked, *owner, approval, now, policy).map_err(Fact::Approval)?)
-                }
-                None => None,
+                Some(approval) => match approved(asked, *owner, approval, now, policy) {
+                    Ok(proven) => Sponsored::Proven(proven),
+                    Err(fault) => Sponsored::Wrong(fault),
+                },
+                None => Sponsored::No,
             };
             (Order::Permit2 { owner: *owner, transfer: *transfer, approval }, signer)
         }

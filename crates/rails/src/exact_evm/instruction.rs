@@ -6,7 +6,7 @@ use farthing_evm::{
 use farthing_payment::Instruction;
 use farthing_primitives::{AssetId, Money, Network};
 
-use super::{Checked, Deployment, GasCaps, Order, ProvenApproval, Signer};
+use super::{ApprovalFault, Checked, Deployment, GasCaps, Order, ProvenApproval, Signer, Sponsored};
 
 /// The first byte. A change of what follows takes the next number, and reads this one still.
 const VERSION: u8 = 1;
@@ -47,10 +47,15 @@ impl Checked {
                 out.word(transfer.deadline);
                 out.bytes(transfer.to.as_slice());
                 out.word(transfer.valid_after);
-                out.option(approval.as_ref(), |out, approval| {
-                    out.word(approval.deadline);
-                    out.bytes(&approval.signature.to_bytes());
-                });
+                match approval {
+                    Sponsored::No => out.bytes(&[0]),
+                    Sponsored::Proven(approval) => {
+                        out.bytes(&[1]);
+                        out.word(approval.deadline);
+                        out.bytes(&approval.signature.to_bytes());
+                    }
+                    Sponsored::Wrong(fault) => out.bytes(&[2, fault_number(*fault)]),
+                }
             }
         }
         match &self.signer {
@@ -81,6 +86,27 @@ impl Checked {
             Some(other) => Err(InstructionError::Version(other)),
             None => Err(InstructionError::Damaged),
         }
+    }
+}
+
+const FAULTS: [ApprovalFault; 6] = [
+    ApprovalFault::From,
+    ApprovalFault::Asset,
+    ApprovalFault::Spender,
+    ApprovalFault::Amount,
+    ApprovalFault::Expired,
+    ApprovalFault::Signature,
+];
+
+/// The number under which a fault is stored.
+const fn fault_number(fault: ApprovalFault) -> u8 {
+    match fault {
+        ApprovalFault::From => 0,
+        ApprovalFault::Asset => 1,
+        ApprovalFault::Spender => 2,
+        ApprovalFault::Amount => 3,
+        ApprovalFault::Expired => 4,
+        ApprovalFault::Signature => 5,
     }
 }
 
@@ -143,10 +169,17 @@ impl Reader<'_> {
                     to: self.address()?,
                     valid_after: self.word()?,
                 },
-                approval: if self.flag()? {
-                    Some(ProvenApproval { deadline: self.word()?, signature: self.signature()? })
-                } else {
-                    None
+                approval: match self.byte()? {
+                    0 => Sponsored::No,
+                    1 => Sponsored::Proven(ProvenApproval {
+                        deadline: self.word()?,
+                        signature: self.signature()?,
+                    }),
+                    2 => {
+                        let number = self.byte()?;
+                        Sponsored::Wrong(*FAULTS.iter().find(|fault| fault_number(**fault) == number)?)
+                    }
+                    _ => return None,
                 },
             },
             _ => return None,

@@ -2,7 +2,9 @@ use farthing_evm::abi::{self, Call};
 use farthing_evm::{Address, B256, Bytes, Read, ReadKind, ReadResult, Revert, U256, known};
 use farthing_primitives::PullMethod;
 
-use super::{ApprovalFault, Checked, Deployment, Fact, Order, Refusal, SignatureFault, Signer, moment};
+use super::{
+    ApprovalFault, Checked, Deployment, Fact, Order, Refusal, SignatureFault, Signer, Sponsored, moment,
+};
 
 /// A payment that the chain would settle now.
 ///
@@ -91,7 +93,7 @@ impl Checked {
         let mut ways = vec![Question::Settle(Way::Plain)];
         if let Order::Permit2 { approval, .. } = &self.order {
             questions.extend([Question::Allowance, Question::Proxy]);
-            if approval.is_some() {
+            if matches!(approval, Sponsored::Proven(_)) {
                 ways.push(Question::Settle(Way::WithApproval));
             }
         }
@@ -167,7 +169,7 @@ impl Checked {
                     Signer::Contract { signature, .. } => signature,
                 };
                 let data = match approval {
-                    Some(approval) if way == Way::WithApproval => abi::settle_with_permit(
+                    Sponsored::Proven(approval) if way == Way::WithApproval => abi::settle_with_permit(
                         *owner,
                         transfer,
                         signature,
@@ -290,8 +292,9 @@ impl Checked {
             return Ok(way);
         }
         match approval {
-            Some(_) if way == Way::Plain => Ok(Way::WithApproval),
-            _ => Err(Fact::AllowanceRequired),
+            Sponsored::Proven(_) if way == Way::Plain => Ok(Way::WithApproval),
+            Sponsored::Wrong(fault) => Err(Fact::Approval(*fault)),
+            Sponsored::Proven(_) | Sponsored::No => Err(Fact::AllowanceRequired),
         }
     }
 

@@ -225,11 +225,12 @@ pub struct GasCaps {
 
 impl Default for GasCaps {
     fn default() -> Self {
-        // Circle's token takes about 90,000 and the proxy about 130,000; the rest is for tokens that do more.
+        // Circle's token takes about 90,000 and the proxy about 130,000; the rest is for tokens that do more, and for
+        // chains that charge for the parent chain's data in gas (Arbitrum).
         Self {
-            eip3009: 200_000,
-            permit2: 300_000,
-            permit2_with_approval: 400_000,
+            eip3009: 300_000,
+            permit2: 400_000,
+            permit2_with_approval: 500_000,
             wallet: 500_000,
             deployment: 1_500_000,
         }
@@ -279,7 +280,15 @@ pub struct Checked {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Order {
     Eip3009(TransferAuthorization),
-    Permit2 { owner: Address, transfer: WitnessTransfer, approval: Option<ProvenApproval> },
+    Permit2 { owner: Address, transfer: WitnessTransfer, approval: Sponsored },
+}
+
+/// Whether an approval came with the payment. One that is wrong matters only where it is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sponsored {
+    No,
+    Proven(ProvenApproval),
+    Wrong(ApprovalFault),
 }
 
 /// An allowance that the payer's key signed for the amount that is paid.
@@ -403,7 +412,10 @@ fn permit2_key(chain_id: u64, owner: Address, nonce: U256) -> ConsumptionKey {
     ConsumptionKey::new(format!("permit2:eip155:{chain_id}:{:#x}:{owner:#x}:{nonce}", known::PERMIT2))
 }
 
-/// Seconds beyond 64 bits are the last moment there is.
+/// The last second of the year 9999. Whatever ends later never ends, for us and for what stores it.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// Moments after [`LAST_SECOND`] become that.
 fn moment(secs: U256) -> Timestamp {
-    Timestamp::from_secs(u64::try_from(secs).unwrap_or(u64::MAX))
+    Timestamp::from_secs(u64::try_from(secs).unwrap_or(u64::MAX).min(LAST_SECOND))
 }

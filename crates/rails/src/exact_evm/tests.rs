@@ -271,7 +271,7 @@ fn an_authorization_without_end_expires_at_the_end_of_time() {
     permit(&mut shown).deadline = U256::MAX;
     sign_again(&asked, &mut shown);
     let checked = check(&asked, &shown, NOW, &Policy::default()).unwrap();
-    assert_eq!(checked.expires(), Timestamp::from_secs(u64::MAX));
+    assert_eq!(checked.expires().to_string(), "9999-12-31T23:59:59.000Z");
 }
 
 #[test]
@@ -370,7 +370,12 @@ fn an_approval_is_checked_like_a_payment() {
     for (name, spoil, code) in rows {
         let mut shown = approved(&asked);
         spoil(approval(&mut shown));
-        assert_eq!(verdict(&asked, &shown, NOW, &Policy::default()), *code, "{name}");
+        let checked = check(&asked, &shown, NOW, &Policy::default()).unwrap();
+        let with = |allowance| judged(&checked, |q| (q == Question::Allowance).then(|| word(allowance)));
+        assert_eq!(with(999), *code, "{name}");
+        // Where the allowance suffices, nobody looks at it.
+        assert_eq!(with(1000), "", "{name}");
+        assert_eq!(Checked::recall(&checked.instruction()), Ok(checked), "{name}");
     }
     // Tether signs nothing: an approval for it cannot be genuine.
     let token = usdt();
@@ -380,7 +385,9 @@ fn an_approval_is_checked_like_a_payment() {
     assert_eq!(buy::approve(&on_mainnet, &unsigned, U256::ZERO), Err(BuyError::NoDomain));
     let forged = Approval { asset: on_mainnet.token.address, ..approval(&mut approved(&asked)).clone() };
     let shown = unsigned.signed(&payer().sign(unsigned.digest()), Some(forged));
-    assert_eq!(verdict(&on_mainnet, &shown, NOW, &Policy::default()), "invalid_eip2612_extension_format");
+    let checked = check(&on_mainnet, &shown, NOW, &Policy::default()).unwrap();
+    let short = judged(&checked, |q| (q == Question::Allowance).then(|| word(0)));
+    assert_eq!(short, "invalid_eip2612_extension_format");
 }
 
 #[test]
