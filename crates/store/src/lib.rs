@@ -3,9 +3,26 @@
 //! [`SqliteStore`] is the durable truth of one machine; [`MemoryStore`] is the obvious slow one that says what the
 //! right answers are. Both pass the same suite (`tests/suite.rs`) and answer the same to the same random
 //! operations (`tests/model.rs`).
+//!
+//! The way of a change: the caller encodes it ([`record`]) and queues it; the one writer thread ([`writer`]) takes
+//! whatever is queued, applies each change ([`apply`]) inside one transaction, and answers all of them once COMMIT
+//! has returned. Reads ([`read`]) have connections and threads of their own.
+//!
+//! Spec: none outside; `docs/decisions/0004-sqlite.md` says why it is so.
 
+mod apply;
+mod books;
+mod check;
+mod codec;
 mod limits;
 mod memory;
+mod read;
+mod record;
+mod schema;
+mod sqlite;
+mod writer;
 
 pub use limits::{MAX_LISTED, QUEUE_LEN};
 pub use memory::MemoryStore;
+pub use schema::OpenError;
+pub use sqlite::SqliteStore;

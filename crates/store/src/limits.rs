@@ -8,11 +8,16 @@ pub const MAX_LISTED: usize = 1000;
 pub const QUEUE_LEN: usize = 8192;
 
 /// How many stored answers one commit erases, so that erasing never holds up payments for long.
-pub(crate) const ERASE_BATCH: usize = 64;
+pub(crate) const ERASE_BATCH: u32 = 64;
 
 /// A limit of zero asks for nothing in particular, and has the cap.
 pub(crate) fn capped(limit: usize) -> usize {
     if limit == 0 { MAX_LISTED } else { limit.min(MAX_LISTED) }
+}
+
+/// The same as a number of SQL's.
+pub(crate) fn capped_rows(limit: usize) -> i64 {
+    i64::try_from(capped(limit)).unwrap_or(i64::MAX)
 }
 
 /// Whether what would be owed then is more than the payee allows. A sum that does not fit is more; a limit of

@@ -1,0 +1,153 @@
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+/// `frth`: what we write into the header of our files, so that no other program's file is taken for ours.
+const APPLICATION_ID: i32 = 0x6672_7468;
+
+/// How the schema came to be. The position in the list plus one is the version; what is here never changes,
+/// later versions append.
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+
+/// After how many pages in the log the writer moves them into the file: 32 MiB. Hot pages are written once for
+/// many groups, and a restart has this much to read again.
+const CHECKPOINT_PAGES: u32 = 8192;
+
+/// To what the log file is cut after it has grown beyond, in bytes.
+const LOG_SIZE_LIMIT: u32 = 64 << 20;
+
+/// How long a connection waits for another one. Only the short moments of opening and closing ever need it.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The page caches, in KiB. Keys are random, so that the writer touches index pages all over.
+const WRITER_CACHE_KIB: u32 = 64 << 10;
+const READER_CACHE_KIB: u32 = 8 << 10;
+
+/// Why a store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("another process has {0} open for writing")]
+    InUse(PathBuf),
+    #[error("{path} has schema {found}, and this version knows {known} at most")]
+    Newer { path: PathBuf, found: i64, known: i64 },
+    #[error("{path} has schema {found}, and is to be opened for writing once so that it becomes {known}")]
+    Older { path: PathBuf, found: i64, known: i64 },
+    #[error("{0} is a database, but not ours")]
+    Foreign(PathBuf),
+    #[error("{path} cannot be locked: {source}")]
+    Lock { path: PathBuf, source: std::io::Error },
+    #[error("no thread for the store: {0}")]
+    Thread(std::io::Error),
+    #[error("{path} cannot be opened: {source}")]
+    Sqlite { path: PathBuf, source: rusqlite::Error },
+}
+
+/// Makes sure that one process writes: SQLite itself would let several take turns, and each would keep balances
+/// and exposure in memory that the others change. The operating system takes the lock back if the process dies.
+pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
+    let lock_path = with_suffix(path, "-lock");
+    let refuse = |source| OpenError::Lock { path: lock_path.clone(), source };
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .read(true)
+        .write(true)
+        .open(&lock_path)
+        .map_err(refuse)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
+        Err(TryLockError::Error(source)) => Err(refuse(source)),
+    }
+}
+
+/// SQLite's write-ahead log of this file.
+pub(crate) fn log_path(path: &Path) -> PathBuf {
+    with_suffix(path, "-wal")
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+    let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    let mut connection = open(path, flags).map_err(sqlite)?;
+    set_up_writer(&connection).map_err(sqlite)?;
+    migrate(path, &mut connection)?;
+    Ok(connection)
+}
+
+/// A connection that cannot write. Refuses what this version cannot read.
+pub(crate) fn open_reader(path: &Path) -> Result<Connection, OpenError> {
+    let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    let connection = open(path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+    connection.pragma_update(None, "cache_size", -i64::from(READER_CACHE_KIB)).map_err(sqlite)?;
+    let found = version(path, &connection)?;
+    let known = known_version();
+    if found < known {
+        return Err(OpenError::Older { path: path.to_owned(), found, known });
+    }
+    Ok(connection)
+}
+
+fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
+    // Each connection has one thread, so SQLite need not lock it.
+    let connection = Connection::open_with_flags(path, flags | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_prepared_statement_cache_capacity(64);
+    Ok(connection)
+}
+
+fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL syncs the log at each COMMIT: what was answered survives a power cut, not only a crash of ours.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // Erased bodies are overwritten, not only forgotten.
+    connection.pragma_update(None, "secure_delete", "ON")?;
+    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_SIZE_LIMIT)?;
+    connection.pragma_update(None, "cache_size", -i64::from(WRITER_CACHE_KIB))?;
+    connection.pragma_update(None, "temp_store", "MEMORY")
+}
+
+fn known_version() -> i64 {
+    MIGRATIONS.len().try_into().unwrap_or(i64::MAX)
+}
+
+/// The schema's version; zero for a file with nothing in it.
+fn version(path: &Path, connection: &Connection) -> Result<i64, OpenError> {
+    let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
+    let found = pragma("user_version")?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(sqlite)?;
+    let ours = pragma("application_id")? == i64::from(APPLICATION_ID);
+    if !ours && (found != 0 || tables != 0) {
+        return Err(OpenError::Foreign(path.to_owned()));
+    }
+    if found > known_version() {
+        return Err(OpenError::Newer { path: path.to_owned(), found, known: known_version() });
+    }
+    Ok(found)
+}
+
+fn migrate(path: &Path, connection: &mut Connection) -> Result<(), OpenError> {
+    let found = version(path, connection)?;
+    let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    let done = usize::try_from(found).unwrap_or(0);
+    for (version, migration) in (1i64..).zip(MIGRATIONS).skip(done) {
+        // One transaction each: a crash leaves the old version whole.
+        let transaction = connection.transaction().map_err(sqlite)?;
+        transaction.execute_batch(migration).map_err(sqlite)?;
+        transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(sqlite)?;
+        transaction.pragma_update(None, "user_version", version).map_err(sqlite)?;
+        transaction.commit().map_err(sqlite)?;
+    }
+    Ok(())
+}
