@@ -5,6 +5,7 @@ use std::fmt;
 use alloy_primitives::{Address, B256, keccak256};
 use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message, PublicKey, SECP256K1, SecretKey};
+use zeroize::{Zeroize, Zeroizing};
 
 /// Half the order of the curve, rounded down. Of the two values of `s` that sign one message, tokens accept the lower.
 ///
@@ -130,8 +131,11 @@ pub struct Key {
 }
 
 impl Key {
-    pub fn from_bytes(bytes: [u8; 32]) -> Result<Self, KeyError> {
-        let secret = SecretKey::from_byte_array(bytes).map_err(|_| KeyError::OutOfRange)?;
+    /// Takes the 32 bytes of a key; our copy of them is erased.
+    pub fn from_bytes(mut bytes: [u8; 32]) -> Result<Self, KeyError> {
+        let secret = SecretKey::from_byte_array(bytes).map_err(|_| KeyError::OutOfRange);
+        bytes.zeroize();
+        let secret = secret?;
         let address = address_of(&secret.public_key(SECP256K1));
         Ok(Self { secret, address })
     }
@@ -142,7 +146,7 @@ impl Key {
         if digits.len() != 64 {
             return Err(KeyError::Malformed);
         }
-        let mut bytes = [0u8; 32];
+        let mut bytes = Zeroizing::new([0u8; 32]);
         for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
             let digit = |d: u8| char::from(d).to_digit(16).and_then(|n| u8::try_from(n).ok());
             *byte = digit(pair[0])
@@ -150,7 +154,7 @@ impl Key {
                 .map(|(high, low)| high << 4 | low)
                 .ok_or(KeyError::Malformed)?;
         }
-        Self::from_bytes(bytes)
+        Self::from_bytes(*bytes)
     }
 
     pub fn address(&self) -> Address {
@@ -170,7 +174,7 @@ impl Key {
         Signature { r, s, y_is_odd: matches!(id, RecoveryId::One | RecoveryId::Three) }
     }
 
-    /// The secret itself, for a keystore to encrypt and for nothing else.
+    /// The secret itself, for a keystore to encrypt and for nothing else; the caller erases it.
     pub fn expose_secret(&self) -> [u8; 32] {
         self.secret.secret_bytes()
     }

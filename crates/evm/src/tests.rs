@@ -172,6 +172,16 @@ fn spoiled_signatures_are_refused_by_name() {
 }
 
 #[test]
+fn the_lower_half_of_s_ends_where_tokens_end_it() {
+    let half = hex!("7fffffffffffffffffffffffffffffff5d576e7357a4501ddfe92f46681b20a0");
+    let with = |s: [u8; 32]| Signature::parse(&[&[1; 32][..], &s, &[27]].concat());
+    assert!(with(half).is_ok());
+    let mut above = half;
+    above[31] += 1;
+    assert_eq!(with(above), Err(SigError::HighS));
+}
+
+#[test]
 fn calldata_is_that_of_viem() {
     let file = vectors("calldata.json");
     for row in list(&file["calldata"]) {
