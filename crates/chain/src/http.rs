@@ -1,5 +1,6 @@
 //! JSON-RPC packets over HTTP, with bounds, and with nothing of the URL in what is said about them.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use alloy_json_rpc::{RequestPacket, ResponsePacket};
@@ -35,7 +36,47 @@ pub(crate) enum Failure {
     Saturated,
 }
 
-/// One URL. Connections are kept alive and shared.
+/// The connections of one chain, kept alive and shared by its nodes.
+pub(crate) struct Clients {
+    timeout: Duration,
+    max_connections: usize,
+    /// Loopback nodes are never asked through a proxy.
+    local: OnceLock<reqwest::Client>,
+    remote: OnceLock<reqwest::Client>,
+}
+
+impl Clients {
+    pub(crate) fn new(timeout: Duration, max_connections: usize) -> Self {
+        Self { timeout, max_connections, local: OnceLock::new(), remote: OnceLock::new() }
+    }
+
+    fn client_for(&self, url: &Url) -> Result<reqwest::Client, ConfigError> {
+        let local = loopback(url);
+        let made = if local { &self.local } else { &self.remote };
+        if let Some(client) = made.get() {
+            return Ok(client.clone());
+        }
+        // The client needs some provider; if the process has chosen one already, that choice stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .http1_only()
+            .tcp_nodelay(true)
+            .pool_max_idle_per_host(self.max_connections)
+            .pool_idle_timeout(POOL_IDLE)
+            .connect_timeout(self.timeout.min(MAX_CONNECT))
+            .timeout(self.timeout)
+            .referer(false)
+            // A redirect would carry signed transactions to a host that nobody configured.
+            .redirect(reqwest::redirect::Policy::none());
+        if local {
+            builder = builder.no_proxy();
+        }
+        let client = builder.build().map_err(|error| ConfigError::Http(error.without_url().to_string()))?;
+        Ok(made.get_or_init(|| client).clone())
+    }
+}
+
+/// One URL.
 pub(crate) struct Http {
     client: reqwest::Client,
     url: Url,
@@ -44,27 +85,13 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) fn new(url: Url, timeout: Duration, max_connections: usize) -> Result<Self, ConfigError> {
+    pub(crate) fn new(url: Url, clients: &Clients) -> Result<Self, ConfigError> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(ConfigError::Scheme(shown(&url)));
         }
-        // The client needs some provider; if the process has chosen one already, that choice stays.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .http1_only()
-            .tcp_nodelay(true)
-            .pool_max_idle_per_host(max_connections)
-            .pool_idle_timeout(POOL_IDLE)
-            .connect_timeout(timeout.min(MAX_CONNECT))
-            .timeout(timeout)
-            .referer(false)
-            // A redirect would carry signed transactions to a host that nobody configured.
-            .redirect(reqwest::redirect::Policy::none());
-        if loopback(&url) {
-            builder = builder.no_proxy();
-        }
-        let client = builder.build().map_err(|error| ConfigError::Http(error.without_url().to_string()))?;
-        Ok(Self { client, url, timeout, open: Semaphore::new(max_connections.max(1)) })
+        let client = clients.client_for(&url)?;
+        let open = Semaphore::new(clients.max_connections.max(1));
+        Ok(Self { client, url, timeout: clients.timeout, open })
     }
 
     pub(crate) fn shown(&self) -> String {

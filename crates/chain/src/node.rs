@@ -10,6 +10,7 @@ use serde_json::value::RawValue;
 use tokio::time::Instant;
 
 use crate::http::{Failure, Http};
+use crate::wire;
 
 /// The first failure costs nothing; from the second in a row on, the node is left alone for this time, doubled by each
 /// further failure.
@@ -61,6 +62,14 @@ struct Health {
     retry_at: Option<Instant>,
 }
 
+/// Whether a node has the contract through which reads share calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Multicall {
+    Present,
+    Missing,
+    NotWanted,
+}
+
 /// What was learned when the node's chain id was found right.
 #[derive(Debug, Clone, Copy)]
 struct Checked {
@@ -94,17 +103,18 @@ impl Node {
     }
 
     /// Whether its chain id is known to be right. Not so before the first use, and not so after a failure.
-    pub(crate) fn checked(&self) -> bool {
+    pub(crate) fn checked(&self, now: Instant) -> bool {
         let checked = self.health().checked;
-        checked.is_some_and(|checked| checked.until.is_none_or(|until| Instant::now() < until))
+        checked.is_some_and(|checked| checked.until.is_none_or(|until| now < until))
     }
 
     pub(crate) fn has_multicall(&self) -> bool {
         self.health().checked.is_some_and(|checked| checked.multicall)
     }
 
-    pub(crate) fn passed_check(&self, multicall: bool, wanted_multicall: bool) {
-        let again = (wanted_multicall && !multicall).then(|| Instant::now() + MULTICALL_AGAIN);
+    pub(crate) fn passed_check(&self, multicall: Multicall, now: Instant) {
+        let again = (multicall == Multicall::Missing).then(|| now + MULTICALL_AGAIN);
+        let multicall = multicall == Multicall::Present;
         self.health().checked = Some(Checked { multicall, until: again });
     }
 
@@ -113,14 +123,14 @@ impl Node {
         self.health().checked = None;
     }
 
-    pub(crate) fn backs_off(&self) -> bool {
-        self.health().retry_at.is_some_and(|at| Instant::now() < at)
+    pub(crate) fn backs_off(&self, now: Instant) -> bool {
+        self.health().retry_at.is_some_and(|at| now < at)
     }
 
-    pub(crate) fn refuse(&self) {
+    pub(crate) fn refuse(&self, now: Instant) {
         let mut health = self.health();
         health.checked = None;
-        health.retry_at = Some(Instant::now() + REFUSED_FOR);
+        health.retry_at = Some(now + REFUSED_FOR);
     }
 
     pub(crate) fn worked(&self) {
@@ -131,13 +141,12 @@ impl Node {
 
     /// Takes note of the failure of a request that began at `began`. Requests that were under way together when the
     /// node failed count once, so that load doesn't make a short fault a long one.
-    pub(crate) fn failed(&self, began: Instant) {
+    pub(crate) fn failed(&self, began: Instant, now: Instant) {
         let mut health = self.health();
         health.checked = None;
         if health.failed_at.is_some_and(|at| began <= at) {
             return;
         }
-        let now = Instant::now();
         health.failures = health.failures.saturating_add(1);
         health.failed_at = Some(now);
         let doublings = health.failures.saturating_sub(2).min(16);
@@ -171,7 +180,7 @@ impl Node {
         match self.http.send(&packet).await? {
             ResponsePacket::Batch(responses) => in_order(first, asks.len(), responses),
             ResponsePacket::Single(response) => match response.payload {
-                ResponsePayload::Failure(error) if error.is_retry_err() => Err(Failure::RateLimited),
+                ResponsePayload::Failure(error) if wire::rate_limited(&error) => Err(Failure::RateLimited),
                 ResponsePayload::Failure(_) => {
                     tracing::info!(node = self.shown(), "takes no batches: asking one by one");
                     self.batches.store(false, Ordering::Relaxed);
@@ -210,7 +219,7 @@ fn request(id: u64, ask: &Ask) -> Result<alloy_json_rpc::SerializedRequest, Fail
 fn answer(payload: ResponsePayload) -> Result<Answer, Failure> {
     match payload {
         ResponsePayload::Success(result) => Ok(Ok(result)),
-        ResponsePayload::Failure(error) if error.is_retry_err() => Err(Failure::RateLimited),
+        ResponsePayload::Failure(error) if wire::rate_limited(&error) => Err(Failure::RateLimited),
         ResponsePayload::Failure(error) => Ok(Err(error)),
     }
 }
@@ -233,4 +242,69 @@ fn in_order(first: u64, count: usize, responses: Vec<Response>) -> Result<Vec<An
         }
     }
     answers.into_iter().collect::<Option<_>>().ok_or(Failure::Unreadable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn node() -> Node {
+        let url = "http://127.0.0.1:1".parse().unwrap();
+        let clients = crate::http::Clients::new(Duration::from_secs(1), 1);
+        Node::new(Http::new(url, &clients).unwrap(), 10)
+    }
+
+    #[test]
+    fn the_pause_grows_with_each_failure_and_ends_with_a_success() {
+        let node = node();
+        let mut now = Instant::now();
+        node.passed_check(Multicall::Present, now);
+        node.failed(now, now);
+        // Once is no habit, but the chain id is asked for again.
+        assert!(!node.backs_off(now) && !node.checked(now));
+        for pause_ms in [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000] {
+            now += MS;
+            node.failed(now, now);
+            now += Duration::from_millis(pause_ms);
+            assert!(node.backs_off(now - MS) && !node.backs_off(now), "{pause_ms}");
+        }
+        node.worked();
+        now += MS;
+        node.failed(now, now);
+        assert!(!node.backs_off(now));
+    }
+
+    #[test]
+    fn requests_that_fail_together_count_once() {
+        let node = node();
+        let began = Instant::now();
+        for _ in 0..100 {
+            node.failed(began, began + MS);
+        }
+        assert!(!node.backs_off(began + MS));
+    }
+
+    #[test]
+    fn a_refused_node_is_left_alone_for_a_minute() {
+        let node = node();
+        let now = Instant::now();
+        node.refuse(now);
+        assert!(node.backs_off(now + REFUSED_FOR - MS) && !node.checked(now));
+        assert!(!node.backs_off(now + REFUSED_FOR));
+    }
+
+    #[test]
+    fn a_node_without_multicall_is_looked_at_again() {
+        let node = node();
+        let now = Instant::now();
+        node.passed_check(Multicall::Missing, now);
+        assert!(node.checked(now) && !node.has_multicall());
+        assert!(!node.checked(now + MULTICALL_AGAIN));
+        for multicall in [Multicall::NotWanted, Multicall::Present] {
+            node.passed_check(multicall, now);
+            assert!(node.checked(now + MULTICALL_AGAIN));
+        }
+    }
 }

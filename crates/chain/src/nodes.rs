@@ -10,8 +10,8 @@ use farthing_primitives::Network;
 use tokio::time::Instant;
 
 use crate::config::{ChainConfig, ConfigError};
-use crate::http::{Failure, Http};
-use crate::node::{Answer, Ask, Node};
+use crate::http::{Clients, Failure, Http};
+use crate::node::{Answer, Ask, Multicall, Node};
 use crate::wire;
 
 /// A node this many blocks behind another gives no reads. Nodes of one provider differ by one or two.
@@ -76,8 +76,9 @@ impl Nodes {
         if config.rpc_urls.is_empty() {
             return Err(ConfigError::NoUrl(network));
         }
+        let clients = Clients::new(config.request_timeout, config.max_connections);
         let node = |url: &url::Url| {
-            let http = Http::new(url.clone(), config.request_timeout, config.max_connections)?;
+            let http = Http::new(url.clone(), &clients)?;
             Ok(Arc::new(Node::new(http, config.max_batch)))
         };
         let nodes = config.rpc_urls.iter().map(node).collect::<Result<_, _>>()?;
@@ -149,7 +150,7 @@ impl Nodes {
             // An answer of any length can be the doing of a payer's contract, and the queue is our own.
             Err(Failure::Oversize | Failure::Saturated) => {}
             Err(failure) if blame == Blame::Node => {
-                node.failed(began);
+                node.failed(began, Instant::now());
                 tracing::warn!(network = %self.network, node = node.shown(), %failure, "a node fails");
             }
             Err(_) => {}
@@ -159,15 +160,15 @@ impl Nodes {
 
     /// Makes sure that the node is of our chain: once before its first use, and again after each failure.
     pub(crate) async fn check(&self, node: &Node) -> Result<(), Trouble> {
-        if node.checked() {
+        if node.checked(Instant::now()) {
             return Ok(());
         }
         let _one = node.checking.lock().await;
-        if node.checked() {
+        if node.checked(Instant::now()) {
             return Ok(());
         }
         // Whoever held the lock before may have found it dead: then nobody else waits for the same time-out.
-        if node.backs_off() {
+        if node.backs_off(Instant::now()) {
             return Err(Trouble::Failed(Failure::Unreachable));
         }
         let mut asks =
@@ -178,25 +179,27 @@ impl Nodes {
         let mut answers =
             self.ask(node, Blame::Node, &asks).await.map_err(Trouble::Failed)?.into_iter().map(result);
         let mut next = || answers.next().unwrap_or(Err(Trouble::Unreadable));
-        let chain_id = wire::quantity(&*next()?)?;
+        let chain_id = wire::quantity(&next()?)?;
         if chain_id != self.chain_id {
-            node.refuse();
+            node.refuse(Instant::now());
             tracing::error!(network = %self.network, node = node.shown(), chain_id, "refused: a node of another chain");
             return Err(Trouble::Said(format!("it is a node of eip155:{chain_id}")));
         }
-        node.reached(wire::quantity(&*next()?)?);
-        let has_code = match self.multicall {
-            Some(_) => wire::read::<Bytes>(&*next()?)?.iter().any(|byte| *byte != 0),
-            None => false,
+        node.reached(wire::quantity(&next()?)?);
+        let multicall = match self.multicall {
+            Some(_) if wire::read::<Bytes>(&next()?)?.is_empty() => Multicall::Missing,
+            Some(_) => Multicall::Present,
+            None => Multicall::NotWanted,
         };
-        node.passed_check(has_code, self.multicall.is_some());
+        node.passed_check(multicall, Instant::now());
         Ok(())
     }
 
     /// The nodes to try, best first: those in use, then those that must be checked first. None that backs off.
     pub(crate) fn candidates(self: &Arc<Self>) -> Vec<Arc<Node>> {
-        let able = || self.nodes.iter().filter(|node| !node.backs_off());
-        let (mut ready, unready): (Vec<_>, Vec<_>) = able().cloned().partition(|node| node.checked());
+        let now = Instant::now();
+        let able = self.nodes.iter().filter(|node| !node.backs_off(now)).cloned();
+        let (mut ready, unready): (Vec<_>, Vec<_>) = able.partition(|node| node.checked(now));
         if !ready.is_empty() {
             // Nobody waits for a node to come back while another serves.
             for node in &unready {
@@ -231,7 +234,7 @@ impl Nodes {
     /// Learns how far each node is, for [`Nodes::lags`].
     pub(crate) async fn survey(self: &Arc<Self>) {
         let each = self.candidates().into_iter().map(|node| async move {
-            if !node.checked() {
+            if !node.checked(Instant::now()) {
                 return;
             }
             let asks = [Ask::new("eth_blockNumber", "[]".to_owned())];

@@ -394,7 +394,7 @@ fn read_shared(
     {
         return Ok(None);
     }
-    let data: Bytes = wire::read(&*single(answers)?)?;
+    let data: Bytes = wire::read(&single(answers)?)?;
     let Some(results) = aggregate3_results(&data, expected) else {
         // For instance a chain that was reset, and has no Multicall3 any more.
         node.doubt();
@@ -412,7 +412,7 @@ fn read_alone(answers: Vec<Answer>) -> Result<Option<Vec<ReadResult>>, Trouble> 
         Err(error) if wire::revert(&error).is_some() => {
             Ok(ReadResult::Reverted(wire::revert(&error).unwrap_or_default()))
         }
-        other => Ok(ReadResult::Returned(wire::read(&*result(other)?)?)),
+        other => Ok(ReadResult::Returned(wire::read(&result(other)?)?)),
     });
     results.collect::<Result<Vec<_>, Trouble>>().map(Some)
 }

@@ -162,7 +162,7 @@ impl Inner {
             .query(&asks, |node, answers| {
                 let head = match answers.into_iter().next().ok_or(Trouble::Unreadable)? {
                     Err(error) if unknown_block(&error.message) => None,
-                    answer => wire::head(&*result(answer)?)?,
+                    answer => wire::head(&result(answer)?)?,
                 };
                 if let (Tag::Latest, Some(head)) = (at, &head) {
                     node.reached(head.number);
@@ -193,7 +193,7 @@ impl Inner {
             .query(&asks, |_, answers| {
                 let mut answers = answers.into_iter().map(result);
                 let mut next = || answers.next().unwrap_or(Err(Trouble::Unreadable));
-                let head = wire::head(&*next()?)?.ok_or(Trouble::Unreadable)?;
+                let head = wire::head(&next()?)?.ok_or(Trouble::Unreadable)?;
                 // Neither of the other two is known to every node; both only refine the offer.
                 let suggested_tip = next().ok().and_then(|raw| wire::wide(&raw).ok());
                 let history = next().ok().and_then(|raw| wire::fee_history(&raw).ok());
@@ -267,7 +267,7 @@ impl Chain for RpcChain {
         self.inner
             .query(&asks, |_, answers| {
                 let pairs = answers.into_iter().zip(&txs);
-                pairs.map(|(answer, tx)| Ok(wire::receipt(&*result(answer)?, *tx)?)).collect()
+                pairs.map(|(answer, tx)| Ok(wire::receipt(&result(answer)?, *tx)?)).collect()
             })
             .await
     }
@@ -275,12 +275,12 @@ impl Chain for RpcChain {
     async fn nonce(&self, account: &Address, pending: bool) -> Result<u64, ChainError> {
         let block = if pending { "pending" } else { "latest" };
         let asks = [Ask::new("eth_getTransactionCount", account_param(self.evm(account)?, block))];
-        self.inner.query(&asks, |_, answers| Ok(wire::quantity(&*single(answers)?)?)).await
+        self.inner.query(&asks, |_, answers| Ok(wire::quantity(&single(answers)?)?)).await
     }
 
     async fn native_balance(&self, account: &Address) -> Result<u128, ChainError> {
         let asks = [Ask::new("eth_getBalance", account_param(self.evm(account)?, "latest"))];
-        self.inner.query(&asks, |_, answers| Ok(wire::wide(&*single(answers)?)?)).await
+        self.inner.query(&asks, |_, answers| Ok(wire::wide(&single(answers)?)?)).await
     }
 
     async fn fees(&self) -> Result<Fees, ChainError> {
@@ -314,7 +314,7 @@ impl Chain for RpcChain {
                 {
                     return Ok(Err(data.0));
                 }
-                Ok(Ok(wire::quantity(&*single(answers)?)?))
+                Ok(Ok(wire::quantity(&single(answers)?)?))
             })
             .await
     }
@@ -361,7 +361,7 @@ impl Chain for RpcChain {
 
     async fn logs(&self, filter: LogFilter) -> Result<Vec<(TxHash, Log)>, ChainError> {
         let asks = [Ask::new("eth_getLogs", self.logs_params(&filter)?)];
-        self.inner.query(&asks, |_, answers| Ok(wire::logs(&*single(answers)?)?)).await
+        self.inner.query(&asks, |_, answers| Ok(wire::logs(&single(answers)?)?)).await
     }
 }
 

@@ -2,12 +2,15 @@
 //! transaction types of its own is read as well.
 
 use alloy_json_rpc::ErrorPayload;
-use alloy_primitives::{Address, B256, Bytes, U64, U256, hex};
+use std::borrow::Cow;
+
+use alloy_primitives::{Address, B256, Bytes, hex};
 use farthing_engine::{Head, Receipt, TxHash};
 use farthing_evm::Log;
 use farthing_primitives::Timestamp;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// The longest text of a node that we repeat, in characters.
@@ -22,18 +25,35 @@ pub(crate) fn read<T: DeserializeOwned>(raw: &RawValue) -> Result<T, Unreadable>
     serde_json::from_str(raw.get()).map_err(|_| Unreadable)
 }
 
+/// A number of a node: `0x` and at least one hex digit. Looser readers take `0x` for zero, and a nonce or a balance that
+/// is not there is not zero.
+///
+/// Spec: Ethereum JSON-RPC, "quantity". Leading zeros are let pass.
+struct Quantity(u128);
+
+impl<'de> Deserialize<'de> for Quantity {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        let digits = text.strip_prefix("0x").filter(|digits| digits.bytes().all(|b| b.is_ascii_hexdigit()));
+        let number = digits.and_then(|digits| u128::from_str_radix(digits, 16).ok());
+        number.map(Self).ok_or_else(|| D::Error::custom("not a quantity"))
+    }
+}
+
+impl Quantity {
+    fn narrow(&self) -> Result<u64, Unreadable> {
+        self.0.try_into().map_err(|_| Unreadable)
+    }
+}
+
 /// Reads a hex quantity of at most 64 bits.
 pub(crate) fn quantity(raw: &RawValue) -> Result<u64, Unreadable> {
-    read::<U64>(raw).map(|number| number.to())
+    read::<Quantity>(raw)?.narrow()
 }
 
 /// Reads a hex quantity of at most 128 bits: a balance in wei fits, and what does not is refused.
 pub(crate) fn wide(raw: &RawValue) -> Result<u128, Unreadable> {
-    read::<U256>(raw).and_then(narrow)
-}
-
-fn narrow(number: U256) -> Result<u128, Unreadable> {
-    number.try_into().map_err(|_| Unreadable)
+    read::<Quantity>(raw).map(|number| number.0)
 }
 
 /// What may be repeated of a node's text in our log.
@@ -44,21 +64,21 @@ pub(crate) fn text(message: &str) -> String {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct BlockWire {
-    number: U64,
+    number: Quantity,
     hash: B256,
     parent_hash: B256,
-    timestamp: U64,
-    base_fee_per_gas: Option<U256>,
+    timestamp: Quantity,
+    base_fee_per_gas: Option<Quantity>,
 }
 
 pub(crate) fn head(raw: &RawValue) -> Result<Option<Head>, Unreadable> {
     let Some(block) = read::<Option<BlockWire>>(raw)? else { return Ok(None) };
     Ok(Some(Head {
-        number: block.number.to(),
+        number: block.number.narrow()?,
         hash: block.hash.0,
         parent: block.parent_hash.0,
-        timestamp: Timestamp::from_secs(block.timestamp.to()),
-        base_fee: block.base_fee_per_gas.map_or(Ok(0), narrow)?,
+        timestamp: Timestamp::from_secs(block.timestamp.narrow()?),
+        base_fee: block.base_fee_per_gas.map_or(0, |fee| fee.0),
     }))
 }
 
@@ -68,40 +88,38 @@ struct LogWire {
     address: Address,
     topics: Vec<B256>,
     data: Bytes,
-    log_index: U64,
+    log_index: Quantity,
     transaction_hash: B256,
     #[serde(default)]
     removed: bool,
 }
 
 impl LogWire {
-    fn into_log(self) -> (TxHash, Log) {
-        let index = self.log_index.to();
-        (
-            TxHash(self.transaction_hash.0),
-            Log { address: self.address, topics: self.topics, data: self.data, index },
-        )
+    fn into_log(self) -> Result<(TxHash, Log), Unreadable> {
+        let index = self.log_index.narrow()?;
+        let log = Log { address: self.address, topics: self.topics, data: self.data, index };
+        Ok((TxHash(self.transaction_hash.0), log))
     }
 }
 
 /// Logs that are in a block now; those that a reorg removed are left out.
 pub(crate) fn logs(raw: &RawValue) -> Result<Vec<(TxHash, Log)>, Unreadable> {
     let logs = read::<Vec<LogWire>>(raw)?;
-    Ok(logs.into_iter().filter(|log| !log.removed).map(LogWire::into_log).collect())
+    logs.into_iter().filter(|log| !log.removed).map(LogWire::into_log).collect()
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct ReceiptWire {
     transaction_hash: B256,
-    status: U64,
-    block_number: Option<U64>,
+    status: Quantity,
+    block_number: Option<Quantity>,
     block_hash: Option<B256>,
-    gas_used: U64,
-    effective_gas_price: Option<U256>,
-    gas_price: Option<U256>,
+    gas_used: Quantity,
+    effective_gas_price: Option<Quantity>,
+    gas_price: Option<Quantity>,
     /// What the transaction pays besides for being posted to L1, on chains of the OP stack.
-    l1_fee: Option<U256>,
+    l1_fee: Option<Quantity>,
     logs: Vec<LogWire>,
 }
 
@@ -112,19 +130,19 @@ pub(crate) fn receipt(raw: &RawValue, tx: TxHash) -> Result<Option<Receipt>, Unr
     if wire.transaction_hash.0 != tx.0 {
         return Err(Unreadable);
     }
-    let success = match wire.status.to::<u64>() {
+    let success = match wire.status.0 {
         0 => false,
         1 => true,
         _ => return Err(Unreadable),
     };
-    let gas_used: u64 = wire.gas_used.to();
-    let price = narrow(wire.effective_gas_price.or(wire.gas_price).unwrap_or(U256::ZERO))?;
-    let l1_fee = narrow(wire.l1_fee.unwrap_or(U256::ZERO))?;
+    let gas_used = wire.gas_used.narrow()?;
+    let price = wire.effective_gas_price.or(wire.gas_price).map_or(0, |price| price.0);
+    let l1_fee = wire.l1_fee.map_or(0, |fee| fee.0);
     // Rounded up, so that price times gas is never less than what was paid.
     let l1_share = if gas_used == 0 { 0 } else { l1_fee.div_ceil(u128::from(gas_used)) };
     let mut logs = Vec::with_capacity(wire.logs.len());
     for log in wire.logs {
-        let (of, log) = log.into_log();
+        let (of, log) = log.into_log()?;
         if of != tx {
             return Err(Unreadable);
         }
@@ -133,7 +151,7 @@ pub(crate) fn receipt(raw: &RawValue, tx: TxHash) -> Result<Option<Receipt>, Unr
     Ok(Some(Receipt {
         tx,
         success,
-        block: block.to(),
+        block: block.narrow()?,
         block_hash: block_hash.0,
         gas_used,
         gas_price: price.checked_add(l1_share).ok_or(Unreadable)?,
@@ -145,17 +163,35 @@ pub(crate) fn receipt(raw: &RawValue, tx: TxHash) -> Result<Option<Receipt>, Unr
 #[serde(rename_all = "camelCase")]
 struct FeeHistoryWire {
     #[serde(default)]
-    base_fee_per_gas: Vec<U256>,
-    reward: Option<Vec<Vec<U256>>>,
+    base_fee_per_gas: Vec<Quantity>,
+    reward: Option<Vec<Vec<Quantity>>>,
 }
 
 /// The base fee of the next block, and what the median transaction of each recent block tipped.
 pub(crate) fn fee_history(raw: &RawValue) -> Result<(Option<u128>, Vec<u128>), Unreadable> {
     let history = read::<FeeHistoryWire>(raw)?;
-    let next = history.base_fee_per_gas.last().copied().map(narrow).transpose()?;
+    let next = history.base_fee_per_gas.last().map(|fee| fee.0);
     let rewards = history.reward.unwrap_or_default();
-    let tips = rewards.into_iter().filter_map(|block| block.first().copied());
-    Ok((next, tips.map(narrow).collect::<Result<_, _>>()?))
+    Ok((next, rewards.iter().filter_map(|block| block.first().map(|tip| tip.0)).collect()))
+}
+
+/// Whether the node, or the provider before it, only wants us to be slower.
+///
+/// Providers agree on no code, and some use one of these codes for other limits as well, so their words decide.
+pub(crate) fn rate_limited(error: &ErrorPayload) -> bool {
+    const SAYS: &[&str] = &[
+        "rate limit",
+        "rate exceeded",
+        "too many requests",
+        "request limit",
+        "request count exceeded",
+        "limit exceeded",
+        "capacity exceeded",
+        "compute units",
+        "credits",
+    ];
+    let message = error.message.to_ascii_lowercase();
+    error.code == 429 || SAYS.iter().any(|says| message.contains(says))
 }
 
 /// The revert data, if the error says that the call itself failed and not the node.
@@ -182,16 +218,8 @@ pub(crate) fn revert(error: &ErrorPayload) -> Option<Bytes> {
 }
 
 fn revert_data(raw: &RawValue) -> Option<Bytes> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum Data {
-        Text(String),
-        Object { data: Box<RawValue> },
-    }
-    let text = match serde_json::from_str(raw.get()).ok()? {
-        Data::Text(text) => text,
-        Data::Object { data } => serde_json::from_str::<String>(data.get()).ok()?,
-    };
-    let digits = text.trim().rsplit(' ').next()?;
+    let data: Value = serde_json::from_str(raw.get()).ok()?;
+    let text = data.as_str().or_else(|| data.get("data")?.as_str())?;
+    let digits = text.rsplit(' ').next()?;
     hex::decode(digits.strip_prefix("0x")?).ok().map(Bytes::from)
 }
