@@ -1,0 +1,291 @@
+//! The configuration: TOML, read once into validated types. `docs/reference/config.md` lists every key.
+//!
+//! Unknown keys are errors, everything that is wrong is said at once with file, line and key, and secrets are
+//! references. `FARTHING__SECTION__KEY` in the environment overrides the file.
+
+mod document;
+mod reader;
+mod routes;
+mod secret;
+mod sections;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use farthing_engine::{EngineConfig, ExposureLimit};
+use farthing_payment::Flow;
+use farthing_paywall::{Amount, Cors, Offer, Pattern, Rate, Way};
+use farthing_primitives::{Address, Network, Registry};
+use farthing_rails::exact_evm::Policy;
+use url::Url;
+
+pub use document::{ConfigError, ENV_PREFIX, MAX_FILE_BYTES, Place, Problem};
+pub use reader::{parse_duration, parse_size};
+pub use secret::{MAX_SECRET_BYTES, Secret, SecretError, SecretRef};
+
+/// Everything that a file says. Which sections must be there depends on the command.
+#[derive(Debug)]
+pub struct Config {
+    /// `[gateway]` with its routes; absent in a facilitator's file.
+    pub gateway: Option<GatewayConfig>,
+    /// `[facilitator.server]`; absent in a gateway's file.
+    pub facilitator: Option<FacilitatorServer>,
+    pub store: PathBuf,
+    pub networks: BTreeMap<Network, NetworkConfig>,
+    /// The built-in assets and those of `[[asset]]`.
+    pub registry: Registry,
+    /// `[facilitator]`: who settles.
+    pub settlement: Settlement,
+    /// `[payments]`.
+    pub policy: Policy,
+    pub engine: EngineConfig,
+}
+
+/// Who settles what the gateway sells.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Settlement {
+    /// This process, with a relayer key on each network.
+    #[default]
+    Own,
+    /// Remote facilitators, in order of preference.
+    Remote(Vec<RemoteFacilitator>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteFacilitator {
+    pub url: Url,
+    /// Sent as `Authorization: Bearer`.
+    pub api_key: Option<SecretRef>,
+}
+
+/// One `[networks.NAME]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkConfig {
+    /// In order of preference. A URL may itself be a secret.
+    pub rpc: Vec<RpcUrl>,
+    pub relayer_key: Option<SecretRef>,
+    /// How deep a settlement must be that no step covers. 1: in a block.
+    pub confirmations: u64,
+    /// (up to this many atoms, this depth), ascending.
+    pub confirmation_steps: Vec<(u128, u64)>,
+    /// How long a block takes; learned from the chain if absent.
+    pub block_time: Option<Duration>,
+    pub request_timeout: Duration,
+    /// The most wei for each unit of gas that a transaction may offer.
+    pub max_fee: Option<u128>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub enum RpcUrl {
+    Plain(Url),
+    Secret(SecretRef),
+}
+
+/// `[facilitator.server]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FacilitatorServer {
+    pub listen: SocketAddr,
+    /// The networks served; all configured ones if absent.
+    pub networks: Option<Vec<Network>>,
+    /// The assets served, by contract; all listed ones if absent.
+    pub assets: Option<Vec<farthing_primitives::AssetId>>,
+    /// Required off loopback.
+    pub api_keys: Vec<ApiKey>,
+    /// The most gas, in wei, that one tenant may cost in 24 hours.
+    pub max_gas_wei_per_day: Option<u128>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiKey {
+    pub tenant: farthing_primitives::TenantId,
+    pub key: SecretRef,
+}
+
+/// `[gateway]`, with everything that its routes need resolved.
+#[derive(Debug)]
+pub struct GatewayConfig {
+    pub listen: SocketAddr,
+    /// Where health is told; nowhere if absent. Not for the public.
+    pub admin_listen: Option<SocketAddr>,
+    pub public_url: Option<Url>,
+    pub trusted_proxies: Vec<Cidr>,
+    pub tls: Option<TlsConfig>,
+    pub cors: Cors,
+    /// Whether requests that no route matches pass unpaid to the default upstream.
+    pub unmatched_free: bool,
+    /// The secret behind offers; a file beside the store if absent.
+    pub offer_key: Option<SecretRef>,
+    pub upstreams: BTreeMap<String, Arc<UpstreamConfig>>,
+    pub default_upstream: Option<Arc<UpstreamConfig>>,
+    pub routes: Vec<RouteConfig>,
+    pub limits: LimitsConfig,
+    /// Assets as in [`Config::registry`], for the paywall's own use.
+    pub registry: Registry,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// What stands behind the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UpstreamConfig {
+    /// Scheme, host, port, and a path that is put before the request's.
+    pub url: Url,
+    pub connect_timeout: Duration,
+    /// Sent with each request; in place of what the client sent.
+    pub headers: Vec<(http::HeaderName, SecretRef)>,
+    /// Whether the upstream is told the `Host` that the client asked for, rather than its own.
+    pub preserve_host: bool,
+    /// Whether to speak HTTP/2 without TLS.
+    pub http2: bool,
+}
+
+/// One `[[route]]`.
+#[derive(Debug)]
+pub struct RouteConfig {
+    pub pattern: Pattern,
+    pub upstream: Arc<UpstreamConfig>,
+    pub sale: Option<SaleConfig>,
+}
+
+/// What a priced route asks for.
+#[derive(Debug)]
+pub struct SaleConfig {
+    pub price: PriceConfig,
+    pub flow: Flow,
+    pub exposure: Option<ExposureLimit>,
+    pub max_timeout: Duration,
+    pub upstream_timeout: Duration,
+    pub max_request: usize,
+    pub max_response: usize,
+    pub repeatable: Option<bool>,
+    pub description: Option<String>,
+    pub mime_type: Option<String>,
+    pub policy: Arc<Policy>,
+}
+
+#[derive(Debug)]
+pub enum PriceConfig {
+    Fixed(Vec<Offer>),
+    Hook { url: Url, timeout: Duration, headers: Vec<(http::HeaderName, SecretRef)>, ways: Vec<Arc<Way>> },
+}
+
+/// `[limits]`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LimitsConfig {
+    pub max_connections: usize,
+    pub max_header_bytes: usize,
+    pub header_timeout: Duration,
+    pub request_timeout: Duration,
+    pub in_flight: usize,
+    pub payments: Rate,
+    pub contract_payments: Rate,
+    pub shutdown_timeout: Duration,
+}
+
+/// A range of addresses, e.g. `10.0.0.0/8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    base: std::net::IpAddr,
+    bits: u8,
+}
+
+impl Config {
+    /// Reads a file, with the process's environment over it.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with all that is wrong; each line names file, line and key.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        Self::load_with(path, std::env::vars())
+    }
+
+    pub fn load_with(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        let node = document::load(path, env)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
+        sections::read(node, folder).map_err(|problems| ConfigError { file: path.display().to_string(), problems })
+    }
+
+    /// Reads a text. `file` is only for messages; relative paths stay as they are.
+    pub fn parse(
+        file: &str,
+        text: &str,
+        env: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let node = document::parse(file, text, env)?;
+        sections::read(node, Path::new("")).map_err(|problems| ConfigError { file: file.to_owned(), problems })
+    }
+}
+
+impl Cidr {
+    pub fn contains(&self, address: std::net::IpAddr) -> bool {
+        use std::net::IpAddr;
+        let (base, address, width) = match (self.base, address) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(u32::from(a)), u128::from(u32::from(b)), 32),
+            (IpAddr::V6(a), IpAddr::V6(b)) => (u128::from(a), u128::from(b), 128),
+            // An IPv4 client on an IPv6 socket.
+            (IpAddr::V4(_), IpAddr::V6(b)) => {
+                return b.to_ipv4_mapped().is_some_and(|b| self.contains(IpAddr::V4(b)));
+            }
+            (IpAddr::V6(_), IpAddr::V4(_)) => return false,
+        };
+        let shift = width - u32::from(self.bits);
+        // A shift by the whole width is no shift that there is.
+        base.checked_shr(shift).unwrap_or(0) == address.checked_shr(shift).unwrap_or(0)
+    }
+}
+
+impl std::str::FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let refuse = || format!("not a range of addresses: {text:?} (expected e.g. \"10.0.0.0/8\")");
+        let (base, bits) = match text.split_once('/') {
+            Some((base, bits)) => (base, Some(bits.parse::<u8>().map_err(|_| refuse())?)),
+            None => (text, None),
+        };
+        let base: std::net::IpAddr = base.parse().map_err(|_| refuse())?;
+        let width = if base.is_ipv4() { 32 } else { 128 };
+        let bits = bits.unwrap_or(width);
+        if bits > width { Err(refuse()) } else { Ok(Self { base, bits }) }
+    }
+}
+
+/// RPC providers put keys into their URLs, so no more than the host is shown.
+impl std::fmt::Debug for RpcUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Plain(url) => write!(f, "{}://{}", url.scheme(), url.host_str().unwrap_or_default()),
+            Self::Secret(reference) => write!(f, "{reference}"),
+        }
+    }
+}
+
+impl RpcUrl {
+    /// The URL, fetched if it is a secret.
+    pub fn resolve(&self) -> Result<Url, String> {
+        match self {
+            Self::Plain(url) => Ok(url.clone()),
+            Self::Secret(reference) => {
+                let secret = reference.resolve().map_err(|error| error.to_string())?;
+                // What does not parse is not repeated: it may hold a key.
+                secret.expose().parse().map_err(|_| format!("{reference} does not hold a URL"))
+            }
+        }
+    }
+}
+
+/// What an `accept` line or its route says of a price.
+#[derive(Debug, Clone)]
+pub(crate) struct Asked {
+    pub amount: Option<Amount>,
+    pub pay_to: Option<Address>,
+}

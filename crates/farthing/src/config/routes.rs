@@ -1,0 +1,324 @@
+//! `[[route]]`: what is matched, where it goes, and what it costs.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farthing_engine::ExposureLimit;
+use farthing_payment::Flow;
+use farthing_paywall::{
+    Amount, DEFAULT_MAX_REQUEST, DEFAULT_MAX_RESPONSE, DEFAULT_MAX_TIMEOUT, DEFAULT_UPSTREAM_TIMEOUT, MAX_WAYS,
+    Offer, Pattern, Way,
+};
+use farthing_primitives::{Address, Asset, Network, PullMethod, Registry};
+use farthing_rails::exact_evm::Policy;
+
+use super::document::{Node, Place, Value};
+use super::reader::{Problems, Reader};
+use super::sections::{find_upstream, network_key, pull_method, secret_headers, web_url};
+use super::{Asked, PriceConfig, RouteConfig, SaleConfig, UpstreamConfig};
+
+/// The largest request or response that a paid route may be told to hold in memory.
+pub const MAX_STORED_BYTES: usize = 256 * 1024 * 1024;
+pub const DEFAULT_HOOK_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What `[gateway]` says for all routes.
+pub struct Defaults<'a> {
+    pub registry: &'a Registry,
+    pub policy: &'a Policy,
+    pub upstreams: &'a BTreeMap<String, Arc<UpstreamConfig>>,
+    pub upstream: Option<Arc<UpstreamConfig>>,
+    pub network: Option<Network>,
+    pub pay_to: Option<(String, Place)>,
+}
+
+pub fn read(routes: Vec<Reader<'_>>, defaults: &Defaults<'_>, problems: &Problems) -> Vec<RouteConfig> {
+    let mut all: Vec<RouteConfig> = Vec::with_capacity(routes.len());
+    for mut route in routes {
+        let place = route.place().clone();
+        let key = route.key("match");
+        if let Some(config) = one(&mut route, defaults) {
+            // The table says which two overlap; the line is that of the later one.
+            let pair = [&all.iter().map(|r| r.pattern.clone()).collect::<Vec<_>>()[..], &[config.pattern.clone()]].concat();
+            let table = farthing_paywall::RouteTable::new(pair.into_iter().map(|p| (p, ())).collect());
+            match table {
+                Ok(_) => all.push(config),
+                Err(error) => problems.add(Some(&place), &key, error.to_string()),
+            }
+        }
+        route.finish();
+    }
+    all
+}
+
+fn one(route: &mut Reader<'_>, defaults: &Defaults<'_>) -> Option<RouteConfig> {
+    if !route.has("match") {
+        route.problem("match", "a route needs match, e.g. \"GET /weather\"");
+    }
+    let pattern = route.parsed::<Pattern>("match");
+    let upstream = match route.text("upstream") {
+        Some((text, place)) => find_upstream(&text, defaults.upstreams)
+            .map_err(|error| route.problem_at(&place, "upstream", error))
+            .ok(),
+        None => {
+            if defaults.upstream.is_none() {
+                route.problem("upstream", "needs an upstream, here or in [gateway]");
+            }
+            defaults.upstream.clone()
+        }
+    };
+    let free = route.bool("free", false);
+    let sale = sale(route, defaults, free);
+    Some(RouteConfig { pattern: pattern?, upstream: upstream?, sale })
+}
+
+fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<SaleConfig> {
+    let asked = Asked { amount: amount(route), pay_to: None };
+    let hook = route.text_as("price_hook", web_url);
+    let hook_timeout = route.duration(
+        "price_hook_timeout",
+        DEFAULT_HOOK_TIMEOUT,
+        Duration::from_millis(10),
+        Duration::from_secs(60),
+    );
+    let hook_headers = secret_headers(route, "price_hook_headers");
+    let sponsor = route.bool("sponsor_approval", true);
+    let accept = route.take("accept");
+    let priced = asked.amount.is_some() || hook.is_some() || accept.is_some();
+    let flow = flow(route);
+    let exposure = exposure(route);
+    if exposure.is_some() != (flow == Flow::Background) {
+        route.problem("exposure", "goes with flow = \"background\", and only with that");
+    }
+    let hour = Duration::from_secs(3600);
+    let config = SaleTerms {
+        flow,
+        exposure,
+        // Below 10 s an authorization would lapse before it could be settled.
+        max_timeout: route.duration("max_timeout", DEFAULT_MAX_TIMEOUT, Duration::from_secs(10), hour * 24),
+        upstream_timeout: route.duration(
+            "upstream_timeout",
+            DEFAULT_UPSTREAM_TIMEOUT,
+            Duration::from_millis(10),
+            hour,
+        ),
+        max_request: route.size("max_request", DEFAULT_MAX_REQUEST, 0, MAX_STORED_BYTES),
+        max_response: route.size("max_response", DEFAULT_MAX_RESPONSE, 1, MAX_STORED_BYTES),
+        repeatable: route.optional_bool("repeatable"),
+        description: route.text("description").map(|(text, _)| text),
+        mime_type: route.text("mime_type").map(|(text, _)| text),
+    };
+    if free {
+        if priced {
+            route.problem("free", "a free route has no price");
+        }
+        return None;
+    }
+    if !priced {
+        route.problem("price", "a route needs a price (or price_hook, or accept), or free = true");
+        return None;
+    }
+    let lines = accept_lines(route, accept, defaults);
+    let mut ways = Vec::new();
+    let mut offers = Vec::new();
+    for line in lines {
+        let Some(way) = way(route, &line, defaults, sponsor) else { continue };
+        if hook.is_some() {
+            if line.asked.amount.is_some() || asked.amount.is_some() {
+                route.problem_at(&line.place, "price_hook", "sets the price, so nothing else may");
+            }
+            ways.push(way);
+            continue;
+        }
+        match line.asked.amount.as_ref().or(asked.amount.as_ref()) {
+            Some(amount) => match way.offer(amount) {
+                Ok(offer) => offers.push(offer),
+                Err(error) => route.problem_at(&line.place, "price", error.to_string()),
+            },
+            None => route.problem_at(&line.place, "price", "no price, neither here nor on the route"),
+        }
+    }
+    if ways.len().max(offers.len()) > MAX_WAYS {
+        route.problem("accept", format!("at most {MAX_WAYS} ways to pay"));
+    }
+    let price = price(hook, hook_timeout, hook_headers, ways, offers)?;
+    Some(SaleConfig {
+        price,
+        flow: config.flow,
+        exposure: config.exposure,
+        max_timeout: config.max_timeout,
+        upstream_timeout: config.upstream_timeout,
+        max_request: config.max_request,
+        max_response: config.max_response,
+        repeatable: config.repeatable,
+        description: config.description,
+        mime_type: config.mime_type,
+        policy: Arc::new(defaults.policy.clone()),
+    })
+}
+
+struct SaleTerms {
+    flow: Flow,
+    exposure: Option<ExposureLimit>,
+    max_timeout: Duration,
+    upstream_timeout: Duration,
+    max_request: usize,
+    max_response: usize,
+    repeatable: Option<bool>,
+    description: Option<String>,
+    mime_type: Option<String>,
+}
+
+fn price(
+    hook: Option<url::Url>,
+    timeout: Duration,
+    headers: Vec<(http::HeaderName, super::SecretRef)>,
+    ways: Vec<Arc<Way>>,
+    offers: Vec<Offer>,
+) -> Option<PriceConfig> {
+    match hook {
+        Some(url) if !ways.is_empty() => Some(PriceConfig::Hook { url, timeout, headers, ways }),
+        None if !offers.is_empty() => Some(PriceConfig::Fixed(offers)),
+        // The reason was reported where it arose.
+        _ => None,
+    }
+}
+
+fn flow(route: &mut Reader<'_>) -> Flow {
+    let read = |text: &str| match text {
+        "authorization" => Ok(Flow::Authorization),
+        "upfront" => Ok(Flow::Upfront),
+        "background" => Ok(Flow::Background),
+        _ => Err("must be \"authorization\", \"upfront\" or \"background\"".to_owned()),
+    };
+    route.text_as("flow", read).unwrap_or(Flow::Authorization)
+}
+
+fn exposure(route: &mut Reader<'_>) -> Option<ExposureLimit> {
+    let mut section = route.table("exposure")?;
+    let limit = ExposureLimit {
+        per_payer: section.atoms("per_payer").unwrap_or(0),
+        total: section.atoms("total").unwrap_or(0),
+    };
+    section.finish();
+    Some(limit)
+}
+
+/// `price = "$0.002"`, or `atoms = "2000"`.
+fn amount(entry: &mut Reader<'_>) -> Option<Amount> {
+    let price = entry.text_as("price", |text| match text.strip_prefix('$') {
+        Some(_) => Amount::parse(text).map_err(|error| error.to_string()),
+        None => Err("expected dollars such as \"$0.002\" (for other assets use atoms)".to_owned()),
+    });
+    let atoms = entry.atoms("atoms");
+    if price.is_some() && atoms.is_some() {
+        entry.problem("atoms", "either price or atoms");
+    }
+    price.or(atoms.map(Amount::Atoms))
+}
+
+/// One way to be paid, as far as its own line says it.
+struct Line {
+    place: Place,
+    asked: Asked,
+    network: Option<Network>,
+    asset: Option<String>,
+    method: Option<PullMethod>,
+}
+
+fn accept_lines(route: &Reader<'_>, accept: Option<Node>, defaults: &Defaults<'_>) -> Vec<Line> {
+    let Some(node) = accept else {
+        let asked = Asked { amount: None, pay_to: None };
+        let network = defaults.network.clone();
+        return vec![Line { place: route.place().clone(), asked, network, asset: None, method: None }];
+    };
+    let items = match node.value {
+        Value::List(items) => items,
+        Value::Table(_) | Value::Text(_) => vec![node],
+        other => {
+            route.problem_at(&node.place, "accept", format!("expected a list, found {}", other.kind()));
+            return Vec::new();
+        }
+    };
+    let mut lines = Vec::with_capacity(items.len());
+    for (at, item) in items.into_iter().enumerate() {
+        let place = item.place.clone();
+        // A network's name alone is enough where `[gateway]` says the rest.
+        if let Value::Text(name) = &item.value {
+            match Network::from_name(name) {
+                Ok(network) => lines.push(Line {
+                    place,
+                    asked: Asked { amount: None, pay_to: None },
+                    network: Some(network),
+                    asset: None,
+                    method: None,
+                }),
+                Err(error) => route.problem_at(&place, "accept", error.to_string()),
+            }
+            continue;
+        }
+        let mut entry = Reader::new(item, route.key(&format!("accept[{at}]")), route.problems());
+        let network = network_key(&mut entry, "network").or_else(|| defaults.network.clone());
+        let asset = entry.text("asset").map(|(text, _)| text);
+        let method = pull_method(&mut entry, "method");
+        let amount = amount(&mut entry);
+        let pay_to = entry.text("pay_to").and_then(|(text, at)| address(&entry, network.as_ref(), &text, &at));
+        entry.finish();
+        lines.push(Line { place, asked: Asked { amount, pay_to }, network, asset, method });
+    }
+    lines
+}
+
+fn address(entry: &Reader<'_>, network: Option<&Network>, text: &str, place: &Place) -> Option<Address> {
+    let parsed = match network {
+        Some(network) => Address::parse(network, text),
+        None => Address::evm(text),
+    };
+    parsed.map_err(|error| entry.problem_at(place, "pay_to", error.to_string())).ok()
+}
+
+fn way(route: &Reader<'_>, line: &Line, defaults: &Defaults<'_>, sponsor: bool) -> Option<Arc<Way>> {
+    let Some(network) = &line.network else {
+        route.problem_at(&line.place, "network", "needs a network, here or in [gateway]");
+        return None;
+    };
+    let asset = match asset(line, network, defaults.registry) {
+        Ok(asset) => asset,
+        Err(message) => {
+            route.problem_at(&line.place, "asset", message);
+            return None;
+        }
+    };
+    let pay_to = match (&line.asked.pay_to, &defaults.pay_to) {
+        (Some(pay_to), _) => pay_to.clone(),
+        (None, Some((text, place))) => address(route, Some(network), text, place)?,
+        (None, None) => {
+            route.problem_at(&line.place, "pay_to", "needs pay_to, here or in [gateway]");
+            return None;
+        }
+    };
+    let method = line.method.unwrap_or(asset.pull);
+    match Way::new(defaults.registry, asset, pay_to, method) {
+        Ok(way) => Some(Arc::new(way.with_sponsored_approval(sponsor))),
+        Err(error) => {
+            route.problem_at(&line.place, "accept", error.to_string());
+            None
+        }
+    }
+}
+
+fn asset<'a>(line: &Line, network: &Network, registry: &'a Registry) -> Result<&'a Asset, String> {
+    match &line.asset {
+        None => registry
+            .dollar(network)
+            .ok_or_else(|| format!("no asset on {network} stands for dollars: name one")),
+        Some(text) if text.starts_with("0x") => {
+            let address = Address::parse(network, text).map_err(|error| error.to_string())?;
+            let id = farthing_primitives::AssetId::new(network.clone(), address);
+            registry.get(&id).ok_or_else(|| format!("{id} is not listed: add an [[asset]]"))
+        }
+        Some(symbol) => registry
+            .by_symbol(network, symbol)
+            .ok_or_else(|| format!("no asset called {symbol:?} on {network}: add an [[asset]]")),
+    }
+}

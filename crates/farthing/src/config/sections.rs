@@ -1,0 +1,493 @@
+//! The sections of a file, each into its type.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farthing_engine::EngineConfig;
+use farthing_paywall::{Cors, Limits, Rate};
+use farthing_primitives::{Address, Asset, AssetId, Eip712Domain, Network, PullMethod, Registry};
+use farthing_rails::exact_evm::Policy;
+use url::Url;
+
+use super::document::{Node, Problem, Value};
+use super::reader::{Problems, Reader};
+use super::routes::{self, Defaults};
+use super::{
+    ApiKey, Cidr, Config, FacilitatorServer, GatewayConfig, LimitsConfig, NetworkConfig, RemoteFacilitator,
+    RpcUrl, SecretRef, Settlement, TlsConfig, UpstreamConfig,
+};
+
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:4021";
+pub const DEFAULT_FACILITATOR_LISTEN: &str = "127.0.0.1:4022";
+pub const DEFAULT_STORE: &str = "farthing.db";
+pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+pub const DEFAULT_RPC_TIMEOUT: Duration = Duration::from_secs(5);
+/// The deepest confirmation that may be asked for.
+pub const MAX_CONFIRMATIONS: u64 = 10_000;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Reads a whole document.
+pub fn read(root: Node, folder: &Path) -> Result<Config, Vec<Problem>> {
+    let problems = Problems::default();
+    let config = read_all(root, folder, &problems);
+    if problems.is_empty() { Ok(config) } else { Err(problems.into_vec()) }
+}
+
+fn read_all(root: Node, folder: &Path, problems: &Problems) -> Config {
+    let mut root = Reader::root(root, problems);
+    let registry = assets(&mut root);
+    let networks = networks(&mut root, &registry);
+    let store = store(&mut root, folder);
+    let (policy, engine) = payments(&mut root);
+    let (settlement, facilitator) = facilitator(&mut root, &registry);
+    let limits = limits(&mut root);
+    let gateway = gateway(&mut root, &registry, &policy, limits, folder);
+    root.finish();
+    Config { gateway, facilitator, store, networks, registry, settlement, policy, engine }
+}
+
+fn assets(root: &mut Reader<'_>) -> Registry {
+    let mut registry = Registry::builtin();
+    for mut entry in root.tables("asset") {
+        let network = network_key(&mut entry, "network");
+        let address = entry.text("address");
+        let symbol = entry.text("symbol").map(|(text, _)| text);
+        let decimals = u8::try_from(entry.number("decimals", 6, 0, 36)).unwrap_or(6);
+        let pull = pull_method(&mut entry, "method");
+        let name = entry.text("eip712_name").map(|(text, _)| text);
+        let version = entry.text("eip712_version").map(|(text, _)| text);
+        let dollar = entry.bool("dollar", false);
+        let domain = match (name, version) {
+            (Some(name), Some(version)) => Some(Eip712Domain { name, version }),
+            (None, None) => None,
+            _ => {
+                entry.problem("eip712_name", "eip712_name and eip712_version go together");
+                None
+            }
+        };
+        let (Some(network), Some((address, place)), Some(symbol)) = (network, address, symbol) else {
+            entry.problem("", "an asset needs network, address and symbol");
+            entry.finish();
+            continue;
+        };
+        let default_pull = if domain.is_some() { PullMethod::Eip3009 } else { PullMethod::Permit2 };
+        match Address::parse(&network, &address) {
+            Err(error) => entry.problem_at(&place, "address", error.to_string()),
+            Ok(address) => {
+                let id = AssetId::new(network, address);
+                let asset =
+                    Asset { id: id.clone(), symbol, decimals, pull: pull.unwrap_or(default_pull), domain };
+                let added = registry
+                    .insert(asset)
+                    .and_then(|()| if dollar { registry.set_dollar(&id) } else { Ok(()) });
+                if let Err(error) = added {
+                    entry.problem("", error.to_string());
+                }
+            }
+        }
+        entry.finish();
+    }
+    registry
+}
+
+fn networks(root: &mut Reader<'_>, registry: &Registry) -> BTreeMap<Network, NetworkConfig> {
+    let mut networks = BTreeMap::new();
+    for (name, node, path) in root.entries("networks") {
+        let place = node.place.clone();
+        let mut entry = Reader::new(node, path, root.problems());
+        let network = match Network::from_name(&name) {
+            Ok(network) => network,
+            Err(error) => {
+                entry.problem("", error.to_string());
+                continue;
+            }
+        };
+        let rpc = entry.list_of("rpc", rpc_url).unwrap_or_default();
+        if rpc.is_empty() {
+            entry.problem("rpc", "a network needs at least one RPC URL");
+        }
+        let config = NetworkConfig {
+            rpc,
+            relayer_key: entry.parsed::<SecretRef>("relayer_key"),
+            confirmations: entry.number("confirmations", 1, 1, MAX_CONFIRMATIONS),
+            confirmation_steps: confirmation_steps(&mut entry, &network, registry),
+            block_time: entry.optional_duration("block_time"),
+            request_timeout: entry.duration(
+                "request_timeout",
+                DEFAULT_RPC_TIMEOUT,
+                Duration::from_millis(100),
+                Duration::from_secs(120),
+            ),
+            max_fee: entry.take("max_fee_gwei").and_then(|node| match node.value {
+                Value::Integer(gwei) => u128::try_from(gwei).ok().and_then(|gwei| gwei.checked_mul(1_000_000_000)),
+                _ => {
+                    entry.problem_at(&node.place, "max_fee_gwei", "expected a whole number");
+                    None
+                }
+            }),
+        };
+        entry.finish();
+        if networks.insert(network.clone(), config).is_some() {
+            root.problems().add(Some(&place), &name, format!("{network} is there twice"));
+        }
+    }
+    networks
+}
+
+/// `confirm = [{ up_to = "$1", blocks = 1 }, { up_to = "$100", blocks = 5 }]`
+fn confirmation_steps(entry: &mut Reader<'_>, network: &Network, registry: &Registry) -> Vec<(u128, u64)> {
+    let mut steps: Vec<(u128, u64)> = Vec::new();
+    for mut step in entry.tables("confirm") {
+        let up_to = step.text_as("up_to", |text| {
+            registry.parse_dollars(network, text).map(|money| money.atoms()).map_err(|error| error.to_string())
+        });
+        let blocks = step.number("blocks", 1, 1, MAX_CONFIRMATIONS);
+        match up_to {
+            Some(up_to) if steps.last().is_some_and(|(before, _)| *before >= up_to) => {
+                step.problem("up_to", "steps must ascend");
+            }
+            Some(up_to) => steps.push((up_to, blocks)),
+            None => step.problem("up_to", "a step needs an amount such as \"$1\""),
+        }
+        step.finish();
+    }
+    steps
+}
+
+fn rpc_url(text: &str) -> Result<RpcUrl, String> {
+    if let Ok(reference) = text.parse::<SecretRef>() {
+        return Ok(RpcUrl::Secret(reference));
+    }
+    web_url(text).map(RpcUrl::Plain)
+}
+
+/// An http or https URL with a host and nothing secret in it.
+pub(super) fn web_url(text: &str) -> Result<Url, String> {
+    let url: Url = text.parse().map_err(|error| format!("not a URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err("must be an http or https URL".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not hold credentials: use a reference".to_owned());
+    }
+    Ok(url)
+}
+
+fn store(root: &mut Reader<'_>, folder: &Path) -> std::path::PathBuf {
+    let path = root.table("store").and_then(|mut store| {
+        let path = store.text("path").map(|(path, _)| path);
+        store.finish();
+        path
+    });
+    folder.join(path.as_deref().unwrap_or(DEFAULT_STORE))
+}
+
+fn payments(root: &mut Reader<'_>) -> (Policy, EngineConfig) {
+    let (mut policy, mut engine) = (Policy::default(), EngineConfig::default());
+    let Some(mut section) = root.table("payments") else { return (policy, engine) };
+    policy.contract_wallets = section.bool("contract_wallets", policy.contract_wallets);
+    let factories = section.list_of("factories", |text| {
+        let address = Address::evm(text).map_err(|error| error.to_string())?;
+        farthing_evm::to_alloy(&address).ok_or_else(|| "not an EVM address".to_owned())
+    });
+    policy.factories = factories.unwrap_or_default();
+    policy.max_validity = section.optional_duration("max_validity");
+    let e = &mut engine;
+    e.answer_within = section.duration("answer_within", e.answer_within, SECOND, HOUR);
+    e.unclear_after = section.duration("unclear_after", e.unclear_after, SECOND, HOUR);
+    e.replay_ttl = section.duration("replay_ttl", e.replay_ttl, Duration::ZERO, DAY * 30);
+    e.reorg_horizon = section.duration("reorg_horizon", e.reorg_horizon, SECOND, DAY);
+    e.delivery_within = section.duration("delivery_within", e.delivery_within, SECOND, DAY);
+    let live = section.number("max_live", e.max_live as u64, 1, 1_000_000);
+    e.max_live = usize::try_from(live).unwrap_or(e.max_live);
+    section.finish();
+    (policy, engine)
+}
+
+fn facilitator(root: &mut Reader<'_>, registry: &Registry) -> (Settlement, Option<FacilitatorServer>) {
+    let Some(mut section) = root.table("facilitator") else { return (Settlement::Own, None) };
+    let mode = section.text("mode");
+    let mut remote = Vec::new();
+    for mut entry in section.tables_or_texts("remote", "url") {
+        let url = entry.text_as("url", web_url);
+        let api_key = entry.parsed::<SecretRef>("api_key");
+        match url {
+            Some(url) => remote.push(RemoteFacilitator { url, api_key }),
+            None => entry.problem("url", "a remote facilitator needs a url"),
+        }
+        entry.finish();
+    }
+    let settlement = match mode.as_ref().map(|(mode, _)| mode.as_str()) {
+        None if remote.is_empty() => Settlement::Own,
+        Some("self") if remote.is_empty() => Settlement::Own,
+        Some("self") => {
+            section.problem("mode", "\"self\" settles here, so remote must be absent");
+            Settlement::Own
+        }
+        None | Some("remote") if !remote.is_empty() => Settlement::Remote(remote),
+        Some("remote") => {
+            section.problem("remote", "mode \"remote\" needs at least one [[facilitator.remote]]");
+            Settlement::Own
+        }
+        _ => {
+            section.problem("mode", "must be \"self\" or \"remote\"");
+            Settlement::Own
+        }
+    };
+    let server = section.table("server").map(|server| facilitator_server(server, registry));
+    section.finish();
+    (settlement, server)
+}
+
+fn facilitator_server(mut section: Reader<'_>, registry: &Registry) -> FacilitatorServer {
+    let listen = listen_address(&mut section, "listen", DEFAULT_FACILITATOR_LISTEN);
+    let networks =
+        section.list_of("networks", |name| Network::from_name(name).map_err(|error| error.to_string()));
+    let assets = section.list_of("assets", |text| {
+        let id: AssetId = text.parse().map_err(|error: farthing_primitives::AssetIdError| error.to_string())?;
+        if registry.get(&id).is_some() { Ok(id) } else { Err(format!("{id} is not listed: add an [[asset]]")) }
+    });
+    let max_gas_wei_per_day = section.atoms("max_gas_wei_per_day");
+    let mut api_keys = Vec::new();
+    for mut entry in section.tables("api_key") {
+        let (tenant, key) = (entry.parsed("tenant"), entry.parsed::<SecretRef>("key"));
+        match (tenant, key) {
+            (Some(tenant), Some(key)) => api_keys.push(ApiKey { tenant, key }),
+            _ => entry.problem("", "an API key needs tenant and key"),
+        }
+        entry.finish();
+    }
+    if api_keys.is_empty() && !listen.ip().is_loopback() {
+        section.problem("listen", "off loopback, API keys are required ([[facilitator.server.api_key]])");
+    }
+    section.finish();
+    FacilitatorServer { listen, networks, assets, api_keys, max_gas_wei_per_day }
+}
+
+fn limits(root: &mut Reader<'_>) -> LimitsConfig {
+    let paywall = Limits::default();
+    let mut limits = LimitsConfig {
+        max_connections: 10_000,
+        max_header_bytes: 64 * 1024,
+        header_timeout: Duration::from_secs(10),
+        request_timeout: paywall.request_timeout,
+        in_flight: paywall.in_flight,
+        payments: paywall.payments,
+        contract_payments: paywall.contract_payments,
+        shutdown_timeout: Duration::from_secs(60),
+    };
+    let Some(mut section) = root.table("limits") else { return limits };
+    let count = |section: &mut Reader<'_>, key, default: usize, max: u64| {
+        usize::try_from(section.number(key, default as u64, 1, max)).unwrap_or(default)
+    };
+    limits.max_connections = count(&mut section, "max_connections", limits.max_connections, 1_000_000);
+    limits.in_flight = count(&mut section, "in_flight", limits.in_flight, 1_000_000);
+    // hyper takes no less than 8 KiB for a whole head.
+    limits.max_header_bytes =
+        section.size("max_header_bytes", limits.max_header_bytes, 8 * 1024, 1024 * 1024);
+    limits.header_timeout = section.duration("header_timeout", limits.header_timeout, SECOND, HOUR);
+    limits.request_timeout = section.duration("request_timeout", limits.request_timeout, SECOND, HOUR);
+    limits.shutdown_timeout = section.duration("shutdown_timeout", limits.shutdown_timeout, SECOND, HOUR);
+    limits.payments = rate(&mut section, "payments_per_second", limits.payments);
+    limits.contract_payments = rate(&mut section, "contract_payments_per_second", limits.contract_payments);
+    section.finish();
+    limits
+}
+
+/// A rate for each client; twice of it may be used at once.
+fn rate(section: &mut Reader<'_>, key: &'static str, default: Rate) -> Rate {
+    let per_second = section.number(key, u64::from(default.per_second), 1, 1_000_000);
+    let per_second = u32::try_from(per_second).unwrap_or(default.per_second);
+    Rate { per_second, burst: per_second.saturating_mul(2) }
+}
+
+fn gateway(
+    root: &mut Reader<'_>,
+    registry: &Registry,
+    policy: &Policy,
+    limits: LimitsConfig,
+    folder: &Path,
+) -> Option<GatewayConfig> {
+    let upstreams = upstreams(root);
+    let section = root.table("gateway");
+    let routes = root.tables("route");
+    let Some(mut section) = section else {
+        if let Some(route) = routes.first() {
+            route.problem("", "routes need a [gateway] section");
+        }
+        // They are not looked into, so they must not count as unknown.
+        return None;
+    };
+    let listen = listen_address(&mut section, "listen", DEFAULT_LISTEN);
+    let admin_listen = section.parsed::<SocketAddr>("admin_listen");
+    let public_url = section.text_as("public_url", |text| {
+        let url = web_url(text)?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err("must not have a query or a fragment".to_owned());
+        }
+        Ok(url)
+    });
+    let public = !listen.ip().is_loopback();
+    if public && public_url.is_none() {
+        section.problem("public_url", "off loopback, buyers must be told where they are: set public_url");
+    }
+    if let Some(admin) = admin_listen
+        && admin == listen
+    {
+        section.problem("admin_listen", "must be another address than listen");
+    }
+    let trusted_proxies = section.list_of("trusted_proxies", |text| text.parse::<Cidr>()).unwrap_or_default();
+    let tls = section.table("tls").and_then(|mut tls| {
+        let (cert, key) = (tls.text("cert"), tls.text("key"));
+        if cert.is_none() || key.is_none() {
+            tls.problem("", "TLS needs cert and key");
+        }
+        tls.finish();
+        Some(TlsConfig { cert: folder.join(cert?.0), key: folder.join(key?.0) })
+    });
+    let cors = cors(&mut section);
+    let unmatched_free = section
+        .text_as("unmatched", |text| match text {
+            "refuse" => Ok(false),
+            "free" => Ok(true),
+            _ => Err("must be \"refuse\" or \"free\"".to_owned()),
+        })
+        .unwrap_or(false);
+    let offer_key = section.parsed::<SecretRef>("offer_key");
+    let default_upstream = section.text("upstream").and_then(|(text, place)| {
+        find_upstream(&text, &upstreams).map_err(|error| section.problem_at(&place, "upstream", error)).ok()
+    });
+    if unmatched_free && default_upstream.is_none() {
+        section.problem("unmatched", "\"free\" needs an upstream in [gateway]");
+    }
+    let network = network_key(&mut section, "network");
+    let pay_to = section.text("pay_to");
+    let defaults = Defaults { registry, policy, upstreams: &upstreams, upstream: default_upstream.clone(), network, pay_to };
+    section.finish();
+    let routes = routes::read(routes, &defaults, root.problems());
+    Some(GatewayConfig {
+        listen,
+        admin_listen,
+        public_url,
+        trusted_proxies,
+        tls,
+        cors,
+        unmatched_free,
+        offer_key,
+        default_upstream,
+        routes,
+        limits,
+        registry: registry.clone(),
+        upstreams,
+    })
+}
+
+fn cors(section: &mut Reader<'_>) -> Cors {
+    let Some(origins) = section.list_of("cors", |text| Ok(text.to_owned())) else { return Cors::Upstream };
+    match origins.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["upstream"] | [] => Cors::Upstream,
+        ["*"] => Cors::Any,
+        _ => {
+            if let Some(odd) = origins.iter().find(|o| !o.starts_with("http") || o.ends_with('/') || *o == "*") {
+                section.problem("cors", format!("not an origin: {odd:?} (expected e.g. \"https://shop.example\")"));
+            }
+            Cors::Only(origins)
+        }
+    }
+}
+
+fn upstreams(root: &mut Reader<'_>) -> BTreeMap<String, Arc<UpstreamConfig>> {
+    let mut upstreams = BTreeMap::new();
+    for mut entry in root.tables("upstream") {
+        let name = entry.text("name");
+        let url = entry.text_as("url", upstream_url);
+        let connect_timeout =
+            entry.duration("connect_timeout", DEFAULT_CONNECT_TIMEOUT, Duration::from_millis(10), HOUR);
+        let headers = secret_headers(&mut entry, "headers");
+        let preserve_host = entry.bool("preserve_host", false);
+        let http2 = entry.bool("http2", false);
+        match (name, url) {
+            (Some((name, place)), Some(url)) => {
+                let config = UpstreamConfig { url, connect_timeout, headers, preserve_host, http2 };
+                if upstreams.insert(name.clone(), Arc::new(config)).is_some() {
+                    entry.problem_at(&place, "name", format!("{name:?} is there twice"));
+                }
+            }
+            _ => entry.problem("", "an upstream needs name and url"),
+        }
+        entry.finish();
+    }
+    upstreams
+}
+
+/// Headers whose values are references to secrets.
+pub(super) fn secret_headers(entry: &mut Reader<'_>, key: &'static str) -> Vec<(http::HeaderName, SecretRef)> {
+    let mut headers = Vec::new();
+    for (name, node, path) in entry.entries(key) {
+        let problems = entry.problems();
+        let header = name.parse::<http::HeaderName>();
+        match (header, node.value) {
+            (Ok(header), Value::Text(text)) => match text.parse::<SecretRef>() {
+                Ok(reference) => headers.push((header, reference)),
+                Err(error) => problems.add(Some(&node.place), &path, error.to_string()),
+            },
+            (Err(_), _) => problems.add(Some(&node.place), &path, "not a header's name"),
+            (_, other) => {
+                problems.add(Some(&node.place), &path, format!("expected a text, found {}", other.kind()));
+            }
+        }
+    }
+    headers
+}
+
+fn upstream_url(text: &str) -> Result<Url, String> {
+    let url = web_url(text)?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must not have a query or a fragment".to_owned());
+    }
+    Ok(url)
+}
+
+/// An upstream by its name, or by a URL.
+pub(super) fn find_upstream(
+    text: &str,
+    known: &BTreeMap<String, Arc<UpstreamConfig>>,
+) -> Result<Arc<UpstreamConfig>, String> {
+    if let Some(upstream) = known.get(text) {
+        return Ok(upstream.clone());
+    }
+    if !text.contains("://") {
+        return Err(format!("there is no [[upstream]] named {text:?}"));
+    }
+    Ok(Arc::new(UpstreamConfig {
+        url: upstream_url(text)?,
+        connect_timeout: DEFAULT_CONNECT_TIMEOUT,
+        headers: Vec::new(),
+        preserve_host: false,
+        http2: false,
+    }))
+}
+
+pub(super) fn network_key(entry: &mut Reader<'_>, key: &'static str) -> Option<Network> {
+    entry.text_as(key, |name| Network::from_name(name).map_err(|error| error.to_string()))
+}
+
+pub(super) fn pull_method(entry: &mut Reader<'_>, key: &'static str) -> Option<PullMethod> {
+    entry.text_as(key, |text| match text {
+        "eip3009" => Ok(PullMethod::Eip3009),
+        "permit2" => Ok(PullMethod::Permit2),
+        _ => Err("must be \"eip3009\" or \"permit2\"".to_owned()),
+    })
+}
+
+fn listen_address(section: &mut Reader<'_>, key: &'static str, default: &str) -> SocketAddr {
+    // INVARIANT: the defaults above are addresses; the tests read them.
+    let otherwise = default.parse().unwrap_or_else(|_| SocketAddr::from(([127, 0, 0, 1], 0)));
+    section.parsed(key).unwrap_or(otherwise)
+}
