@@ -1,0 +1,221 @@
+use std::error::Error;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::Bytes;
+use farthing_wire::Object;
+use farthing_wire::x402::ErrorCode;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body_util::LengthLimitError;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::answer::{self, Answer, Question};
+use crate::tenant::Account;
+use crate::{Facilitator, MAX_REQUEST_BYTES};
+
+/// How long a request's head, and then its body, may take to arrive.
+const ARRIVE_WITHIN: Duration = Duration::from_secs(10);
+/// The most bytes of a request's head.
+const MAX_HEAD_BYTES: usize = 64 * 1024;
+/// How many connections are open at once; more wait to be accepted.
+const MAX_CONNECTIONS: usize = 4096;
+/// How many requests at once on one connection of HTTP/2.
+const MAX_STREAMS: u32 = 256;
+/// How long open requests may take to end when the service does. Longer than the engine lets a settlement wait.
+const END_WITHIN: Duration = Duration::from_secs(40);
+/// How long to wait when the system has no connection to give.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why the service does not serve.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// Anybody who can connect could spend our gas.
+    #[error("without API keys only a loopback address may be listened on, and {0} is none")]
+    Open(SocketAddr),
+    #[error("the socket cannot be used: {0}")]
+    Socket(#[from] std::io::Error),
+}
+
+/// The facilitator as HTTP routes.
+///
+/// Behind a listener of one's own, see to it that a facilitator without keys ([`Facilitator::is_open`]) can be reached
+/// from this machine only.
+pub fn router(service: Facilitator) -> Router {
+    Router::new()
+        .route("/verify", post(verify))
+        .route("/settle", post(settle))
+        .route("/supported", get(supported))
+        .route("/health", get(health))
+        .route("/healthz", get(alive))
+        .fallback(nowhere)
+        .with_state(service)
+}
+
+/// Serves HTTP/1.1 and HTTP/2 until `shutdown`, and lets what is under way come to its end.
+///
+/// # Errors
+/// [`ServeError::Open`] without keys off loopback.
+pub async fn serve(
+    listener: TcpListener,
+    service: Facilitator,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let address = listener.local_addr()?;
+    if service.is_open() && !address.ip().is_loopback() {
+        return Err(ServeError::Open(address));
+    }
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(ARRIVE_WITHIN)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .keep_alive_interval(ARRIVE_WITHIN);
+    let routes = TowerToHyperService::new(router(service));
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let open = GracefulShutdown::new();
+    let mut shutdown = std::pin::pin!(shutdown);
+    loop {
+        let next = async {
+            let place = places.clone().acquire_owned().await;
+            (listener.accept().await, place)
+        };
+        let (accepted, place) = tokio::select! {
+            next = next => next,
+            () = &mut shutdown => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Too many open files, usually: others end soon.
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        // An answer is one small write: waiting to send more with it would only delay it.
+        let _ = stream.set_nodelay(true);
+        let connection = builder.serve_connection(TokioIo::new(stream), routes.clone()).into_owned();
+        let connection = open.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(error, "a connection broke");
+            }
+            drop(place);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(END_WITHIN, open.shutdown()).await.is_err() {
+        tracing::warn!("some connections did not end in time");
+    }
+    Ok(())
+}
+
+async fn verify(State(service): State<Facilitator>, request: Request) -> Answer {
+    match admit(&service, request, Question::Verify).await {
+        Ok((tenant, body)) => service.verify(&tenant, &body).await,
+        Err(refused) => refused,
+    }
+}
+
+async fn settle(State(service): State<Facilitator>, request: Request) -> Answer {
+    match admit(&service, request, Question::Settle).await {
+        Ok((tenant, body)) => service.settle(&tenant, &body).await,
+        Err(refused) => refused,
+    }
+}
+
+async fn supported(State(service): State<Facilitator>) -> Answer {
+    Answer { status: StatusCode::OK, body: service.0.supported.clone(), retry_after: None }
+}
+
+async fn health(State(service): State<Facilitator>) -> Answer {
+    service.health().await
+}
+
+/// Whether the process answers at all, whatever the chains do.
+async fn alive() -> Answer {
+    Answer::json(StatusCode::OK, Object::new().with("status", "ok"))
+}
+
+async fn nowhere() -> Answer {
+    Answer::json(StatusCode::NOT_FOUND, Object::new().with("error", "not_found"))
+}
+
+/// Who asks, whether they may, and what. Nothing of the request is looked into yet.
+async fn admit(
+    service: &Facilitator,
+    request: Request,
+    question: Question,
+) -> Result<(Arc<Account>, Bytes), Answer> {
+    let refuse = |status, code| Answer::refusal(question, status, ErrorCode::from(code));
+    let (head, body) = request.into_parts();
+    let key = head.headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+    let tenant =
+        service.0.tenants.find(key).ok_or_else(|| refuse(StatusCode::UNAUTHORIZED, answer::UNAUTHORIZED))?;
+    // Without keys, a page in a browser on this machine must not be able to ask: it cannot send this type to another
+    // origin without being allowed to first.
+    if service.is_open() && !says_json(&head.headers) {
+        return Err(refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, answer::NOT_JSON));
+    }
+    if let Some(bucket) = &tenant.requests {
+        let now = service.world().monotonic();
+        bucket
+            .take(now)
+            .map_err(|wait| refuse(StatusCode::TOO_MANY_REQUESTS, answer::RATE_LIMITED).retry(wait))?;
+    }
+    let too_large = || refuse(StatusCode::PAYLOAD_TOO_LARGE, answer::TOO_LARGE);
+    let length =
+        head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > MAX_REQUEST_BYTES as u64) {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(ARRIVE_WITHIN, to_bytes(body, MAX_REQUEST_BYTES)).await {
+        Ok(Ok(body)) => Ok((tenant.clone(), body)),
+        Ok(Err(error)) if error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) => {
+            Err(too_large())
+        }
+        Ok(Err(_)) => Err(refuse(StatusCode::BAD_REQUEST, ErrorCode::InvalidPayload.as_str())),
+        Err(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, answer::TOO_SLOW)),
+    }
+}
+
+fn says_json(headers: &HeaderMap) -> bool {
+    let said = headers.get(CONTENT_TYPE).and_then(|said| said.to_str().ok()).unwrap_or_default();
+    let essence = said.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case("application/json")
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        let mut response = Response::new(Body::from(self.body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(wait) = self.retry_after {
+            // Whole seconds, rounded up: sooner would be too soon.
+            let secs = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
+            headers.insert(RETRY_AFTER, HeaderValue::from(secs));
+        }
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
