@@ -13,6 +13,8 @@ const MIN_BLOCK_TIME: Duration = Duration::from_millis(50);
 const MAX_BLOCK_TIME: Duration = Duration::from_secs(30);
 /// Timestamps are whole seconds, so short blocks are measured over many.
 const MEASURED_BLOCKS: u64 = 64;
+/// Block times change, and the first blocks of a new chain say little.
+const MEASURE_EVERY_BLOCKS: u64 = 32;
 const MIN_POLL: Duration = Duration::from_millis(20);
 const MAX_POLL: Duration = Duration::from_millis(250);
 /// A lower tip from whichever node answered is a reorg only if it stays for this many polls: a node that was failed
@@ -22,12 +24,15 @@ const BELIEVE_LOWER_AFTER: u32 = 8;
 /// About how long a block takes: told by the configuration, or learned.
 pub(crate) struct BlockTime {
     told: Option<Duration>,
+    /// Zero until learned.
     learned_ms: AtomicU64,
+    /// The tip when it was last learned.
+    learned_at: AtomicU64,
 }
 
 impl BlockTime {
     pub(crate) fn new(told: Option<Duration>) -> Self {
-        Self { told, learned_ms: AtomicU64::new(0) }
+        Self { told, learned_ms: AtomicU64::new(0), learned_at: AtomicU64::new(0) }
     }
 
     pub(crate) fn get(&self) -> Duration {
@@ -42,7 +47,9 @@ impl BlockTime {
 
     /// The block to compare the tip `at` with, if there is something to learn.
     pub(crate) fn wants(&self, at: u64) -> Option<u64> {
-        (self.told.is_none() && self.learned_ms.load(Ordering::Relaxed) == 0)
+        let first = self.learned_ms.load(Ordering::Relaxed) == 0;
+        let grown = at.abs_diff(self.learned_at.load(Ordering::Relaxed));
+        (self.told.is_none() && (first || grown >= MEASURE_EVERY_BLOCKS))
             .then(|| at.saturating_sub(MEASURED_BLOCKS))
             .filter(|from| *from < at)
     }
@@ -56,6 +63,7 @@ impl BlockTime {
         let took = later.timestamp.since(earlier.timestamp).as_millis() / blocks;
         let took = took.clamp(MIN_BLOCK_TIME.as_millis(), MAX_BLOCK_TIME.as_millis());
         self.learned_ms.store(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.learned_at.store(later.number, Ordering::Relaxed);
     }
 }
 
@@ -181,7 +189,8 @@ mod tests {
         quick.timestamp = Timestamp::from_secs(301);
         learned.learn(&head(100, 1, 1), &quick);
         assert_eq!(learned.get(), Duration::from_millis(250));
-        assert_eq!(learned.wants(200), None);
+        assert_eq!((learned.wants(104), learned.wants(135)), (None, None));
+        assert_eq!(learned.wants(136), Some(72));
         stopped.timestamp = Timestamp::from_secs(999_999);
         learned.learn(&head(100, 1, 1), &stopped);
         assert_eq!(learned.get(), MAX_BLOCK_TIME);

@@ -3,6 +3,7 @@
 // Tests may unwrap, also in what they share: there, a panic is the report.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod devnet;
 mod nodes;
 mod reads;
 mod support;
