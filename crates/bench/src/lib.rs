@@ -1,0 +1,21 @@
+//! How fast farthing is beside its peers and beside what the machine can do at all.
+//!
+//! - [`payers`]: ten thousand buyers with keys of their own, and payments that are each used once.
+//! - [`load`]: drives a facilitator or a gateway, in a closed loop or at a fixed rate, and counts only what is right.
+//! - [`delay`]: a proxy that adds time to every call, for a chain node that is far away.
+//! - [`functions`]: rates of functions, each measured in turns with its peer.
+//! - [`start`]: how long a program takes until it answers.
+//!
+//! Development only. Nothing that is shipped depends on this crate.
+
+// Rates and ratios of a machine, never money.
+#![allow(clippy::float_arithmetic, clippy::cast_precision_loss)]
+
+pub mod chain;
+pub mod delay;
+pub mod functions;
+pub mod http;
+pub mod load;
+pub mod payers;
+pub mod start;
+pub mod stats;

@@ -1,0 +1,207 @@
+//! `farthing-bench`: the parts of `scripts/bench`, each usable by itself. Prints one line of JSON.
+
+// Rates and ratios of a machine, never money.
+#![allow(clippy::float_arithmetic, clippy::cast_precision_loss)]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::{Args, Parser, ValueEnum};
+use farthing_bench::chain::Node;
+use farthing_bench::http::Target;
+use farthing_bench::load::{Kind, Pace, Plan, drive};
+use farthing_bench::payers::{Generation, Payers, Terms};
+use farthing_bench::stats::median;
+use farthing_bench::{delay, functions, start};
+use farthing_evm::Address;
+use serde_json::json;
+
+#[derive(Parser)]
+#[command(about = "Load, delay and comparison, for development.", version)]
+enum Command {
+    /// Drive a facilitator or a gateway; every payment is used once.
+    ///
+    /// Example: farthing-bench load verify --url http://127.0.0.1:4021/verify --connections 32 --requests 10000
+    Load(Load),
+    /// Give the buyers a balance of real USDC, in the storage of an anvil.
+    ///
+    /// Example: farthing-bench fund --rpc http://127.0.0.1:8545 --payers 10000
+    Fund(Fund),
+    /// Stand before a chain node and let every call take longer. Prints its own URL.
+    ///
+    /// Example: farthing-bench delay --to 127.0.0.1:8545 --ms 25
+    Delay(Delay),
+    /// Functions of the hot path, each in turns with its limit.
+    ///
+    /// Example: farthing-bench functions --seconds 3
+    Functions {
+        /// How long to measure each.
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
+    /// How long a program takes until a URL answers 200, or, without a URL, until it ended.
+    ///
+    /// Example: farthing-bench start --times 10 -- target/release/farthing --version
+    Start(Start),
+}
+
+#[derive(Args)]
+struct Which {
+    /// How many buyers there are.
+    #[arg(long, default_value_t = 10_000)]
+    payers: usize,
+    /// The number of the first buyer.
+    #[arg(long, default_value_t = 0)]
+    first_payer: usize,
+}
+
+#[derive(Args)]
+struct Load {
+    kind: What,
+    #[arg(long)]
+    url: String,
+    #[command(flatten)]
+    which: Which,
+    /// How many payments to sign beforehand; the run ends when they are used up.
+    #[arg(long, default_value_t = 10_000)]
+    requests: usize,
+    /// No request begins later than this.
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
+    #[arg(long, default_value_t = 32)]
+    connections: usize,
+    /// So many requests a second, whatever comes back; without it each connection waits for its answer.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// How many seconds an answer may take.
+    #[arg(long, default_value_t = 60.0)]
+    patience: f64,
+    /// The version of the protocol.
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+    x402: u8,
+    #[arg(long, default_value = PAY_TO)]
+    pay_to: Address,
+    #[arg(long, default_value_t = 1000)]
+    atoms: u128,
+    /// Makes the payments unlike those of other runs; by default from the clock.
+    #[arg(long)]
+    salt: Option<u128>,
+}
+
+/// Somebody who is nobody's development account.
+const PAY_TO: &str = "0x5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e5e";
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    Verify,
+    Settle,
+    /// A priced resource behind a gateway, with a payment.
+    Pay,
+    /// A priced resource behind a gateway, without a payment.
+    Challenge,
+}
+
+#[derive(Args)]
+struct Fund {
+    #[arg(long)]
+    rpc: String,
+    #[command(flatten)]
+    which: Which,
+    #[arg(long, default_value_t = 1_000_000_000)]
+    atoms: u128,
+}
+
+#[derive(Args)]
+struct Delay {
+    /// Host and port of the chain node.
+    #[arg(long)]
+    to: String,
+    #[arg(long, default_value_t = 25)]
+    ms: u64,
+    #[arg(long, default_value = "127.0.0.1:0")]
+    listen: String,
+}
+
+#[derive(Args)]
+struct Start {
+    #[arg(long)]
+    url: Option<String>,
+    #[arg(long, default_value_t = 10)]
+    times: usize,
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> Result<(), Failure> {
+    // One thread: the generator must leave the machine to those who are measured.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let line = match Command::parse() {
+        Command::Load(options) => serde_json::to_value(runtime.block_on(load(options))?)?,
+        Command::Fund(options) => runtime.block_on(fund(options))?,
+        Command::Delay(options) => return runtime.block_on(hold(options)),
+        Command::Functions { seconds } => {
+            serde_json::to_value(functions::compare(Duration::from_secs_f64(seconds)))?
+        }
+        Command::Start(options) => time_start(&options)?,
+    };
+    println!("{line}");
+    Ok(())
+}
+
+async fn load(options: Load) -> Result<farthing_bench::stats::Report, Failure> {
+    let target = Target::parse(&options.url)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let salt = options.salt.unwrap_or(now.as_nanos());
+    let terms = Terms { pay_to: options.pay_to, atoms: options.atoms, ..functions::terms() };
+    let payers =
+        || Payers::new(options.which.first_payer, options.which.payers.clamp(1, options.requests.max(1)));
+    let (kind, payments) = match options.kind {
+        What::Challenge => (Kind::Challenge, vec![bytes::Bytes::new(); options.requests]),
+        What::Pay => {
+            let offer = farthing_bench::load::ask(&target).await?;
+            (Kind::Pay, offer.payments(&payers(), &terms, salt, now.as_secs(), options.requests)?)
+        }
+        What::Verify | What::Settle => {
+            let kind = if matches!(options.kind, What::Verify) { Kind::Verify } else { Kind::Settle };
+            let generation = if options.x402 == 1 { Generation::V1 } else { Generation::V2 };
+            (kind, payers().requests(&terms, generation, salt, now.as_secs(), options.requests))
+        }
+    };
+    let plan = Plan {
+        target,
+        kind,
+        payments,
+        connections: options.connections.max(1),
+        pace: options.rate.map_or(Pace::Closed, Pace::Open),
+        limit: Duration::from_secs_f64(options.seconds),
+        patience: Duration::from_secs_f64(options.patience),
+    };
+    Ok(drive(plan).await?)
+}
+
+async fn fund(options: Fund) -> Result<serde_json::Value, Failure> {
+    let owners: Vec<_> = Payers::new(options.which.first_payer, options.which.payers).addresses().collect();
+    Node::new(&options.rpc)?.fund(functions::terms().token, &owners, options.atoms).await?;
+    Ok(json!({ "funded": owners.len() }))
+}
+
+async fn hold(options: Delay) -> Result<(), Failure> {
+    let listener = tokio::net::TcpListener::bind(&options.listen).await?;
+    println!("{}", json!({ "url": format!("http://{}", listener.local_addr()?) }));
+    Ok(delay::serve(listener, options.to, Duration::from_millis(options.ms)).await?)
+}
+
+fn time_start(options: &Start) -> Result<serde_json::Value, Failure> {
+    let (program, args) = options.command.split_first().ok_or("no command")?;
+    let mut ms = Vec::new();
+    for _ in 0..options.times.max(1) {
+        let took = match &options.url {
+            Some(url) => start::until_ready(program, args, url)?,
+            None => start::until_ended(program, args)?,
+        };
+        ms.push(took.as_secs_f64() * 1000.0);
+    }
+    let worst = ms.iter().copied().fold(0.0, f64::max);
+    Ok(json!({ "median_ms": median(&mut ms), "max_ms": worst }))
+}
