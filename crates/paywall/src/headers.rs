@@ -72,10 +72,20 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         // Whoever calls these a connection's own means to confuse somebody about where a message ends or goes.
         .filter(|name: &HeaderName| *name != header::CONTENT_LENGTH && *name != header::HOST)
         .collect();
+    // Spec: RFC 9110 section 10.1.4: who passes trailers on may say so, and we do.
+    let wants_trailers = headers
+        .get_all(header::TE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|coding| coding.trim().eq_ignore_ascii_case("trailers"));
     for name in named {
         headers.remove(name);
     }
     remove_where(headers, |name| HOP_BY_HOP.contains(&name));
+    if wants_trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
 }
 
 /// Takes out of a paid request what the upstream must not see or obey: the payment itself, conditions and ranges.

@@ -119,13 +119,18 @@ pub fn parse(
             message: error.message().to_owned(),
         }],
     })?;
-    let mut root = Node { value: Value::Table(convert_table(table.get_ref(), &line_of)), place: Place::Line(1) };
+    let mut root =
+        Node { value: Value::Table(convert_table(table.get_ref(), &line_of)), place: Place::Line(1) };
     for (name, value) in env {
         if let Some(path) = name.strip_prefix(ENV_PREFIX) {
             let keys: Vec<&str> = path.split("__").collect();
             overlay(&mut root, &keys, &name, &value).map_err(|message| ConfigError {
                 file: file.to_owned(),
-                problems: vec![Problem { place: Some(Place::Env(name.clone())), key: String::new(), message }],
+                problems: vec![Problem {
+                    place: Some(Place::Env(name.clone())),
+                    key: String::new(),
+                    message,
+                }],
             })?;
         }
     }
@@ -153,9 +158,9 @@ fn convert(value: &Spanned<DeValue<'_>>, line: usize, line_of: &dyn Fn(usize) ->
             }
         }
         DeValue::Boolean(value) => Value::Bool(*value),
-        DeValue::Array(items) => Value::List(
-            items.iter().map(|item| convert(item, line_of(item.span().start), line_of)).collect(),
-        ),
+        DeValue::Array(items) => {
+            Value::List(items.iter().map(|item| convert(item, line_of(item.span().start), line_of)).collect())
+        }
         DeValue::Table(table) => Value::Table(convert_table(table, line_of)),
         DeValue::Float(_) => Value::Other("a number with a point (write it as a text)"),
         DeValue::Datetime(_) => Value::Other("a date"),

@@ -4,6 +4,7 @@
 //! references. `FARTHING__SECTION__KEY` in the environment overrides the file.
 
 mod document;
+mod key;
 mod reader;
 mod routes;
 mod secret;
@@ -26,6 +27,7 @@ use farthing_rails::exact_evm::Policy;
 use url::Url;
 
 pub use document::{ConfigError, ENV_PREFIX, MAX_FILE_BYTES, Place, Problem};
+pub use key::{KeyRefError, PASSPHRASE_ENV, PASSPHRASE_FILE_ENV, read_key};
 pub use reader::{parse_duration, parse_size};
 pub use secret::{MAX_SECRET_BYTES, Secret, SecretError, SecretRef};
 
@@ -199,6 +201,11 @@ pub struct Cidr {
     bits: u8,
 }
 
+/// Reads a file, with the process's environment over it. See [`Config::load`].
+pub fn load(path: &Path) -> Result<Config, ConfigError> {
+    Config::load(path)
+}
+
 impl Config {
     /// Reads a file, with the process's environment over it.
     ///
@@ -211,7 +218,8 @@ impl Config {
     pub fn load_with(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigError> {
         let node = document::load(path, env)?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        sections::read(node, folder).map_err(|problems| ConfigError { file: path.display().to_string(), problems })
+        sections::read(node, folder)
+            .map_err(|problems| ConfigError { file: path.display().to_string(), problems })
     }
 
     /// Reads a text. `file` is only for messages; relative paths stay as they are.
@@ -221,7 +229,8 @@ impl Config {
         env: impl Iterator<Item = (String, String)>,
     ) -> Result<Self, ConfigError> {
         let node = document::parse(file, text, env)?;
-        sections::read(node, Path::new("")).map_err(|problems| ConfigError { file: file.to_owned(), problems })
+        sections::read(node, Path::new(""))
+            .map_err(|problems| ConfigError { file: file.to_owned(), problems })
     }
 }
 

@@ -7,8 +7,8 @@ use std::time::Duration;
 use farthing_engine::ExposureLimit;
 use farthing_payment::Flow;
 use farthing_paywall::{
-    Amount, DEFAULT_MAX_REQUEST, DEFAULT_MAX_RESPONSE, DEFAULT_MAX_TIMEOUT, DEFAULT_UPSTREAM_TIMEOUT, MAX_WAYS,
-    Offer, Pattern, Way,
+    Amount, DEFAULT_MAX_REQUEST, DEFAULT_MAX_RESPONSE, DEFAULT_MAX_TIMEOUT, DEFAULT_UPSTREAM_TIMEOUT,
+    MAX_WAYS, Offer, Pattern, Way,
 };
 use farthing_primitives::{Address, Asset, Network, PullMethod, Registry};
 use farthing_rails::exact_evm::Policy;
@@ -39,7 +39,9 @@ pub fn read(routes: Vec<Reader<'_>>, defaults: &Defaults<'_>, problems: &Problem
         let key = route.key("match");
         if let Some(config) = one(&mut route, defaults) {
             // The table says which two overlap; the line is that of the later one.
-            let pair = [&all.iter().map(|r| r.pattern.clone()).collect::<Vec<_>>()[..], &[config.pattern.clone()]].concat();
+            let pair =
+                [&all.iter().map(|r| r.pattern.clone()).collect::<Vec<_>>()[..], &[config.pattern.clone()]]
+                    .concat();
             let table = farthing_paywall::RouteTable::new(pair.into_iter().map(|p| (p, ())).collect());
             match table {
                 Ok(_) => all.push(config),
@@ -262,7 +264,8 @@ fn accept_lines(route: &Reader<'_>, accept: Option<Node>, defaults: &Defaults<'_
         let asset = entry.text("asset").map(|(text, _)| text);
         let method = pull_method(&mut entry, "method");
         let amount = amount(&mut entry);
-        let pay_to = entry.text("pay_to").and_then(|(text, at)| address(&entry, network.as_ref(), &text, &at));
+        let pay_to =
+            entry.text("pay_to").and_then(|(text, at)| address(&entry, network.as_ref(), &text, &at));
         entry.finish();
         lines.push(Line { place, asked: Asked { amount, pay_to }, network, asset, method });
     }

@@ -26,7 +26,9 @@ pub struct Secret(Zeroizing<String>);
 /// Why a secret is not there. Never says what it would have been.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    #[error("not a reference to a secret (env:NAME, file:PATH or keystore:NAME); secrets are not written here")]
+    #[error(
+        "not a reference to a secret (env:NAME, file:PATH or keystore:NAME); secrets are not written here"
+    )]
     NotAReference,
     #[error("the environment variable {0} is not set")]
     NoVariable(String),
@@ -80,7 +82,11 @@ impl SecretRef {
             Self::Keystore(_) => return Err(SecretError::KeystoreText),
         };
         let trimmed = text.trim();
-        if trimmed.is_empty() { Err(SecretError::Empty) } else { Ok(Secret(Zeroizing::new(trimmed.to_owned()))) }
+        if trimmed.is_empty() {
+            Err(SecretError::Empty)
+        } else {
+            Ok(Secret(Zeroizing::new(trimmed.to_owned())))
+        }
     }
 }
 

@@ -125,7 +125,9 @@ fn networks(root: &mut Reader<'_>, registry: &Registry) -> BTreeMap<Network, Net
                 Duration::from_secs(120),
             ),
             max_fee: entry.take("max_fee_gwei").and_then(|node| match node.value {
-                Value::Integer(gwei) => u128::try_from(gwei).ok().and_then(|gwei| gwei.checked_mul(1_000_000_000)),
+                Value::Integer(gwei) => {
+                    u128::try_from(gwei).ok().and_then(|gwei| gwei.checked_mul(1_000_000_000))
+                }
                 _ => {
                     entry.problem_at(&node.place, "max_fee_gwei", "expected a whole number");
                     None
@@ -145,7 +147,10 @@ fn confirmation_steps(entry: &mut Reader<'_>, network: &Network, registry: &Regi
     let mut steps: Vec<(u128, u64)> = Vec::new();
     for mut step in entry.tables("confirm") {
         let up_to = step.text_as("up_to", |text| {
-            registry.parse_dollars(network, text).map(|money| money.atoms()).map_err(|error| error.to_string())
+            registry
+                .parse_dollars(network, text)
+                .map(|money| money.atoms())
+                .map_err(|error| error.to_string())
         });
         let blocks = step.number("blocks", 1, 1, MAX_CONFIRMATIONS);
         match up_to {
@@ -250,8 +255,13 @@ fn facilitator_server(mut section: Reader<'_>, registry: &Registry) -> Facilitat
     let networks =
         section.list_of("networks", |name| Network::from_name(name).map_err(|error| error.to_string()));
     let assets = section.list_of("assets", |text| {
-        let id: AssetId = text.parse().map_err(|error: farthing_primitives::AssetIdError| error.to_string())?;
-        if registry.get(&id).is_some() { Ok(id) } else { Err(format!("{id} is not listed: add an [[asset]]")) }
+        let id: AssetId =
+            text.parse().map_err(|error: farthing_primitives::AssetIdError| error.to_string())?;
+        if registry.get(&id).is_some() {
+            Ok(id)
+        } else {
+            Err(format!("{id} is not listed: add an [[asset]]"))
+        }
     });
     let max_gas_wei_per_day = section.atoms("max_gas_wei_per_day");
     let mut api_keys = Vec::new();
@@ -368,7 +378,14 @@ fn gateway(
     }
     let network = network_key(&mut section, "network");
     let pay_to = section.text("pay_to");
-    let defaults = Defaults { registry, policy, upstreams: &upstreams, upstream: default_upstream.clone(), network, pay_to };
+    let defaults = Defaults {
+        registry,
+        policy,
+        upstreams: &upstreams,
+        upstream: default_upstream.clone(),
+        network,
+        pay_to,
+    };
     section.finish();
     let routes = routes::read(routes, &defaults, root.problems());
     Some(GatewayConfig {
@@ -394,8 +411,13 @@ fn cors(section: &mut Reader<'_>) -> Cors {
         ["upstream"] | [] => Cors::Upstream,
         ["*"] => Cors::Any,
         _ => {
-            if let Some(odd) = origins.iter().find(|o| !o.starts_with("http") || o.ends_with('/') || *o == "*") {
-                section.problem("cors", format!("not an origin: {odd:?} (expected e.g. \"https://shop.example\")"));
+            if let Some(odd) =
+                origins.iter().find(|o| !o.starts_with("http") || o.ends_with('/') || *o == "*")
+            {
+                section.problem(
+                    "cors",
+                    format!("not an origin: {odd:?} (expected e.g. \"https://shop.example\")"),
+                );
             }
             Cors::Only(origins)
         }
@@ -427,7 +449,10 @@ fn upstreams(root: &mut Reader<'_>) -> BTreeMap<String, Arc<UpstreamConfig>> {
 }
 
 /// Headers whose values are references to secrets.
-pub(super) fn secret_headers(entry: &mut Reader<'_>, key: &'static str) -> Vec<(http::HeaderName, SecretRef)> {
+pub(super) fn secret_headers(
+    entry: &mut Reader<'_>,
+    key: &'static str,
+) -> Vec<(http::HeaderName, SecretRef)> {
     let mut headers = Vec::new();
     for (name, node, path) in entry.entries(key) {
         let problems = entry.problems();

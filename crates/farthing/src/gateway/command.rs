@@ -1,0 +1,110 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use super::{Gateway, GatewayError, admin, bind, offer_key, reload, settle_down};
+use crate::cli::{Failure, print_ready, until_stopped};
+use crate::config::{Config, GatewayConfig};
+
+/// Put a price before an API that you have: a reverse proxy that is paid by the request.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  farthing gateway -c farthing.toml
+  farthing gateway -c farthing.toml --check         say what is wrong with the file, and stop
+  FARTHING__GATEWAY__LISTEN=127.0.0.1:8402 farthing gateway -c farthing.toml
+
+A whole file:
+  [gateway]
+  upstream = \"http://127.0.0.1:8080\"
+  network  = \"base-sepolia\"
+  pay_to   = \"0x209693Bc6afc0C5328bA36FaF03C514EF312287C\"
+
+  [networks.base-sepolia]
+  rpc = [\"https://sepolia.base.org\"]
+  relayer_key = \"env:RELAYER_KEY\"
+
+  [[route]]
+  match = \"GET /weather\"
+  price = \"$0.002\"
+
+The file and the certificates are read again when they change, and on SIGHUP. docs/reference/config.md lists every key.
+Exit codes: 0 stopped as asked, 1 failed, 2 wrong call or configuration.")]
+pub struct GatewayArgs {
+    /// The configuration
+    #[arg(short, long, default_value = "farthing.toml", value_name = "FILE")]
+    config: PathBuf,
+    /// Check the configuration and stop
+    #[arg(long)]
+    check: bool,
+}
+
+pub async fn run_command(args: GatewayArgs) -> Result<ExitCode, Failure> {
+    let mut config = crate::config::load(&args.config).map_err(|error| Failure::usage(error.to_string()))?;
+    let Some(gateway) = config.gateway.take() else {
+        return Err(Failure::usage(format!("{}: there is no [gateway] section", args.config.display())));
+    };
+    if args.check {
+        check(&gateway).map_err(|error| Failure::usage(error.to_string()))?;
+        println!("{}: good, {} routes", args.config.display(), gateway.routes.len());
+        return Ok(ExitCode::SUCCESS);
+    }
+    serve(args.config, config, gateway).await
+}
+
+/// What can be found wrong without a socket or a chain, beyond what the file itself shows.
+fn check(config: &GatewayConfig) -> Result<(), GatewayError> {
+    super::terms::terms(config)?;
+    super::proxy::Table::new(config)?;
+    if let Some(tls) = &config.tls {
+        super::tls::Certificate::load(tls)?;
+    }
+    Ok(())
+}
+
+async fn serve(file: PathBuf, config: Config, gateway_config: GatewayConfig) -> Result<ExitCode, Failure> {
+    let failed = |error: GatewayError| Failure::failed(error.to_string());
+    let key = offer_key(gateway_config.offer_key.as_ref(), &config.store).map_err(failed)?;
+    let rig =
+        crate::wiring::from_config(&config).await.map_err(|error| Failure::failed(error.to_string()))?;
+    let engine = rig.engine.clone();
+    let gateway =
+        Gateway::build(&gateway_config, std::sync::Arc::new(engine.clone()), rig.world.clone(), key)
+            .map_err(failed)?;
+    let listener = bind(gateway_config.listen).await.map_err(failed)?;
+    let address = listener.local_addr().unwrap_or(gateway_config.listen);
+    let admin = match gateway_config.admin_listen {
+        Some(address) => {
+            let listener = bind(address).await.map_err(failed)?;
+            Some(tokio::spawn(admin::serve(listener, gateway.clone(), engine.clone())))
+        }
+        None => None,
+    };
+    let watching = tokio::spawn(reload::watch(gateway.clone(), file, hangups()));
+    let scheme = if gateway_config.tls.is_some() { "https" } else { "http" };
+    let routes = gateway_config.routes.len().to_string();
+    print_ready("gateway", &format!("{scheme}://{address}"), &[("routes", &routes)]);
+    let served = gateway.serve_on(listener, until_stopped()).await;
+    watching.abort();
+    settle_down(&engine, gateway_config.limits.shutdown_timeout).await;
+    if let Some(admin) = admin {
+        admin.abort();
+    }
+    served.map_err(failed)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A message for each SIGHUP.
+fn hangups() -> mpsc::Receiver<()> {
+    let (send, receive) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let Ok(mut signals) = signal(SignalKind::hangup()) else { return };
+        while signals.recv().await.is_some() {
+            // One that waits already says it all.
+            let _ = send.try_send(());
+        }
+    });
+    receive
+}

@@ -1,0 +1,166 @@
+//! `farthing gateway`: a reverse proxy that asks for payment.
+//!
+//! Connections come in here ([`serve`]), the paywall decides ([`farthing_paywall`]), and [`proxy`] calls what stands
+//! behind. A configuration is replaced while it runs ([`reload`]); what is under way keeps the one that it began with.
+
+mod admin;
+mod body;
+mod command;
+mod hook;
+mod offer_key;
+mod proxy;
+mod reload;
+mod serve;
+mod terms;
+mod tls;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use farthing_engine::{Engine, World};
+use farthing_paywall::{Paywall, PaywallLayer, Seller};
+use farthing_rails::offer::BindingKey;
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tower::Layer;
+
+use crate::config::{Cidr, GatewayConfig, LimitsConfig};
+use proxy::{Proxy, Table};
+use serve::Server;
+use tls::Certificate;
+
+pub use command::{GatewayArgs, run_command};
+pub use offer_key::offer_key;
+pub use serve::HEALTH_PATH;
+
+/// How often the end of what is being settled is looked for while shutting down.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Why there is no gateway.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GatewayError {
+    #[error("upstream {url}: {why}")]
+    Upstream { url: String, why: String },
+    #[error("price hook {url}: {why}")]
+    Hook { url: String, why: String },
+    #[error("{file}: {why}")]
+    Tls { file: PathBuf, why: String },
+    #[error("{0}")]
+    Routes(String),
+    #[error("the offer key: {0}")]
+    OfferKey(String),
+    #[error("cannot listen on {address}: {why}")]
+    Listen { address: std::net::SocketAddr, why: String },
+}
+
+/// A gateway that is ready to serve. Cheap to clone; all clones share one truth.
+#[derive(Clone)]
+pub struct Gateway {
+    paywall: Paywall,
+    proxy: Proxy,
+    seller: Arc<dyn Seller>,
+    certificate: Option<Arc<Certificate>>,
+    limits: LimitsConfig,
+    trusted: Arc<Vec<Cidr>>,
+}
+
+impl Gateway {
+    /// Builds everything that needs no socket. `key` seals the offers: see [`offer_key`].
+    pub fn build(
+        config: &GatewayConfig,
+        seller: Arc<dyn Seller>,
+        world: Arc<dyn World>,
+        key: BindingKey,
+    ) -> Result<Self, GatewayError> {
+        let proxy = Proxy::new(Table::new(config)?);
+        let terms = terms::terms(config)?;
+        let paywall = Paywall::new(terms, seller.clone(), world, key, terms::limits(&config.limits));
+        let certificate = config.tls.as_ref().map(Certificate::load).transpose()?;
+        Ok(Self {
+            paywall,
+            proxy,
+            seller,
+            certificate,
+            limits: config.limits,
+            trusted: Arc::new(config.trusted_proxies.clone()),
+        })
+    }
+
+    /// Goes on with other routes, prices and upstreams. Everything stays as it is if they are not good.
+    ///
+    /// Offers made before hold for the time that they were made for. Addresses, TLS on or off, limits and trusted
+    /// proxies are as they were at the start.
+    pub fn reload(&self, config: &GatewayConfig) -> Result<(), GatewayError> {
+        let (table, terms) = (Table::new(config)?, terms::terms(config)?);
+        self.proxy.reload(table);
+        self.paywall.reload(terms);
+        Ok(())
+    }
+
+    /// Serves on this listener until `shutdown` resolves, then lets what is under way end.
+    pub async fn serve_on(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), GatewayError> {
+        let tls = match &self.certificate {
+            Some(certificate) => Some(TlsAcceptor::from(Arc::new(certificate.server_config()?))),
+            None => None,
+        };
+        let server = Server {
+            service: PaywallLayer::new(self.paywall.clone()).layer(self.proxy.clone()),
+            limits: self.limits,
+            trusted: self.trusted.clone(),
+            tls,
+        };
+        serve::accept(server, listener, shutdown).await;
+        Ok(())
+    }
+
+    pub(crate) fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.certificate.as_ref()
+    }
+
+    pub(crate) fn seller(&self) -> &Arc<dyn Seller> {
+        &self.seller
+    }
+}
+
+/// Binds the configured addresses.
+pub async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, GatewayError> {
+    TcpListener::bind(address).await.map_err(|error| GatewayError::Listen { address, why: error.to_string() })
+}
+
+/// Builds a gateway over an engine and serves on the configured address until `shutdown` resolves; then finishes what
+/// is being served and settled.
+pub async fn run(
+    config: GatewayConfig,
+    engine: Engine,
+    key: BindingKey,
+    shutdown: impl Future<Output = ()>,
+) -> Result<(), GatewayError> {
+    let gateway = Gateway::build(&config, Arc::new(engine.clone()), engine.world().clone(), key)?;
+    let listener = bind(config.listen).await?;
+    gateway.serve_on(listener, shutdown).await?;
+    settle_down(&engine, config.limits.shutdown_timeout).await;
+    Ok(())
+}
+
+/// Waits until nothing is being settled any more. What takes longer goes on at the next start: it is durable.
+pub(crate) async fn settle_down(engine: &Engine, within: Duration) {
+    let settled = async {
+        while engine.live() > 0 {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    if tokio::time::timeout(within, settled).await.is_err() {
+        tracing::warn!(
+            payments = engine.live(),
+            "stopped with payments under way: they go on at the next start"
+        );
+    }
+}

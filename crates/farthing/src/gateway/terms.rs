@@ -1,0 +1,60 @@
+//! From the configuration to what the paywall and the proxy need.
+
+use std::sync::Arc;
+
+use farthing_paywall::{Limits, Paid, Price, Route, RouteTable, Terms, Unmatched};
+
+use super::GatewayError;
+use super::hook::HttpHook;
+use crate::config::{GatewayConfig, LimitsConfig, PriceConfig, SaleConfig};
+
+pub fn terms(config: &GatewayConfig) -> Result<Terms, GatewayError> {
+    let mut routes = Vec::with_capacity(config.routes.len());
+    for route in &config.routes {
+        let kind = match &route.sale {
+            None => Route::Free,
+            Some(sale) => Route::paid(paid(sale)?),
+        };
+        routes.push((route.pattern.clone(), kind));
+    }
+    let routes = RouteTable::new(routes).map_err(|error| GatewayError::Routes(error.to_string()))?;
+    Ok(Terms {
+        routes,
+        registry: config.registry.clone(),
+        unmatched: if config.unmatched_free { Unmatched::Free } else { Unmatched::NotFound },
+        cors: config.cors.clone(),
+        public_url: config.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
+    })
+}
+
+fn paid(sale: &SaleConfig) -> Result<Paid, GatewayError> {
+    let price = match &sale.price {
+        PriceConfig::Fixed(offers) => Price::Fixed(offers.clone()),
+        PriceConfig::Hook { url, timeout, headers, ways } => Price::Quoted {
+            hook: Arc::new(HttpHook::new(url.clone(), *timeout, headers)?),
+            ways: ways.clone(),
+        },
+    };
+    Ok(Paid {
+        price,
+        flow: sale.flow,
+        exposure: sale.exposure.clone(),
+        max_timeout: sale.max_timeout,
+        upstream_timeout: sale.upstream_timeout,
+        max_request: sale.max_request,
+        max_response: sale.max_response,
+        repeatable: sale.repeatable,
+        description: sale.description.clone(),
+        mime_type: sale.mime_type.clone(),
+        policy: sale.policy.clone(),
+    })
+}
+
+pub fn limits(config: &LimitsConfig) -> Limits {
+    Limits {
+        payments: config.payments,
+        contract_payments: config.contract_payments,
+        request_timeout: config.request_timeout,
+        in_flight: config.in_flight,
+    }
+}
