@@ -15,7 +15,7 @@ use farthing_evm::{
 use farthing_payment::Flow;
 use farthing_primitives::{Address as Account, AssetId, Money, Network, PullMethod, TenantId, Timestamp};
 use farthing_wire::x402::exact_evm::{Authorization, Payload, Permit2Authorization};
-use farthing_wire::x402::extensions::Eip2612GasSponsoring;
+use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, Eip2612GasSponsoring};
 use farthing_wire::x402::{ErrorCode, Extensions, WireAddress, WireError, v1, v2};
 use farthing_wire::{Object, Uint256};
 
@@ -423,6 +423,15 @@ pub fn approval_info(approval: &Approval) -> Object {
         version: SPONSORING_VERSION.to_owned(),
     }
     .to_info()
+}
+
+/// The extensions that carry a payment's sponsored approval, where it has one.
+pub fn sponsoring(presented: &Presented) -> Option<Extensions> {
+    let Presented::Permit2 { approval: Some(approval), .. } = presented else { return None };
+    let mut extensions = Extensions::default();
+    extensions.announce_eip2612_gas_sponsoring();
+    extensions.answer(EIP2612_GAS_SPONSORING, approval_info(approval)).ok()?;
+    Some(extensions)
 }
 
 /// A v2 payment of an offer, which it repeats as it came.

@@ -162,7 +162,9 @@ fn approved(
     let signature = Signature::parse(&approval.signature).map_err(|_| ApprovalFault::Signature)?;
     // The proxy passes on `v`, `r` and `s`, so only a key can have signed.
     match signature.recover(permit.digest(domain)) {
-        Ok(signer) if signer == owner => Ok(ProvenApproval { deadline: approval.deadline, signature }),
+        Ok(signer) if signer == owner => {
+            Ok(ProvenApproval { nonce: approval.nonce, deadline: approval.deadline, signature })
+        }
         _ => Err(ApprovalFault::Signature),
     }
 }

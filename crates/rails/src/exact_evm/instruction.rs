@@ -51,6 +51,7 @@ impl Checked {
                     Sponsored::No => out.bytes(&[0]),
                     Sponsored::Proven(approval) => {
                         out.bytes(&[1]);
+                        out.word(approval.nonce);
                         out.word(approval.deadline);
                         out.bytes(&approval.signature.to_bytes());
                     }
@@ -172,6 +173,7 @@ impl Reader<'_> {
                 approval: match self.byte()? {
                     0 => Sponsored::No,
                     1 => Sponsored::Proven(ProvenApproval {
+                        nonce: self.word()?,
                         deadline: self.word()?,
                         signature: self.signature()?,
                     }),

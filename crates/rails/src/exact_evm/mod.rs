@@ -11,6 +11,7 @@ pub mod buy;
 mod check;
 mod instruction;
 mod judge;
+mod present;
 mod proof;
 mod refusal;
 #[cfg(test)]
@@ -294,6 +295,7 @@ enum Sponsored {
 /// An allowance that the payer's key signed for the amount that is paid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct ProvenApproval {
+    nonce: U256,
     deadline: U256,
     signature: Signature,
 }

@@ -846,6 +846,24 @@ fn traces_find_the_user_of_an_authorization() {
 // Instructions.
 
 #[test]
+fn a_payment_presented_again_is_the_same_payment() {
+    let open = Policy { factories: vec![known::MULTICALL3], ..Policy::default() };
+    let permit2 = asked(PullMethod::Permit2);
+    let sponsored = check(&permit2, &approved(&permit2), NOW, &Policy::default()).unwrap();
+    assert_eq!(check(&permit2, &sponsored.presented(), NOW, &Policy::default()), Ok(sponsored.clone()));
+    assert!(matches!(sponsored.presented(), Presented::Permit2 { approval: Some(_), .. }));
+    for method in BOTH {
+        for (checked, policy) in [
+            (checked(method), &Policy::default()),
+            (by_wallet(method, false, &open), &open),
+            (by_wallet(method, true, &open), &open),
+        ] {
+            assert_eq!(check(&asked(method), &checked.presented(), NOW, policy), Ok(checked));
+        }
+    }
+}
+
+#[test]
 fn instructions_bring_back_all_of_a_payment() {
     let open = Policy { factories: vec![known::MULTICALL3], ..Policy::default() };
     let asked = asked(PullMethod::Permit2);
