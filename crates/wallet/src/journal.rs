@@ -57,6 +57,7 @@ CREATE TABLE purchase (
     shown INTEGER NOT NULL DEFAULT 0,
     tx TEXT,
     confirmed INTEGER NOT NULL DEFAULT 0,
+    delivered INTEGER NOT NULL DEFAULT 0,
     receipt TEXT,
     note TEXT
 ) STRICT, WITHOUT ROWID;
@@ -172,6 +173,8 @@ pub struct Purchase {
     pub tx: Option<String>,
     /// Whether a chain said so, and not only the seller.
     pub confirmed: bool,
+    /// Whether a complete answer with a status of success came back for it.
+    pub delivered: bool,
     /// The seller's receipt, as JSON.
     pub receipt: Option<String>,
     pub note: Option<String>,
@@ -193,9 +196,23 @@ impl fmt::Debug for Header {
 /// What became of a purchase that was shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    Settled { tx: Option<String>, confirmed: bool, receipt: Option<String>, note: Option<String> },
-    Unknown { tx: Option<String>, note: String },
-    Refused { receipt: Option<String>, note: String },
+    Settled {
+        tx: Option<String>,
+        confirmed: bool,
+        delivered: bool,
+        receipt: Option<String>,
+        note: Option<String>,
+    },
+    Unknown {
+        tx: Option<String>,
+        delivered: bool,
+        receipt: Option<String>,
+        note: String,
+    },
+    Refused {
+        receipt: Option<String>,
+        note: String,
+    },
 }
 
 /// Why no money of a purchase moved, nor ever can.
@@ -294,7 +311,7 @@ impl Journal {
     // What the owner allows.
 
     pub fn rules(&self) -> Result<Rules, JournalError> {
-        self.within(|tx| rules(tx))
+        self.within(rules)
     }
 
     /// Changes the rules, all at once or not at all.
@@ -451,22 +468,24 @@ impl Journal {
         self.within(|tx| {
             let from = state(tx, id)?;
             match outcome {
-                Outcome::Settled { tx: hash, confirmed, receipt, note: said } => {
+                Outcome::Settled { tx: hash, confirmed, delivered, receipt, note: said } => {
                     become_(tx, id, State::Settled, clock)?;
                     // What a chain confirmed stays so, whatever a seller says later.
                     tx.execute(
                         "UPDATE purchase SET confirmed = max(confirmed, ?4), tx = iif(confirmed > ?4, tx, coalesce(?2, tx)),
-                         receipt = coalesce(?3, receipt), note = coalesce(?5, note) WHERE id = ?1",
-                        params![key(id), hash, receipt, confirmed, said],
+                         receipt = coalesce(?3, receipt), note = coalesce(?5, note), delivered = max(delivered, ?6)
+                         WHERE id = ?1",
+                        params![key(id), hash, receipt, confirmed, said, delivered],
                     )?;
                 }
                 // A later and lesser answer does not undo an earlier and better one.
                 Outcome::Unknown { .. } | Outcome::Refused { .. } if from == State::Settled => {}
-                Outcome::Unknown { tx: hash, note: said } => {
+                Outcome::Unknown { tx: hash, delivered, receipt, note: said } => {
                     become_(tx, id, State::Unknown, clock)?;
                     tx.execute(
-                        "UPDATE purchase SET tx = coalesce(?2, tx), note = ?3 WHERE id = ?1",
-                        params![key(id), hash, said],
+                        "UPDATE purchase SET tx = coalesce(?2, tx), note = ?3, delivered = max(delivered, ?4),
+                         receipt = coalesce(?5, receipt) WHERE id = ?1",
+                        params![key(id), hash, said, delivered, receipt],
                     )?;
                 }
                 Outcome::Refused { receipt, note: said } => {
@@ -530,11 +549,12 @@ impl Journal {
         })
     }
 
-    /// The latest purchase of exactly this request whose outcome is unknown.
+    /// The latest purchase of exactly this request that brought nothing yet, and whose outcome is unknown.
     pub fn unknown_for(&self, request: &RequestHash) -> Result<Option<Purchase>, JournalError> {
         self.within(|tx| {
             let sql = format!(
-                "SELECT {COLUMNS} FROM purchase WHERE request_hash = ?1 AND state = 'unknown' ORDER BY id DESC LIMIT 1"
+                "SELECT {COLUMNS} FROM purchase WHERE request_hash = ?1 AND state = 'unknown' AND NOT delivered
+                 ORDER BY id DESC LIMIT 1"
             );
             let mut found = tx.prepare_cached(&sql)?;
             found.query_row([&request.0[..]], |row| Ok(read(row))).optional()?.transpose()
@@ -739,7 +759,7 @@ fn history(
 }
 
 const COLUMNS: &str = "id, state, created_ms, updated_ms, expires_ms, authority, method, url, request_hash, asset, \
-     atoms, payee, payer, consumption, header_name, header_value, instruction, shown, tx, confirmed, receipt, note";
+     atoms, payee, payer, consumption, header_name, header_value, instruction, shown, tx, confirmed, receipt, note, delivered";
 
 fn find(tx: &Transaction<'_>, id: &PurchaseId) -> Result<Purchase, JournalError> {
     let sql = format!("SELECT {COLUMNS} FROM purchase WHERE id = ?1");
@@ -780,6 +800,7 @@ fn read(row: &Row<'_>) -> Result<Purchase, JournalError> {
         confirmed: row.get(19)?,
         receipt: row.get(20)?,
         note: row.get(21)?,
+        delivered: row.get(22)?,
     })
 }
 

@@ -98,18 +98,30 @@ fn a_purchase_lives_from_intent_to_settlement() {
     assert!(journal.present(&id, &at(0)).is_err(), "nothing is shown before it is signed");
     sign(&journal, &id, &at(0));
     assert_eq!(journal.present(&id, &at(1)).unwrap(), header());
-    journal.conclude(&id, &Outcome::Unknown { tx: None, note: "time-out".to_owned() }, &at(2)).unwrap();
+    journal
+        .conclude(
+            &id,
+            &Outcome::Unknown { tx: None, delivered: false, receipt: None, note: "time-out".to_owned() },
+            &at(2),
+        )
+        .unwrap();
     assert_eq!(journal.unknown_for(&RequestHash([7; 32])).unwrap().unwrap().id, id);
     assert_eq!(journal.present(&id, &at(3)).unwrap(), header());
     let settled = Outcome::Settled {
         tx: Some("0xaa".to_owned()),
         confirmed: true,
+        delivered: true,
         receipt: Some("{}".to_owned()),
         note: None,
     };
     journal.conclude(&id, &settled, &at(4)).unwrap();
-    let forged =
-        Outcome::Settled { tx: Some("0xbb".to_owned()), confirmed: false, receipt: None, note: None };
+    let forged = Outcome::Settled {
+        tx: Some("0xbb".to_owned()),
+        confirmed: false,
+        delivered: false,
+        receipt: None,
+        note: None,
+    };
     journal.conclude(&id, &forged, &at(5)).unwrap();
     let refused = Outcome::Refused { receipt: None, note: "no".to_owned() };
     journal.conclude(&id, &refused, &at(6)).unwrap();
@@ -138,7 +150,15 @@ fn attack_22_a_sellers_error_frees_nothing() {
     assert_eq!(hour(&journal, &at(1000)), 60_000);
     journal.release(&id, Proof::UnusedAfterExpiry, &at(1000)).unwrap();
     assert_eq!(hour(&journal, &at(1000)), 0);
-    assert!(journal.conclude(&id, &Outcome::Unknown { tx: None, note: String::new() }, &at(1001)).is_err());
+    assert!(
+        journal
+            .conclude(
+                &id,
+                &Outcome::Unknown { tx: None, delivered: false, receipt: None, note: String::new() },
+                &at(1001)
+            )
+            .is_err()
+    );
 }
 
 /// Known attack 25: the process dies between the intent, the signature and its record.

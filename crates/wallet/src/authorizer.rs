@@ -1,0 +1,380 @@
+//! The one door between a program that wants to pay and a key that can.
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use farthing_evm::{Key, U256, from_alloy};
+use farthing_policy::{Charge, ChargeError, Clock, Decision, Origin, Request};
+use farthing_primitives::{
+    Address, Money, Network, PullMethod, PurchaseId, Registry, RequestHash, Timestamp,
+};
+use farthing_rails::exact_evm::buy::{self, BuyError, Nonce};
+use farthing_rails::exact_evm::{self, Requirement, Tokens};
+use farthing_rails::x402::OfferError;
+
+use crate::journal::{Draft, Header, Journal, JournalError, Outcome, Proof, Purchase};
+use crate::offer::{EchoError, Offer};
+use crate::system_clock;
+
+/// A payment that a program wants to make. It says what it would buy and where, never what to sign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Intent {
+    pub offer: Offer,
+    /// Who is really asked, after all redirects.
+    pub origin: Origin,
+    /// The connection goes to an address of this machine or its network.
+    pub private: bool,
+    pub method: String,
+    pub url: String,
+    pub request_hash: RequestHash,
+    /// The most that this call may cost, in whole units of whatever asset is asked for, e.g. `0.02`.
+    pub max: Option<String>,
+    /// This call may be paid on this network only.
+    pub only: Option<Network>,
+    /// The chain says that it is one for development.
+    pub devnet: bool,
+    /// The token's next EIP-2612 nonce, if Permit2 needs an allowance first.
+    pub permit_nonce: Option<U256>,
+}
+
+/// Leave to show one signed payment, as often as it takes. The payment itself comes from [`Authorizer::present`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Authorization {
+    pub id: PurchaseId,
+    pub decision: Decision,
+    pub money: Money,
+    pub payee: Address,
+    pub payer: Address,
+    /// From when on it can move no money.
+    pub expires: Timestamp,
+}
+
+/// Why nothing was signed, or is shown.
+#[derive(Debug, thiserror::Error)]
+pub enum Denied {
+    #[error("{0}")]
+    Policy(Box<Decision>),
+    #[error("the offer cannot be taken: {0}")]
+    Offer(#[from] OfferError),
+    #[error("the offer cannot be taken: {0}")]
+    Charge(#[from] ChargeError),
+    #[error("the maximum {0:?} is not an amount of the asset that is asked for")]
+    Max(String),
+    #[error("there is nothing to sign: {0}")]
+    Buy(#[from] BuyError),
+    #[error("the payment cannot be written: {0}")]
+    Echo(#[from] EchoError),
+    #[error("on a chain for development only the built-in development keys sign, and {0} is none of them")]
+    NotADevKey(Address),
+    #[error("what was signed does not pass our own checks: {0}")]
+    SelfCheck(String),
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    #[error("the authorizer cannot be asked")]
+    Unavailable,
+}
+
+impl Denied {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Policy(decision) => decision.denials().next().map_or("denied", |fact| fact.code()),
+            Self::Offer(_) => "offer_unsupported",
+            Self::Charge(ChargeError::UnknownAsset(_)) => "asset_unknown",
+            Self::Charge(ChargeError::TooLarge(_)) => "amount_too_large",
+            Self::Max(_) => "max_not_an_amount",
+            Self::Buy(_) => "offer_unpayable",
+            Self::Echo(_) => "offer_unanswerable",
+            Self::NotADevKey(_) => "not_a_development_key",
+            Self::SelfCheck(_) => "self_check_failed",
+            Self::Journal(JournalError::Frozen) => "frozen",
+            Self::Journal(_) | Self::Unavailable => "authorizer_unavailable",
+        }
+    }
+}
+
+/// Decides, reserves, writes down and signs. It may live in another process than the program that wants to pay.
+#[async_trait]
+pub trait Authorizer: Send + Sync {
+    /// Whose money is spent.
+    fn payer(&self) -> &Address;
+
+    /// The tokens by which offers are read.
+    fn registry(&self) -> &Registry;
+
+    /// What [`Authorizer::authorize`] would decide. Signs and reserves nothing.
+    async fn preview(&self, intent: &Intent) -> Result<Decision, Denied>;
+
+    /// Evaluates the policy, reserves the amount and writes the intent down, signs, and stores what was signed, in
+    /// this order, each step durable before the next.
+    async fn authorize(&self, intent: Intent) -> Result<Authorization, Denied>;
+
+    /// Writes down that the payment is about to be shown, and gives it out.
+    async fn present(&self, id: &PurchaseId) -> Result<Header, Denied>;
+
+    /// Writes down what became of it.
+    async fn conclude(&self, id: &PurchaseId, outcome: Outcome) -> Result<(), Denied>;
+
+    /// Frees the reservation, on proof that no money moved nor can.
+    async fn release(&self, id: &PurchaseId, proof: Proof) -> Result<(), Denied>;
+
+    async fn purchase(&self, id: &PurchaseId) -> Result<Purchase, Denied>;
+
+    /// Whether the owner lets this machine's own network be reached at `origin`.
+    async fn may_reach_private(&self, origin: &Origin) -> Result<bool, Denied>;
+}
+
+/// Tells whether an address is that of a built-in development key.
+pub type IsDevKey = fn(&Address) -> bool;
+
+/// An authorizer in this process, over a key and a journal.
+pub struct LocalAuthorizer {
+    key: Arc<Key>,
+    payer: Address,
+    journal: Arc<Journal>,
+    registry: Registry,
+    tokens: Tokens,
+    is_dev_key: IsDevKey,
+    clock: Arc<dyn Fn() -> Clock + Send + Sync>,
+}
+
+impl fmt::Debug for LocalAuthorizer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LocalAuthorizer of {}", self.payer)
+    }
+}
+
+impl LocalAuthorizer {
+    /// An authorizer that takes no key for a development key.
+    pub fn new(key: Key, journal: Arc<Journal>, registry: Registry) -> Self {
+        Self {
+            payer: from_alloy(key.address()),
+            key: Arc::new(key),
+            journal,
+            tokens: Tokens::new(&registry),
+            registry,
+            is_dev_key: |_| false,
+            clock: Arc::new(system_clock),
+        }
+    }
+
+    /// Names the keys that may sign on a chain for development.
+    #[must_use]
+    pub fn with_dev_keys(mut self, is_dev_key: IsDevKey) -> Self {
+        self.is_dev_key = is_dev_key;
+        self
+    }
+
+    #[must_use]
+    pub fn with_clock(mut self, clock: impl Fn() -> Clock + Send + Sync + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    pub fn journal(&self) -> &Arc<Journal> {
+        &self.journal
+    }
+
+    /// Everything that is checked before the policy, and the question for it.
+    fn weigh(&self, intent: &Intent) -> Result<(Requirement, Request), Denied> {
+        // Signatures for the chain id of a public testnet are valid there too.
+        if (intent.devnet || self.journal.is_devnet()?) && !(self.is_dev_key)(&self.payer) {
+            return Err(Denied::NotADevKey(self.payer.clone()));
+        }
+        let charge = Charge::of(&self.registry, intent.offer.money())?;
+        let requirement = intent.offer.requirement(&self.tokens)?;
+        let max = match &intent.max {
+            None => None,
+            Some(text) => {
+                let asset = requirement.token().asset();
+                let digits = text.strip_prefix('$').unwrap_or(text);
+                // Dollars are dollars: "$1" is no limit for what costs euros.
+                if digits.len() != text.len() && !self.registry.is_dollar(&asset.id) {
+                    return Err(Denied::Max(text.clone()));
+                }
+                let money = asset.parse(digits).map_err(|_| Denied::Max(text.clone()))?;
+                Some(money.atoms())
+            }
+        };
+        // The seller's word can shorten the life of a payment, never lengthen it.
+        let validity = intent.offer.max_timeout().min(self.journal.rules()?.max_validity);
+        let request = Request {
+            scheme: intent.offer.scheme().to_owned(),
+            charge,
+            payee: requirement.pay_to(),
+            origin: intent.origin.clone(),
+            private: intent.private,
+            max,
+            only: intent.only.clone(),
+            validity,
+        };
+        Ok((requirement, request))
+    }
+
+    fn authorize_now(&self, intent: &Intent) -> Result<Authorization, Denied> {
+        let (requirement, request) = self.weigh(intent)?;
+        let clock = (self.clock)();
+        let nonce = Nonce(random()?);
+        let id = PurchaseId::new(clock.wall, random()?);
+        let unsigned = match buy::authorize(&requirement, &self.payer, nonce, request.validity, clock.wall) {
+            Ok(unsigned) => unsigned,
+            // A wallet that permits hardly any validity denies by its policy, which says so.
+            Err(error) => {
+                let decision = self.journal.preview(&request, &clock)?;
+                return Err(if decision.is_allowed() {
+                    error.into()
+                } else {
+                    Denied::Policy(Box::new(decision))
+                });
+            }
+        };
+        let draft = Draft {
+            id,
+            method: intent.method.clone(),
+            url: intent.url.clone(),
+            request_hash: intent.request_hash,
+            payer: self.payer.clone(),
+            consumption: unsigned.key().clone(),
+            expires: unsigned.expires(),
+        };
+        let decision = self.journal.reserve(&request, &draft, &clock)?.decision;
+        if !decision.is_allowed() {
+            return Err(Denied::Policy(Box::new(decision)));
+        }
+        // INVARIANT: the intent is on the disk. From here on the amount counts, whatever happens to this process.
+        match self.sign(intent, &requirement, &unsigned, &clock, &id) {
+            Ok((header, instruction)) => {
+                self.journal.signed(&id, &header, &instruction, &(self.clock)()).inspect_err(|_| {
+                    self.give_up(&id);
+                })?;
+            }
+            Err(error) => {
+                self.give_up(&id);
+                return Err(error);
+            }
+        }
+        Ok(Authorization {
+            id,
+            decision,
+            money: unsigned.money().clone(),
+            payee: request.payee,
+            payer: self.payer.clone(),
+            expires: unsigned.expires(),
+        })
+    }
+
+    fn sign(
+        &self,
+        intent: &Intent,
+        requirement: &Requirement,
+        unsigned: &buy::Unsigned,
+        clock: &Clock,
+        id: &PurchaseId,
+    ) -> Result<(Header, farthing_payment::Instruction), Denied> {
+        let approval = match intent.permit_nonce {
+            Some(nonce)
+                if requirement.method() == PullMethod::Permit2 && intent.offer.sponsors_approval() =>
+            {
+                let approval = buy::approve(requirement, unsigned, nonce)?;
+                Some(approval.signed(&self.key.sign(approval.digest())))
+            }
+            _ => None,
+        };
+        let presented = unsigned.signed(&self.key.sign(unsigned.digest()), approval);
+        // What leaves here is what a facilitator would accept; and the check leaves behind what the chain is asked by.
+        let checked = exact_evm::check(requirement, &presented, clock.wall, &exact_evm::Policy::default())
+            .map_err(|refusal| Denied::SelfCheck(format!("{refusal:?}")))?;
+        let header = intent.offer.header(&presented, &id.to_string())?;
+        Ok((header, checked.instruction()))
+    }
+
+    /// What nobody saw is given up at once; if even that fails, it lapses.
+    fn give_up(&self, id: &PurchaseId) {
+        if let Err(error) = self.journal.drop_unsigned(id, &(self.clock)()) {
+            tracing::warn!(%id, %error, "an unsigned purchase stays reserved until it lapses");
+        }
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Denied> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| Denied::Unavailable)?;
+    Ok(bytes)
+}
+
+/// Runs a call to the journal, which waits for a disk, beside the tasks that wait for sockets. Once begun it ends,
+/// also when nobody waits for it any more.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Denied> + Send + 'static,
+) -> Result<T, Denied> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Denied::Unavailable))
+}
+
+impl LocalAuthorizer {
+    fn share(&self) -> Self {
+        Self {
+            key: self.key.clone(),
+            payer: self.payer.clone(),
+            journal: self.journal.clone(),
+            registry: self.registry.clone(),
+            tokens: self.tokens.clone(),
+            is_dev_key: self.is_dev_key,
+            clock: self.clock.clone(),
+        }
+    }
+}
+
+#[async_trait]
+impl Authorizer for LocalAuthorizer {
+    fn payer(&self) -> &Address {
+        &self.payer
+    }
+
+    fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    async fn preview(&self, intent: &Intent) -> Result<Decision, Denied> {
+        let (this, intent) = (self.share(), intent.clone());
+        blocking(move || {
+            let (_, request) = this.weigh(&intent)?;
+            Ok(this.journal.preview(&request, &(this.clock)())?)
+        })
+        .await
+    }
+
+    async fn authorize(&self, intent: Intent) -> Result<Authorization, Denied> {
+        let this = self.share();
+        blocking(move || this.authorize_now(&intent)).await
+    }
+
+    async fn present(&self, id: &PurchaseId) -> Result<Header, Denied> {
+        let (journal, clock, id) = (self.journal.clone(), (self.clock)(), *id);
+        blocking(move || Ok(journal.present(&id, &clock)?)).await
+    }
+
+    async fn conclude(&self, id: &PurchaseId, outcome: Outcome) -> Result<(), Denied> {
+        let (journal, clock, id) = (self.journal.clone(), (self.clock)(), *id);
+        blocking(move || Ok(journal.conclude(&id, &outcome, &clock)?)).await
+    }
+
+    async fn release(&self, id: &PurchaseId, proof: Proof) -> Result<(), Denied> {
+        let (journal, clock, id) = (self.journal.clone(), (self.clock)(), *id);
+        blocking(move || Ok(journal.release(&id, proof, &clock)?)).await
+    }
+
+    async fn purchase(&self, id: &PurchaseId) -> Result<Purchase, Denied> {
+        let (journal, id) = (self.journal.clone(), *id);
+        blocking(move || Ok(journal.get(&id)?)).await
+    }
+
+    async fn may_reach_private(&self, origin: &Origin) -> Result<bool, Denied> {
+        let (journal, origin) = (self.journal.clone(), origin.clone());
+        blocking(move || {
+            let rules = journal.rules()?;
+            Ok(rules.hosts.iter().any(|rule| rule.private && rule.pattern.matches(&origin)))
+        })
+        .await
+    }
+}

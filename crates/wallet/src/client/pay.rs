@@ -1,0 +1,401 @@
+//! Paying once, and finding out what became of it.
+
+use std::time::Duration;
+
+use farthing_primitives::PurchaseId;
+use farthing_rails::exact_evm::Checked;
+use http::{StatusCode, header};
+use tokio::time::Instant;
+
+use super::challenge::{Challenge, Receipt, check_receipt};
+use super::plan::{request_hash, same_origin_target, whole};
+use super::transport::{Answer, Body, HttpRequest, SendError};
+use super::{
+    Asked, AskedAnswer, Client, FetchError, MAX_REDIRECTS, Options, Outcome, Payment, Plan, Settlement, Step,
+};
+use crate::authorizer::Denied;
+use crate::chain_view::Sight;
+use crate::journal::{self, Header, Proof, Purchase, State};
+
+/// How often a payment is shown to a seller whose handler fails, if asking again is harmless.
+const SHOWN_TO_FAILING: u32 = 3;
+
+/// How often the chain is asked about a transaction that the seller just named: its node may be a block ahead of ours.
+const LOOKS: u32 = 4;
+
+/// The longest pause that a seller can ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// What one showing of a payment came to.
+enum Shown {
+    Served,
+    Refused(String),
+    /// Nothing is known. `patient` if the seller is at work, and not failing.
+    Open {
+        why: String,
+        patient: bool,
+    },
+    Redirected(url::Url),
+}
+
+impl Client {
+    /// Asks; if the answer is a price that the wallet's owner allows, pays the cheapest offer, once.
+    ///
+    /// # Errors
+    /// [`FetchError`] if nothing was shown to a seller. After that, everything is an [`Outcome`].
+    pub async fn fetch(&self, request: HttpRequest, options: &Options) -> Result<Outcome, FetchError> {
+        let deadline = Instant::now() + self.inner.patience.total;
+        let unpaid = self.ask(request, options, deadline).await?;
+        if unpaid.answer.status != StatusCode::PAYMENT_REQUIRED {
+            return Ok(Outcome::Free(whole(unpaid.answer)?));
+        }
+        let plan = self.plan(unpaid, options).await?;
+        self.pay(plan, options, deadline).await
+    }
+
+    /// Takes what one seller of [`Client::compare`] offered: the free answer, or the best permitted offer.
+    pub async fn take(&self, asked: Asked, options: &Options) -> Result<Outcome, FetchError> {
+        match asked.answer {
+            AskedAnswer::Free(answer) => Ok(Outcome::Free(whole(*answer)?)),
+            AskedAnswer::Priced(plan) => {
+                let deadline = Instant::now() + self.inner.patience.total;
+                self.pay(*plan, options, deadline).await
+            }
+            AskedAnswer::Failed(error) => Err(error),
+        }
+    }
+
+    /// Pays what a plan chose; or says what it would pay, in a dry run.
+    async fn pay(&self, plan: Plan, options: &Options, deadline: Instant) -> Result<Outcome, FetchError> {
+        if options.dry_run {
+            return Ok(Outcome::Planned(plan));
+        }
+        let Some(chosen) = plan.chosen() else { return Ok(Outcome::Denied { plan, denied: None }) };
+        let authorization = match self.inner.authorizer.authorize(chosen.intent.clone()).await {
+            Ok(authorization) => authorization,
+            Err(denied) => return Ok(Outcome::Denied { plan, denied: Some(denied) }),
+        };
+        options.tell(&Step::Authorized(&authorization));
+        let request = plan.request;
+        let purchase = self.inner.authorizer.purchase(&authorization.id).await?;
+        self.show(request, purchase, Some(authorization.decision), options, deadline).await
+    }
+
+    /// Shows an earlier payment again and signs nothing. `request` is what it was made for; `None` is enough where
+    /// that had no body and no headers of its own.
+    pub async fn resume(
+        &self,
+        id: &PurchaseId,
+        request: Option<HttpRequest>,
+        options: &Options,
+    ) -> Result<Outcome, FetchError> {
+        let purchase = self.inner.authorizer.purchase(id).await?;
+        let request = match request {
+            Some(request) => request,
+            None => HttpRequest {
+                method: purchase.method.parse().map_err(|_| FetchError::OtherRequest)?,
+                ..HttpRequest::get(purchase.url.parse().map_err(|_| FetchError::OtherRequest)?)
+            },
+        };
+        if request_hash(&request) != purchase.request_hash {
+            return Err(FetchError::OtherRequest);
+        }
+        if purchase.header.is_none() || purchase.state == State::Released {
+            return Err(FetchError::NothingToShow(purchase.state));
+        }
+        let deadline = Instant::now() + self.inner.patience.total;
+        self.show(request, purchase, None, options, deadline).await
+    }
+
+    /// The earlier purchase of exactly this request whose outcome is unknown, if there is one, is for the caller to
+    /// look up; this names the request as the journal does.
+    pub fn request_hash(request: &HttpRequest) -> farthing_primitives::RequestHash {
+        request_hash(request)
+    }
+
+    /// Asks the chain what became of a purchase, and writes down what it proves.
+    pub async fn reconcile(&self, id: &PurchaseId) -> Result<Sight, Denied> {
+        let purchase = self.inner.authorizer.purchase(id).await?;
+        let sight = self.sight(&purchase, purchase.tx.as_deref().and_then(super::tx_hash)).await;
+        match sight {
+            Sight::Settled { tx } => {
+                let outcome = journal::Outcome::Settled {
+                    tx: Some(tx.to_string()),
+                    confirmed: true,
+                    delivered: purchase.delivered,
+                    receipt: None,
+                    note: None,
+                };
+                self.inner.authorizer.conclude(id, outcome).await?;
+            }
+            _ if sight.proves_unused(purchase.expires) => {
+                self.inner.authorizer.release(id, Proof::UnusedAfterExpiry).await?;
+            }
+            Sight::Used | Sight::Unused { .. } | Sight::Unavailable => {}
+        }
+        Ok(sight)
+    }
+
+    async fn show(
+        &self,
+        mut request: HttpRequest,
+        purchase: Purchase,
+        decision: Option<farthing_policy::Decision>,
+        options: &Options,
+        deadline: Instant,
+    ) -> Result<Outcome, FetchError> {
+        let id = purchase.id;
+        let harmless = request.method.is_safe();
+        let mut payment = Payment {
+            id,
+            money: purchase.money.clone(),
+            payee: purchase.payee.clone(),
+            payer: purchase.payer.clone(),
+            expires: purchase.expires,
+            decision,
+            settlement: Settlement::Unproven,
+            tx: purchase.tx.clone(),
+            receipt: None,
+            shown: 0,
+            note: None,
+        };
+        let origin = farthing_policy::Origin::of(&request.url)?;
+        let private = self.may_reach_private(&origin, options).await?;
+        let mut pause = self.inner.patience.first_pause;
+        let mut redirects = 0;
+        loop {
+            payment.shown += 1;
+            options.tell(&Step::Presenting { id, time: payment.shown });
+            // INVARIANT: the same payment, every time. Nothing in this loop can sign.
+            let header = match self.inner.authorizer.present(&id).await {
+                Ok(header) => header,
+                Err(error) if payment.shown > 1 => {
+                    return Ok(Outcome::Unknown { answer: None, payment, why: error.to_string() });
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let paying = Some((header.name.as_str(), header.value.as_str()));
+            let sent = self.inner.transport.send(&request, paying, private, self.answer_time(deadline)).await;
+            match &sent {
+                Ok(answer) => options.tell(&Step::Paid(answer)),
+                Err(error) => options.tell(&Step::NoAnswer(error)),
+            }
+            let receipt = match &sent {
+                Ok(answer) => Receipt::read(&answer.headers, &header.name),
+                Err(_) => Receipt::None,
+            };
+            payment.receipt = receipt.json().or(payment.receipt);
+            payment.tx = receipt.tx().map(|tx| tx.to_string()).or(payment.tx);
+            match judge(&request, &header, &sent, &receipt, options.follow) {
+                Shown::Served => {
+                    let Ok(answer) = sent else { continue };
+                    self.settle(&purchase, &receipt, &answer, &mut payment).await;
+                    return Ok(Outcome::Paid { answer, payment });
+                }
+                Shown::Refused(reason) => {
+                    let Ok(answer) = sent else { continue };
+                    self.refuse(&purchase, &receipt, &reason, &mut payment).await;
+                    return Ok(Outcome::Refused { answer, payment, reason });
+                }
+                Shown::Redirected(url) if redirects < MAX_REDIRECTS => {
+                    redirects += 1;
+                    request.url = url;
+                }
+                Shown::Redirected(_) => {
+                    let Ok(answer) = sent else { continue };
+                    let reason = "redirected too often".to_owned();
+                    self.refuse(&purchase, &receipt, &reason, &mut payment).await;
+                    return Ok(Outcome::Refused { answer, payment, reason });
+                }
+                Shown::Open { why, patient } => {
+                    let unknown = journal::Outcome::Unknown {
+                        tx: payment.tx.clone(),
+                        delivered: false,
+                        receipt: payment.receipt.clone(),
+                        note: why.clone(),
+                    };
+                    self.conclude(&id, unknown, &mut payment).await;
+                    let again = match patient {
+                        true => self.inner.patience.presentations,
+                        false if harmless => self.inner.patience.presentations.min(SHOWN_TO_FAILING),
+                        // A handler that failed half way must not be started again.
+                        false => 1,
+                    };
+                    let asked = sent.as_ref().ok().and_then(retry_after);
+                    let wait = asked.unwrap_or(pause).max(pause);
+                    if payment.shown >= again || Instant::now() + wait >= deadline {
+                        let answer = sent.ok().filter(|answer| answer.body.complete().is_some());
+                        return Ok(Outcome::Unknown { answer, payment, why });
+                    }
+                    options.tell(&Step::Pausing { why: &why, pause: wait });
+                    tokio::time::sleep(wait).await;
+                    pause = (pause * 2).min(self.inner.patience.longest_pause);
+                }
+            }
+        }
+    }
+
+    /// The goods are here: how much is known of the money?
+    async fn settle(&self, purchase: &Purchase, receipt: &Receipt, answer: &Answer, payment: &mut Payment) {
+        let mut note = None;
+        let settlement = match receipt {
+            Receipt::None => Settlement::Unproven,
+            Receipt::Unreadable(why) => Settlement::Contradicted(why.clone()),
+            Receipt::Said(said) if said.is_pending() => Settlement::Unproven,
+            Receipt::Said(said) => match check_receipt(said, purchase) {
+                Err(mismatch) => Settlement::Contradicted(mismatch.to_string()),
+                Ok(tx) => match self.look(purchase, tx).await {
+                    None | Some(Sight::Unavailable) => Settlement::Claimed,
+                    Some(Sight::Settled { .. }) => Settlement::Confirmed,
+                    // The authorization is gone, if not by this transaction.
+                    Some(Sight::Used) => Settlement::Contradicted(
+                        "the chain knows the payment by another transaction than the seller".to_owned(),
+                    ),
+                    Some(Sight::Unused { .. }) => {
+                        Settlement::Contradicted("the chain does not show the payment".to_owned())
+                    }
+                },
+            },
+        };
+        // Goods that weigh nothing are for the owner to judge; they are not bought again.
+        let empty = answer.body.complete().is_some_and(|body| body.is_empty());
+        if empty && answer.status != StatusCode::NO_CONTENT && purchase.method != "HEAD" {
+            note = Some("paid_and_empty".to_owned());
+        }
+        let delivered = answer.body.complete().is_some();
+        if let Body::TooLarge { limit } = answer.body {
+            note = Some(format!("paid_and_longer_than_{limit}_bytes"));
+        }
+        let outcome = match &settlement {
+            Settlement::Confirmed | Settlement::Claimed => journal::Outcome::Settled {
+                tx: payment.tx.clone(),
+                confirmed: settlement == Settlement::Confirmed,
+                delivered,
+                receipt: payment.receipt.clone(),
+                note: note.clone(),
+            },
+            Settlement::Unproven | Settlement::Contradicted(_) => journal::Outcome::Unknown {
+                tx: payment.tx.clone(),
+                delivered,
+                receipt: payment.receipt.clone(),
+                note: note.clone().unwrap_or_else(|| match &settlement {
+                    Settlement::Contradicted(why) => format!("receipt_contradicted: {why}"),
+                    _ => "delivered_without_receipt".to_owned(),
+                }),
+            },
+        };
+        payment.settlement = settlement;
+        payment.note = note;
+        self.conclude(&purchase.id, outcome, payment).await;
+    }
+
+    /// The seller refused. What it says frees nothing; what the chain says is worth asking for.
+    async fn refuse(&self, purchase: &Purchase, receipt: &Receipt, reason: &str, payment: &mut Payment) {
+        let took = receipt.said().is_some_and(|said| said.success);
+        let looked = match receipt.tx() {
+            Some(tx) => self.look(purchase, tx).await,
+            None => None,
+        };
+        let confirmed = matches!(looked, Some(Sight::Settled { .. }));
+        let outcome = if confirmed || took {
+            payment.settlement = if confirmed { Settlement::Confirmed } else { Settlement::Claimed };
+            payment.note = Some("paid_without_goods".to_owned());
+            journal::Outcome::Settled {
+                tx: payment.tx.clone(),
+                confirmed,
+                delivered: false,
+                receipt: payment.receipt.clone(),
+                note: payment.note.clone(),
+            }
+        } else {
+            journal::Outcome::Refused { receipt: payment.receipt.clone(), note: reason.to_owned() }
+        };
+        self.conclude(&purchase.id, outcome, payment).await;
+    }
+
+    /// Writes down what is known. If that fails, the purchase stays as it was: reserved, and open.
+    async fn conclude(&self, id: &PurchaseId, outcome: journal::Outcome, payment: &mut Payment) {
+        if let Err(error) = self.inner.authorizer.conclude(id, outcome).await {
+            tracing::error!(%id, %error, "the outcome of a purchase could not be written down");
+            payment.note = Some("outcome_not_written_down".to_owned());
+        }
+    }
+
+    /// Looks for a transaction that the seller has just named; `None` without a chain to look at.
+    async fn look(&self, purchase: &Purchase, tx: farthing_engine::TxHash) -> Option<Sight> {
+        self.view(purchase.money.asset().network())?;
+        let mut sight = Sight::Unavailable;
+        for n in 0..LOOKS {
+            if n > 0 {
+                tokio::time::sleep(self.inner.patience.first_pause).await;
+            }
+            sight = self.sight(purchase, Some(tx)).await;
+            if matches!(sight, Sight::Settled { .. }) {
+                break;
+            }
+        }
+        Some(sight)
+    }
+
+    async fn sight(&self, purchase: &Purchase, tx: Option<farthing_engine::TxHash>) -> Sight {
+        let Some(view) = self.view(purchase.money.asset().network()) else { return Sight::Unavailable };
+        let checked = purchase.instruction.as_ref().and_then(|known| Checked::recall(known).ok());
+        match checked {
+            Some(checked) => view.sight(&checked, tx).await,
+            None => Sight::Unavailable,
+        }
+    }
+}
+
+/// What an answer to a payment means. Only a complete answer with a status of success is service; only a clear no is a
+/// refusal; everything else is open.
+fn judge(
+    request: &HttpRequest,
+    header: &Header,
+    sent: &Result<Answer, SendError>,
+    receipt: &Receipt,
+    follow: bool,
+) -> Shown {
+    let open = |why: String, patient| Shown::Open { why, patient };
+    let answer = match sent {
+        Ok(answer) => answer,
+        Err(error) => return open(error.to_string(), true),
+    };
+    let status = answer.status;
+    if status.is_success() {
+        return match answer.body {
+            Body::Complete(_) | Body::TooLarge { .. } => Shown::Served,
+            Body::Truncated(_) => open("the answer broke off".to_owned(), true),
+        };
+    }
+    // Spec: x402, `settlement_pending`: ask again with the identical payment, never sign a second.
+    if receipt.is_pending() {
+        return open("settlement_pending".to_owned(), true);
+    }
+    match status.as_u16() {
+        402 => Shown::Refused(reason(answer, receipt, header)),
+        301 | 302 | 303 | 307 | 308 => match same_origin_target(request, answer).filter(|_| follow) {
+            Some(url) => Shown::Redirected(url),
+            None => Shown::Refused(format!("redirected ({status})")),
+        },
+        408 | 425 | 429 | 502..=504 => open(status.to_string(), true),
+        500..=599 => open(status.to_string(), false),
+        _ => Shown::Refused(reason(answer, receipt, header)),
+    }
+}
+
+/// Why the seller says no: a code if there is one, else its words, cut short. For people and logs; decides nothing.
+fn reason(answer: &Answer, receipt: &Receipt, header: &Header) -> String {
+    if let Some(code) = receipt.said().and_then(|said| said.error_reason.as_ref()) {
+        return code.as_str().to_owned();
+    }
+    let said = Challenge::read(answer).ok().and_then(|challenge| challenge.error);
+    let said = said.filter(|text| !text.is_empty() && !text.contains(&header.value));
+    said.map_or_else(|| answer.status.to_string(), |text| text.chars().take(200).collect())
+}
+
+/// Spec: RFC 9110 section 10.2.3; only the form in seconds.
+fn retry_after(answer: &Answer) -> Option<Duration> {
+    let text = answer.headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    text.trim().parse().ok().map(Duration::from_secs).map(|asked| asked.min(MAX_RETRY_AFTER))
+}

@@ -1,0 +1,252 @@
+//! One HTTP exchange, bounded in bytes, time and reach. It follows no redirect and knows no payment.
+
+use std::error::Error as _;
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use farthing_policy::{Origin, is_public};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::Url;
+
+/// How many header fields an answer may have.
+pub const MAX_HEADERS: usize = 100;
+/// The most bytes of header fields over HTTP/2. Challenges with discovery schemas are long.
+pub const MAX_HEADER_LIST_BYTES: u32 = 128 * 1024;
+/// How long a connection may take to come about.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is asked for.
+#[derive(Clone)]
+pub struct HttpRequest {
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl HttpRequest {
+    pub fn get(url: Url) -> Self {
+        Self { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+}
+
+/// Shows no value of a header, no query and no body: they may hold secrets.
+impl fmt::Debug for HttpRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({} bytes)", self.method, shown(&self.url), self.body.len())
+    }
+}
+
+/// A URL without what may be secret in it.
+pub fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Neither fails on a URL that has a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    let hidden = url.query().is_some();
+    url.set_query(None);
+    url.set_fragment(None);
+    if hidden { format!("{url}?…") } else { url.to_string() }
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub body: Body,
+    /// Who answered.
+    pub url: Url,
+    /// The answer came from this machine or its network.
+    pub private: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum Body {
+    Complete(Bytes),
+    /// It ended before its end, or its time was over.
+    Truncated(Bytes),
+    /// It has more bytes than we read.
+    TooLarge {
+        limit: usize,
+    },
+}
+
+impl Body {
+    /// The whole body, if there is one.
+    pub fn complete(&self) -> Option<&Bytes> {
+        if let Self::Complete(bytes) = self { Some(bytes) } else { None }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    #[error("{0} is on this machine or its network, which the owner did not allow")]
+    Private(String),
+    #[error("there was no answer in time")]
+    Timeout,
+    #[error("{host} cannot be reached: {cause}")]
+    Connect { host: String, cause: String },
+    #[error("the answer cannot be read: {0}")]
+    Broken(String),
+}
+
+pub(crate) struct Transport {
+    /// Resolves names to public addresses only: the address that was looked at is the one that is connected to.
+    public: reqwest::Client,
+    any: reqwest::Client,
+    max_body: usize,
+}
+
+impl Transport {
+    pub fn new(max_body: usize) -> Result<Self, reqwest::Error> {
+        // Fails only if there is one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let base = || {
+            reqwest::Client::builder()
+                .redirect(reqwest::redirect::Policy::none())
+                // A proxy would look names up in our place.
+                .no_proxy()
+                .connect_timeout(CONNECT_TIMEOUT)
+                .http1_max_headers(MAX_HEADERS)
+                .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
+                .user_agent(concat!("farthing/", env!("CARGO_PKG_VERSION")))
+        };
+        Ok(Self { public: base().dns_resolver(PublicOnly).build()?, any: base().build()?, max_body })
+    }
+
+    /// Sends `request`, with `payment` beside its headers, and reads at most as much as allowed within `timeout`.
+    pub async fn send(
+        &self,
+        request: &HttpRequest,
+        payment: Option<(&str, &str)>,
+        allow_private: bool,
+        timeout: Duration,
+    ) -> Result<Answer, SendError> {
+        let host = || request.url.host_str().unwrap_or_default().to_owned();
+        if !allow_private && Origin::of(&request.url).is_ok_and(|origin| origin.host.is_local()) {
+            return Err(SendError::Private(host()));
+        }
+        let client = if allow_private { &self.any } else { &self.public };
+        let mut headers = request.headers.clone();
+        if let Some((name, value)) = payment {
+            let name = header::HeaderName::try_from(name).map_err(|e| SendError::Broken(e.to_string()))?;
+            let mut value = HeaderValue::from_str(value).map_err(|e| SendError::Broken(e.to_string()))?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        let sent = client
+            .request(request.method.clone(), request.url.clone())
+            .headers(headers)
+            .body(request.body.clone())
+            .send();
+        let deadline = tokio::time::Instant::now() + timeout;
+        let response = match tokio::time::timeout_at(deadline, sent).await {
+            Err(_) => return Err(SendError::Timeout),
+            Ok(Err(error)) => return Err(explain(&error, host())),
+            Ok(Ok(response)) => response,
+        };
+        let remote: Option<SocketAddr> = response.remote_addr();
+        let mut answer = Answer {
+            status: response.status(),
+            version: response.version(),
+            headers: response.headers().clone(),
+            body: Body::Complete(Bytes::new()),
+            url: request.url.clone(),
+            // An address that nobody can tell counts as the worse kind.
+            private: remote.is_none_or(|remote| !is_public(remote.ip())),
+        };
+        answer.body = self.read(response, deadline).await;
+        Ok(answer)
+    }
+
+    async fn read(&self, mut response: reqwest::Response, deadline: tokio::time::Instant) -> Body {
+        let mut read = BytesMut::new();
+        loop {
+            match tokio::time::timeout_at(deadline, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    if read.len().saturating_add(chunk.len()) > self.max_body {
+                        return Body::TooLarge { limit: self.max_body };
+                    }
+                    read.extend_from_slice(&chunk);
+                }
+                Ok(Ok(None)) => return Body::Complete(read.freeze()),
+                Ok(Err(_)) | Err(_) => return Body::Truncated(read.freeze()),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Transport")
+    }
+}
+
+fn explain(error: &reqwest::Error, host: String) -> SendError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = error.source();
+    let mut last = None;
+    while let Some(inner) = cause {
+        if inner.downcast_ref::<OnlyPrivate>().is_some() {
+            return SendError::Private(host);
+        }
+        last = Some(inner.to_string());
+        cause = inner.source();
+    }
+    if error.is_timeout() {
+        return SendError::Timeout;
+    }
+    // The error's own text holds the URL, and the URL may hold secrets.
+    let cause = last.unwrap_or_else(|| "no reason is given".to_owned());
+    if error.is_connect() { SendError::Connect { host, cause } } else { SendError::Broken(cause) }
+}
+
+/// A resolver that gives public addresses, and nothing else.
+#[derive(Debug, Clone, Copy)]
+struct PublicOnly;
+
+#[derive(Debug, thiserror::Error)]
+#[error("the name leads to addresses of this machine or its network only")]
+struct OnlyPrivate;
+
+impl Resolve for PublicOnly {
+    fn resolve(&self, name: Name) -> Resolving {
+        let host = name.as_str().to_owned();
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
+            let public = only_public(found)?;
+            let public: Addrs = Box::new(public.into_iter());
+            Ok(public)
+        })
+    }
+}
+
+fn only_public(found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, OnlyPrivate> {
+    let public: Vec<_> = found.into_iter().filter(|address| is_public(address.ip())).collect();
+    if public.is_empty() { Err(OnlyPrivate) } else { Ok(public) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Known attack 31: a name that leads to this machine's own network, at once or at the second look.
+    #[test]
+    fn attack_31_a_rebound_name_is_never_connected_to() {
+        let at = |text: &str| -> Vec<SocketAddr> { text.split(' ').map(|a| a.parse().unwrap()).collect() };
+        assert!(only_public(at("127.0.0.1:0 10.0.0.1:0 [::1]:0 169.254.169.254:0")).is_err());
+        assert_eq!(only_public(at("10.0.0.1:0 1.1.1.1:0")).unwrap(), at("1.1.1.1:0"));
+        assert!(only_public(Vec::new()).is_err());
+    }
+
+    #[test]
+    fn shown_urls_hold_no_secrets() {
+        let url = "https://user:pw@x.example/a?key=secret#f".parse().unwrap();
+        assert_eq!(shown(&url), "https://x.example/a?…");
+    }
+}

@@ -1,0 +1,156 @@
+use std::time::Duration;
+
+use farthing_payment::Flow;
+use farthing_primitives::{Address, Money, PullMethod};
+use farthing_rails::exact_evm::{Approval, Presented, Requirement, Tokens};
+use farthing_rails::x402::{self, OfferError};
+use farthing_wire::Object;
+use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, PAYMENT_IDENTIFIER};
+use farthing_wire::x402::{Extensions, Message, header, v1, v2};
+
+use crate::journal::Header;
+
+/// One way to pay, as the seller wrote it. What it says of decimals and names is carried along and decides nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Offer {
+    V1(Box<v1::PaymentRequirements>),
+    V2(Box<OfferV2>),
+}
+
+/// An offer of version 2, with what its payment echoes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferV2 {
+    pub requirements: v2::PaymentRequirements,
+    pub resource: v2::ResourceInfo,
+    pub extensions: Option<Extensions>,
+}
+
+/// Why a payment that is signed cannot be written as a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum EchoError {
+    #[error(
+        "the payment would be longer than {} bytes with all that the seller wants echoed",
+        header::MAX_PAYMENT_HEADER_BYTES
+    )]
+    TooLong,
+    #[error("the seller's payment-identifier extension cannot be answered")]
+    PaymentIdentifier,
+    #[error("the seller's eip2612GasSponsoring extension cannot be answered")]
+    GasSponsoring,
+    #[error("the amount does not fit the wire")]
+    Amount,
+}
+
+impl Offer {
+    pub fn version(&self) -> u64 {
+        match self {
+            Self::V1(_) => v1::VERSION,
+            Self::V2(_) => v2::VERSION,
+        }
+    }
+
+    pub fn scheme(&self) -> &str {
+        match self {
+            Self::V1(offer) => &offer.scheme,
+            Self::V2(offer) => &offer.requirements.scheme,
+        }
+    }
+
+    pub fn money(&self) -> Money {
+        match self {
+            Self::V1(offer) => offer.money(),
+            Self::V2(offer) => offer.requirements.money(),
+        }
+    }
+
+    pub fn payee(&self) -> &Address {
+        match self {
+            Self::V1(offer) => offer.pay_to.address(),
+            Self::V2(offer) => offer.requirements.pay_to.address(),
+        }
+    }
+
+    pub fn max_timeout(&self) -> Duration {
+        Duration::from_secs(match self {
+            Self::V1(offer) => offer.max_timeout_seconds,
+            Self::V2(offer) => offer.requirements.max_timeout_seconds,
+        })
+    }
+
+    /// Reads the offer with what our registry knows of its token.
+    ///
+    /// # Errors
+    /// [`OfferError`], also for a payment flow that is none of ours.
+    pub fn requirement(&self, tokens: &Tokens) -> Result<Requirement, OfferError> {
+        self.flow()?;
+        match self {
+            Self::V1(offer) => x402::requirement_v1(offer, tokens),
+            Self::V2(offer) => x402::requirement_v2(&offer.requirements, tokens),
+        }
+    }
+
+    /// In which order the seller settles and serves.
+    pub fn flow(&self) -> Result<Flow, OfferError> {
+        match self {
+            // Spec: payment flows are a matter of version 2.
+            Self::V1(_) => Ok(Flow::Authorization),
+            Self::V2(offer) => x402::flow(offer.requirements.extra.as_ref()),
+        }
+    }
+
+    /// Whether the seller submits an EIP-2612 approval for a payment by Permit2.
+    pub fn sponsors_approval(&self) -> bool {
+        match self {
+            Self::V1(_) => false,
+            Self::V2(offer) => {
+                offer.extensions.as_ref().is_some_and(|all| all.get(EIP2612_GAS_SPONSORING).is_some())
+            }
+        }
+    }
+
+    pub(crate) fn pays_by_permit2(&self, tokens: &Tokens) -> bool {
+        self.requirement(tokens).is_ok_and(|asked| asked.method() == PullMethod::Permit2)
+    }
+
+    /// The header that pays this offer. `payment_id` answers `payment-identifier` where it is announced.
+    pub(crate) fn header(&self, presented: &Presented, payment_id: &str) -> Result<Header, EchoError> {
+        match self {
+            Self::V1(offer) => {
+                let payment = x402::payment_v1(offer, presented).ok_or(EchoError::Amount)?;
+                bounded(header::X_PAYMENT, payment.to_header())
+            }
+            Self::V2(offer) => offer.header(presented, payment_id),
+        }
+    }
+}
+
+impl OfferV2 {
+    fn header(&self, presented: &Presented, payment_id: &str) -> Result<Header, EchoError> {
+        // Spec: x402 v2 section 5.1.2: the client includes at least the info it received.
+        let mut extensions = self.extensions.clone();
+        if let Some(all) = &mut extensions {
+            if all.get(PAYMENT_IDENTIFIER).is_some() {
+                let id = Object::new().with("id", payment_id);
+                all.answer(PAYMENT_IDENTIFIER, id).map_err(|_| EchoError::PaymentIdentifier)?;
+            }
+            if let Presented::Permit2 { approval: Some(approval), .. } = presented {
+                answer_sponsoring(all, approval)?;
+            }
+        }
+        let resource = Some(self.resource.clone());
+        let payment = x402::payment_v2(&self.requirements, presented, resource, extensions);
+        bounded(header::PAYMENT_SIGNATURE, payment.ok_or(EchoError::Amount)?.to_header())
+    }
+}
+
+fn answer_sponsoring(all: &mut Extensions, approval: &Approval) -> Result<(), EchoError> {
+    let info = x402::approval_info(approval);
+    all.answer(EIP2612_GAS_SPONSORING, info).map_err(|_| EchoError::GasSponsoring)
+}
+
+fn bounded(name: &str, value: String) -> Result<Header, EchoError> {
+    if value.len() > header::MAX_PAYMENT_HEADER_BYTES {
+        return Err(EchoError::TooLong);
+    }
+    Ok(Header { name: name.to_owned(), value })
+}
