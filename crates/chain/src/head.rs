@@ -13,9 +13,11 @@ const MIN_BLOCK_TIME: Duration = Duration::from_millis(50);
 const MAX_BLOCK_TIME: Duration = Duration::from_secs(30);
 /// Timestamps are whole seconds, so short blocks are measured over many.
 const MEASURED_BLOCKS: u64 = 64;
-/// Block times change, and the first blocks of a new chain say little.
+/// The first blocks of a new chain say little: the very first may be as old as its software.
+const LEAST_MEASURED_BLOCKS: u64 = 8;
+/// Block times change.
 const MEASURE_EVERY_BLOCKS: u64 = 32;
-const MIN_POLL: Duration = Duration::from_millis(20);
+pub(crate) const MIN_POLL: Duration = Duration::from_millis(20);
 const MAX_POLL: Duration = Duration::from_millis(250);
 /// A lower tip from whichever node answered is a reorg only if it stays for this many polls: a node that was failed
 /// over to may just be a little behind.
@@ -51,7 +53,7 @@ impl BlockTime {
         let grown = at.abs_diff(self.learned_at.load(Ordering::Relaxed));
         (self.told.is_none() && (first || grown >= MEASURE_EVERY_BLOCKS))
             .then(|| at.saturating_sub(MEASURED_BLOCKS))
-            .filter(|from| *from < at)
+            .filter(|from| *from + LEAST_MEASURED_BLOCKS <= at)
     }
 
     /// Learns from two blocks of one chain.
@@ -181,8 +183,8 @@ mod tests {
         let learned = BlockTime::new(None);
         assert_eq!(learned.get(), DEFAULT_BLOCK_TIME);
         assert_eq!(learned.wants(100), Some(36));
-        assert_eq!(learned.wants(3), Some(0));
-        assert_eq!(learned.wants(0), None);
+        assert_eq!(learned.wants(8), Some(0));
+        assert_eq!(learned.wants(7), None);
         learned.learn(&head(40, 1, 1), &head(40, 1, 1));
         assert_eq!(learned.wants(100), Some(36));
         let (mut quick, mut stopped) = (head(104, 1, 1), head(101, 1, 1));

@@ -1,6 +1,5 @@
 //! JSON-RPC packets over HTTP, with bounds, and with nothing of the URL in what is said about them.
 
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use alloy_json_rpc::{RequestPacket, ResponsePacket};
@@ -36,24 +35,31 @@ pub(crate) enum Failure {
     Saturated,
 }
 
-/// The connections of one chain, kept alive and shared by its nodes.
+/// The connections of one chain, kept alive and shared by those of its nodes that are reached in the same way.
 pub(crate) struct Clients {
     timeout: Duration,
     max_connections: usize,
-    /// Loopback nodes are never asked through a proxy.
-    local: OnceLock<reqwest::Client>,
-    remote: OnceLock<reqwest::Client>,
+    made: Vec<(Way, reqwest::Client)>,
+}
+
+/// How a node is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Way {
+    /// Never through a proxy.
+    loopback: bool,
+    /// The certificates of the system are read only where somebody is to show one: reading them takes longer than
+    /// the rest of a start.
+    tls: bool,
 }
 
 impl Clients {
     pub(crate) fn new(timeout: Duration, max_connections: usize) -> Self {
-        Self { timeout, max_connections, local: OnceLock::new(), remote: OnceLock::new() }
+        Self { timeout, max_connections, made: Vec::new() }
     }
 
-    fn client_for(&self, url: &Url) -> Result<reqwest::Client, ConfigError> {
-        let local = loopback(url);
-        let made = if local { &self.local } else { &self.remote };
-        if let Some(client) = made.get() {
+    fn client_for(&mut self, url: &Url) -> Result<reqwest::Client, ConfigError> {
+        let way = Way { loopback: loopback(url), tls: url.scheme() == "https" };
+        if let Some((_, client)) = self.made.iter().find(|(made, _)| *made == way) {
             return Ok(client.clone());
         }
         // The client needs some provider; if the process has chosen one already, that choice stays.
@@ -68,11 +74,15 @@ impl Clients {
             .referer(false)
             // A redirect would carry signed transactions to a host that nobody configured.
             .redirect(reqwest::redirect::Policy::none());
-        if local {
+        if way.loopback {
             builder = builder.no_proxy();
         }
+        if !way.tls {
+            builder = builder.https_only(false).tls_certs_only([]);
+        }
         let client = builder.build().map_err(|error| ConfigError::Http(error.without_url().to_string()))?;
-        Ok(made.get_or_init(|| client).clone())
+        self.made.push((way, client.clone()));
+        Ok(client)
     }
 }
 
@@ -85,7 +95,7 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    pub(crate) fn new(url: Url, clients: &Clients) -> Result<Self, ConfigError> {
+    pub(crate) fn new(url: Url, clients: &mut Clients) -> Result<Self, ConfigError> {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(ConfigError::Scheme(shown(&url)));
         }

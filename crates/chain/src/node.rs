@@ -127,6 +127,10 @@ impl Node {
         self.health().retry_at.is_some_and(|at| now < at)
     }
 
+    pub(crate) fn failed_since(&self, then: Instant) -> bool {
+        self.health().failed_at.is_some_and(|at| at >= then)
+    }
+
     pub(crate) fn refuse(&self, now: Instant) {
         let mut health = self.health();
         health.checked = None;
@@ -252,8 +256,8 @@ mod tests {
 
     fn node() -> Node {
         let url = "http://127.0.0.1:1".parse().unwrap();
-        let clients = crate::http::Clients::new(Duration::from_secs(1), 1);
-        Node::new(Http::new(url, &clients).unwrap(), 10)
+        let mut clients = crate::http::Clients::new(Duration::from_secs(1), 1);
+        Node::new(Http::new(url, &mut clients).unwrap(), 10)
     }
 
     #[test]

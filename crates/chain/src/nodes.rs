@@ -76,12 +76,12 @@ impl Nodes {
         if config.rpc_urls.is_empty() {
             return Err(ConfigError::NoUrl(network));
         }
-        let clients = Clients::new(config.request_timeout, config.max_connections);
-        let node = |url: &url::Url| {
-            let http = Http::new(url.clone(), &clients)?;
+        let mut clients = Clients::new(config.request_timeout, config.max_connections);
+        let mut node = |url: &url::Url| {
+            let http = Http::new(url.clone(), &mut clients)?;
             Ok(Arc::new(Node::new(http, config.max_batch)))
         };
-        let nodes = config.rpc_urls.iter().map(node).collect::<Result<_, _>>()?;
+        let nodes = config.rpc_urls.iter().map(&mut node).collect::<Result<_, _>>()?;
         Ok(Self { network, chain_id, multicall: config.multicall, nodes })
     }
 
@@ -163,12 +163,13 @@ impl Nodes {
         if node.checked(Instant::now()) {
             return Ok(());
         }
+        let arrived = Instant::now();
         let _one = node.checking.lock().await;
         if node.checked(Instant::now()) {
             return Ok(());
         }
-        // Whoever held the lock before may have found it dead: then nobody else waits for the same time-out.
-        if node.backs_off(Instant::now()) {
+        // Whoever held the lock may have found it dead: then nobody else waits for the same time-out.
+        if node.failed_since(arrived) || node.backs_off(Instant::now()) {
             return Err(Trouble::Failed(Failure::Unreachable));
         }
         let mut asks =

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::broadcast::classify;
 use crate::config::{ChainConfig, ConfigError};
 use crate::fees::{Signs, offer};
-use crate::head::{BlockTime, News, Seen, Tip, poll_interval};
+use crate::head::{BlockTime, MIN_POLL, News, Seen, Tip, poll_interval};
 use crate::node::{Answer, Ask, Node};
 use crate::nodes::{Blame, Nodes, Trouble, hex_param, result, single};
 use crate::reader::Reader;
@@ -43,8 +43,11 @@ struct Inner {
     poll_told: Option<Duration>,
     tip: Tip,
     wake: Notify,
+    /// A transaction was sent: on chains with instant blocks the next one is there already.
+    sent: Notify,
     surveyed_at: Mutex<Option<Instant>>,
-    fees: tokio::sync::Mutex<Option<(Fees, Instant)>>,
+    /// What was last asked about fees, and when.
+    fees: tokio::sync::Mutex<Option<(Result<Fees, ChainError>, Instant)>>,
     min_tip: u128,
     max_tip: u128,
 }
@@ -62,6 +65,7 @@ impl RpcChain {
             poll_told: config.poll_interval,
             tip: Tip::new(),
             wake: Notify::new(),
+            sent: Notify::new(),
             surveyed_at: Mutex::new(None),
             fees: tokio::sync::Mutex::new(None),
             min_tip: config.min_priority_fee,
@@ -111,8 +115,12 @@ async fn poll(chain: Weak<Inner>) {
                 inner.survey();
             }
             let pause = poll_interval(inner.poll_told, inner.block_time.get());
-            drop(inner);
-            tokio::time::sleep(pause).await;
+            // The least pause holds also when much is sent.
+            tokio::time::sleep(MIN_POLL).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause.saturating_sub(MIN_POLL)) => {}
+                () = inner.sent.notified() => {}
+            }
         } else {
             inner.wake.notified().await;
         }
@@ -285,16 +293,18 @@ impl Chain for RpcChain {
 
     async fn fees(&self) -> Result<Fees, ChainError> {
         let keep = self.block_time().min(FEES_FOR);
-        let mut cached = self.inner.fees.lock().await;
-        if let Some((fees, at)) = *cached
-            && at.elapsed() < keep
-        {
-            return Ok(fees);
+        let arrived = Instant::now();
+        let mut last = self.inner.fees.lock().await;
+        match &*last {
+            Some((Ok(fees), at)) if at.elapsed() < keep => return Ok(*fees),
+            // One question serves all who waited for it, also when it fails: else each would wait for its own time-out.
+            Some((answer, at)) if *at >= arrived => return answer.clone(),
+            _ => {}
         }
         let at = Instant::now();
-        let fees = self.inner.ask_fees().await?;
-        *cached = Some((fees, at));
-        Ok(fees)
+        let answer = self.inner.ask_fees().await;
+        *last = Some((answer.clone(), at));
+        answer
     }
 
     async fn estimate_gas(
@@ -338,7 +348,10 @@ impl Chain for RpcChain {
                 Err(failure) => Broadcast::Ambiguous(failure.to_string()),
             };
             match said {
-                Broadcast::Accepted => return Broadcast::Accepted,
+                Broadcast::Accepted => {
+                    self.inner.sent.notify_one();
+                    return Broadcast::Accepted;
+                }
                 // Its nonce is used also if it is in a block itself.
                 Broadcast::NonceTooLow => match self.knows(&node, tx.hash).await {
                     Some(true) => return Broadcast::Accepted,

@@ -263,6 +263,50 @@ async fn a_new_tip_wakes_all_who_wait() {
 }
 
 #[tokio::test]
+async fn the_tip_is_asked_for_as_soon_as_something_was_sent() {
+    let tip = Arc::new(AtomicU64::new(16));
+    let node = Scripted::start({
+        let tip = Arc::clone(&tip);
+        move |method, params| match method {
+            "eth_getBlockByNumber" => {
+                let tip = tip.load(Ordering::Relaxed);
+                result(block(tip, tip.try_into().unwrap()))
+            }
+            "eth_sendRawTransaction" => {
+                tip.store(17, Ordering::Relaxed);
+                result(json!(format!("0x{}", "07".repeat(32))))
+            }
+            _ => healthy(method, params),
+        }
+    })
+    .await;
+    let mut config = config(&[&node]);
+    let forever = Duration::from_secs(3600);
+    config.poll_interval = Some(forever);
+    let chain = RpcChain::new(config).unwrap();
+    let seen = chain.next_head(None, forever).await.unwrap();
+    let tx = SignedTx { hash: TxHash([7; 32]), raw: Bytes::from_static(&[2, 3]) };
+    let (next, said) = tokio::join!(chain.next_head(Some(seen), forever), chain.broadcast(&tx));
+    assert_eq!((next.unwrap().number, said), (17, Broadcast::Accepted));
+}
+
+#[tokio::test]
+async fn fees_that_cannot_be_told_fail_for_all_who_wait_at_once() {
+    let node = Scripted::start(healthy).await;
+    let chain = chain(&[&node]);
+    chain.nonce(&account(), true).await.unwrap_err();
+    node.gate("eth_feeHistory");
+    node.script(html);
+    let opened = async {
+        node.arrived("eth_feeHistory", 1).await;
+        node.open(1);
+    };
+    let (answers, ()) = tokio::join!(futures_util::future::join_all((0..9).map(|_| chain.fees())), opened);
+    assert!(answers.iter().all(|answer| *answer == Err(ChainError::Down(Network::eip155(CHAIN_ID)))));
+    assert_eq!(node.count("eth_feeHistory"), 1);
+}
+
+#[tokio::test]
 async fn without_a_node_waiting_for_a_tip_ends_in_an_error() {
     let node = Scripted::start(html).await;
     let got = chain(&[&node]).next_head(None, Duration::from_millis(30)).await;
@@ -334,6 +378,7 @@ async fn an_estimate_tells_a_revert_from_a_fault() {
 
 /// Nodes that answer a transaction as told, and know transactions as told.
 async fn broadcast_to(nodes: Vec<(fn() -> Act, bool)>) -> (Broadcast, Vec<usize>) {
+    let silent = nodes.iter().any(|(answer, _)| matches!(answer(), Act::Hang));
     let mut running = Vec::new();
     for (answer, known) in nodes {
         let script = move |method: &str, params: &Value| match method {
@@ -345,7 +390,9 @@ async fn broadcast_to(nodes: Vec<(fn() -> Act, bool)>) -> (Broadcast, Vec<usize>
         running.push(Scripted::start(script).await);
     }
     let mut config = config(&running.iter().collect::<Vec<_>>());
-    config.request_timeout = Duration::from_millis(300);
+    if silent {
+        config.request_timeout = Duration::from_millis(300);
+    }
     let chain = RpcChain::new(config).unwrap();
     let tx = SignedTx { hash: TxHash([7; 32]), raw: Bytes::from_static(&[2, 3]) };
     let said = chain.broadcast(&tx).await;
