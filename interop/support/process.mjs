@@ -38,6 +38,10 @@ export class Program {
     return this.#output;
   }
 
+  get pid() {
+    return this.#child.pid;
+  }
+
   /** Waits until `url` answers 200. */
   async ready(url) {
     const deadline = Date.now() + READY_TIMEOUT_MS;

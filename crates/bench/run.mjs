@@ -1,0 +1,455 @@
+#!/usr/bin/env node
+// Our servers beside their peers, on one machine, in one run. `scripts/bench` builds what this needs and starts it.
+//
+//   node crates/bench/run.mjs [--quick] [--only functions,verify,…] [--report FILE]
+//
+// Programs: FARTHING_BIN and FARTHING_BENCH_BIN, else the release builds; X402_RS_BIN, x402-rs' own facilitator, is
+// left out when it is not set. Everything listens on loopback, and everything that is paid is worth nothing.
+
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { cpus, loadavg, tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
+
+import { repo } from "../../interop/support/paths.mjs";
+import { Program, runToEnd, stopAll } from "../../interop/support/process.mjs";
+import { NETWORK, USDC, erc20, freePort, startWorld } from "../../interop/support/world.mjs";
+import { Table } from "./table.mjs";
+
+const target = resolve(repo, process.env.CARGO_TARGET_DIR ?? "target");
+const FARTHING = resolve(process.env.FARTHING_BIN ?? join(target, "release/farthing"));
+const BENCH = resolve(process.env.FARTHING_BENCH_BIN ?? join(target, "release/farthing-bench"));
+const X402_RS = process.env.X402_RS_BIN;
+
+const STEPS = ["functions", "claims", "start", "verify", "delayed", "settle", "memory"];
+const BLOCK_SECONDS = 2;
+const RPC_DELAY_MS = 25;
+const PRICE = 1_000n;
+/** What every buyer has: enough for every payment of a run. */
+const FUNDS = 1_000_000_000n;
+/** A machine with more than this to do already measures the others. */
+const QUIET_LOAD = 0.7;
+
+const WARM_CONNECTIONS = [1, 32, 128];
+
+/** How much is done of everything; `quick` only shows that it works. */
+const FULL = {
+  payers: 10_000, coldSeconds: 300, turns: 3, turnSeconds: 5, mostRequests: 150_000, functionSeconds: 4, starts: 20,
+  settle: { 1: 10, 50: 300, 200: 1_200 }, settleSeconds: 90, memory: 100_000, memoryPaid: 2_000,
+};
+const QUICK = {
+  payers: 1_000, coldSeconds: 10, turns: 1, turnSeconds: 1.5, mostRequests: 20_000, functionSeconds: 0.5, starts: 5,
+  settle: { 1: 2, 200: 200 }, settleSeconds: 20, memory: 5_000, memoryPaid: 50,
+};
+
+const arguments_ = readArguments(process.argv.slice(2));
+const size = arguments_.quick ? QUICK : FULL;
+const scratch = mkdtempSync(join(tmpdir(), "farthing-bench-"));
+const table = new Table();
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Who is measured. Each has its own relayer, so that none inherits another's nonces.
+
+const ours = {
+  name: "farthing",
+  relayer: 1,
+  command: ({ port, rpcUrl }) => [
+    FARTHING, "facilitator", "--listen", `127.0.0.1:${port}`, "--network", NETWORK, "--rpc", rpcUrl,
+    "--relayer-key", "env:EVM_PRIVATE_KEY", "--store", join(scratch, `facilitator-${port}.db`),
+  ],
+};
+const x402rs = {
+  name: "x402-rs",
+  relayer: 2,
+  command: ({ port, rpcUrl, key }) => {
+    const file = join(scratch, `x402-rs-${port}.json`);
+    const chains = { [NETWORK]: { eip1559: true, signers: [key], rpc: [{ http: rpcUrl }] } };
+    const schemes = ["v1-eip155-exact", "v2-eip155-exact"].map((id) => ({ id, chains: "eip155:*" }));
+    writeFileSync(file, JSON.stringify({ port, host: "127.0.0.1", chains, schemes }));
+    return [resolve(X402_RS), "--config", file];
+  },
+};
+const typescript = {
+  name: "TypeScript",
+  relayer: 3,
+  command: () => [process.execPath, join(repo, "interop/support/peers/facilitator-v2.mjs")],
+};
+
+function contestants() {
+  const found = [typescript];
+  if (X402_RS) found.push(x402rs);
+  else table.omit("x402-rs", "X402_RS_BIN does not name its facilitator's binary");
+  if (has("facilitator")) found.push(ours);
+  else table.omit("farthing's facilitator", `${FARTHING} has no such command`);
+  return found;
+}
+
+/** Whether our program knows a command. */
+function has(command) {
+  return existsSync(FARTHING) && spawnSync(FARTHING, [command, "--help"], { stdio: "ignore" }).status === 0;
+}
+
+/** How a contestant is started before `rpcUrl`. */
+async function launch(contestant, world, rpcUrl) {
+  const port = await freePort();
+  const key = world.accounts[contestant.relayer].privateKey;
+  const { PATH, HOME } = process.env;
+  const env = { PATH, HOME, PORT: String(port), EVM_PRIVATE_KEY: key, EVM_NETWORK: NETWORK, EVM_RPC_URL: rpcUrl, NODE_ENV: "production" };
+  return { url: `http://127.0.0.1:${port}`, command: contestant.command({ port, rpcUrl, key }), env };
+}
+
+/** Starts all of `found` before `rpcUrl`. `work` gets them with their URLs and processes; those not asked rest. */
+async function serving(found, world, rpcUrl, work) {
+  const servers = [];
+  try {
+    for (const contestant of found) {
+      const { url, command: [program, ...args], env } = await launch(contestant, world, rpcUrl);
+      const server = new Program(program, args, env, contestant.name);
+      servers.push({ contestant, name: contestant.name, url, server });
+      await server.ready(`${url}/health`);
+    }
+    return await work(servers);
+  } finally {
+    await Promise.all(servers.map(({ server }) => server.stop()));
+  }
+}
+
+/** One of our own measuring commands. Returns what it says. */
+async function bench(args, env = process.env) {
+  const { code, stdout, stderr } = await runToEnd(BENCH, args.map(String), { env, timeoutMs: 600_000 });
+  if (code !== 0) throw new Error(`farthing-bench ${args.join(" ")} failed: ${stderr}`);
+  return JSON.parse(stdout.trim().split("\n").at(-1));
+}
+
+async function load(kind, url, options) {
+  const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value]);
+  const said = await bench(["load", kind, "--url", url, ...args]);
+  const wrong = Object.entries(said.wrong);
+  if (wrong.length > 0) {
+    note(`    not right: ${wrong.map(([why, count]) => `${count} × ${why}`).join(", ")}`);
+    for (const sample of said.samples) note(`      ${sample}`);
+  }
+  return said;
+}
+
+const note = (text) => console.error(text);
+const ms = (number) => number.toFixed(number < 10 ? 2 : 1);
+const describe = (said) =>
+  `${said.good} good, ${Math.round(said.rate)} a second, p50 ${ms(said.p50_ms)} ms, p99 ${ms(said.p99_ms)} ms, max ${ms(said.max_ms)} ms`;
+const wrongs = (said) => Object.values(said.wrong).reduce((sum, count) => sum + count, 0);
+
+/** Resident memory of a process, in MiB. */
+function memoryOf({ pid }) {
+  const status = readFileSync(`/proc/${pid}/status`, "utf8");
+  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)[1]) / 1024;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is measured.
+
+const steps = {
+  async functions() {
+    const rows = await bench(["functions", "--seconds", size.functionSeconds]);
+    const title = {
+      recover: "recovering a signer", check: "a payment's fields and signature", parse: "reading a /verify body",
+      "parse-check": "from bytes to a checked payment",
+    };
+    const aim = { recover: 0.85, check: 0.85 };
+    for (const { name, rate, peer, peer_rate, ratio } of rows) {
+      table.row(title[name], { ours: rate, unit: "/s", peers: { [peer]: { value: peer_rate, ratio } }, aim: aim[name] && [peer, aim[name]] });
+    }
+  },
+
+  /** The store measures itself beside raw SQLite; its bench ends with one line of JSON. */
+  async claims() {
+    const args = ["bench", "-q", "-p", "farthing-store", "--bench", "claims"];
+    const { code, stdout, stderr } = await runToEnd("cargo", args, { env: process.env, timeoutMs: 1_800_000 });
+    if (code !== 0) throw new Error(`cargo ${args.join(" ")} failed: ${stderr}`);
+    note(stdout.trim());
+    const said = stdout.split("\n").filter((line) => line.startsWith("{")).map((line) => JSON.parse(line)).at(-1);
+    if (!said) return table.omit("durable claims", "the store's bench printed no numbers");
+    table.row("durable claims, through the engine", {
+      ours: said.engine, unit: "/s", peers: { "raw SQLite": { value: said.sqlite, ratio: said.engine / said.sqlite } },
+      aim: ["raw SQLite", 0.6], least: 20_000,
+    });
+  },
+
+  async start({ world, found }) {
+    if (!existsSync(FARTHING)) return table.omit("start-up", `no program at ${FARTHING}`);
+    const version = await bench(["start", "--times", size.starts, "--", FARTHING, "--version"]);
+    table.row("farthing --version", { ours: version.median_ms, unit: "ms", most: 100 });
+    const first = {};
+    for (const contestant of found) {
+      const { url, command, env } = await launch(contestant, world, world.rpcUrl);
+      const args = ["start", "--url", `${url}/health`, "--times", size.starts, "--", ...command];
+      first[contestant.name] = (await bench(args, env)).median_ms;
+    }
+    table.compare("facilitator: from start to /health", first, { unit: "ms", less: true, most: 100 });
+    table.row("size of the program", { ours: statSync(FARTHING).size / 2 ** 20, unit: "MiB", peers: sizes() });
+  },
+
+  async verify({ world, found }) {
+    await serving(found, world, world.rpcUrl, async (servers) => {
+      const memory = {};
+      for (const { name, server } of servers) note(`  ${name}: ${ms(memoryOf(server))} MiB at the start`);
+      await verifyRuns(servers, "/verify", { 32: { "x402-rs": 3, TypeScript: 30 } });
+      for (const { name, server } of servers) memory[name] = memoryOf(server);
+      table.compare("facilitator: memory after these", memory, { unit: "MiB", less: true });
+    });
+  },
+
+  async delayed({ world, found }) {
+    const { host } = new URL(world.rpcUrl);
+    const port = await freePort();
+    const proxy = new Program(BENCH, ["delay", "--to", host, "--ms", String(RPC_DELAY_MS), "--listen", `127.0.0.1:${port}`], process.env);
+    try {
+      await serving(found, world, `http://127.0.0.1:${port}`, async (servers) => {
+        const { cold, warm } = await verifyRuns(servers, `/verify, RPC +${RPC_DELAY_MS} ms`, {}, 128);
+        for (const [title, said] of [["cold", cold.farthing], ["warm", warm[128].farthing]]) {
+          if (!said) continue;
+          table.row(`/verify, RPC +${RPC_DELAY_MS} ms, 128 connections, ${title}: p50`, { ours: said.p50_ms, unit: "ms", most: RPC_DELAY_MS + 30 });
+        }
+      });
+    } finally {
+      await proxy.stop();
+    }
+  },
+
+  async settle({ found }) {
+    const world = await startWorld({ blockTime: BLOCK_SECONDS });
+    try {
+      await prepare(world);
+      await serving(found, world, world.rpcUrl, async (servers) => {
+        for (const [inFlight, requests] of Object.entries(size.settle)) {
+          const runs = {};
+          for (const server of servers) runs[server.name] = await settleRun(world, server, Number(inFlight), requests);
+          settleRows(`/settle, ${BLOCK_SECONDS} s blocks, ${inFlight} in flight`, runs, requests, inFlight === "1");
+        }
+        for (const server of servers) {
+          const fit = await stillSettles(world, server);
+          if (server.contestant === ours) table.fact("200 in flight on one key: no stuck nonce, and it still settles", fit);
+          else note(`  ${server.name}: afterwards ${fit ? "no stuck nonce" : "a stuck nonce"}`);
+        }
+      });
+    } finally {
+      await world.stop();
+    }
+  },
+
+  async memory({ world }) {
+    if (!has("gateway") || !has("facilitator")) return table.omit("the gateway's memory", `${FARTHING} has no gateway`);
+    await serving([ours], world, world.rpcUrl, ([{ url }]) => gatewayRun(world, url));
+  },
+};
+
+/**
+ * Buyers that a process never saw, then the same buyers with other payments. The contestants take turns of some
+ * seconds, so that whatever else the machine does meets all of them; of several turns the middle one counts.
+ */
+async function verifyRuns(servers, title, aims, coldConnections = 32) {
+  const run = async ({ name, url }, what, options) => {
+    const said = await load("verify", `${url}/verify`, { ...options, payers: size.payers });
+    note(`  ${name}, ${title}, ${what}: ${describe(said)}`);
+    return said;
+  };
+  const cold = {};
+  for (const server of servers) {
+    const options = { connections: coldConnections, requests: size.payers, seconds: size.coldSeconds };
+    cold[server.name] = await run(server, `${coldConnections} connections, cold`, options);
+  }
+  verifyRows(`${title}, ${coldConnections} connections, cold`, cold);
+  const warm = {};
+  let before = cold;
+  for (const connections of WARM_CONNECTIONS) {
+    const what = `${connections} connection${connections === 1 ? "" : "s"}, warm`;
+    const turns = Object.fromEntries(servers.map(({ name }) => [name, []]));
+    for (let turn = 0; turn < size.turns; turn++) {
+      for (const server of servers) {
+        const requests = Math.min(size.mostRequests, Math.ceil(before[server.name].rate * size.turnSeconds * 4) + 1_000);
+        turns[server.name].push(await run(server, what, { connections, requests, seconds: size.turnSeconds }));
+      }
+    }
+    before = warm[connections] = Object.fromEntries(Object.entries(turns).map(([name, said]) => [name, middle(said)]));
+    verifyRows(`${title}, ${what}`, before, aims[connections], aims[connections] && { "x402-rs": 1, TypeScript: 1 });
+  }
+  return { cold, warm };
+}
+
+function verifyRows(what, runs, rates, tails) {
+  table.compare(what, pick(runs, "rate"), { unit: "/s", aims: rates });
+  table.compare(`${what}: p50`, pick(runs, "p50_ms"), { unit: "ms", less: true });
+  table.compare(`${what}: p99`, pick(runs, "p99_ms"), { unit: "ms", less: true, aims: tails });
+  if (runs.farthing) table.fact(`${what}: every payment was found valid`, wrongs(runs.farthing) === 0);
+}
+
+/** The middle of each number over several runs, and all that went wrong in any. */
+function middle(runs) {
+  const wrong = Object.assign({}, ...runs.map((said) => said.wrong));
+  const sorted = (key) => runs.map((said) => said[key]).sort((a, b) => a - b);
+  const of = (key) => sorted(key)[Math.floor(runs.length / 2)];
+  return { ...Object.fromEntries(["good", "rate", "p50_ms", "p99_ms"].map((key) => [key, of(key)])), wrong };
+}
+
+/** One number of each run. A run in which nothing was right has no latency. */
+const pick = (runs, key) =>
+  Object.fromEntries(Object.entries(runs).map(([name, said]) => [name, key.endsWith("_ms") && said.good === 0 ? undefined : said[key]]));
+
+/** A payee of its own for each run, so that the token tells how much of it moved. */
+async function settleRun(world, { name, url }, inFlight, requests) {
+  const payTo = `0x${Buffer.from(`${name} ${inFlight}`.padEnd(20, "*")).subarray(0, 20).toString("hex")}`;
+  const options = { connections: inFlight, requests, seconds: size.settleSeconds, payers: size.payers, "pay-to": payTo };
+  const said = await load("settle", `${url}/settle`, options);
+  await afterBlocks(world, 2);
+  const moved = await world.client.readContract({ address: USDC, abi: erc20, functionName: "balanceOf", args: [payTo] });
+  said.unaccounted = Number(moved / PRICE) - said.good;
+  note(`  ${name}, /settle, ${inFlight} in flight: ${describe(said)}; moved ${moved / PRICE}`);
+  return said;
+}
+
+function settleRows(title, runs, requests, alone) {
+  // A payment may have to wait for the next block, and no longer.
+  const most = BLOCK_SECONDS * 1000 + 100;
+  table.compare(`${title}: settled of ${requests}`, pick(runs, "good"), { unit: "" });
+  table.compare(title, pick(runs, "rate"), { unit: "/s" });
+  table.compare(`${title}: p50`, pick(runs, "p50_ms"), { unit: "ms", less: true, most });
+  table.compare(`${title}: p99`, pick(runs, "p99_ms"), { unit: "ms", less: true, most: alone ? most : undefined });
+  const unaccounted = pick(runs, "unaccounted");
+  if (Object.values(unaccounted).some((count) => count !== 0)) {
+    table.compare(`${title}: payments that moved money and were not reported`, unaccounted, { unit: "", less: true });
+  }
+  const said = runs.farthing;
+  if (said) table.fact(`${title}: every payment settled, and the token says so`, said.unaccounted === 0 && wrongs(said) === 0);
+}
+
+/** Whether nothing waits for a nonce, and another payment settles. */
+async function stillSettles(world, { contestant, url }) {
+  const { address } = world.accounts[contestant.relayer];
+  const [pending, latest] = await Promise.all(
+    ["pending", "latest"].map((blockTag) => world.client.getTransactionCount({ address, blockTag })),
+  );
+  const said = await load("settle", `${url}/settle`, { connections: 1, requests: 1, payers: 1 });
+  return pending === latest && said.good === 1;
+}
+
+async function afterBlocks(world, count) {
+  const goal = (await world.client.getBlockNumber()) + BigInt(count);
+  while ((await world.client.getBlockNumber()) < goal) await new Promise((next) => setTimeout(next, 100));
+}
+
+/** Many requests at one gateway: most unpaid, some paid; what it keeps of them in memory. */
+async function gatewayRun(world, facilitatorUrl) {
+  const upstream = createServer((_req, res) => res.end("sunny\n"));
+  await new Promise((done) => upstream.listen(0, "127.0.0.1", done));
+  const port = await freePort();
+  const file = join(scratch, "gateway.toml");
+  writeFileSync(file, `
+listen = "127.0.0.1:${port}"
+upstream = "http://127.0.0.1:${upstream.address().port}"
+
+[store]
+url = "sqlite:${join(scratch, "gateway.db")}"
+
+[[facilitator]]
+url = "${facilitatorUrl}"
+
+[[chain]]
+network = "${NETWORK}"
+rpc = ["${world.rpcUrl}"]
+
+[[route]]
+match = "GET /weather"
+accept = [{ network = "${NETWORK}", asset = "${USDC}", atoms = "${PRICE}", pay_to = "${world.accounts[9].address}" }]
+
+[[route]]
+match = "GET /health"
+free = true
+`);
+  const gateway = new Program(FARTHING, ["gateway", "-c", file], process.env, "gateway");
+  try {
+    const url = `http://127.0.0.1:${port}`;
+    await gateway.ready(`${url}/health`);
+    const ask = (requests) => load("challenge", `${url}/weather`, { connections: 32, requests });
+    const pay = (requests) => load("pay", `${url}/weather`, { connections: 16, requests, payers: size.payers });
+    // What is allocated once and kept, such as threads and pools, is there after a tenth.
+    await pay(Math.ceil(size.memoryPaid / 10));
+    await ask(size.memory / 10);
+    const before = memoryOf(gateway);
+    const asked = await ask(size.memory);
+    const paid = await pay(size.memoryPaid);
+    const after = memoryOf(gateway);
+    note(`  gateway, unpaid: ${describe(asked)}`);
+    note(`  gateway, paid: ${describe(paid)}`);
+    table.row(`gateway: memory after ${asked.good + paid.good} requests, ${paid.good} of them paid`, {
+      ours: after, unit: "MiB", most: before * 1.1, peers: { "before them": { value: before, ratio: before / after } },
+    });
+    table.row("gateway: challenges", { ours: asked.rate, unit: "/s" });
+    table.fact("gateway: every answer was right", wrongs(asked) === 0 && wrongs(paid) === 0);
+  } finally {
+    await gateway.stop();
+    upstream.closeAllConnections?.();
+    upstream.close();
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The run.
+
+/** x402-rs asks at its start whether a validator of ERC-6492 signatures has code there; no payment of ours calls it. */
+const X402_RS_VALIDATOR = "0xdAcD51A54883eb67D95FAEb2BBfdC4a9a6BD2a3B";
+const REVERTS = "0xfe";
+
+async function prepare(world) {
+  await world.test.setCode({ address: X402_RS_VALIDATOR, bytecode: REVERTS });
+  await bench(["fund", "--rpc", world.rpcUrl, "--payers", size.payers, "--atoms", FUNDS]);
+}
+
+const sizes = () => (X402_RS ? { "x402-rs": { value: statSync(X402_RS).size / 2 ** 20, ratio: statSync(X402_RS).size / statSync(FARTHING).size } } : {});
+
+function readArguments(words) {
+  const options = { quick: false, only: STEPS, report: join(target, "bench/report.json") };
+  for (let i = 0; i < words.length; i++) {
+    if (words[i] === "--quick") options.quick = true;
+    else if (words[i] === "--only" && words[i + 1]) options.only = words[++i].split(",");
+    else if (words[i] === "--report" && words[i + 1]) options.report = resolve(words[++i]);
+    else throw new Error(`unknown option: ${words.slice(i).join(" ")}`);
+  }
+  const unknown = options.only.filter((step) => !STEPS.includes(step));
+  if (unknown.length > 0) throw new Error(`no step is called ${unknown.join(", ")}; there are ${STEPS.join(", ")}`);
+  return options;
+}
+
+async function main() {
+  const load1 = loadavg()[0];
+  const machine = { cores: cpus().length, cpu: cpus()[0]?.model, load: load1, at: new Date().toISOString() };
+  if (load1 > QUIET_LOAD) note(`this machine has other work (load ${load1.toFixed(2)}): ratios of servers mean little`);
+  const found = contestants();
+  const world = await startWorld();
+  try {
+    await prepare(world);
+    for (const step of STEPS.filter((name) => arguments_.only.includes(name))) {
+      note(`== ${step}`);
+      await steps[step]({ world, found });
+    }
+  } finally {
+    await world.stop();
+  }
+  console.log(table.print());
+  mkdirSync(dirname(arguments_.report), { recursive: true });
+  writeFileSync(arguments_.report, `${JSON.stringify({ machine, quick: arguments_.quick, ...table.data() }, null, 2)}\n`);
+  console.log(`\n${machine.cores} cores, ${machine.cpu}, load ${load1.toFixed(2)} before; in full: ${arguments_.report}`);
+}
+
+const end = async (code) => {
+  await stopAll();
+  rmSync(scratch, { recursive: true, force: true });
+  process.exit(code);
+};
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => end(130));
+try {
+  await main();
+  await end(0);
+} catch (error) {
+  console.error(error);
+  await end(1);
+}
