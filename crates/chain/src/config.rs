@@ -19,7 +19,7 @@ pub struct ChainConfig {
     /// After this time a request counts as lost. Default 5 s.
     pub request_timeout: Duration,
     /// How often the tip is asked for while somebody waits for it; `None` is an eighth of the block time, at most
-    /// 250 ms. Never below 20 ms.
+    /// 250 ms, and more often while a block is due. Never below 20 ms. After a broadcast it is asked for at once.
     pub poll_interval: Option<Duration>,
     /// The Multicall3 contract. A node where it has no code, or `None`, gets JSON-RPC batches of `eth_call` instead.
     pub multicall: Option<Address>,

@@ -74,11 +74,23 @@ pub(crate) fn poll_interval(told: Option<Duration>, block_time: Duration) -> Dur
     told.unwrap_or_else(|| (block_time / 8).min(MAX_POLL)).max(MIN_POLL)
 }
 
+/// How long to leave the tip alone, after it was last heard to change `since` ago.
+///
+/// In the last quarter of a block's time, and for a while when the block is late, the tip is asked for four times as
+/// often: a receipt is worth most while somebody waits for an answer.
+pub(crate) fn pause(told: Option<Duration>, block_time: Duration, since: Duration) -> Duration {
+    let usual = poll_interval(told, block_time);
+    let due = (block_time * 3 / 4..block_time * 4).contains(&since);
+    if due && told.is_none() { usual.min(block_time / 32).max(MIN_POLL) } else { usual }
+}
+
 /// A tip, and when a node last said that it is the tip.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Seen {
     pub head: Head,
     pub at: Instant,
+    /// When it was first heard.
+    pub first: Instant,
 }
 
 /// The shared tip.
@@ -108,19 +120,25 @@ impl Tip {
         self.seen.subscribe()
     }
 
+    /// How long ago the tip was first heard.
+    pub(crate) fn since_change(&self, now: Instant) -> Duration {
+        self.seen.borrow().map_or(Duration::ZERO, |seen| now.saturating_duration_since(seen.first))
+    }
+
     pub(crate) fn awaited(&self) -> bool {
         self.seen.receiver_count() > 0
     }
 
     pub(crate) fn hear(&self, head: Head, at: Instant) -> News {
-        let before = self.seen.borrow().map(|seen| seen.head);
-        let news = compare(before.as_ref(), &head);
+        let before = *self.seen.borrow();
+        let news = compare(before.as_ref().map(|seen| &seen.head), &head);
         if news == News::Lower && self.lower.fetch_add(1, Ordering::Relaxed) < u64::from(BELIEVE_LOWER_AFTER)
         {
             return News::Lower;
         }
         self.lower.store(0, Ordering::Relaxed);
-        self.seen.send_replace(Some(Seen { head, at }));
+        let first = before.filter(|_| news == News::Same).map_or(at, |seen| seen.first);
+        self.seen.send_replace(Some(Seen { head, at, first }));
         if news == News::Lower { News::Reorg } else { news }
     }
 }
@@ -199,6 +217,26 @@ mod tests {
         let told = BlockTime::new(Some(Duration::from_millis(200)));
         told.learn(&head(1, 1, 1), &head(9, 1, 1));
         assert_eq!(told.get(), Duration::from_millis(200));
+    }
+
+    #[test]
+    fn a_block_that_is_due_is_watched_for() {
+        let ms = Duration::from_millis;
+        let check = |told: Option<u64>, block_ms, since_ms, expected| {
+            assert_eq!(
+                pause(told.map(ms), ms(block_ms), ms(since_ms)),
+                ms(expected),
+                "{block_ms} {since_ms}"
+            );
+        };
+        check(None, 1920, 0, 240);
+        check(None, 1920, 1439, 240);
+        check(None, 1920, 1440, 60);
+        check(None, 1920, 7679, 60);
+        check(None, 1920, 7680, 240);
+        check(None, 12_000, 10_000, 250);
+        check(None, 200, 190, 20);
+        check(Some(500), 2000, 1900, 500);
     }
 
     #[test]

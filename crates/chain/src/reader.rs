@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use farthing_evm::call::{plan, suspicious};
 use farthing_evm::{Address, Read, ReadKind, ReadResult};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::Instant;
 
 use crate::config::ChainConfig;
@@ -33,6 +34,10 @@ const GAS_PER_CALL: u64 = 200_000;
 const GAS_PER_BYTE: u64 = 64;
 /// Below the most that any node gives to one call (EIP-7825: 16,777,216).
 const MAX_CALL_GAS: u64 = 16_000_000;
+/// How many payments may have code of their payer's run at once: they never share calls, and may be slow on purpose.
+const MAX_UNTRUSTED: usize = 16;
+/// How many more may wait for that.
+const MAX_UNTRUSTED_WAITING: usize = 256;
 /// How many answers the mirror holds.
 const MAX_MIRRORED: usize = 65_536;
 
@@ -47,6 +52,8 @@ pub(crate) struct Reader {
     block_time: Arc<crate::head::BlockTime>,
     queue: Mutex<Queue>,
     mirror: Mirror,
+    untrusted: Semaphore,
+    untrusted_waiting: Semaphore,
 }
 
 #[derive(Default)]
@@ -77,11 +84,16 @@ impl Reader {
             block_time,
             queue: Mutex::new(Queue::default()),
             mirror: Mirror::new(config.mirror),
+            untrusted: Semaphore::new(MAX_UNTRUSTED),
+            untrusted_waiting: Semaphore::new(MAX_UNTRUSTED + MAX_UNTRUSTED_WAITING),
         }
     }
 
     /// Reads at the tip, sharing calls with others.
     pub(crate) async fn read(self: &Arc<Self>, reads: Vec<Read>) -> Outcome {
+        if reads.iter().any(|read| read.kind == ReadKind::Untrusted) {
+            return self.read_untrusted(reads).await;
+        }
         if let Some(answers) = self.mirror.answers(&reads) {
             return Ok(answers);
         }
@@ -90,7 +102,7 @@ impl Reader {
         {
             let mut queue = self.queue();
             if queue.reads.saturating_add(reads.len()) > self.max_queued {
-                return Err(ChainError::Busy(self.nodes.network().clone()));
+                return Err(self.busy());
             }
             queue.reads += reads.len();
             queue.waiting.push_back(Waiting { reads, reply });
@@ -99,6 +111,18 @@ impl Reader {
         let outcome = answer.await.unwrap_or_else(|_| Err(ChainError::Down(self.nodes.network().clone())))?;
         self.mirror.keep(keys, &outcome);
         Ok(outcome)
+    }
+
+    /// Keeps what payers' code does out of the way of everybody else.
+    async fn read_untrusted(&self, reads: Vec<Read>) -> Outcome {
+        let _room = self.untrusted_waiting.try_acquire().map_err(|_| self.busy())?;
+        // INVARIANT: the semaphore is never closed.
+        let _turn = self.untrusted.acquire().await.map_err(|_| self.busy())?;
+        self.read_at(reads, "latest").await
+    }
+
+    fn busy(&self) -> ChainError {
+        ChainError::Busy(self.nodes.network().clone())
     }
 
     /// Reads for one payment, alone, and never out of the mirror.
@@ -420,18 +444,21 @@ fn read_alone(answers: Vec<Answer>) -> Result<Option<Vec<ReadResult>>, Trouble> 
 /// Answers to view reads that are young enough to be given again.
 struct Mirror {
     keeps: Duration,
+    /// Counts the tips: what was asked before the latest is not kept.
+    tips: AtomicU64,
     answers: Mutex<HashMap<(Address, Bytes), (ReadResult, Instant)>>,
 }
 
 /// Which reads may be kept when they are back, and when they were asked.
 struct Keys {
     asked: Instant,
+    tip: u64,
     keys: Vec<Option<(Address, Bytes)>>,
 }
 
 impl Mirror {
     fn new(keeps: Duration) -> Self {
-        Self { keeps, answers: Mutex::new(HashMap::new()) }
+        Self { keeps, tips: AtomicU64::new(0), answers: Mutex::new(HashMap::new()) }
     }
 
     /// The answers to all reads, if all are views and known.
@@ -449,13 +476,19 @@ impl Mirror {
     }
 
     fn keys(&self, reads: &[Read]) -> Option<Keys> {
-        (!self.keeps.is_zero())
-            .then(|| Keys { asked: Instant::now(), keys: reads.iter().map(view_key).collect() })
+        (!self.keeps.is_zero()).then(|| Keys {
+            asked: Instant::now(),
+            tip: self.tips.load(Ordering::Relaxed),
+            keys: reads.iter().map(view_key).collect(),
+        })
     }
 
     fn keep(&self, keys: Option<Keys>, results: &[ReadResult]) {
-        let Some(Keys { asked, keys }) = keys else { return };
+        let Some(Keys { asked, tip, keys }) = keys else { return };
         let mut answers = self.lock();
+        if tip != self.tips.load(Ordering::Relaxed) {
+            return;
+        }
         if answers.len() + keys.len() > MAX_MIRRORED {
             answers.clear();
         }
@@ -467,7 +500,9 @@ impl Mirror {
     }
 
     fn clear(&self) {
-        self.lock().clear();
+        let mut answers = self.lock();
+        self.tips.fetch_add(1, Ordering::Relaxed);
+        answers.clear();
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<(Address, Bytes), (ReadResult, Instant)>> {

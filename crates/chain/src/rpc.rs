@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use crate::broadcast::classify;
 use crate::config::{ChainConfig, ConfigError};
 use crate::fees::{Signs, offer};
-use crate::head::{BlockTime, MIN_POLL, News, Seen, Tip, poll_interval};
+use crate::head::{BlockTime, MIN_POLL, News, Seen, Tip, pause, poll_interval};
 use crate::node::{Answer, Ask, Node};
 use crate::nodes::{Blame, Nodes, Trouble, hex_param, result, single};
 use crate::reader::Reader;
@@ -114,7 +114,8 @@ async fn poll(chain: Weak<Inner>) {
             if inner.nodes.are_many() {
                 inner.survey();
             }
-            let pause = poll_interval(inner.poll_told, inner.block_time.get());
+            let since = inner.tip.since_change(Instant::now());
+            let pause = pause(inner.poll_told, inner.block_time.get(), since);
             // The least pause holds also when much is sent.
             tokio::time::sleep(MIN_POLL).await;
             tokio::select! {

@@ -223,3 +223,110 @@ fn revert_data(raw: &RawValue) -> Option<Bytes> {
     let digits = text.rsplit(' ').next()?;
     hex::decode(digits.strip_prefix("0x")?).ok().map(Bytes::from)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn raw(value: Value) -> Box<RawValue> {
+        serde_json::value::to_raw_value(&value).unwrap()
+    }
+
+    #[test]
+    fn a_quantity_has_digits_and_fits() {
+        let check = |value: Value, expected| assert_eq!(quantity(&raw(value.clone())), expected, "{value}");
+        check(json!("0x0"), Ok(0));
+        check(json!("0x010"), Ok(16));
+        check(json!("0xffffffffffffffff"), Ok(u64::MAX));
+        let wrong = [
+            json!("0x10000000000000000"),
+            json!("0x"),
+            json!("0x+1"),
+            json!("0x-1"),
+            json!("0x1_0"),
+            json!("10"),
+            json!(""),
+            json!("0X1"),
+            json!(" 0x1"),
+            json!(16),
+            json!(null),
+            json!(["0x1"]),
+        ];
+        for value in wrong {
+            check(value, Err(Unreadable));
+        }
+        assert_eq!(wide(&raw(json!("0xffffffffffffffffffffffffffffffff"))), Ok(u128::MAX));
+        assert_eq!(wide(&raw(json!("0x100000000000000000000000000000000"))), Err(Unreadable));
+    }
+
+    fn word(byte: u8) -> String {
+        hex::encode_prefixed([byte; 32])
+    }
+
+    fn receipt_json() -> Value {
+        json!({
+            "transactionHash": word(1), "status": "0x1", "blockNumber": "0x10", "blockHash": word(2),
+            "gasUsed": "0x5208", "effectiveGasPrice": "0x3", "logs": [{
+                "address": hex::encode_prefixed([9; 20]), "topics": [word(3)], "data": "0x",
+                "logIndex": "0x0", "transactionHash": word(1),
+            }],
+        })
+    }
+
+    #[test]
+    fn a_receipt_is_whole_or_none() {
+        let with = |key: &str, value: Value| {
+            let mut json = receipt_json();
+            json[key] = value;
+            receipt(&raw(json), TxHash([1; 32])).map(|found| found.is_some())
+        };
+        assert_eq!(with("type", json!("0x2")), Ok(true));
+        // Some nodes show a transaction of the pool like this: it is in no block.
+        assert_eq!(with("blockNumber", json!(null)), Ok(false));
+        assert_eq!(with("blockHash", json!(null)), Ok(false));
+        assert_eq!(receipt(&raw(json!(null)), TxHash([1; 32])), Ok(None));
+        let wrong = [
+            ("status", json!(null)),
+            ("status", json!("0x2")),
+            ("status", json!("0x")),
+            ("transactionHash", json!(word(8))),
+            ("gasUsed", json!("0x10000000000000000")),
+            ("effectiveGasPrice", json!("0x100000000000000000000000000000000")),
+            ("logs", json!(null)),
+            ("logs", json!([{"address": "0x01"}])),
+            ("blockHash", json!("0x12")),
+        ];
+        for (key, value) in wrong {
+            assert_eq!(with(key, value.clone()), Err(Unreadable), "{key} {value}");
+        }
+        // A log of another transaction would credit somebody else's transfer.
+        let mut json = receipt_json();
+        json["logs"][0]["transactionHash"] = json!(word(8));
+        assert_eq!(receipt(&raw(json), TxHash([1; 32])), Err(Unreadable));
+    }
+
+    #[test]
+    fn logs_that_a_reorg_removed_are_left_out() {
+        let mut log = receipt_json()["logs"][0].clone();
+        let kept = log.clone();
+        log["removed"] = json!(true);
+        let found = logs(&raw(json!([log, kept]))).unwrap();
+        assert_eq!(found.len(), 1);
+    }
+
+    #[test]
+    fn limits_of_rate_are_told_from_other_limits() {
+        let check = |code, message: &'static str, expected| {
+            let error = ErrorPayload { code, message: message.into(), data: None };
+            assert_eq!(rate_limited(&error), expected, "{message}");
+        };
+        check(429, "", true);
+        check(-32005, "daily request count exceeded, request rate limited", true);
+        check(-32007, "100/second request limit reached", true);
+        check(-32000, "Too Many Requests", true);
+        check(-32005, "query returned more than 10000 results", false);
+        check(-32000, "header not found", false);
+        check(3, "execution reverted: limit", false);
+    }
+}

@@ -165,6 +165,31 @@ async fn what_a_payer_s_code_does_stays_with_the_payer() {
 }
 
 #[tokio::test]
+async fn code_that_never_ends_holds_up_its_payer_only() {
+    let node = Scripted::start(|method, params| match method {
+        "eth_call" if params.to_string().contains("baadc0de") => Act::Hang,
+        _ => healthy(method, params),
+    })
+    .await;
+    let mut config = config(&[&node]);
+    config.max_calls_in_flight = 1;
+    config.request_timeout = Duration::from_millis(300);
+    let chain = farthing_chain::RpcChain::new(config).unwrap();
+    let mut untrusted = view(7, &[0xba, 0xad, 0xc0, 0xde]);
+    untrusted.kind = ReadKind::Untrusted;
+    let ours = async {
+        node.arrived("eth_call", 1).await;
+        join_all((0..9u8).map(|n| chain.read(vec![view(8, &[n])]))).await
+    };
+    let (theirs, ours) = tokio::join!(chain.read(vec![untrusted]), ours);
+    assert_eq!(theirs, Err(ChainError::Down(chain.network().clone())));
+    assert!(ours.iter().all(Result::is_ok));
+    // Nor does it cast doubt on the node.
+    assert!(chain.read(vec![view(8, &[8])]).await.is_ok());
+    assert_eq!(node.count("eth_chainId"), 1);
+}
+
+#[tokio::test]
 async fn a_chain_without_multicall_is_asked_in_batches() {
     let node = Scripted::start(|method, params| match method {
         "eth_getCode" => result(json!("0x")),
@@ -268,9 +293,20 @@ async fn the_mirror_answers_views_until_there_is_a_new_tip() {
     chain.head(Tag::Latest).await.unwrap();
     read().await;
     assert_eq!(node.count("eth_call"), 2);
+    // What was asked before a new tip is not kept after it.
+    node.gate("eth_call");
+    let turned = async {
+        node.arrived("eth_call", 3).await;
+        tip.store(18, Ordering::Relaxed);
+        chain.head(Tag::Latest).await.unwrap();
+        node.open(100);
+    };
+    tokio::join!(chain.read(vec![view(2, &[2])]), turned).0.unwrap();
+    chain.read(vec![view(2, &[2])]).await.unwrap();
+    assert_eq!(node.count("eth_call"), 4);
     // A simulation is never answered from memory, nor are the views that come with it.
     let simulation = Read { kind: ReadKind::Simulation { contends: [1; 32].into() }, ..view(1, &[2]) };
-    for expected in [3, 4] {
+    for expected in [5, 6] {
         chain.read(vec![view(1, &[1]), simulation.clone()]).await.unwrap();
         assert_eq!(node.count("eth_call"), expected);
     }
