@@ -15,6 +15,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(500);
 const LOOK_FOR: Duration = Duration::from_secs(2);
 /// How long a permit may lie before its buyer counts as gone.
 const PERMIT_WITHIN: Duration = Duration::from_secs(5);
+/// How long past its end an authorization is watched where nobody can prove that it is dead.
+const WATCH_PAST_END: Duration = Duration::from_secs(3600);
 /// How often a claimed payment asks a rail that does not answer, before its claim is given back.
 const FUNDS_TRIES: u32 = 3;
 
@@ -300,6 +302,12 @@ impl Driver {
 
     async fn watch(&self, payment: Payment) -> Result<Turn, StoreError> {
         let progress = self.rail.progress(&payment, LOOK_FOR).await;
+        let now = self.engine.0.world.now();
+        if progress == Progress::Open && now > payment.terms.expires.plus(WATCH_PAST_END) {
+            // It stays what it is, never failed, and a restart looks again.
+            tracing::error!(payment = %payment.id, state = payment.state.name(), "a person must look at this payment");
+            return Ok(Turn::Rest);
+        }
         self.take_in(payment, progress).await
     }
 

@@ -1,5 +1,6 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use farthing_payment::{ConsumptionKey, Payment, Reason, TxRef};
@@ -57,6 +58,8 @@ pub(crate) struct Live {
     pub tenant: TenantId,
     pub waiter: Waiter,
     state: Mutex<LiveState>,
+    /// How many of the set's payments somebody may still wait for.
+    waited_for: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -78,10 +81,18 @@ impl Live {
 
     /// Tells all who wait. Only the first outcome counts.
     pub fn publish(&self, outcome: Outcome) {
-        if let Some(publish) = lock(&self.state).publish.take() {
+        if let Some(publish) = self.take_publisher() {
             // Nobody waiting is no error: the payment goes on for its own sake.
             let _ = publish.send(outcome);
         }
+    }
+
+    fn take_publisher(&self) -> Option<oneshot::Sender<Outcome>> {
+        let publisher = lock(&self.state).publish.take();
+        if publisher.is_some() {
+            self.waited_for.fetch_sub(1, Ordering::Relaxed);
+        }
+        publisher
     }
 
     pub fn put_permit(&self, permit: Permit) {
@@ -97,6 +108,7 @@ impl Live {
 #[derive(Default)]
 pub(crate) struct LiveSet {
     entries: Mutex<HashMap<ConsumptionKey, Arc<Live>>>,
+    waited_for: Arc<AtomicUsize>,
 }
 
 pub(crate) enum Joined {
@@ -111,7 +123,8 @@ pub(crate) enum Joined {
 impl LiveSet {
     pub fn join(&self, key: &ConsumptionKey, tenant: &TenantId, request: RequestHash, most: usize) -> Joined {
         let mut entries = lock(&self.entries);
-        let count = entries.len();
+        // What only waits for an authorization to expire costs little, and must not keep others out.
+        let count = self.waited_for.load(Ordering::Relaxed);
         match entries.entry(key.clone()) {
             Entry::Occupied(entry) => Joined::Other(entry.get().clone()),
             Entry::Vacant(_) if count >= most => Joined::Full,
@@ -123,7 +136,9 @@ impl LiveSet {
                     tenant: tenant.clone(),
                     waiter: waiter.shared(),
                     state: Mutex::new(state),
+                    waited_for: self.waited_for.clone(),
                 });
+                self.waited_for.fetch_add(1, Ordering::Relaxed);
                 entry.insert(live.clone());
                 Joined::Owner(live)
             }
@@ -137,7 +152,7 @@ impl LiveSet {
             entries.remove(key);
         }
         drop(entries);
-        lock(&live.state).publish = None;
+        drop(live.take_publisher());
     }
 
     pub fn len(&self) -> usize {

@@ -1,0 +1,168 @@
+//! Puts store, chains, relayers and engine together. The only place that knows all of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use farthing_chain::{ChainConfig, LocalKey, RpcChain};
+use farthing_engine::{
+    Chain, Depths, Engine, EngineConfig, EvmRail, Rail, Recovered, Relayer, RelayerConfig, Store, World,
+};
+use farthing_evm::Key;
+use farthing_primitives::{Address, Network, Registry};
+use farthing_store::SqliteStore;
+
+use crate::config::{Config, RemoteFacilitator, Settlement};
+use crate::remote::{Remote, RemoteRail};
+use crate::world::TokioWorld;
+
+/// One chain and how we settle on it.
+pub struct NetworkParts {
+    pub chain: ChainConfig,
+    /// Pays for gas. Without it the chain is only read.
+    pub relayer: Option<Key>,
+    pub relayer_config: RelayerConfig,
+    pub depths: Depths,
+}
+
+/// What an engine is made of.
+pub struct Parts {
+    pub store: PathBuf,
+    pub networks: Vec<NetworkParts>,
+    pub registry: Registry,
+    pub engine: EngineConfig,
+    /// Who settles on networks without a relayer of ours.
+    pub remote: Vec<RemoteFacilitator>,
+}
+
+/// An engine with everything that stands behind it.
+pub struct Rig {
+    pub engine: Engine,
+    pub world: Arc<dyn World>,
+    pub chains: HashMap<Network, Arc<dyn Chain>>,
+    pub relayers: HashMap<Network, Address>,
+    pub recovered: Recovered,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum WiringError {
+    #[error("the store at {path} cannot be opened: {why}")]
+    Store { path: PathBuf, why: String },
+    #[error("network {network}: {why}")]
+    Network { network: Network, why: String },
+    #[error("{0}")]
+    Secret(String),
+    #[error("no facilitator can be used: {0}")]
+    Remote(String),
+    #[error("what a former process left cannot be taken up: {0}")]
+    Recover(String),
+}
+
+/// Makes the engine that a configuration describes.
+pub async fn from_config(config: &Config) -> Result<Rig, WiringError> {
+    let mut networks = Vec::new();
+    for (name, network) in &config.networks {
+        let mut urls = Vec::new();
+        for rpc in &network.rpc {
+            urls.push(rpc.resolve().map_err(WiringError::Secret)?);
+        }
+        let mut chain = ChainConfig::new(name.clone(), urls);
+        chain.block_time = network.block_time;
+        chain.request_timeout = network.request_timeout;
+        let relayer = match &network.relayer_key {
+            Some(reference) => Some(
+                reference
+                    .read_key()
+                    .map_err(|error| WiringError::Secret(error.to_string()))?,
+            ),
+            None => None,
+        };
+        let mut relayer_config = RelayerConfig::default();
+        if let Some(max_fee) = network.max_fee {
+            relayer_config.max_fee = max_fee;
+        }
+        let depths =
+            Depths { most: network.confirmations, steps: network.confirmation_steps.clone() };
+        networks.push(NetworkParts { chain, relayer, relayer_config, depths });
+    }
+    let remote = match &config.settlement {
+        Settlement::Own => Vec::new(),
+        Settlement::Remote(remotes) => remotes.clone(),
+    };
+    rig(Parts {
+        store: config.store.clone(),
+        networks,
+        registry: config.registry.clone(),
+        engine: config.engine.clone(),
+        remote,
+    })
+    .await
+}
+
+/// Opens the store, connects the chains, takes up what a former process left, and starts the tending.
+pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
+    let store = open_store(&parts.store)?;
+    let world: Arc<dyn World> = Arc::new(TokioWorld::new());
+    let mut chains: HashMap<Network, Arc<dyn Chain>> = HashMap::new();
+    let mut relayers = HashMap::new();
+    let mut rails: HashMap<Network, Arc<dyn Rail>> = HashMap::new();
+    for network in parts.networks {
+        let name = network.chain.network.clone();
+        let chain: Arc<dyn Chain> = Arc::new(
+            RpcChain::new(network.chain)
+                .map_err(|error| WiringError::Network { network: name.clone(), why: error.to_string() })?,
+        );
+        chains.insert(name.clone(), chain.clone());
+        let Some(key) = network.relayer else { continue };
+        let key = Arc::new(LocalKey::new(key));
+        let relayer =
+            Relayer::start(chain, key, store.clone(), world.clone(), network.relayer_config).ok_or_else(|| {
+                WiringError::Network { network: name.clone(), why: "is not an EVM network".to_owned() }
+            })?;
+        relayers.insert(name.clone(), relayer.address());
+        let rail = EvmRail::new(
+            relayer,
+            store.clone(),
+            world.clone(),
+            network.depths,
+            parts.registry.clone(),
+        );
+        rails.insert(name, Arc::new(rail));
+    }
+    if !parts.remote.is_empty() {
+        // A network that is settled remotely needs no node of ours, so it need not be configured.
+        let listed = parts.registry.iter().map(|asset| asset.id.network().clone());
+        let wanted: BTreeSet<Network> = listed.filter(|network| !rails.contains_key(network)).collect();
+        for network in wanted {
+            let mut remotes = Vec::new();
+            for remote in &parts.remote {
+                let api_key = match &remote.api_key {
+                    Some(key) => {
+                        let secret = key.resolve().map_err(|error| WiringError::Secret(error.to_string()))?;
+                        Some(secret.expose().to_owned())
+                    }
+                    None => None,
+                };
+                remotes.push(Remote { url: remote.url.clone(), api_key });
+            }
+            let chain = chains.get(&network).cloned();
+            let rail =
+                RemoteRail::new(network.clone(), remotes, parts.registry.clone(), world.clone(), chain)
+                    .map_err(WiringError::Remote)?;
+            rails.insert(network, Arc::new(rail));
+        }
+    }
+    let engine = Engine::new(store, world.clone(), rails, parts.engine);
+    let recovered = engine.recover().await.map_err(|error| WiringError::Recover(error.to_string()))?;
+    let tending = engine.clone();
+    tokio::spawn(async move { tending.tend().await });
+    Ok(Rig { engine, world, chains, relayers, recovered })
+}
+
+fn open_store(path: &Path) -> Result<Arc<dyn Store>, WiringError> {
+    let failed = |why: String| WiringError::Store { path: path.to_owned(), why };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(Arc::new(SqliteStore::open(path).map_err(|error| failed(error.to_string()))?))
+}
