@@ -1,0 +1,463 @@
+//! The engine on the embedded chain, through the real chain client and the real store: what a relayer must survive.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use farthing_chain::{ChainConfig, LocalKey, RpcChain};
+use farthing_devnet::{BlockTime, DEV_ACCOUNTS, Devnet, DevnetConfig};
+use farthing_engine::*;
+use farthing_evm::{Key, from_alloy};
+use farthing_payment::*;
+use farthing_primitives::*;
+use farthing_rails::exact_evm::buy::{Nonce, authorize};
+use farthing_rails::exact_evm::{Checked, Policy, Requirement, Token, check};
+use farthing_store::SqliteStore;
+use serde_json::{Value, json};
+
+/// Real time, with an offset that a test may add.
+struct RealWorld {
+    start: Instant,
+    ahead_ms: AtomicU64,
+}
+
+impl World for RealWorld {
+    fn now(&self) -> Timestamp {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+        let millis = u64::try_from(since.as_millis()).expect("small");
+        Timestamp::from_millis(millis + self.ahead_ms.load(Ordering::SeqCst))
+    }
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+    fn random(&self, into: &mut [u8]) {
+        static COUNTER: AtomicU64 = AtomicU64::new(1);
+        let mut state = COUNTER.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for byte in into {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            *byte = state.to_le_bytes()[0];
+        }
+    }
+}
+
+struct House {
+    devnet: Devnet,
+    engine: Engine,
+    store: Arc<SqliteStore>,
+    world: Arc<RealWorld>,
+    chain: Arc<RpcChain>,
+    http: reqwest::Client,
+    _folder: tempfile::TempDir,
+}
+
+const RELAYER: usize = 0;
+const PAYER: usize = 1;
+const PAYEE: usize = 2;
+
+fn key(index: usize) -> Key {
+    Key::from_bytes(DEV_ACCOUNTS[index].private_key.0).expect("a key")
+}
+
+fn account(index: usize) -> Address {
+    from_alloy(key(index).address())
+}
+
+fn network() -> Network {
+    Network::eip155(84532)
+}
+
+fn usdc() -> Asset {
+    Registry::builtin().dollar(&network()).expect("listed").clone()
+}
+
+async fn house(
+    block_time: BlockTime,
+    tune: impl FnOnce(&mut RelayerConfig, &mut EngineConfig, &mut Depths),
+) -> House {
+    // Another test may have installed it.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let devnet =
+        Devnet::start(DevnetConfig { block_time, ..DevnetConfig::default() }).await.expect("a devnet");
+    let folder = tempfile::tempdir().expect("a folder");
+    let store = Arc::new(SqliteStore::open(&folder.path().join("farthing.db")).expect("a store"));
+    let world = Arc::new(RealWorld { start: Instant::now(), ahead_ms: AtomicU64::new(0) });
+    let mut config = ChainConfig::new(network(), vec![devnet.rpc_url().parse().expect("a URL")]);
+    config.block_time = Some(Duration::from_millis(100));
+    let chain = Arc::new(RpcChain::new(config).expect("a chain"));
+    let mut relayer_config =
+        RelayerConfig { bump_after: Duration::from_millis(300), ..RelayerConfig::default() };
+    let mut engine_config = EngineConfig::default();
+    let mut depths = Depths::default();
+    tune(&mut relayer_config, &mut engine_config, &mut depths);
+    let relayer = Relayer::start(
+        chain.clone(),
+        Arc::new(LocalKey::new(key(RELAYER))),
+        store.clone(),
+        world.clone(),
+        relayer_config,
+    )
+    .expect("an EVM chain");
+    let rail = EvmRail::new(relayer, store.clone(), world.clone(), depths, Registry::builtin());
+    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(rail) as Arc<dyn Rail>)]);
+    let engine = Engine::new(store.clone(), world.clone(), rails, engine_config);
+    engine.recover().await.expect("recovered");
+    House { devnet, engine, store, world, chain, http: reqwest::Client::new(), _folder: folder }
+}
+
+impl House {
+    async fn rpc(&self, method: &str, params: Value) -> Value {
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
+        let answer = self.http.post(self.devnet.rpc_url()).json(&body).send().await.expect("sent");
+        let answer: Value = answer.json().await.expect("JSON");
+        assert!(answer.get("error").is_none(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    async fn balance(&self, address: &Address) -> u128 {
+        let to = usdc().id.address().to_string();
+        let data = format!("0x70a08231{:0>64}", &address.as_str()[2..]);
+        let result = self.rpc("eth_call", json!([{"to": to, "data": data}, "latest"])).await;
+        u128::from_str_radix(&result.as_str().expect("text")[2..], 16).expect("a number")
+    }
+
+    async fn books_balance(&self) {
+        let check = self.store.check_books().await.expect("checked");
+        assert_eq!(check.problems, Vec::<String>::new());
+    }
+
+    async fn payment(&self, id: PaymentId) -> Payment {
+        self.store.payment(id).await.expect("read").expect("there")
+    }
+
+    /// Waits until the payment is as wanted, for at most ten seconds.
+    async fn until(&self, id: PaymentId, wanted: &str) -> Payment {
+        for _ in 0..500 {
+            let payment = self.payment(id).await;
+            if payment.state.name() == wanted {
+                return payment;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("{:?} did not become {wanted}", self.payment(id).await);
+    }
+
+    fn sale(&self, n: u64, validity: Duration) -> (Sale, Checked) {
+        let now = self.world.now();
+        let token = Arc::new(Token::new(&usdc()).expect("an EVM token"));
+        let asked =
+            Requirement::new(token, &usdc().atoms(1000), &account(PAYEE), PullMethod::Eip3009, validity)
+                .expect("a requirement");
+        let mut nonce = [0u8; 32];
+        nonce[..8].copy_from_slice(&n.to_be_bytes());
+        let unsigned = authorize(&asked, &account(PAYER), Nonce(nonce), validity, now).expect("to sign");
+        let presented = unsigned.signed(&key(PAYER).sign(unsigned.digest()), None);
+        let checked = check(&asked, &presented, now, &Policy::default()).expect("good");
+        let sale = Sale {
+            tenant: TenantId::local(),
+            key: checked.key(),
+            terms: Terms {
+                payer: checked.payer(),
+                payee: checked.pay_to(),
+                money: checked.money().clone(),
+                expires: checked.expires(),
+                dialect: Dialect::X402V2,
+                instruction: checked.instruction(),
+            },
+            binding: Binding {
+                method: "GET".to_owned(),
+                resource: "/weather".to_owned(),
+                request: RequestHash([7; 32]),
+                bound: Bound::ByOffer,
+                repeatable: true,
+            },
+            flow: Flow::Authorization,
+            exposure: None,
+        };
+        (sale, checked)
+    }
+}
+
+#[derive(Default)]
+struct Shop(AtomicU32);
+
+#[async_trait]
+impl Upstream for Shop {
+    async fn call(&self, _: &Payment) -> UpstreamAnswer {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        UpstreamAnswer::Complete(StoredResponse {
+            status: 200,
+            headers: Vec::new(),
+            body: Bytes::from_static(b"goods"),
+            trailers: Vec::new(),
+        })
+    }
+}
+
+const LONG: Duration = Duration::from_secs(300);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sale_moves_exactly_its_price_and_books_its_gas() {
+    let house = house(BlockTime::Instant, |_, _, _| {}).await;
+    let (payer, payee) = (house.balance(&account(PAYER)).await, house.balance(&account(PAYEE)).await);
+    let outcome = house.engine.sell(house.sale(1, LONG).0, Arc::new(Shop::default())).await;
+    let SaleOutcome::Served { payment, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(house.balance(&account(PAYER)).await, payer - 1000);
+    assert_eq!(house.balance(&account(PAYEE)).await, payee + 1000);
+    let transfers = house.store.transfers_of(payment.id).await.expect("read");
+    let gas =
+        transfers.iter().find(|(id, ..)| id.purpose == farthing_ledger::Purpose::Gas).expect("gas is booked");
+    assert!(gas.1.atoms() > 0);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_settlements_in_flight_on_one_key_leave_no_nonce_stuck() {
+    let house = house(BlockTime::Interval(Duration::from_secs(1)), |_, _, _| {}).await;
+    let payee = house.balance(&account(PAYEE)).await;
+    let shop = Arc::new(Shop::default());
+    let sales = (0..200).map(|n| {
+        let (engine, shop, sale) = (house.engine.clone(), shop.clone(), house.sale(n, LONG).0);
+        tokio::spawn(async move { engine.sell(sale, shop).await })
+    });
+    for outcome in futures_util::future::join_all(sales).await {
+        let outcome = outcome.expect("no panic");
+        assert!(matches!(outcome, SaleOutcome::Served { .. }), "{outcome:?}");
+    }
+    assert_eq!(house.balance(&account(PAYEE)).await, payee + 200 * 1000);
+    assert_eq!(shop.0.load(Ordering::SeqCst), 200);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_that_somebody_else_submitted_first_is_found_and_counts_once() {
+    let house = house(BlockTime::Instant, |_, _, _| {}).await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let (sale, checked) = house.sale(1, LONG);
+    let selling = {
+        let engine = house.engine.clone();
+        tokio::spawn(async move { engine.sell(sale, Arc::new(Shop::default())).await })
+    };
+    // Our transaction waits in the pool; a stranger's with a better offer takes the same authorization first.
+    loop {
+        let pool = house.rpc("eth_getTransactionCount", json!([account(RELAYER).as_str(), "pending"])).await;
+        if pool != json!("0x0") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let stranger = LocalKey::new(key(5));
+    let reads = checked.reads();
+    let results = house.chain.read(reads).await.expect("read");
+    let settlement = checked.judge(&results).expect("funded").settlement().clone();
+    let tx = stranger.sign(&UnsignedTx {
+        chain_id: 84532,
+        nonce: 0,
+        to: from_alloy(settlement.to),
+        data: settlement.data.to_vec().into(),
+        gas: 200_000,
+        fees: Fees { max_fee: 100_000_000_000, priority_fee: 90_000_000_000 },
+    });
+    assert_eq!(house.chain.broadcast(&tx).await, Broadcast::Accepted);
+    let payee = house.balance(&account(PAYEE)).await;
+    house.rpc("evm_mine", json!([])).await;
+    let outcome = selling.await.expect("no panic");
+    let SaleOutcome::Served { payment, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(payment.tx().map(|tx| tx.as_str().to_owned()), Some(tx.hash.to_string()));
+    assert_eq!(house.balance(&account(PAYEE)).await, payee + 1000);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receipt_that_comes_late_is_pending_first_and_the_goods_afterwards() {
+    let house = house(BlockTime::Instant, |_, engine, _| {
+        engine.answer_within = Duration::from_millis(500);
+        engine.unclear_after = Duration::from_millis(300);
+    })
+    .await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let payer = house.balance(&account(PAYER)).await;
+    let (sale, _) = house.sale(1, LONG);
+    let shop = Arc::new(Shop::default());
+    let outcome = house.engine.sell(sale.clone(), shop.clone()).await;
+    let SaleOutcome::Pending { payment, tx } = outcome else { panic!("{outcome:?}") };
+    assert!(tx.is_some());
+    house.until(payment, "unknown").await;
+    house.rpc("evm_setAutomine", json!([true])).await;
+    house.rpc("evm_mine", json!([])).await;
+    house.until(payment, "settled").await;
+    let outcome = house.engine.sell(sale, shop.clone()).await;
+    assert!(matches!(outcome, SaleOutcome::Served { .. }), "{outcome:?}");
+    assert_eq!(house.balance(&account(PAYER)).await, payer - 1000);
+    assert_eq!(shop.0.load(Ordering::SeqCst), 1);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_that_the_chain_passes_over_is_offered_more_for_and_pays_once() {
+    let house = house(BlockTime::Instant, |_, _, _| {}).await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let payee = house.balance(&account(PAYEE)).await;
+    let (sale, _) = house.sale(1, LONG);
+    let selling = {
+        let engine = house.engine.clone();
+        tokio::spawn(async move { engine.sell(sale, Arc::new(Shop::default())).await })
+    };
+    // The node forgets it again and again; empty blocks go by, so that the relayer looks at what it has.
+    let mut variants = 0;
+    for _ in 0..200 {
+        let payments =
+            house.store.payments(PaymentFilter { limit: 1, ..Default::default() }).await.expect("read");
+        if let Some(payment) = payments.first() {
+            let slots = house.store.slots_of(payment.id).await.expect("read");
+            for variant in slots.iter().flat_map(|stored| &stored.slot.variants) {
+                house.rpc("anvil_dropTransaction", json!([variant.tx.as_str()])).await;
+            }
+            variants = slots.iter().map(|stored| stored.slot.variants.len()).sum();
+            if variants >= 3 {
+                break;
+            }
+        }
+        house.rpc("evm_mine", json!([])).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(variants >= 3, "{variants} variants");
+    house.rpc("evm_setAutomine", json!([true])).await;
+    for _ in 0..100 {
+        if selling.is_finished() {
+            break;
+        }
+        house.rpc("evm_mine", json!([])).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let outcome = selling.await.expect("no panic");
+    assert!(matches!(outcome, SaleOutcome::Served { .. }), "{outcome:?}");
+    assert_eq!(house.balance(&account(PAYEE)).await, payee + 1000);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_that_expires_unused_is_proof_that_no_money_moved() {
+    let house = house(BlockTime::Instant, |relayer, engine, _| {
+        engine.answer_within = Duration::from_millis(200);
+        engine.unclear_after = Duration::from_millis(100);
+        // Nothing is given a second time in this test.
+        relayer.bump_after = Duration::from_secs(3600);
+    })
+    .await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let payer = house.balance(&account(PAYER)).await;
+    let (sale, _) = house.sale(1, Duration::from_secs(20));
+    let outcome = house.engine.sell(sale, Arc::new(Shop::default())).await;
+    let SaleOutcome::Pending { payment, .. } = outcome else { panic!("{outcome:?}") };
+    let slots = house.store.slots_of(payment).await.expect("read");
+    for variant in &slots[0].slot.variants {
+        house.rpc("anvil_dropTransaction", json!([variant.tx.as_str()])).await;
+    }
+    house.until(payment, "unknown").await;
+    house.world.ahead_ms.store(40_000, Ordering::SeqCst);
+    house.rpc("evm_increaseTime", json!([60])).await;
+    for _ in 0..4 {
+        house.rpc("evm_mine", json!([])).await;
+    }
+    house.until(payment, "failed").await;
+    assert_eq!(house.balance(&account(PAYER)).await, payer);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settled_payment_that_is_reorganized_away_is_noticed_and_settled_again() {
+    let house = house(BlockTime::Instant, |_, _, _| {}).await;
+    let payee = house.balance(&account(PAYEE)).await;
+    let outcome = house.engine.sell(house.sale(1, LONG).0, Arc::new(Shop::default())).await;
+    let SaleOutcome::Served { payment, .. } = outcome else { panic!("{outcome:?}") };
+    house.rpc("farthing_reorg", json!([{"depth": 1, "transactions": "drop"}])).await;
+    assert_eq!(house.balance(&account(PAYEE)).await, payee);
+    house.engine.tend_once().await.expect("tended");
+    for _ in 0..40 {
+        house.rpc("evm_mine", json!([])).await;
+        if house.payment(payment.id).await.state.name() == "settled" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    house.until(payment.id, "settled").await;
+    assert_eq!(house.balance(&account(PAYEE)).await, payee + 1000);
+    let history = house.store.history(payment.id).await.expect("read");
+    assert!(history.iter().any(|(_, event, _)| event == "reorged"), "{history:?}");
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_amounts_wait_for_depth() {
+    let house = house(BlockTime::Instant, |_, engine, depths| {
+        depths.most = 3;
+        engine.answer_within = Duration::from_millis(500);
+    })
+    .await;
+    let (sale, _) = house.sale(1, LONG);
+    let outcome = house.engine.sell(sale.clone(), Arc::new(Shop::default())).await;
+    let SaleOutcome::Pending { payment, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(house.payment(payment).await.state.name(), "confirming");
+    house.rpc("evm_mine", json!([])).await;
+    house.rpc("evm_mine", json!([])).await;
+    house.until(payment, "settled").await;
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_payer_is_refused_before_anything_is_sent() {
+    let house = house(BlockTime::Instant, |_, _, _| {}).await;
+    // The balance goes between two sales.
+    let all = house.balance(&account(PAYER)).await;
+    let drain = LocalKey::new(key(PAYER));
+    let mut data = hex_bytes("a9059cbb");
+    data.extend([0; 12]);
+    data.extend(account(9).evm_bytes().expect("evm"));
+    data.extend([0; 16]);
+    data.extend(all.to_be_bytes());
+    let tx = drain.sign(&UnsignedTx {
+        chain_id: 84532,
+        nonce: 0,
+        to: usdc().id.address().clone(),
+        data: data.into(),
+        gas: 100_000,
+        fees: Fees { max_fee: 100_000_000_000, priority_fee: 1_000_000_000 },
+    });
+    assert_eq!(house.chain.broadcast(&tx).await, Broadcast::Accepted);
+    let shop = Arc::new(Shop::default());
+    let outcome = house.engine.sell(house.sale(1, LONG).0, shop.clone()).await;
+    let SaleOutcome::Refused { reason } = outcome else { panic!("{outcome:?}") };
+    assert!(reason.code().contains("insufficient"), "{reason}");
+    assert_eq!(shop.0.load(Ordering::SeqCst), 0);
+    assert_eq!(house.chain.nonce(&account(RELAYER), true).await, Ok(0), "no gas was spent");
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_goes_back_once_on_chain() {
+    let house = house(BlockTime::Instant, |_, _, _| {}).await;
+    let payer = house.balance(&account(PAYER)).await;
+    let outcome = house.engine.sell(house.sale(1, LONG).0, Arc::new(Shop::default())).await;
+    let SaleOutcome::Served { payment, .. } = outcome else { panic!("{outcome:?}") };
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    let first = house.engine.refund(payment.id, &key(PAYEE)).await.expect("refunded");
+    assert!(matches!(first, Refunded::Done { .. }), "{first:?}");
+    assert_eq!(house.engine.refund(payment.id, &key(PAYEE)).await.expect("refunded"), first);
+    assert_eq!(house.balance(&account(PAYER)).await, payer);
+    house.books_balance().await;
+}
+
+fn hex_bytes(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
+}
