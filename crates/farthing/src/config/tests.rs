@@ -1,1 +1,314 @@
+use std::time::Duration;
 
+use farthing_payment::Flow;
+use farthing_paywall::Cors;
+
+use super::{Cidr, Config, PriceConfig, SecretRef, Settlement};
+
+const PAYEE: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
+
+/// What a newcomer writes.
+const SIMPLE: &str = r#"[gateway]
+upstream = "http://127.0.0.1:8080"
+network = "base-sepolia"
+pay_to = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
+
+[networks.base-sepolia]
+rpc = ["https://sepolia.base.org"]
+relayer_key = "env:RELAYER_KEY"
+
+[[route]]
+match = "GET /weather"
+price = "$0.002"
+"#;
+
+fn read(text: &str) -> Result<Config, String> {
+    read_with(text, &[])
+}
+
+fn read_with(text: &str, env: &[(&str, &str)]) -> Result<Config, String> {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Config::parse("farthing.toml", text, env).map_err(|error| error.to_string())
+}
+
+/// What is said of a text with this line added.
+fn wrong(text: &str) -> String {
+    read(text).expect_err("something is wrong with it")
+}
+
+fn with(section: &str, line: &str) -> String {
+    SIMPLE.replacen(section, &format!("{section}\n{line}"), 1)
+}
+
+#[test]
+fn ten_lines_are_enough() {
+    let config = read(SIMPLE).unwrap();
+    let gateway = config.gateway.unwrap();
+    assert_eq!(gateway.listen.to_string(), "127.0.0.1:4021");
+    assert_eq!(gateway.routes.len(), 1);
+    let sale = gateway.routes[0].sale.as_ref().unwrap();
+    let PriceConfig::Fixed(offers) = &sale.price else { panic!("a fixed price") };
+    assert_eq!((offers[0].atoms, offers[0].pay_to.as_str()), (2000, PAYEE.to_lowercase().as_str()));
+    assert_eq!(sale.flow, Flow::Authorization);
+    assert_eq!(config.settlement, Settlement::Own);
+    let network = config.networks.values().next().unwrap();
+    assert_eq!(network.relayer_key, Some(SecretRef::Env("RELAYER_KEY".into())));
+    assert_eq!(config.store.to_str(), Some("farthing.db"));
+}
+
+#[test]
+fn unknown_keys_are_named_with_file_line_key_and_a_guess() {
+    assert_eq!(
+        wrong(&SIMPLE.replace("price =", "pirce =")),
+        "farthing.toml:10: route[0].price: a route needs a price (or price_hook, or accept), or free = true\n\
+         farthing.toml:12: route[0].pirce: unknown key (did you mean \"price\"?)"
+    );
+    assert_eq!(
+        wrong(&with("[gateway]", "lisen = \"127.0.0.1:1\"")),
+        "farthing.toml:2: gateway.lisen: unknown key (did you mean \"listen\"?)"
+    );
+    assert_eq!(
+        wrong(&format!("{SIMPLE}\n[zebra]\n")),
+        "farthing.toml:14: zebra: unknown key"
+    );
+}
+
+#[test]
+fn every_mistake_is_said_at_once_and_at_its_line() {
+    let said = wrong(
+        "[gateway]\nlisten = \"nowhere\"\nupstream = \"ftp://x\"\n\n[[route]]\nmatch = \"HEAD /x\"\nprice = \"0.1\"\n",
+    );
+    let places: Vec<&str> = said.lines().map(|line| line.split(": ").next().unwrap()).collect();
+    assert!(places.contains(&"farthing.toml:2"), "{said}");
+    assert!(places.contains(&"farthing.toml:3"), "{said}");
+    assert!(places.contains(&"farthing.toml:6"), "{said}");
+    assert!(places.contains(&"farthing.toml:7"), "{said}");
+}
+
+#[test]
+fn what_is_wrong_is_refused_at_its_key() {
+    for (text, key) in [
+        (with("[gateway]", "listen = \"0.0.0.0:80\""), "gateway.public_url: off loopback"),
+        (with("[gateway]", "listen = 5"), "gateway.listen: expected a text, found a whole number"),
+        (with("[gateway]", "upstream = \"api\""), "duplicate key"),
+        (with("[gateway]", "trusted_proxies = [\"10.0.0.0/33\"]"), "gateway.trusted_proxies: not a range"),
+        (with("[gateway]", "cors = [\"shop\"]"), "gateway.cors: not an origin"),
+        (with("[gateway]", "unmatched = \"pass\""), "gateway.unmatched: must be"),
+        (with("[gateway]", "tls = { cert = \"a.pem\" }"), "gateway.tls: TLS needs cert and key"),
+        (with("[[route]]", "free = true"), "route[0].free: a free route has no price"),
+        (with("[[route]]", "flow = \"later\""), "route[0].flow: must be"),
+        (with("[[route]]", "flow = \"background\""), "route[0].exposure: goes with flow"),
+        (with("[[route]]", "max_timeout = \"1s\""), "route[0].max_timeout: must be from 10s"),
+        (with("[[route]]", "max_request = \"1 MiB\""), "route[0].max_request: not a size"),
+        (with("[[route]]", "upstream = \"nobody\""), "route[0].upstream: there is no [[upstream]]"),
+        (with("[[route]]", "price_hook = \"http://127.0.0.1:1/\""), "price_hook: sets the price"),
+        (with("[[route]]", "atoms = \"5\""), "route[0].atoms: either price or atoms"),
+        (with("[[route]]", "accept = [{ asset = \"EURC\" }]"), "does not stand for dollars"),
+        (with("[[route]]", "accept = [{ asset = \"DOGE\" }]"), "no asset called \"DOGE\""),
+        (with("[[route]]", "accept = [{ network = \"moon\" }]"), "unknown x402 v1 network name"),
+        (with("[[route]]", "accept = [{ pay_to = \"0x12\" }]"), "accept[0].pay_to: not an EVM address"),
+        (with("[[route]]", "accept = [{ asset = \"USDC\", methd = \"permit2\" }]"), "did you mean \"method\""),
+        (SIMPLE.replace("$0.002", "$0.0000001"), "route[0].price: the amount has more decimal digits"),
+        (SIMPLE.replace("$0.002", "$0"), "route[0].price: the price is zero"),
+        (SIMPLE.replace("$0.002", "$-1"), "route[0].price: the amount is not a plain decimal"),
+        (SIMPLE.replace("https://sepolia.base.org", "https://u:p@x.org"), "rpc: must not hold credentials"),
+        (SIMPLE.replace("env:RELAYER_KEY", "0x1234"), "relayer_key: not a reference to a secret"),
+        (SIMPLE.replace("[[route]]", "[limits]\nin_flight = 0\n[[route]]"), "limits.in_flight: must be from 1"),
+        (format!("{SIMPLE}\n[[route]]\nmatch = \"GET /WEATHER/\"\nprice = \"$1\"\n"), "match the same requests"),
+        (format!("{SIMPLE}\n[facilitator]\nmode = \"remote\"\n"), "needs at least one"),
+        (format!("{SIMPLE}\n[facilitator.server]\nlisten = \"0.0.0.0:1\"\n"), "API keys are required"),
+        (SIMPLE.replace("network = \"base-sepolia\"\n", ""), "needs a network"),
+        (SIMPLE.replacen("pay_to", "payto", 1), "needs pay_to"),
+    ] {
+        let said = wrong(&text);
+        assert!(said.contains(key), "expected {key:?} in:\n{said}");
+        assert!(said.lines().all(|line| line.starts_with("farthing.toml:")), "each has a line: {said}");
+    }
+}
+
+#[test]
+fn a_pasted_secret_is_not_repeated() {
+    let secret = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+    let said = wrong(&SIMPLE.replace("env:RELAYER_KEY", secret));
+    assert!(!said.contains("ac0974"), "{said}");
+    let said = format!("{:?}", read(&SIMPLE.replace("sepolia.base.org", "rpc.example/v2/topsecret")).unwrap());
+    assert!(!said.contains("topsecret"), "{said}");
+}
+
+#[test]
+fn secrets_cannot_be_printed() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "  hunter2\n").unwrap();
+    let reference: SecretRef = format!("file:{}", file.path().display()).parse().unwrap();
+    let secret = reference.resolve().unwrap();
+    assert_eq!(secret.expose(), "hunter2");
+    assert_eq!(format!("{secret:?}"), "[secret]");
+}
+
+#[test]
+fn the_environment_overrides_the_file() {
+    let config = read_with(
+        SIMPLE,
+        &[
+            ("FARTHING__GATEWAY__LISTEN", "127.0.0.1:9999"),
+            ("FARTHING__ROUTE__0__PRICE", "$3"),
+            ("FARTHING__NETWORKS__BASE_SEPOLIA__RPC", "[\"http://127.0.0.1:8545\"]"),
+            ("FARTHING__NETWORKS__BASE_SEPOLIA__CONFIRMATIONS", "4"),
+            ("FARTHING__STORE__PATH", "/tmp/x.db"),
+            ("FARTHING_LOG", "debug"),
+        ],
+    )
+    .unwrap();
+    let gateway = config.gateway.unwrap();
+    assert_eq!(gateway.listen.port(), 9999);
+    let PriceConfig::Fixed(offers) = &gateway.routes[0].sale.as_ref().unwrap().price else { panic!() };
+    assert_eq!(offers[0].atoms, 3_000_000);
+    let network = config.networks.values().next().unwrap();
+    assert_eq!((network.confirmations, network.rpc.len()), (4, 1));
+    assert_eq!(config.store.to_str(), Some("/tmp/x.db"));
+}
+
+#[test]
+fn mistakes_in_the_environment_name_the_variable() {
+    for (name, value, expected) in [
+        ("FARTHING__GATEWAY__LISEN", "x", "environment variable FARTHING__GATEWAY__LISEN: gateway.lisen: unknown key"),
+        ("FARTHING__GATEWAY__LISTEN", "x", "environment variable FARTHING__GATEWAY__LISTEN: gateway.listen:"),
+        ("FARTHING__ROUTE__7__PRICE", "$1", "there is no such entry in the list"),
+        ("FARTHING__GATEWAY__LISTEN__X", "1", "no table"),
+        ("FARTHING__", "1", "does not point at a key"),
+    ] {
+        let said = read_with(&with("[gateway]", "listen = \"127.0.0.1:1\""), &[(name, value)]).unwrap_err();
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn everything_can_be_said() {
+    let config = read(
+        r#"
+[gateway]
+listen = "0.0.0.0:443"
+admin_listen = "127.0.0.1:9000"
+public_url = "https://api.example.com"
+trusted_proxies = ["10.0.0.0/8", "::1"]
+tls = { cert = "cert.pem", key = "key.pem" }
+cors = ["https://shop.example"]
+unmatched = "free"
+upstream = "api"
+network = "base"
+pay_to = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C"
+offer_key = "file:/run/secrets/offer"
+
+[store]
+path = "/var/lib/farthing/gateway.db"
+
+[networks.base]
+rpc = ["env:BASE_RPC", "https://mainnet.base.org"]
+relayer_key = "keystore:relayer"
+confirmations = 12
+confirm = [{ up_to = "$1", blocks = 1 }, { up_to = "$100", blocks = 5 }]
+block_time = "2s"
+max_fee_gwei = 5
+
+[[asset]]
+network = "base"
+address = "0x00000000000000000000000000000000000000aa"
+symbol = "TEST"
+decimals = 18
+eip712_name = "Test"
+eip712_version = "1"
+
+[facilitator]
+remote = ["https://one.example", { url = "https://two.example", api_key = "env:TWO" }]
+
+[facilitator.server]
+listen = "127.0.0.1:4022"
+networks = ["base"]
+api_key = [{ tenant = "acme", key = "env:ACME" }]
+
+[payments]
+contract_wallets = false
+factories = ["0x00000000000000000000000000000000000000bb"]
+max_validity = "1h"
+replay_ttl = "20m"
+
+[limits]
+payments_per_second = 7
+max_header_bytes = "16KiB"
+
+[[upstream]]
+name = "api"
+url = "https://internal.example/v1"
+headers = { authorization = "env:TOKEN" }
+preserve_host = true
+
+[[route]]
+match = "POST /generate"
+price = "$0.05"
+accept = ["base", { asset = "TEST", atoms = "1000", method = "permit2" }]
+flow = "background"
+exposure = { per_payer = "100000", total = "1000000" }
+max_timeout = "5m"
+max_request = "4MiB"
+repeatable = true
+description = "A picture"
+
+[[route]]
+match = "GET /kwh"
+price_hook = "http://127.0.0.1:9001/price"
+flow = "upfront"
+
+[[route]]
+match = "GET /health"
+free = true
+"#,
+    )
+    .unwrap();
+    assert!(matches!(&config.settlement, Settlement::Remote(remotes) if remotes.len() == 2));
+    assert_eq!(config.engine.replay_ttl, Duration::from_secs(1200));
+    assert!(!config.policy.contract_wallets && config.policy.factories.len() == 1);
+    let network = config.networks.values().next().unwrap();
+    assert_eq!(network.confirmation_steps, [(1_000_000, 1), (100_000_000, 5)]);
+    assert_eq!(network.max_fee, Some(5_000_000_000));
+    let gateway = config.gateway.unwrap();
+    assert_eq!(gateway.cors, Cors::Only(vec!["https://shop.example".into()]));
+    assert_eq!((gateway.limits.payments.per_second, gateway.limits.max_header_bytes), (7, 16 * 1024));
+    let sale = gateway.routes[0].sale.as_ref().unwrap();
+    let PriceConfig::Fixed(offers) = &sale.price else { panic!() };
+    assert_eq!((offers[0].atoms, offers[1].atoms), (50_000, 1000));
+    assert_eq!((sale.flow, sale.exposure.as_ref().unwrap().total), (Flow::Background, 1_000_000));
+    assert!(matches!(gateway.routes[1].sale.as_ref().unwrap().price, PriceConfig::Hook { .. }));
+    assert!(gateway.routes[2].sale.is_none());
+    assert_eq!(config.facilitator.unwrap().api_keys.len(), 1);
+}
+
+#[test]
+fn a_facilitators_file_needs_no_gateway() {
+    let config = read("[networks.base]\nrpc = [\"https://x.org\"]\n[facilitator.server]\n").unwrap();
+    assert!(config.gateway.is_none());
+    assert_eq!(config.facilitator.unwrap().listen.to_string(), "127.0.0.1:4022");
+}
+
+#[test]
+fn text_that_is_no_toml_names_its_line() {
+    assert!(wrong("[gateway]\nlisten = \n").starts_with("farthing.toml:2: "));
+}
+
+#[test]
+fn ranges_contain_what_they_should() {
+    for (range, address, expected) in [
+        ("10.0.0.0/8", "10.255.0.1", true),
+        ("10.0.0.0/8", "11.0.0.1", false),
+        ("0.0.0.0/0", "1.2.3.4", true),
+        ("10.0.0.1", "10.0.0.1", true),
+        ("10.0.0.1", "10.0.0.2", false),
+        ("10.0.0.0/8", "::ffff:10.1.2.3", true),
+        ("::1", "::1", true),
+        ("::/0", "2001:db8::1", true),
+        ("2001:db8::/32", "2001:db9::1", false),
+        ("::/0", "1.2.3.4", false),
+    ] {
+        let range_read: Cidr = range.parse().unwrap();
+        assert_eq!(range_read.contains(address.parse().unwrap()), expected, "{range} {address}");
+    }
+}

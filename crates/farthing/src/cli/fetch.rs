@@ -1,0 +1,717 @@
+//! `farthing fetch`: ask for a URL, and pay for it if that is allowed.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use farthing_policy::Decision;
+use farthing_primitives::{Network, PurchaseId, Registry};
+use farthing_wallet::client::{
+    Answer, Asked, AskedAnswer, Body, Client, FetchError, HttpRequest, Options, Outcome, Patience, Payment,
+    Plan, SendError, Settlement, Step, Watch, shown,
+};
+use farthing_wallet::journal::Journal;
+use farthing_wallet::{Denied, LocalAuthorizer, system_clock};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use serde_json::{Value, json};
+use url::Url;
+
+use super::Failure;
+use super::wallet::{
+    default_key, home, is_dev_key, load_key, money_json, shown_address, shown_money, shown_network, views,
+};
+
+/// The longest request body that is read from a file or from standard input, in bytes.
+const MAX_DATA_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Ask for a URL; if it has a price that the wallet's owner allows, pay it once, and print the answer
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  farthing fetch https://api.weather.example/tomorrow --max 0.02
+  farthing fetch -X POST https://api.example.com/jobs --json '{\"task\":\"sum\"}' -o answer.json
+  farthing fetch --dry-run https://api.weather.example/tomorrow
+  farthing fetch --cheapest https://a.example/tomorrow https://b.example/tomorrow --max 0.01
+  farthing fetch --resume buy_…          show an earlier payment again; nothing is signed
+
+The answer goes to standard output and what was paid to standard error. Where standard output is no terminal it gets
+one line of JSON with both, unless -o says where the answer goes (\"-o -\" is standard output).
+
+Exit codes:
+   0  an answer with a status of success; paid once, or free
+   1  it could not be done
+   2  called wrongly
+   3  the policy denies it, or the wallet cannot pay: nothing was signed
+   4  paid once, and the seller refused; the amount stays reserved until the chain proves that it did not move
+   5  paid once, and it is unknown what became of it: run the same command again, or --resume ID. It never pays twice
+   6  nobody answered; nothing was paid
+   7  a price was asked that cannot be understood; nothing was paid
+  22  the answer is an HTTP error; nothing was paid")]
+pub struct FetchArgs {
+    /// What to ask for; several with --cheapest
+    #[arg(value_name = "URL", required_unless_present = "resume")]
+    urls: Vec<String>,
+
+    /// The method; GET, or POST with -d
+    #[arg(short = 'X', long = "request", value_name = "METHOD")]
+    method: Option<String>,
+    /// A header, as \"Name: value\"
+    #[arg(short = 'H', long = "header", value_name = "HEADER")]
+    headers: Vec<String>,
+    /// A body; @FILE reads it from a file, @- from standard input
+    #[arg(short = 'd', long = "data", value_name = "DATA")]
+    data: Option<String>,
+    /// A body of JSON, with the headers that go with it
+    #[arg(long, value_name = "DATA", conflicts_with = "data")]
+    json: Option<String>,
+    /// Where the answer's body goes; - is standard output
+    #[arg(short = 'o', long = "output", value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Print the answer's status and headers before its body
+    #[arg(short = 'i', long = "include")]
+    include: bool,
+    /// Follow redirects. Credentials and payments stay at their origin
+    #[arg(short = 'L', long = "location")]
+    location: bool,
+    /// Say nothing of what was paid
+    #[arg(short = 's', long = "silent", conflicts_with = "verbose")]
+    silent: bool,
+    /// Say everything that happens
+    #[arg(short = 'v', long = "verbose")]
+    verbose: bool,
+    /// Seconds for everything together
+    #[arg(long, value_name = "SECONDS")]
+    max_time: Option<u64>,
+
+    /// The most that this may cost, in units of the token asked for: 0.02
+    #[arg(long, value_name = "AMOUNT")]
+    max: Option<String>,
+    /// Say what would be paid, and pay nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// The key that pays: a name, or env:NAME, file:PATH, keystore:NAME, dev:NUMBER
+    #[arg(long, visible_alias = "key", value_name = "KEY", env = "FARTHING_PAY_WITH")]
+    pay_with: Option<String>,
+    /// The file whose first line is the passphrase
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// Pay on this network only: base, base-sepolia, eip155:8453 …
+    #[arg(long, value_name = "NETWORK")]
+    network: Option<String>,
+    /// Ask all the URLs, unpaid, and pay the best offer that is permitted
+    #[arg(long)]
+    cheapest: bool,
+    /// A node to confirm payments by, besides those that the wallet knows
+    #[arg(long, value_name = "URL", env = "FARTHING_RPC", value_delimiter = ',')]
+    rpc: Vec<String>,
+    /// Show this earlier payment again
+    #[arg(long, value_name = "ID", conflicts_with_all = ["cheapest", "dry_run"])]
+    resume: Option<String>,
+    /// Pay anew, also if an earlier payment for the same request has an unknown outcome
+    #[arg(long, conflicts_with = "resume")]
+    new: bool,
+    /// Reach this machine's own network also where the wallet does not allow it. It is still not paid there
+    #[arg(long)]
+    allow_private: bool,
+
+    /// Write what was paid to a file, as JSON
+    #[arg(long, value_name = "FILE")]
+    receipt: Option<PathBuf>,
+    /// Print one line of JSON also on a terminal
+    #[arg(long, conflicts_with_all = ["output", "include"])]
+    json_report: bool,
+}
+
+/// The exit codes; see the help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    Done = 0,
+    Failed = 1,
+    Denied = 3,
+    Refused = 4,
+    Unknown = 5,
+    Network = 6,
+    Challenge = 7,
+    Http = 22,
+}
+
+/// What is to be told at the end.
+struct Told {
+    exit: Exit,
+    outcome: &'static str,
+    url: String,
+    answer: Option<Answer>,
+    payment: Option<Payment>,
+    plan: Option<Plan>,
+    sellers: Vec<Value>,
+    /// For people, one line each.
+    lines: Vec<String>,
+}
+
+impl Told {
+    fn new(exit: Exit, outcome: &'static str, url: String) -> Self {
+        Self {
+            exit,
+            outcome,
+            url,
+            answer: None,
+            payment: None,
+            plan: None,
+            sellers: Vec::new(),
+            lines: Vec::new(),
+        }
+    }
+}
+
+pub async fn run(args: FetchArgs) -> ExitCode {
+    let started = Instant::now();
+    let told = match fetch(&args).await {
+        Ok(told) => told,
+        Err(failure) => {
+            eprintln!("farthing: {}", failure.message);
+            return ExitCode::from(failure.code);
+        }
+    };
+    match tell(&args, &told, started.elapsed()) {
+        Ok(()) => ExitCode::from(told.exit as u8),
+        Err(failure) => {
+            eprintln!("farthing: {}", failure.message);
+            // That the answer could not be written is less than what became of the money.
+            ExitCode::from(if told.exit == Exit::Done { failure.code } else { told.exit as u8 })
+        }
+    }
+}
+
+async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
+    let requests = requests(args)?;
+    if !args.cheapest && requests.len() > 1 {
+        return Err(Failure::usage("several URLs need --cheapest"));
+    }
+    let home = home()?;
+    let journal = Arc::new(home.journal()?);
+    journal.recover(&system_clock())?;
+    let reference = match &args.pay_with {
+        Some(reference) => reference.clone(),
+        None => default_key(&home, &journal)?,
+    };
+    let key = load_key(&home.keystore(), &reference, args.password_file.as_ref())?;
+    let authorizer =
+        LocalAuthorizer::new(key, journal.clone(), Registry::builtin()).with_dev_keys(is_dev_key);
+    let mut patience = Patience::default();
+    if let Some(secs) = args.max_time {
+        patience.total = Duration::from_secs(secs);
+    }
+    let mut builder = Client::builder().wallet(authorizer).patience(patience);
+    for view in views(&journal, &args.rpc).await? {
+        builder = builder.chain(view);
+    }
+    let client = builder.build().map_err(|error| Failure::failed(error.to_string()))?;
+    let options = options(args)?;
+
+    if let Some(id) = &args.resume {
+        let id: PurchaseId = id.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+        let request = requests.into_iter().next();
+        let url = journal.get(&id)?.url;
+        let done = client.resume(&id, request, &options).await;
+        return Ok(ended(done, url, &journal));
+    }
+    if args.cheapest {
+        return cheapest(&client, requests, &options, &journal).await;
+    }
+    let Some(request) = requests.into_iter().next() else { return Err(Failure::usage("no URL")) };
+    let url = request.url.to_string();
+    let earlier = journal.unknown_for(&Client::request_hash(&request))?;
+    let done = match earlier.filter(|_| !args.new && !args.dry_run) {
+        Some(earlier) => {
+            if !args.silent {
+                eprintln!("asking again for {} of {}; nothing new is paid", earlier.id, earlier.created);
+            }
+            client.resume(&earlier.id, Some(request), &options).await
+        }
+        None => client.fetch(request, &options).await,
+    };
+    Ok(ended(done, url, &journal))
+}
+
+async fn cheapest(
+    client: &Client,
+    requests: Vec<HttpRequest>,
+    options: &Options,
+    journal: &Journal,
+) -> Result<Told, Failure> {
+    let (mut asked, best) =
+        client.compare(requests, options).await.map_err(|error| Failure::usage(error.to_string()))?;
+    let registry = Registry::builtin();
+    let sellers: Vec<Value> =
+        asked.iter().enumerate().map(|(i, asked)| seller_json(&registry, asked, best == Some(i))).collect();
+    let compared: Vec<String> =
+        asked.iter().enumerate().map(|(i, asked)| seller_line(&registry, asked, best == Some(i))).collect();
+    let mut told = match best {
+        Some(best) => {
+            let taken = asked.swap_remove(best);
+            let url = taken.url.to_string();
+            ended(client.take(taken, options).await, url, journal)
+        }
+        None => {
+            let mut told = Told::new(Exit::Denied, "denied", String::new());
+            // Where nobody could even be asked, there was no decision.
+            if asked.iter().all(|asked| matches!(asked.answer, AskedAnswer::Failed(_))) {
+                (told.exit, told.outcome) = (Exit::Network, "error");
+            }
+            told.lines.push("no seller makes an offer that is permitted; nothing was paid".to_owned());
+            told
+        }
+    };
+    told.sellers = sellers;
+    told.lines.splice(0..0, compared);
+    Ok(told)
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What is asked.
+
+fn requests(args: &FetchArgs) -> Result<Vec<HttpRequest>, Failure> {
+    let mut headers = HeaderMap::new();
+    let body = match (&args.data, &args.json) {
+        (Some(data), _) => {
+            let form = HeaderValue::from_static("application/x-www-form-urlencoded");
+            headers.insert(header::CONTENT_TYPE, form);
+            Some(data_of(data)?)
+        }
+        (None, Some(data)) => {
+            let json = HeaderValue::from_static("application/json");
+            headers.insert(header::CONTENT_TYPE, json.clone());
+            headers.insert(header::ACCEPT, json);
+            Some(data_of(data)?)
+        }
+        (None, None) => None,
+    };
+    let mut own = HeaderMap::new();
+    for text in &args.headers {
+        let wrong =
+            || Failure::usage(format!("not a header: {:?}", text.split(':').next().unwrap_or_default()));
+        let (name, value) = text.split_once(':').ok_or_else(wrong)?;
+        let name: HeaderName = name.trim().parse().map_err(|_| wrong())?;
+        let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
+        own.append(name, value);
+    }
+    for name in own.keys() {
+        headers.remove(name);
+    }
+    headers.extend(own);
+    let method = match &args.method {
+        Some(method) => method.parse().map_err(|_| Failure::usage(format!("not a method: {method:?}")))?,
+        None if body.is_some() => Method::POST,
+        None => Method::GET,
+    };
+    let body: bytes::Bytes = body.unwrap_or_default().into();
+    let request = |text: &String| {
+        let url: Url = match text.contains("://") {
+            true => text.parse(),
+            // As curl does; but what is not on this machine is asked by TLS.
+            false if text.starts_with("localhost") || text.starts_with("127.") => {
+                format!("http://{text}").parse()
+            }
+            false => format!("https://{text}").parse(),
+        }
+        .map_err(|error| Failure::usage(format!("not a URL: {error}")))?;
+        Ok(HttpRequest { method: method.clone(), url, headers: headers.clone(), body: body.clone() })
+    };
+    args.urls.iter().map(request).collect()
+}
+
+fn data_of(data: &str) -> Result<Vec<u8>, Failure> {
+    let Some(path) = data.strip_prefix('@') else { return Ok(data.as_bytes().to_vec()) };
+    let failed = |error: std::io::Error| Failure::usage(format!("{path}: {error}"));
+    let mut source: Box<dyn Read> = match path {
+        "-" => Box::new(std::io::stdin()),
+        path => Box::new(std::fs::File::open(path).map_err(failed)?),
+    };
+    let mut read = Vec::new();
+    source.by_ref().take(MAX_DATA_BYTES + 1).read_to_end(&mut read).map_err(failed)?;
+    if read.len() as u64 > MAX_DATA_BYTES {
+        return Err(Failure::usage(format!("{path} has more than {MAX_DATA_BYTES} bytes")));
+    }
+    Ok(read)
+}
+
+fn options(args: &FetchArgs) -> Result<Options, Failure> {
+    let only = match &args.network {
+        Some(name) => Some(Network::from_name(name).map_err(|error| Failure::usage(error.to_string()))?),
+        None => None,
+    };
+    let watch: Option<Watch> = if args.verbose { Some(Arc::new(narrate)) } else { None };
+    Ok(Options {
+        max: args.max.clone(),
+        only,
+        follow: args.location,
+        allow_private: args.allow_private,
+        dry_run: args.dry_run,
+        watch,
+    })
+}
+
+/// Headers whose values are shown to nobody, not even to whoever asked for everything.
+const SECRET: [&str; 6] =
+    ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-payment", "payment-signature"];
+
+fn narrate(step: &Step) {
+    match step {
+        Step::Asking(request) => {
+            eprintln!("> {} {}", request.method, shown(&request.url));
+            for (name, value) in &request.headers {
+                eprintln!("> {name}: {}", header_text(name, value));
+            }
+        }
+        Step::Answered(answer) | Step::Paid(answer) => {
+            eprintln!("< {:?} {}", answer.version, answer.status);
+            for (name, value) in &answer.headers {
+                eprintln!("< {name}: {}", header_text(name, value));
+            }
+        }
+        Step::Redirected { to, credentials_dropped } => {
+            let dropped = if *credentials_dropped { ", without credentials" } else { "" };
+            eprintln!("* redirected to {to}{dropped}");
+        }
+        Step::Challenged(plan) => {
+            let registry = Registry::builtin();
+            for line in offer_lines(&registry, plan) {
+                eprintln!("* {line}");
+            }
+        }
+        Step::Authorized(authorization) => {
+            eprintln!("* {} is written down and signed; {}", authorization.id, authorization.decision);
+        }
+        Step::Presenting { id, time } => eprintln!("> shows {id}, for the {} time", ordinal(*time)),
+        Step::NoAnswer(error) => eprintln!("* {error}"),
+        Step::Pausing { why, pause } => eprintln!("* {why}; the same payment again in {pause:?}"),
+    }
+}
+
+fn header_text(name: &HeaderName, value: &HeaderValue) -> String {
+    if SECRET.contains(&name.as_str()) {
+        return format!("({} bytes)", value.len());
+    }
+    String::from_utf8_lossy(value.as_bytes()).into_owned()
+}
+
+fn ordinal(n: u32) -> String {
+    match n {
+        1 => "first".to_owned(),
+        2 => "second".to_owned(),
+        3 => "third".to_owned(),
+        n => format!("{n}th"),
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// How it ended.
+
+fn ended(done: Result<Outcome, FetchError>, url: String, journal: &Journal) -> Told {
+    let registry = Registry::builtin();
+    let mut told = Told::new(Exit::Failed, "error", url);
+    match done {
+        Ok(Outcome::Free(answer)) => {
+            let status = answer.status;
+            let fine = !status.is_client_error() && !status.is_server_error();
+            (told.exit, told.outcome) = (if fine { Exit::Done } else { Exit::Http }, "free");
+            told.lines.push(format!("{status}, and nothing to pay"));
+            told.answer = Some(answer);
+        }
+        Ok(Outcome::Planned(plan)) => {
+            (told.exit, told.outcome) = (Exit::Done, "planned");
+            told.lines = offer_lines(&registry, &plan);
+            if plan.best.is_none() {
+                told.exit = Exit::Denied;
+            }
+            told.lines.push("a dry run: nothing was signed".to_owned());
+            told.plan = Some(plan);
+        }
+        Ok(Outcome::Paid { answer, payment }) => {
+            (told.exit, told.outcome) = (Exit::Done, "paid");
+            told.lines = payment_lines(&registry, &payment);
+            told.answer = Some(answer);
+            told.payment = Some(payment);
+        }
+        Ok(Outcome::Denied { plan, denied }) => {
+            (told.exit, told.outcome) = (Exit::Denied, "denied");
+            told.lines = offer_lines(&registry, &plan);
+            told.lines.extend(denied.as_ref().map(|denied| format!("denied: {denied}")));
+            told.lines.push("nothing was paid".to_owned());
+            told.lines.extend(advice(&plan));
+            told.plan = Some(plan);
+        }
+        Ok(Outcome::Refused { answer, payment, reason }) => {
+            (told.exit, told.outcome) = (Exit::Refused, "refused");
+            told.lines = payment_lines(&registry, &payment);
+            told.lines.push(format!("the seller refused: {reason}"));
+            told.lines.push(format!(
+                "the amount stays reserved: the payment could be settled until {}. \"farthing wallet history --check\" \
+                 frees it once the chain proves that it was not",
+                payment.expires
+            ));
+            told.answer = Some(answer);
+            told.payment = Some(payment);
+        }
+        Ok(Outcome::Unknown { answer, payment, why }) => {
+            (told.exit, told.outcome) = (Exit::Unknown, "unknown");
+            told.lines = payment_lines(&registry, &payment);
+            told.lines.push(format!("UNKNOWN whether it was settled: {why}"));
+            told.lines.push(format!(
+                "ask again with the same command, or with: farthing fetch --resume {}. It never pays twice",
+                payment.id
+            ));
+            told.answer = answer;
+            told.payment = Some(payment);
+        }
+        Err(error) => failed(error, &mut told, journal),
+    }
+    told
+}
+
+fn failed(error: FetchError, told: &mut Told, journal: &Journal) {
+    told.lines.push(error.to_string());
+    told.exit = match &error {
+        FetchError::Send(SendError::Private(_)) => {
+            told.lines.push("if it is meant to be reached: farthing wallet allow HOST".to_owned());
+            Exit::Denied
+        }
+        FetchError::Send(_) | FetchError::Truncated | FetchError::TooLarge { .. } => Exit::Network,
+        FetchError::Challenge { .. } => Exit::Challenge,
+        FetchError::Denied(Denied::Journal(_) | Denied::Unavailable) => Exit::Failed,
+        FetchError::Denied(_) => Exit::Denied,
+        FetchError::NothingToShow(_) | FetchError::OtherRequest => Exit::Failed,
+        FetchError::Url(_)
+        | FetchError::Redirects
+        | FetchError::BodyElsewhere
+        | FetchError::BadRedirect
+        | FetchError::Sellers => Exit::Failed,
+    };
+    if let FetchError::Challenge { answer, .. } = error {
+        told.answer = Some(*answer);
+    }
+    let frozen = journal.rules().is_ok_and(|rules| rules.frozen);
+    if frozen {
+        told.lines.push("the wallet is frozen: farthing wallet unfreeze".to_owned());
+    }
+}
+
+/// What an owner can do about a denial that is easily mended.
+fn advice(plan: &Plan) -> Option<String> {
+    let code = plan.considered.iter().find_map(|c| c.objection.as_ref()).map(|objection| objection.code())?;
+    match code {
+        "host_not_allowed" | "private_address_not_allowed" => {
+            Some(format!("to allow it: farthing wallet allow {}", plan.origin.authority()))
+        }
+        "network_not_allowed" => Some("to allow a network: farthing wallet allow --network NAME".to_owned()),
+        "over_payment_cap" | "over_hour_cap" | "over_day_cap" => {
+            Some("to allow more: farthing wallet limit --per-payment … --hour … --day …".to_owned())
+        }
+        "payee_changed" => Some(format!(
+            "if the seller says the same elsewhere: farthing wallet allow {} --payee ADDRESS",
+            plan.origin.authority()
+        )),
+        _ => None,
+    }
+}
+
+fn payment_lines(registry: &Registry, payment: &Payment) -> Vec<String> {
+    let mut lines = vec![format!(
+        "paid {} on {} to {} ({})",
+        shown_money(registry, &payment.money),
+        shown_network(payment.money.asset().network()),
+        shown_address(&payment.payee),
+        payment.id,
+    )];
+    let tx = payment.tx.as_deref().map(|tx| format!("{tx}, ")).unwrap_or_default();
+    lines.push(match &payment.settlement {
+        Settlement::Contradicted(why) => format!("settlement contradicted: {tx}{why}"),
+        settlement => format!("settlement {tx}{}", settlement.name()),
+    });
+    lines.extend(payment.note.as_ref().map(|note| format!("note: {note}")));
+    lines
+}
+
+fn offer_lines(registry: &Registry, plan: &Plan) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (i, considered) in plan.considered.iter().enumerate() {
+        let offer = &considered.intent.offer;
+        let money = offer.money();
+        let verdict = match (&considered.objection, plan.best == Some(i)) {
+            (Some(objection), _) => format!("no: {objection}"),
+            (None, true) => "chosen".to_owned(),
+            (None, false) => "permitted".to_owned(),
+        };
+        lines.push(format!(
+            "offer: {} on {} to {}: {verdict}",
+            shown_money(registry, &money),
+            shown_network(money.asset().network()),
+            shown_address(offer.payee()),
+        ));
+    }
+    lines.extend(plan.unreadable.iter().map(|error| format!("offer that cannot be read: {error}")));
+    lines
+}
+
+fn seller_line(registry: &Registry, asked: &Asked, best: bool) -> String {
+    let what = match &asked.answer {
+        AskedAnswer::Free(answer) => format!("{}, and nothing to pay", answer.status),
+        AskedAnswer::Failed(error) => error.to_string(),
+        AskedAnswer::Priced(plan) => match (plan.chosen(), plan.considered.first()) {
+            (Some(chosen), _) => shown_money(registry, &chosen.intent.offer.money()),
+            (None, Some(first)) => {
+                let why = first.objection.as_ref().map(ToString::to_string).unwrap_or_default();
+                format!("{}, not permitted: {why}", shown_money(registry, &first.intent.offer.money()))
+            }
+            (None, None) => "no offer that can be read".to_owned(),
+        },
+    };
+    format!("{} {}: {what}", if best { "*" } else { " " }, shown(&asked.url))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The same as JSON.
+
+fn seller_json(registry: &Registry, asked: &Asked, chosen: bool) -> Value {
+    let mut json = json!({ "url": shown(&asked.url), "chosen": chosen });
+    match &asked.answer {
+        AskedAnswer::Free(answer) => json["status"] = answer.status.as_u16().into(),
+        AskedAnswer::Failed(error) => json["error"] = error.to_string().into(),
+        AskedAnswer::Priced(plan) => {
+            json["status"] = 402.into();
+            json["offers"] = offers_json(registry, plan);
+        }
+    }
+    json
+}
+
+fn offers_json(registry: &Registry, plan: &Plan) -> Value {
+    let offers = plan.considered.iter().enumerate().map(|(i, considered)| {
+        let offer = &considered.intent.offer;
+        json!({
+            "x402_version": offer.version(),
+            "scheme": offer.scheme(),
+            "money": money_json(registry, &offer.money()),
+            "payee": offer.payee().to_string(),
+            "chosen": plan.best == Some(i),
+            "objection": considered.objection.as_ref().map(|o| json!({ "code": o.code(), "text": o.to_string() })),
+            "decision": considered.decision.as_ref().map(decision_json),
+        })
+    });
+    offers.collect::<Vec<_>>().into()
+}
+
+fn decision_json(decision: &Decision) -> Value {
+    let findings: Vec<Value> = decision
+        .findings
+        .iter()
+        .map(|fact| json!({ "rule": fact.code(), "denies": fact.denies(), "text": fact.to_string() }))
+        .collect();
+    json!({ "allowed": decision.is_allowed(), "findings": findings })
+}
+
+fn payment_json(registry: &Registry, payment: &Payment) -> Value {
+    json!({
+        "id": payment.id.to_string(),
+        "money": money_json(registry, &payment.money),
+        "payee": payment.payee.to_string(),
+        "payer": payment.payer.to_string(),
+        "expires": payment.expires.to_string(),
+        "settlement": payment.settlement.name(),
+        "transaction": payment.tx,
+        "shown": payment.shown,
+        "note": payment.note,
+        "decision": payment.decision.as_ref().map(decision_json),
+    })
+}
+
+fn report(told: &Told, with_body: bool, took: Duration) -> Value {
+    let registry = Registry::builtin();
+    let payment = told.payment.as_ref();
+    let receipt = payment.and_then(|payment| payment.receipt.as_deref());
+    let receipt: Option<Value> = receipt.and_then(|text| serde_json::from_str(text).ok());
+    let url = told.url.parse().map_or_else(|_| told.url.clone(), |url| shown(&url));
+    let mut json = json!({
+        "outcome": told.outcome,
+        "exit": told.exit as u8,
+        "url": url,
+        "status": told.answer.as_ref().map(|answer| answer.status.as_u16()),
+        "payment": payment.map(|payment| payment_json(&registry, payment)),
+        "receipt": receipt,
+        "offers": told.plan.as_ref().map(|plan| offers_json(&registry, plan)),
+        "messages": told.lines,
+        "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    });
+    if !told.sellers.is_empty() {
+        json["sellers"] = told.sellers.clone().into();
+    }
+    if let Some(body) = told.answer.as_ref().filter(|_| with_body).and_then(|answer| answer.body.complete()) {
+        match std::str::from_utf8(body) {
+            Ok(text) => {
+                json["body"] = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
+            }
+            Err(_) => {
+                json["body_hex"] = hex::encode(body).into();
+            }
+        }
+    }
+    json
+}
+
+fn tell(args: &FetchArgs, told: &Told, took: Duration) -> Result<(), Failure> {
+    if let Some(path) = &args.receipt {
+        let text = format!("{}\n", report(told, false, took));
+        std::fs::write(path, text)
+            .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+    }
+    let piped = !std::io::stdout().is_terminal() && args.output.is_none() && !args.include;
+    if args.json_report || piped {
+        // What a program reads on standard output, a person may still want to see beside it.
+        return write_out(None, format!("{}\n", report(told, true, took)).as_bytes());
+    }
+    if !args.silent {
+        for line in &told.lines {
+            eprintln!("{line}");
+        }
+        if told.payment.is_some() {
+            eprintln!("took {:.1} s", took.as_secs_f32());
+        }
+    }
+    let Some(answer) = &told.answer else { return Ok(()) };
+    let mut bytes = Vec::new();
+    if args.include {
+        bytes.extend_from_slice(format!("{:?} {}\r\n", answer.version, answer.status).as_bytes());
+        for (name, value) in &answer.headers {
+            bytes.extend_from_slice(name.as_str().as_bytes());
+            bytes.extend_from_slice(b": ");
+            bytes.extend_from_slice(value.as_bytes());
+            bytes.extend_from_slice(b"\r\n");
+        }
+        bytes.extend_from_slice(b"\r\n");
+    }
+    match &answer.body {
+        Body::Complete(body) => bytes.extend_from_slice(body),
+        Body::Truncated(_) => return Err(Failure::failed("the answer broke off")),
+        Body::TooLarge { limit } => {
+            return Err(Failure::failed(format!("the answer has more than {limit} bytes")));
+        }
+    }
+    write_out(args.output.as_deref().filter(|path| *path != Path::new("-")), &bytes)
+}
+
+fn write_out(path: Option<&Path>, bytes: &[u8]) -> Result<(), Failure> {
+    match path {
+        Some(path) => std::fs::write(path, bytes)
+            .map_err(|error| Failure::failed(format!("{}: {error}", path.display()))),
+        None => {
+            let mut out = std::io::stdout();
+            match out.write_all(bytes).and_then(|()| out.flush()) {
+                // Whoever reads no further has what they wanted.
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+                written => written.map_err(|error| Failure::failed(error.to_string())),
+            }
+        }
+    }
+}

@@ -1,0 +1,255 @@
+//! The summary: four witnesses to every atom, who have to agree.
+//!
+//! What the token says of balances; its `Transfer` events; what the wallets wrote down before they signed; what the
+//! sellers' and the facilitator's ledgers hold. None of them is derived from another.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use farthing_wallet::Home;
+use farthing_wallet::journal::{MAX_HISTORY, State};
+/// As much of a journal as can be asked for.
+pub const EVERYTHING: u32 = MAX_HISTORY;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::child::{command, output};
+use super::node::Node;
+use crate::cli::Failure;
+
+/// Somebody with an address: a buyer with a wallet, a seller with a store, or both.
+#[derive(Debug, Clone)]
+pub struct Party {
+    pub name: &'static str,
+    /// In lower case.
+    pub address: String,
+    pub home: Option<PathBuf>,
+    pub store: Option<PathBuf>,
+}
+
+/// One line of the summary, in atoms of USDC.
+#[derive(Debug, Clone, Serialize)]
+pub struct Line {
+    pub party: &'static str,
+    pub address: String,
+    /// What the token says, before and after.
+    pub balance_before: String,
+    pub balance_after: String,
+    /// What the token's events say.
+    pub received: String,
+    pub sent: String,
+    /// What the seller's ledger says; absent for those that sell nothing.
+    pub ledger_earned: Option<String>,
+    /// What the wallet's journal says; absent for those that buy nothing.
+    pub journal_spent: Option<String>,
+    pub agrees: bool,
+}
+
+/// The whole summary.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Summary {
+    pub lines: Vec<Line>,
+    pub payments: u64,
+    /// Atoms that changed hands.
+    pub moved: String,
+    /// What the facilitator's ledger says it moved for others.
+    pub facilitator_moved: String,
+    /// Gas by the facilitator's ledger, and by what its key has less; in wei.
+    pub gas_booked: String,
+    pub gas_paid: String,
+    /// Transfers, payments and problems of each ledger, re-derived.
+    pub ledgers: BTreeMap<String, Value>,
+    /// Everything that does not agree, in words.
+    pub differences: Vec<String>,
+}
+
+impl Summary {
+    pub fn reconciles(&self) -> bool {
+        self.differences.is_empty()
+    }
+}
+
+/// Balances at the beginning, and what to compare them with at the end.
+#[derive(Debug)]
+pub struct Books {
+    node: Node,
+    program: PathBuf,
+    parties: Vec<Party>,
+    /// Balances of the parties, in their order.
+    before: Vec<u128>,
+    facilitator: PathBuf,
+    relayer: String,
+    relayer_wei: u128,
+    /// The first block that counts.
+    from_block: u128,
+}
+
+impl Books {
+    /// Notes how things stand. Nothing may have been bought yet.
+    pub async fn open(
+        node: Node,
+        program: &Path,
+        parties: Vec<Party>,
+        facilitator: PathBuf,
+        relayer: String,
+    ) -> Result<Self, Failure> {
+        let mut before = Vec::with_capacity(parties.len());
+        for party in &parties {
+            before.push(node.usdc(&party.address).await?);
+        }
+        let from_block = node.block_number().await?.saturating_add(1);
+        let relayer_wei = node.wei(&relayer).await?;
+        let program = program.to_owned();
+        Ok(Self { node, program, parties, before, facilitator, relayer, relayer_wei, from_block })
+    }
+
+    /// Asks everybody, and compares.
+    pub async fn close(&self) -> Result<Summary, Failure> {
+        let mut summary = Summary::default();
+        let flows = self.node.flows_since(self.from_block).await?;
+        let mut differ: Vec<String> = Vec::new();
+        let (mut sent, mut earned, mut spent) = (0u128, 0u128, 0u128);
+        for (party, before) in self.parties.iter().zip(&self.before) {
+            let after = self.node.usdc(&party.address).await?;
+            let flow = flows.get(&party.address).copied().unwrap_or_default();
+            let ledger = match &party.store {
+                Some(store) => {
+                    let (name, check) = (party.name.to_owned(), self.check(store, party.name, &mut differ).await?);
+                    summary.ledgers.insert(name, check);
+                    Some(self.balance(store, "treasury", &usdc()).await?.net(party.name)?)
+                }
+                None => None,
+            };
+            let journal = party.home.as_deref().map(|home| spent_by(home, party.name, &mut differ)).transpose()?;
+            let (in_books, out_books) = (ledger.unwrap_or(0), journal.map_or(0, |(atoms, _)| atoms));
+            let expected = sum(*before, in_books)?.checked_sub(out_books);
+            let agrees = flow.received == in_books && flow.sent == out_books && expected == Some(after);
+            if !agrees {
+                differ.push(format!(
+                    "{}: the token says {before} to {after}, its events +{} -{}, the books +{in_books} -{out_books}",
+                    party.name, flow.received, flow.sent
+                ));
+            }
+            (sent, earned, spent) = (sum(sent, flow.sent)?, sum(earned, in_books)?, sum(spent, out_books)?);
+            summary.payments = summary.payments.saturating_add(journal.map_or(0, |(_, count)| count));
+            summary.lines.push(Line {
+                party: party.name,
+                address: party.address.clone(),
+                balance_before: before.to_string(),
+                balance_after: after.to_string(),
+                received: flow.received.to_string(),
+                sent: flow.sent.to_string(),
+                ledger_earned: ledger.map(|atoms| atoms.to_string()),
+                journal_spent: journal.map(|(atoms, _)| atoms.to_string()),
+                agrees,
+            });
+        }
+        let check = self.check(&self.facilitator, "facilitator", &mut differ).await?;
+        summary.ledgers.insert("facilitator".to_owned(), check);
+        let moved = self.balance(&self.facilitator, "payees", &usdc()).await?.net("facilitator")?;
+        for (what, atoms) in [("sellers' ledgers", earned), ("wallets' journals", spent), ("facilitator's ledger", moved)] {
+            if atoms != sent {
+                differ.push(format!("{sent} atoms moved on chain, and {atoms} by the {what}"));
+            }
+        }
+        for (address, flow) in &flows {
+            if !self.parties.iter().any(|party| party.address == *address) {
+                differ.push(format!("{address}, which nobody knows: +{} -{}", flow.received, flow.sent));
+            }
+        }
+        let booked = self.balance(&self.facilitator, "gas", "").await?.net("facilitator")?;
+        let paid = self.relayer_wei.checked_sub(self.node.wei(&self.relayer).await?);
+        if paid != Some(booked) {
+            differ.push(format!("the relayer paid {paid:?} wei of gas, and its ledger says {booked}"));
+        }
+        summary.moved = sent.to_string();
+        summary.facilitator_moved = moved.to_string();
+        summary.gas_booked = booked.to_string();
+        summary.gas_paid = paid.unwrap_or_default().to_string();
+        summary.differences = differ;
+        Ok(summary)
+    }
+
+    /// `farthing ledger check` of one store.
+    async fn check(&self, store: &Path, name: &str, differ: &mut Vec<String>) -> Result<Value, Failure> {
+        let said = self.ledger("check", store).await?;
+        let value = said.json().unwrap_or_default();
+        if said.code != 0 || value["problems"].as_array().is_none_or(|problems| !problems.is_empty()) {
+            differ.push(format!("the books of {name} do not balance: {}{}", said.stdout.trim(), said.stderr.trim()));
+        }
+        Ok(value)
+    }
+
+    /// What `farthing ledger balances` says of one kind of account, in assets whose name contains `asset`.
+    async fn balance(&self, store: &Path, account: &str, asset: &str) -> Result<Balance, Failure> {
+        let said = self.ledger("balances", store).await?;
+        let rows = said.json();
+        let rows = rows.as_ref().and_then(Value::as_array).ok_or_else(|| {
+            Failure::failed(format!("the balances of {} cannot be read: {}", store.display(), said.stderr.trim()))
+        })?;
+        let mut balance = Balance::default();
+        for row in rows.iter().filter(|row| row["account"] == account) {
+            if row["asset"].as_str().is_some_and(|name| name.to_lowercase().contains(asset)) {
+                balance.debits = sum(balance.debits, atoms(&row["debits_posted"])?)?;
+                balance.credits = sum(balance.credits, atoms(&row["credits_posted"])?)?;
+                balance.pending = sum(balance.pending, atoms(&row["debits_pending"])?)?;
+                balance.pending = sum(balance.pending, atoms(&row["credits_pending"])?)?;
+            }
+        }
+        Ok(balance)
+    }
+
+    async fn ledger(&self, what: &str, store: &Path) -> Result<super::child::Said, Failure> {
+        let mut asked = command(&self.program, ["ledger", what, "--json", "--store"]);
+        asked.arg(store);
+        output(asked).await
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Balance {
+    debits: u128,
+    credits: u128,
+    pending: u128,
+}
+
+impl Balance {
+    /// Debits less credits. At the end nothing may be pending.
+    fn net(self, name: &str) -> Result<u128, Failure> {
+        match self.debits.checked_sub(self.credits) {
+            Some(net) if self.pending == 0 => Ok(net),
+            _ => Err(Failure::failed(format!("the ledger of {name} is not at rest: {self:?}"))),
+        }
+    }
+}
+
+/// What a wallet's journal says it spent, and in how many payments. Anything but settled is a difference: at the end
+/// no payment may be open.
+fn spent_by(home: &Path, name: &str, differ: &mut Vec<String>) -> Result<(u128, u64), Failure> {
+    let failed = |error: farthing_wallet::journal::JournalError| Failure::failed(format!("the journal of {name}: {error}"));
+    let journal = Home::new(home).journal().map_err(failed)?;
+    let (mut atoms, mut count) = (0u128, 0u64);
+    for purchase in journal.history(MAX_HISTORY).map_err(failed)? {
+        if purchase.state != State::Settled {
+            differ.push(format!("a purchase of {name} is {}: {} {}", purchase.state, purchase.method, purchase.url));
+            continue;
+        }
+        atoms = sum(atoms, purchase.money.atoms())?;
+        count = count.saturating_add(1);
+    }
+    Ok((atoms, count))
+}
+
+fn atoms(value: &Value) -> Result<u128, Failure> {
+    let odd = || Failure::failed(format!("not an amount: {value}"));
+    value.as_str().and_then(|text| farthing_primitives::parse_atoms(text).ok()).ok_or_else(odd)
+}
+
+fn sum(a: u128, b: u128) -> Result<u128, Failure> {
+    a.checked_add(b).ok_or_else(|| Failure::failed("an amount beyond 128 bits"))
+}
+
+/// How the ledger names the token, without its network.
+fn usdc() -> String {
+    format!("/erc20:{}", farthing_devnet::USDC).to_lowercase()
+}

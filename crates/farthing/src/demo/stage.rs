@@ -1,0 +1,257 @@
+//! What a person sees. Colour only on a terminal, and never with `NO_COLOR`.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+
+use farthing_primitives::{Network, Registry};
+use serde_json::Value;
+
+use super::books::Summary;
+use super::refusals::Attempt;
+
+/// How wide an answer may be before it is cut.
+const ANSWER_CHARS: usize = 96;
+
+/// Where everything is shown. Silent where only the summary is wanted.
+#[derive(Debug, Clone)]
+pub struct Stage {
+    colour: bool,
+    silent: bool,
+    /// Where sellers are, so that their names can stand for their addresses.
+    names: BTreeMap<String, String>,
+}
+
+/// What a word is, for its colour.
+#[derive(Debug, Clone, Copy)]
+enum Ink {
+    Title,
+    Good,
+    Bad,
+    Faint,
+}
+
+impl Stage {
+    pub fn new(silent: bool) -> Self {
+        let wished = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+        let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+        Self { colour: wished && !dumb && std::io::stdout().is_terminal(), silent, names: BTreeMap::new() }
+    }
+
+    /// Lets `name` stand for what begins with `url`.
+    pub fn call(&mut self, url: &str, name: &str) {
+        self.names.insert(url.to_owned(), name.to_owned());
+    }
+
+    pub fn say(&self, text: &str) {
+        if self.silent {
+            return;
+        }
+        let mut out = std::io::stdout();
+        // Nobody listens any more: the work goes on, and its exit code still counts.
+        let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+    }
+
+    pub fn title(&self, title: &str, about: &str) {
+        self.say("");
+        self.say(&format!("{}  {about}", self.ink(Ink::Title, title)));
+    }
+
+    /// A line of a story. What `farthing fetch` reports is laid out; everything else is the story's own words.
+    pub fn line(&self, who: &str, line: &str) {
+        match serde_json::from_str::<Value>(line) {
+            Ok(report) if report.is_object() => self.report(who, &report),
+            _ => self.say(&format!("  {line}")),
+        }
+    }
+
+    /// What `farthing fetch` reported: what was asked, what it cost, why it was allowed, what became of it.
+    pub fn report(&self, who: &str, report: &Value) {
+        for line in self.layout(who, report) {
+            self.say(&line);
+        }
+    }
+
+    fn layout(&self, who: &str, report: &Value) -> Vec<String> {
+        let mut lines = Vec::new();
+        for seller in report["sellers"].as_array().into_iter().flatten() {
+            lines.push(self.seller(seller));
+        }
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let url = self.named(&text(&report["url"]));
+        let took = report["took_ms"].as_u64().map_or(String::new(), |took| format!("{took} ms"));
+        match report["outcome"].as_str() {
+            Some("paid") => {
+                let payment = &report["payment"];
+                let tx = short_hash(payment["transaction"].as_str().unwrap_or_default());
+                let paid = self.ink(Ink::Good, "paid");
+                let settled = text(&payment["settlement"]);
+                lines.push(format!(
+                    "  {who:<10} {paid}   {url:<18} {:>12}  tx {tx}, {settled}, {took}",
+                    money(&payment["money"])
+                ));
+                let why = decided(&payment["decision"]).map(|why| format!("allowed: {why}"));
+                let goods = report.get("body").map(|body| format!("got: {}", short(&body.to_string(), ANSWER_CHARS)));
+                for more in why.into_iter().chain(goods) {
+                    lines.push(self.ink(Ink::Faint, &format!("             {more}")));
+                }
+            }
+            Some("denied") => {
+                let denied = self.ink(Ink::Bad, "denied");
+                let price = report["offers"][0]["money"].clone();
+                lines.push(format!("  {who:<10} {denied} {url:<18} {:>12}  {}", money(&price), objection(report)));
+            }
+            _ => {
+                let outcome = self.ink(Ink::Bad, report["outcome"].as_str().unwrap_or("no report"));
+                let messages = report["messages"].as_array().map_or(String::new(), |messages| {
+                    messages.iter().filter_map(Value::as_str).collect::<Vec<_>>().join("; ")
+                });
+                let said = if messages.is_empty() { report.to_string() } else { messages };
+                lines.push(format!("  {who:<10} {outcome} {url} {said}"));
+            }
+        }
+        lines
+    }
+
+    /// One of several sellers that were asked, unpaid.
+    fn seller(&self, seller: &Value) -> String {
+        let url = self.named(seller["url"].as_str().unwrap_or_default());
+        let offer = &seller["offers"][0];
+        let verdict = match (&offer["objection"]["text"], seller["chosen"].as_bool()) {
+            (Value::String(why), _) => format!("denied: {why}"),
+            (_, Some(true)) => self.ink(Ink::Good, "the cheapest that is permitted"),
+            _ => "permitted".to_owned(),
+        };
+        format!("  {:<10} asked  {url:<18} {:>12}  {verdict}", "", money(&offer["money"]))
+    }
+
+    pub fn attempt(&self, attempt: &Attempt) {
+        let verdict = if attempt.held { self.ink(Ink::Good, "refused") } else { self.ink(Ink::Bad, "NOT REFUSED") };
+        let status = if attempt.status == 0 { "   ".to_owned() } else { attempt.status.to_string() };
+        self.say(&format!("  {:<12} {:<62} {verdict} {status} {}", attempt.name, attempt.tried, self.ink(Ink::Faint, &attempt.answer)));
+    }
+
+    pub fn summary(&self, summary: &Summary) {
+        let rows = summary.lines.iter();
+        self.say(&format!(
+            "  {:<11} {:>16} {:>16} {:>11} {:>11} {:>11}",
+            "", "before", "after", "difference", "ledger", "journal"
+        ));
+        for row in rows {
+            let difference = difference(&row.balance_before, &row.balance_after);
+            let ledger = row.ledger_earned.as_deref().map_or(String::new(), |atoms| signed('+', atoms));
+            let journal = row.journal_spent.as_deref().map_or(String::new(), |atoms| signed('-', atoms));
+            let mark = if row.agrees { self.ink(Ink::Good, "=") } else { self.ink(Ink::Bad, "DIFFERS") };
+            self.say(&format!(
+                "  {:<11} {:>16} {:>16} {difference:>11} {ledger:>11} {journal:>11}  {mark}",
+                row.party,
+                usdc(&row.balance_before),
+                usdc(&row.balance_after),
+            ));
+        }
+        self.say(&format!(
+            "  {} payments moved {} USDC; the facilitator's ledger has {}, and its gas to the wei ({}).",
+            summary.payments,
+            usdc(&summary.moved),
+            usdc(&summary.facilitator_moved),
+            summary.gas_booked,
+        ));
+        for difference in &summary.differences {
+            self.say(&format!("  {} {difference}", self.ink(Ink::Bad, "DIFFERS")));
+        }
+        let verdict = if summary.reconciles() {
+            self.ink(Ink::Good, "Balances, events, ledgers and journals agree to the atom.")
+        } else {
+            self.ink(Ink::Bad, "The books do not agree.")
+        };
+        self.say(&format!("  {verdict}"));
+    }
+
+    fn ink(&self, ink: Ink, text: &str) -> String {
+        if !self.colour {
+            return text.to_owned();
+        }
+        let code = match ink {
+            Ink::Title => "1",
+            Ink::Good => "32",
+            Ink::Bad => "1;31",
+            Ink::Faint => "2",
+        };
+        format!("\x1b[{code}m{text}\x1b[0m")
+    }
+
+    /// A seller's name in place of its address.
+    pub fn named(&self, url: &str) -> String {
+        let known = self.names.iter().find_map(|(base, name)| url.strip_prefix(base).map(|rest| format!("{name}{rest}")));
+        known.unwrap_or_else(|| url.to_owned())
+    }
+}
+
+/// The answer's body in a report, read as JSON where it is some.
+pub fn body_of(report: &Value) -> Value {
+    match &report["body"] {
+        Value::String(text) => serde_json::from_str(text).unwrap_or_else(|_| Value::from(text.clone())),
+        other => other.clone(),
+    }
+}
+
+/// Atoms as whole dollars.
+fn usdc(atoms: &str) -> String {
+    let registry = Registry::builtin();
+    let asset = registry.dollar(&Network::eip155(farthing_devnet::DEFAULT_CHAIN_ID));
+    match (asset, farthing_primitives::parse_atoms(atoms)) {
+        (Some(asset), Ok(atoms)) => asset.format(atoms),
+        _ => atoms.to_owned(),
+    }
+}
+
+fn signed(sign: char, atoms: &str) -> String {
+    if atoms == "0" { "0".to_owned() } else { format!("{sign}{}", usdc(atoms)) }
+}
+
+fn difference(before: &str, after: &str) -> String {
+    let (Ok(before), Ok(after)) = (farthing_primitives::parse_atoms(before), farthing_primitives::parse_atoms(after)) else {
+        return String::new();
+    };
+    let sign = if after >= before { '+' } else { '-' };
+    signed(sign, &after.abs_diff(before).to_string())
+}
+
+/// The beginning of a text, on one line.
+pub fn short(text: &str, chars: usize) -> String {
+    let text = text.replace(['\n', '\r'], " ");
+    if text.chars().count() <= chars {
+        return text;
+    }
+    let cut: String = text.chars().take(chars.saturating_sub(1)).collect();
+    format!("{cut}…")
+}
+
+/// With what `farthing fetch` ends when the wallet's owner does not allow a payment.
+pub const EXIT_DENIED: i32 = 3;
+
+/// Why a wallet's policy said no, by the report.
+pub fn objection(report: &Value) -> String {
+    report["offers"][0]["objection"]["text"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The finding that says how much was left.
+fn decided(decision: &Value) -> Option<String> {
+    let findings = decision["findings"].as_array()?;
+    let told = findings.iter().find(|finding| finding["rule"] == "within_hour_cap").or_else(|| findings.last())?;
+    told["text"].as_str().map(str::to_owned)
+}
+
+fn money(value: &Value) -> String {
+    match (value["amount"].as_str(), value["symbol"].as_str()) {
+        (Some(amount), Some(symbol)) => format!("{amount} {symbol}"),
+        _ => "no price".to_owned(),
+    }
+}
+
+/// Enough of a hash to know it by.
+fn short_hash(hash: &str) -> String {
+    match (hash.get(..8), hash.get(hash.len().saturating_sub(4)..)) {
+        (Some(head), Some(tail)) if hash.len() > 16 => format!("{head}…{tail}"),
+        _ => "none".to_owned(),
+    }
+}
