@@ -26,6 +26,8 @@ pub(crate) struct ClaimRequest {
     payment: Payment,
     row: PaymentRow,
     key_hash: [u8; 32],
+    payer: AddressColumn,
+    payee: AddressColumn,
     asset: String,
     terms: Vec<u8>,
     entries: Vec<Entry>,
@@ -99,6 +101,8 @@ impl Request {
         Ok(Self::Claim(Box::new(ClaimRequest {
             row: PaymentRow::new(&payment)?,
             key_hash: hash(payment.key.as_str()),
+            payer: AddressColumn::of(&payment.terms.payer),
+            payee: AddressColumn::of(&payment.terms.payee),
             asset: asset_column(payment.terms.money.asset()),
             terms: encode_terms(&payment),
             exposure: exposure.filter(|_| payment.is_exposed()),
@@ -240,8 +244,8 @@ impl ClaimRequest {
             row.open,
             row.exposed,
             row.released,
-            AddressColumn(&payment.terms.payer),
-            AddressColumn(&payment.terms.payee),
+            self.payer,
+            self.payee,
             self.asset,
             payment.terms.money.atoms().to_be_bytes(),
             row.detail,
@@ -402,7 +406,7 @@ fn save_slots(connection: &Connection, slots: &[SlotRow]) -> Result<(), Fail> {
                 id,
                 version,
                 row.slot.network.as_str(),
-                AddressColumn(&row.slot.relayer),
+                AddressColumn::of(&row.slot.relayer),
                 row.nonce,
                 row.slot.state.name(),
                 row.updated,
@@ -444,11 +448,7 @@ fn write_response(
 }
 
 fn erase(connection: &Connection, before: i64) -> Result<u64, Fail> {
-    // The condition is word for word that of the index `payments_answered`, or it would not be used.
-    let mut select = connection.prepare_cached(
-        "SELECT seq, id FROM payments WHERE answered = 1 AND state IN ('settled', 'refused', 'failed', 'refunded') \
-         AND updated < ?1 ORDER BY updated LIMIT ?2",
-    )?;
+    let mut select = connection.prepare_cached(read::ERASABLE)?;
     let found: Vec<(i64, [u8; 16])> = select
         .query_map(params![before, ERASE_BATCH], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<Result<_, _>>()?;

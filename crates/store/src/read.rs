@@ -45,13 +45,35 @@ macro_rules! select_payments {
     };
 }
 
+macro_rules! select_slots {
+    ($rest:literal) => {
+        concat!("SELECT id, version, network, relayer, nonce, state, updated, body FROM slots ", $rest)
+    };
+}
+
+// Conditions are word for word those of the partial indexes, or SQLite would not use them.
+const HOLDER: &str = select_payments!("WHERE key_hash = ?1 AND released = 0");
+const UNFINISHED: &str = select_payments!("WHERE open = 1 AND id > ?1 ORDER BY id LIMIT ?2");
+const SETTLED_SINCE: &str =
+    select_payments!("WHERE state = 'settled' AND updated >= ?1 ORDER BY updated DESC, id DESC LIMIT ?2");
+const EXPOSED_TO: &str =
+    "SELECT payer, atoms FROM payments WHERE exposed = 1 AND tenant = ?1 AND payee = ?2 AND asset = ?3";
+/// Left to itself, SQLite would read all slots that the relayer ever had.
+const LIVE_SLOTS: &str = select_slots!(
+    "INDEXED BY slots_live WHERE network = ?1 AND relayer = ?2 AND state IN ('open', 'included') \
+     ORDER BY nonce, id"
+);
+const LAST_NONCE: &str = "SELECT max(nonce) FROM slots WHERE network = ?1 AND relayer = ?2";
+/// Payments whose stored answers expire (see `limits::answer_expires`).
+pub(crate) const ERASABLE: &str = "SELECT seq, id FROM payments WHERE answered = 1 AND state IN ('settled', 'refused', 'failed', 'refunded') \
+     AND updated < ?1 ORDER BY updated LIMIT ?2";
+
 pub(crate) fn payment(connection: &Connection, id: PaymentId) -> Answer<Option<Payment>> {
     one_payment(connection, select_payments!("WHERE id = ?1"), &[&id.to_bytes()])
 }
 
 pub(crate) fn holder(connection: &Connection, key: &ConsumptionKey) -> Answer<Option<Payment>> {
-    let sql = select_payments!("WHERE key_hash = ?1 AND released = 0");
-    one_payment(connection, sql, &[&hash(key.as_str())])
+    one_payment(connection, HOLDER, &[&hash(key.as_str())])
 }
 
 pub(crate) fn unfinished(
@@ -59,14 +81,11 @@ pub(crate) fn unfinished(
     after: Option<PaymentId>,
     limit: usize,
 ) -> Answer<Vec<Payment>> {
-    let sql = select_payments!("WHERE open = 1 AND id > ?1 ORDER BY id LIMIT ?2");
-    some_payments(connection, sql, &[&after_bytes(after), &capped_rows(limit)])
+    some_payments(connection, UNFINISHED, &[&after_bytes(after), &capped_rows(limit)])
 }
 
 pub(crate) fn settled_since(connection: &Connection, since: Timestamp, limit: usize) -> Answer<Vec<Payment>> {
-    let sql =
-        select_payments!("WHERE state = 'settled' AND updated >= ?1 ORDER BY updated DESC, id DESC LIMIT ?2");
-    some_payments(connection, sql, &[&int(since.millis())?, &capped_rows(limit)])
+    some_payments(connection, SETTLED_SINCE, &[&int(since.millis())?, &capped_rows(limit)])
 }
 
 pub(crate) fn payments(connection: &Connection, filter: &PaymentFilter) -> Answer<Vec<Payment>> {
@@ -74,7 +93,7 @@ pub(crate) fn payments(connection: &Connection, filter: &PaymentFilter) -> Answe
         "WHERE id > ?1 AND (?2 IS NULL OR tenant = ?2) AND (?3 IS NULL OR payer = ?3) ORDER BY id LIMIT ?4"
     );
     let tenant = filter.tenant.as_ref().map(TenantId::as_str);
-    let payer = filter.payer.as_ref().map(AddressColumn);
+    let payer = filter.payer.as_ref().map(AddressColumn::of);
     some_payments(connection, sql, &[&after_bytes(filter.after), &tenant, &payer, &capped_rows(filter.limit)])
 }
 
@@ -193,12 +212,6 @@ pub(crate) fn response(connection: &Connection, id: PaymentId) -> Answer<Option<
     Ok(found.pop())
 }
 
-macro_rules! select_slots {
-    ($rest:literal) => {
-        concat!("SELECT id, version, network, relayer, nonce, state, updated, body FROM slots ", $rest)
-    };
-}
-
 fn to_slot(row: &Row<'_>) -> Answer<StoredSlot> {
     let network: Network = text(row, 2)?
         .parse()
@@ -227,10 +240,7 @@ pub(crate) fn live_slots(
     network: &Network,
     relayer: &Address,
 ) -> Answer<Vec<StoredSlot>> {
-    let sql = select_slots!(
-        "WHERE network = ?1 AND relayer = ?2 AND state IN ('open', 'included') ORDER BY nonce, id"
-    );
-    collect(connection, sql, &[&network.as_str(), &AddressColumn(relayer)], to_slot)
+    collect(connection, LIVE_SLOTS, &[&network.as_str(), &AddressColumn::of(relayer)], to_slot)
 }
 
 pub(crate) fn slots_of(connection: &Connection, id: PaymentId) -> Answer<Vec<StoredSlot>> {
@@ -243,8 +253,7 @@ pub(crate) fn last_nonce(
     network: &Network,
     relayer: &Address,
 ) -> Answer<Option<u64>> {
-    let sql = "SELECT max(nonce) FROM slots WHERE network = ?1 AND relayer = ?2";
-    let found = collect(connection, sql, &[&network.as_str(), &AddressColumn(relayer)], |row| {
+    let found = collect(connection, LAST_NONCE, &[&network.as_str(), &AddressColumn::of(relayer)], |row| {
         get::<Option<i64>>(row, 0)?.map(uint).transpose()
     })?;
     Ok(found.into_iter().flatten().next())
@@ -257,11 +266,9 @@ pub(crate) fn exposure(
     payer: &Address,
 ) -> Answer<(Option<u128>, Option<u128>)> {
     let (tenant, payee, asset) = of;
-    let sql =
-        "SELECT payer, atoms FROM payments WHERE exposed = 1 AND tenant = ?1 AND payee = ?2 AND asset = ?3";
     let (mut of_payer, mut of_all) = (Some(0u128), Some(0u128));
-    let keys: [&dyn ToSql; 3] = [&tenant.as_str(), &AddressColumn(payee), &asset_column(asset)];
-    each(connection, sql, &keys, |row| {
+    let keys: [&dyn ToSql; 3] = [&tenant.as_str(), &AddressColumn::of(payee), &asset_column(asset)];
+    each(connection, EXPOSED_TO, &keys, |row| {
         let atoms = u128::from_be_bytes(get(row, 1)?);
         of_all = of_all.and_then(|sum| sum.checked_add(atoms));
         if address(row, 0)? == *payer {
@@ -392,4 +399,29 @@ pub(crate) fn still_fine(connection: &Connection) -> Answer<Vec<String>> {
         .optional()
         .map_err(|error| store_error(&error))
         .map(|found| found.into_iter().filter(|line| line != "ok").collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A listing that reads the whole table is a listing that fails when it is needed.
+    #[test]
+    fn listings_use_their_indexes() {
+        let connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(include_str!("schema/1.sql")).unwrap();
+        let check = |sql: &str, index: &str| {
+            let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+            let plan: Vec<String> =
+                explain.raw_query().mapped(|row| row.get(3)).map(Result::unwrap).collect();
+            assert!(plan.iter().any(|line| line.contains(index)), "{sql}: {plan:?}");
+        };
+        check(HOLDER, "SEARCH payments USING INDEX payments_key");
+        check(UNFINISHED, "SEARCH payments USING INDEX payments_open");
+        check(SETTLED_SINCE, "SEARCH payments USING INDEX payments_settled");
+        check(EXPOSED_TO, "SEARCH payments USING INDEX payments_exposed");
+        check(ERASABLE, "SEARCH payments USING INDEX payments_answered");
+        check(LIVE_SLOTS, "SEARCH slots USING INDEX slots_live");
+        check(LAST_NONCE, "SEARCH slots USING COVERING INDEX slots_relayer");
+    }
 }

@@ -34,14 +34,24 @@ pub(crate) fn uint(number: i64) -> Result<u64, StoreError> {
 }
 
 /// An address in a column: 20 bytes on EVM chains, else its text.
-pub(crate) struct AddressColumn<'a>(pub &'a Address);
+#[derive(Debug)]
+pub(crate) enum AddressColumn {
+    Evm([u8; 20]),
+    Other(Address),
+}
 
-impl ToSql for AddressColumn<'_> {
+impl AddressColumn {
+    pub(crate) fn of(address: &Address) -> Self {
+        address.evm_bytes().map_or_else(|| Self::Other(address.clone()), Self::Evm)
+    }
+}
+
+impl ToSql for AddressColumn {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(match self.0.evm_bytes() {
-            Some(bytes) => ToSqlOutput::from(bytes.to_vec()),
-            None => ToSqlOutput::Borrowed(ValueRef::Text(self.0.as_str().as_bytes())),
-        })
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Evm(bytes) => ValueRef::Blob(bytes),
+            Self::Other(address) => ValueRef::Text(address.as_str().as_bytes()),
+        }))
     }
 }
 

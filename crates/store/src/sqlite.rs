@@ -62,6 +62,12 @@ impl SqliteStore {
         Ok(Self { readers, writer: None, health: Arc::default(), path: path.to_owned() })
     }
 
+    /// How many groups of changes were written since the file was opened, for health pages: each is one
+    /// transaction and one sync, however many callers share it.
+    pub fn groups(&self) -> u64 {
+        self.health.groups()
+    }
+
     async fn write(&self, request: Result<Request, StoreError>) -> Result<Answer, StoreError> {
         self.writer()?.change(request?).await
     }

@@ -31,6 +31,7 @@ pub(crate) struct Health {
     /// since "it is not there" might not be the last word.
     in_doubt: AtomicBool,
     latency_nanos: AtomicU64,
+    groups: AtomicU64,
 }
 
 impl Health {
@@ -42,8 +43,13 @@ impl Health {
         Duration::from_nanos(self.latency_nanos.load(Ordering::Relaxed))
     }
 
+    pub(crate) fn groups(&self) -> u64 {
+        self.groups.load(Ordering::Relaxed)
+    }
+
     /// Keeps a moving average, of which the last eight groups are the larger part.
     fn took(&self, duration: Duration) {
+        self.groups.fetch_add(1, Ordering::Relaxed);
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let before = self.latency_nanos.load(Ordering::Relaxed);
         let after = if before == 0 { nanos } else { before - before / 8 + nanos / 8 };
@@ -51,7 +57,8 @@ impl Health {
     }
 }
 
-type Reply = oneshot::Sender<Result<Answer, StoreError>>;
+/// The request goes back to its caller with the answer, so that the writer need not take it apart.
+type Reply = oneshot::Sender<(Result<Answer, StoreError>, Option<Request>)>;
 
 #[derive(Debug)]
 enum Job {
@@ -107,8 +114,11 @@ impl Writer {
             TrySendError::Full(_) => StoreError::Busy,
             TrySendError::Disconnected(_) => stopped(),
         })?;
-        // The writer took the job and went away with it: nobody knows how far it came.
-        answer.await.map_err(|_| StoreError::Unknown("the writer has stopped".to_owned()))?
+        match answer.await {
+            Ok((answer, _request)) => answer,
+            // The writer took the job and went away with it: nobody knows how far it came.
+            Err(_) => Err(StoreError::Unknown("the writer has stopped".to_owned())),
+        }
     }
 }
 
@@ -174,7 +184,7 @@ impl Loop {
                 self.write(&mut group);
             }
             if let Some(reply) = empty_log {
-                let _ = reply.send(self.empty_log().map(|()| Answer::Done));
+                let _ = reply.send((self.empty_log().map(|()| Answer::Done), None));
             }
         }
     }
@@ -184,8 +194,8 @@ impl Loop {
         let started = Instant::now();
         let answers = self.answers(group);
         self.health.took(started.elapsed());
-        for ((_, reply), answer) in group.drain(..).zip(answers) {
-            let _ = reply.send(answer);
+        for ((request, reply), answer) in group.drain(..).zip(answers) {
+            let _ = reply.send((answer, Some(request)));
         }
     }
 

@@ -1,4 +1,5 @@
 //! Does the real store answer like the obvious slow one? The same random operations go to both.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! What every store must do. Each test runs against the model and against SQLite.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Samples and walks that the suites share.
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use farthing_engine::{Claim, Claimed, Commit, ExposureLimit, Store, StoredResponse};
 use farthing_payment::{
