@@ -270,7 +270,8 @@ impl fmt::Debug for Journal {
 }
 
 impl Journal {
-    /// Opens the journal at `path`, or makes it, readable by its owner alone, with [`Rules::tight`].
+    /// Opens the journal at `path`, or makes it, readable by its owner alone, with [`Rules::tight`] on
+    /// Base Sepolia.
     pub fn open(path: &Path) -> Result<Self, JournalError> {
         if let Some(dir) = path.parent() {
             create_private_dir(dir)?;
@@ -297,7 +298,9 @@ impl Journal {
         match tx.pragma_query_value(None, "user_version", |row| row.get(0))? {
             0 => {
                 tx.execute_batch(SCHEMA)?;
-                put(&tx, "rules", &record::print_rules(&Rules::tight([])))?;
+                // Money of a testnet is worth nothing; the owner names every other network.
+                let testnet = Network::eip155(84532);
+                put(&tx, "rules", &record::print_rules(&Rules::tight([testnet])))?;
                 tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
             }
             SCHEMA_VERSION => {}
@@ -343,6 +346,31 @@ impl Journal {
 
     pub fn set_default_key(&self, reference: &str) -> Result<(), JournalError> {
         self.within(|tx| put(tx, "default_key", reference))
+    }
+
+    /// The nodes that the owner named, by network.
+    pub fn rpc_urls(&self) -> Result<Vec<(Network, String)>, JournalError> {
+        self.within(|tx| {
+            let mut found =
+                tx.prepare_cached("SELECT key, value FROM setting WHERE key GLOB 'rpc:*' ORDER BY key")?;
+            let rows = found.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let mut nodes = Vec::new();
+            for row in rows {
+                let (key, url): (String, String) = row?;
+                let network = key.strip_prefix("rpc:").unwrap_or_default().parse();
+                nodes.push((network.map_err(|_| JournalError::Corrupt("network"))?, url));
+            }
+            Ok(nodes)
+        })
+    }
+
+    /// Names the node by which a network is asked; `None` forgets it.
+    pub fn set_rpc_url(&self, network: &Network, url: Option<&str>) -> Result<(), JournalError> {
+        let name = format!("rpc:{network}");
+        self.within(|tx| match url {
+            Some(url) => put(tx, &name, url),
+            None => forget(tx, &name),
+        })
     }
 
     /// The payees that are pinned for a host and port.
