@@ -65,6 +65,7 @@ for_each_store! {
     books_follow_a_sale_and_its_refund
     a_transfer_is_in_the_books_once
     the_books_of_many_claims_add_up
+    a_failing_change_spoils_nobody_elses
     amounts_are_not_cut_to_64_bits
     overflowing_books_refuse_the_claim
 }
@@ -571,6 +572,35 @@ async fn the_books_of_many_claims_add_up<S: Store + 'static>(store: Shared<S>) {
     assert_eq!(pending, expected);
     let check = store.check_books().await.unwrap();
     assert_eq!((check.payments, check.problems.len()), (500, 0));
+}
+
+async fn a_failing_change_spoils_nobody_elses<S: Store + 'static>(store: Shared<S>) {
+    let tasks: Vec<_> = (0..300)
+        .map(|id| {
+            let store = Arc::clone(&store);
+            let mut claim = new_claim(&like(id), None);
+            let fails = id % 7 == 3;
+            if fails {
+                // Booked twice: the second line is refused after the payment and the first were written.
+                claim.entries.extend(claim.entries.clone());
+            }
+            tokio::spawn(async move { (id, fails, store.claim(claim).await) })
+        })
+        .collect();
+    let mut new = 0;
+    for task in tasks {
+        let (id, fails, answer) = task.await.unwrap();
+        if fails {
+            assert!(matches!(answer, Err(StoreError::Books(_))), "{answer:?}");
+            assert_eq!(store.payment(payment_id(id)).await, Ok(None));
+        } else {
+            assert_eq!(answer, Ok(Claimed::New));
+            new += 1;
+        }
+    }
+    assert_eq!(store.balances(None).await.unwrap()[0].1.debits_pending, new * 1000);
+    let check = store.check_books().await.unwrap();
+    assert_eq!((u128::from(check.payments), check.problems.len()), (new, 0));
 }
 
 async fn amounts_are_not_cut_to_64_bits<S: Store>(store: Shared<S>) {
