@@ -1,0 +1,28 @@
+#!/usr/bin/env node
+// The demonstration, as a stranger runs it: its exit code, its books, its refusals, and how long it took.
+
+import { check, run, same, script } from "./support.mjs";
+
+const LIMIT_MS = 20_000;
+
+await script(async () => {
+  const { code, json, stdout, stderr } = await run(["demo", "--json"]);
+  same("the demonstration ends with exit code 0", code, 0);
+  check("it says so in JSON", json !== undefined, stdout + stderr);
+  if (!json) return;
+  check("the books reconcile", json.reconciles === true && json.summary.differences.length === 0, json.summary.differences);
+  check("something was bought", json.summary.payments >= 3, json.summary.payments);
+  const moved = (key) => json.summary.lines.reduce((sum, line) => sum + BigInt(line[key]), 0n);
+  same("what is sent is received", moved("sent"), moved("received"));
+  same("no atom is made or lost", moved("balance_before"), moved("balance_after"));
+  check("every refusal held", json.refusals.length >= 6 && json.refusals.every(({ held }) => held), json.refusals);
+  check(`it takes less than ${LIMIT_MS / 1000} s`, json.took_ms < LIMIT_MS, json.took_ms);
+
+  const shown = await run(["demo", "--story", "hire"]);
+  same("one story alone ends with exit code 0", shown.code, 0);
+  check("piped, it is plain text", !shown.stdout.includes("\u001b"), shown.stdout);
+  check("it shows what was paid", /0x[0-9a-f]{4}/.test(shown.stdout), shown.stdout);
+
+  const absent = await run(["demo", "--rpc", "http://127.0.0.1:1"]);
+  check("without a chain it says what is missing", absent.code !== 0 && absent.stderr.includes("127.0.0.1:1"), absent.stderr);
+});
