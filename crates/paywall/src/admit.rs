@@ -14,7 +14,7 @@ use farthing_rails::offer::{BindingKey, SealError};
 use farthing_rails::x402::{self, Extras, OfferError, PaymentError};
 use farthing_wire::x402::exact_evm::Payload;
 use farthing_wire::x402::header::{PAYMENT_SIGNATURE, X_PAYMENT};
-use farthing_wire::x402::{ErrorCode, Extensions, Message, WireError, requirements_match, v1, v2};
+use farthing_wire::x402::{ErrorCode, Message, WireError, requirements_match, v1, v2};
 use http::{HeaderMap, Method};
 
 use crate::offer::{announced, seal_context, sealed_route};
@@ -261,7 +261,7 @@ fn accepted_offer<'a>(
 /// Spec: x402 v2 section 5.1.2: a client may add to an extension's info, and change nothing.
 fn echoed_extensions(payment: &v2::PaymentPayload, paid: &Paid) -> Result<(), Refused> {
     let Some(echoed) = &payment.extensions else { return Ok(()) };
-    let ours = announced(paid).unwrap_or_else(Extensions::new);
+    let ours = announced(paid).unwrap_or_default();
     ours.check_echo(echoed).map_err(|_| ErrorCode::ExtensionEchoMismatch.into())
 }
 

@@ -60,7 +60,11 @@ impl<'p> Reader<'p> {
     }
 
     pub fn key(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        match (self.path.as_str(), key) {
+            ("", key) => key.to_owned(),
+            (path, "") => path.to_owned(),
+            (path, key) => format!("{path}.{key}"),
+        }
     }
 
     pub fn take(&mut self, key: &'static str) -> Option<Node> {
@@ -348,27 +352,32 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
 
 /// The known key that somebody probably meant.
 fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
+    if key.len() > 64 {
+        return None;
+    }
     let near = |candidate: &&'static str| distance(key, candidate);
     let best = known.iter().min_by_key(|candidate| near(candidate))?;
     // A third of the letters may be wrong; beyond that it is a guess.
     (distance(key, best) <= (key.len().max(best.len()) / 3).max(1)).then_some(*best)
 }
 
-/// Levenshtein's distance.
+/// How many letters are wrong, missing, superfluous or swapped with their neighbour (optimal string alignment).
 fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-        for (j, to) in b.iter().enumerate() {
-            let above = row[j + 1];
-            let cost = if from == *to { diagonal } else { diagonal + 1 };
-            row[j + 1] = cost.min(above + 1).min(row[j] + 1);
-            diagonal = above;
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let mut table = vec![vec![0; b.len() + 1]; a.len() + 1];
+    for i in 0..=a.len() {
+        for j in 0..=b.len() {
+            table[i][j] = if i == 0 || j == 0 {
+                i.max(j)
+            } else {
+                let same = usize::from(a[i - 1] != b[j - 1]);
+                let mut cost = (table[i - 1][j - 1] + same).min(table[i - 1][j] + 1).min(table[i][j - 1] + 1);
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    cost = cost.min(table[i - 2][j - 2] + 1);
+                }
+                cost
+            };
         }
     }
-    row.last().copied().unwrap_or_default()
+    table[a.len()][b.len()]
 }

@@ -67,10 +67,7 @@ fn unknown_keys_are_named_with_file_line_key_and_a_guess() {
         wrong(&with("[gateway]", "lisen = \"127.0.0.1:1\"")),
         "farthing.toml:2: gateway.lisen: unknown key (did you mean \"listen\"?)"
     );
-    assert_eq!(
-        wrong(&format!("{SIMPLE}\n[zebra]\n")),
-        "farthing.toml:14: zebra: unknown key"
-    );
+    assert_eq!(wrong(&format!("{SIMPLE}\n[zebra]\n")), "farthing.toml:14: zebra: unknown key");
 }
 
 #[test]
@@ -107,14 +104,23 @@ fn what_is_wrong_is_refused_at_its_key() {
         (with("[[route]]", "accept = [{ asset = \"DOGE\" }]"), "no asset called \"DOGE\""),
         (with("[[route]]", "accept = [{ network = \"moon\" }]"), "unknown x402 v1 network name"),
         (with("[[route]]", "accept = [{ pay_to = \"0x12\" }]"), "accept[0].pay_to: not an EVM address"),
-        (with("[[route]]", "accept = [{ asset = \"USDC\", methd = \"permit2\" }]"), "did you mean \"method\""),
+        (
+            with("[[route]]", "accept = [{ asset = \"USDC\", methd = \"permit2\" }]"),
+            "did you mean \"method\"",
+        ),
         (SIMPLE.replace("$0.002", "$0.0000001"), "route[0].price: the amount has more decimal digits"),
         (SIMPLE.replace("$0.002", "$0"), "route[0].price: the price is zero"),
         (SIMPLE.replace("$0.002", "$-1"), "route[0].price: the amount is not a plain decimal"),
         (SIMPLE.replace("https://sepolia.base.org", "https://u:p@x.org"), "rpc: must not hold credentials"),
         (SIMPLE.replace("env:RELAYER_KEY", "0x1234"), "relayer_key: not a reference to a secret"),
-        (SIMPLE.replace("[[route]]", "[limits]\nin_flight = 0\n[[route]]"), "limits.in_flight: must be from 1"),
-        (format!("{SIMPLE}\n[[route]]\nmatch = \"GET /WEATHER/\"\nprice = \"$1\"\n"), "match the same requests"),
+        (
+            SIMPLE.replace("[[route]]", "[limits]\nin_flight = 0\n[[route]]"),
+            "limits.in_flight: must be from 1",
+        ),
+        (
+            format!("{SIMPLE}\n[[route]]\nmatch = \"GET /WEATHER/\"\nprice = \"$1\"\n"),
+            "match the same requests",
+        ),
         (format!("{SIMPLE}\n[facilitator]\nmode = \"remote\"\n"), "needs at least one"),
         (format!("{SIMPLE}\n[facilitator.server]\nlisten = \"0.0.0.0:1\"\n"), "API keys are required"),
         (SIMPLE.replace("network = \"base-sepolia\"\n", ""), "needs a network"),
@@ -131,7 +137,8 @@ fn a_pasted_secret_is_not_repeated() {
     let secret = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
     let said = wrong(&SIMPLE.replace("env:RELAYER_KEY", secret));
     assert!(!said.contains("ac0974"), "{said}");
-    let said = format!("{:?}", read(&SIMPLE.replace("sepolia.base.org", "rpc.example/v2/topsecret")).unwrap());
+    let said =
+        format!("{:?}", read(&SIMPLE.replace("sepolia.base.org", "rpc.example/v2/topsecret")).unwrap());
     assert!(!said.contains("topsecret"), "{said}");
 }
 
@@ -171,7 +178,11 @@ fn the_environment_overrides_the_file() {
 #[test]
 fn mistakes_in_the_environment_name_the_variable() {
     for (name, value, expected) in [
-        ("FARTHING__GATEWAY__LISEN", "x", "environment variable FARTHING__GATEWAY__LISEN: gateway.lisen: unknown key"),
+        (
+            "FARTHING__GATEWAY__LISEN",
+            "x",
+            "environment variable FARTHING__GATEWAY__LISEN: gateway.lisen: unknown key",
+        ),
         ("FARTHING__GATEWAY__LISTEN", "x", "environment variable FARTHING__GATEWAY__LISTEN: gateway.listen:"),
         ("FARTHING__ROUTE__7__PRICE", "$1", "there is no such entry in the list"),
         ("FARTHING__GATEWAY__LISTEN__X", "1", "no table"),
