@@ -435,7 +435,7 @@ async fn an_answer_is_kept_until_it_is_erased<S: Store>(store: Shared<S>) {
 
 async fn a_second_answer_replaces_the_first<S: Store>(store: Shared<S>) {
     let payment = walk(&*store, &like(1), &["funds_confirmed", "call_started", "call_stored"]).await;
-    let again = Commit { response: Some(response(b"")), ..commit_of(&payment, "sent", 1, at(9)) };
+    let again = Commit { response: Some(response(b"")), ..commit_of(&payment, "attempt_started", 1, at(9)) };
     store.commit(again).await.unwrap();
     assert_eq!(store.response(payment_id(1)).await, Ok(Some(response(b""))));
 }
