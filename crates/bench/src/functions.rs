@@ -126,11 +126,11 @@ impl Default for Work {
 }
 
 /// A measurement of something that fails would be worth nothing.
-fn must<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
+pub(crate) fn must<T, E: std::fmt::Debug>(result: Result<T, E>) -> T {
     black_box(result).unwrap_or_else(|error| unreachable!("what is measured works: {error:?}"))
 }
 
-fn read(body: &[u8], tokens: &Tokens) -> (Requirement, Presented) {
+pub(crate) fn read(body: &[u8], tokens: &Tokens) -> (Requirement, Presented) {
     let PaymentRequest::V2 { payload, requirements } = must(PaymentRequest::parse(body)) else {
         unreachable!("the bodies are of version 2")
     };

@@ -4,6 +4,7 @@
 //! - [`load`]: drives a facilitator or a gateway, in a closed loop or at a fixed rate, and counts only what is right.
 //! - [`delay`]: a proxy that adds time to every call, for a chain node that is far away.
 //! - [`functions`]: rates of functions, each measured in turns with its peer.
+//! - [`claims`]: durable claims through the engine, in turns with raw SQLite.
 //! - [`start`]: how long a program takes until it answers.
 //!
 //! Development only. Nothing that is shipped depends on this crate.
@@ -12,6 +13,7 @@
 #![allow(clippy::float_arithmetic, clippy::cast_precision_loss)]
 
 pub mod chain;
+pub mod claims;
 pub mod delay;
 pub mod functions;
 pub mod http;

@@ -11,7 +11,7 @@ use farthing_bench::http::Target;
 use farthing_bench::load::{Kind, Pace, Plan, drive};
 use farthing_bench::payers::{Generation, Payers, Terms};
 use farthing_bench::stats::median;
-use farthing_bench::{delay, functions, start};
+use farthing_bench::{claims, delay, functions, start};
 use farthing_evm::Address;
 use serde_json::json;
 
@@ -37,6 +37,18 @@ enum Command {
         /// How long to measure each.
         #[arg(long, default_value_t = 3.0)]
         seconds: f64,
+    },
+    /// Durable claims through the engine, in turns with raw SQLite.
+    ///
+    /// Example: farthing-bench claims --in-flight 256 --dir target
+    Claims {
+        #[arg(long, default_value_t = 40_960)]
+        count: usize,
+        #[arg(long, default_value_t = 256)]
+        in_flight: usize,
+        /// On which disk.
+        #[arg(long)]
+        dir: std::path::PathBuf,
     },
     /// How long a program takes until a URL answers 200, or, without a URL, until it ended.
     ///
@@ -142,6 +154,9 @@ fn main() -> Result<(), Failure> {
         Command::Delay(options) => return runtime.block_on(hold(options)),
         Command::Functions { seconds } => {
             serde_json::to_value(functions::compare(Duration::from_secs_f64(seconds)))?
+        }
+        Command::Claims { count, in_flight, dir } => {
+            serde_json::to_value(claims::measure(&dir, count.max(1), in_flight.max(1))?)?
         }
         Command::Start(options) => time_start(&options)?,
     };
