@@ -3,7 +3,7 @@
 // WALLET_FACTORY), `/health` on servers, and one JSON line at the end of a client's output.
 // Nothing here decides anything about payments, and nothing here needs a package.
 
-import { spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
@@ -86,17 +86,17 @@ accept = [${accept}]
   const byAuthorization = `{ network = "${network()}", asset = "${USDC}", atoms = "1000", pay_to = "${payTo}" }`;
   const byPermit2 = byAuthorization.replace(" }", `, method = "permit2" }`);
   return `
+[gateway]
 listen = "127.0.0.1:${port}"
 upstream = "http://127.0.0.1:${upstream}"
 
 [store]
-url = "sqlite:${store}"
+path = "${store}"
 
-[[facilitator]]
-url = "${setting("FACILITATOR_URL")}"
+[facilitator]
+remote = ["${setting("FACILITATOR_URL")}"]
 
-[[chain]]
-network = "${network()}"
+[networks."${network()}"]
 rpc = ["${setting("EVM_RPC_URL")}"]
 ${route("/exact/evm/eip3009", byAuthorization)}${route("/exact/evm/permit2", byPermit2)}\
 ${route("/exact/evm/permit2-eip2612GasSponsoring", byPermit2)}${route("/protected", byAuthorization)}${route("/fails", byAuthorization)}
@@ -108,10 +108,19 @@ free = true
 
 /** Our client prints what it got and what it paid; the suite wants that in its own words. */
 function client() {
+  const env = { ...process.env, FARTHING_HOME: join(scratch(), "wallet") };
+  const url = `${setting("RESOURCE_SERVER_URL")}${setting("ENDPOINT_PATH")}`;
+  // What an owner does once: name the seller and the network, and let a cent be spent.
+  const owner = (...words) => {
+    const done = spawnSync(farthingBin(), ["wallet", ...words], { env, encoding: "utf8" });
+    if (done.status !== 0) throw new Error(`farthing wallet ${words.join(" ")}: ${done.stderr}`);
+  };
+  owner("allow", new URL(url).host, "--network", network(), "--rpc", setting("EVM_RPC_URL"));
+  owner("limit", "--per-payment", "0.01", "--hour", "1", "--day", "1");
   const child = spawn(
     farthingBin(),
-    ["fetch", `${setting("RESOURCE_SERVER_URL")}${setting("ENDPOINT_PATH")}`, "--key", "env:EVM_PRIVATE_KEY", "--max", "0.01"],
-    { stdio: ["ignore", "pipe", "inherit"], env: { ...process.env, XDG_DATA_HOME: scratch() } },
+    ["fetch", url, "--pay-with", "env:EVM_PRIVATE_KEY", "--max", "0.01", "--json-report"],
+    { stdio: ["ignore", "pipe", "inherit"], env },
   );
   let output = "";
   child.stdout.setEncoding("utf8").on("data", (text) => (output += text));
@@ -122,7 +131,7 @@ function client() {
       success: code === 0 && said.status === 200,
       status_code: said.status,
       data: said.body,
-      payment_response: said.receipt,
+      payment_response: said.payment?.receipt ?? said.receipt,
     };
     console.log(JSON.stringify(result));
     process.exitCode = result.success ? 0 : 1;

@@ -45,6 +45,7 @@ pub struct RemoteRail {
     registry: Registry,
     world: Arc<dyn World>,
     chain: Option<Arc<dyn Chain>>,
+    public_url: Url,
     preferred: AtomicUsize,
 }
 
@@ -70,6 +71,7 @@ impl RemoteRail {
         registry: Registry,
         world: Arc<dyn World>,
         chain: Option<Arc<dyn Chain>>,
+        public_url: Url,
     ) -> Result<Self, String> {
         if remotes.is_empty() {
             return Err("no facilitator is listed".to_owned());
@@ -88,6 +90,7 @@ impl RemoteRail {
             registry,
             world,
             chain,
+            public_url,
             preferred: AtomicUsize::new(0),
         })
     }
@@ -178,9 +181,15 @@ impl RemoteRail {
         let asset = self.registry.get(checked.money().asset())?;
         let token = Arc::new(Token::new(asset).ok()?);
         let asked =
-            Requirement::new(token, checked.money(), &checked.pay_to(), checked.method(), MAX_TIMEOUT).ok()?;
+            Requirement::new(token, checked.money(), &checked.pay_to(), checked.method(), MAX_TIMEOUT)
+                .ok()?;
         let presented = checked.presented();
-        let resource = &payment.binding.resource;
+        // Spec: x402 v1 section 5.1: the resource is a URL. Ours knows its path.
+        let resource = self
+            .public_url
+            .join(&payment.binding.resource)
+            .map_or_else(|_| self.public_url.to_string(), String::from);
+        let resource = resource.as_str();
         if version == 1 {
             let about = x402::Resource { url: resource, description: "", mime_type: "" };
             let requirements = x402::offer_v1(&asked, about)?;
@@ -250,7 +259,9 @@ impl RemoteRail {
             return Progress::Included { proof, deep: true, slots: Vec::new() };
         };
         let Some(hash) = parse_hash(tx.as_str()) else { return Progress::Unclear { tx: None } };
-        let Ok(receipts) = chain.receipts(vec![hash]).await else { return Progress::Unclear { tx: Some(tx) } };
+        let Ok(receipts) = chain.receipts(vec![hash]).await else {
+            return Progress::Unclear { tx: Some(tx) };
+        };
         match receipts.into_iter().next().flatten() {
             Some(receipt) => match checked.proof(&receipt.logs) {
                 Ok(found) => Progress::Included {
@@ -322,7 +333,9 @@ impl Rail for RemoteRail {
         // Nothing is at stake in asking a second facilitator: verification moves nothing.
         for (index, node) in self.in_order() {
             let Some(request) = self.request(node, payment, &checked).await else { continue };
-            let Some(body) = self.post(node, "verify", request.print(), VERIFY_WITHIN).await else { continue };
+            let Some(body) = self.post(node, "verify", request.print(), VERIFY_WITHIN).await else {
+                continue;
+            };
             let Ok(answer) = VerifyResponse::parse(&body) else { continue };
             self.preferred.store(index, Ordering::Relaxed);
             if answer.is_valid {

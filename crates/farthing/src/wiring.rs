@@ -15,6 +15,7 @@ use farthing_store::SqliteStore;
 use crate::config::{Config, RemoteFacilitator, Settlement};
 use crate::remote::{Remote, RemoteRail};
 use crate::world::TokioWorld;
+use url::Url;
 
 /// One chain and how we settle on it.
 pub struct NetworkParts {
@@ -33,6 +34,8 @@ pub struct Parts {
     pub engine: EngineConfig,
     /// Who settles on networks without a relayer of ours.
     pub remote: Vec<RemoteFacilitator>,
+    /// Where buyers find us; this machine, if nobody says.
+    pub public_url: Option<Url>,
 }
 
 /// An engine with everything that stands behind it.
@@ -59,7 +62,9 @@ pub enum WiringError {
 }
 
 /// Makes the engine that a configuration describes.
-pub async fn from_config(config: &Config) -> Result<Rig, WiringError> {
+///
+/// `public_url` is where buyers find us: remote facilitators are told it.
+pub async fn from_config(config: &Config, public_url: Option<&Url>) -> Result<Rig, WiringError> {
     let mut networks = Vec::new();
     for (name, network) in &config.networks {
         let mut urls = Vec::new();
@@ -70,19 +75,16 @@ pub async fn from_config(config: &Config) -> Result<Rig, WiringError> {
         chain.block_time = network.block_time;
         chain.request_timeout = network.request_timeout;
         let relayer = match &network.relayer_key {
-            Some(reference) => Some(
-                reference
-                    .read_key()
-                    .map_err(|error| WiringError::Secret(error.to_string()))?,
-            ),
+            Some(reference) => {
+                Some(reference.read_key().map_err(|error| WiringError::Secret(error.to_string()))?)
+            }
             None => None,
         };
         let mut relayer_config = RelayerConfig::default();
         if let Some(max_fee) = network.max_fee {
             relayer_config.max_fee = max_fee;
         }
-        let depths =
-            Depths { most: network.confirmations, steps: network.confirmation_steps.clone() };
+        let depths = Depths { most: network.confirmations, steps: network.confirmation_steps.clone() };
         networks.push(NetworkParts { chain, relayer, relayer_config, depths });
     }
     let remote = match &config.settlement {
@@ -95,6 +97,7 @@ pub async fn from_config(config: &Config) -> Result<Rig, WiringError> {
         registry: config.registry.clone(),
         engine: config.engine.clone(),
         remote,
+        public_url: public_url.cloned(),
     })
     .await
 }
@@ -116,20 +119,21 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
         let Some(key) = network.relayer else { continue };
         let key = Arc::new(LocalKey::new(key));
         let relayer =
-            Relayer::start(chain, key, store.clone(), world.clone(), network.relayer_config).ok_or_else(|| {
-                WiringError::Network { network: name.clone(), why: "is not an EVM network".to_owned() }
-            })?;
+            Relayer::start(chain, key, store.clone(), world.clone(), network.relayer_config).ok_or_else(
+                || WiringError::Network { network: name.clone(), why: "is not an EVM network".to_owned() },
+            )?;
         relayers.insert(name.clone(), relayer.address());
-        let rail = EvmRail::new(
-            relayer,
-            store.clone(),
-            world.clone(),
-            network.depths,
-            parts.registry.clone(),
-        );
+        let rail =
+            EvmRail::new(relayer, store.clone(), world.clone(), network.depths, parts.registry.clone());
         rails.insert(name, Arc::new(rail));
     }
     if !parts.remote.is_empty() {
+        let url = match parts.public_url {
+            Some(url) => url,
+            None => {
+                Url::parse("http://localhost/").map_err(|error| WiringError::Remote(error.to_string()))?
+            }
+        };
         // A network that is settled remotely needs no node of ours, so it need not be configured.
         let listed = parts.registry.iter().map(|asset| asset.id.network().clone());
         let wanted: BTreeSet<Network> = listed.filter(|network| !rails.contains_key(network)).collect();
@@ -146,9 +150,15 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
                 remotes.push(Remote { url: remote.url.clone(), api_key });
             }
             let chain = chains.get(&network).cloned();
-            let rail =
-                RemoteRail::new(network.clone(), remotes, parts.registry.clone(), world.clone(), chain)
-                    .map_err(WiringError::Remote)?;
+            let rail = RemoteRail::new(
+                network.clone(),
+                remotes,
+                parts.registry.clone(),
+                world.clone(),
+                chain,
+                url.clone(),
+            )
+            .map_err(WiringError::Remote)?;
             rails.insert(network, Arc::new(rail));
         }
     }

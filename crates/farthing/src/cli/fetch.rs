@@ -36,16 +36,19 @@ const MAX_DATA_BYTES: u64 = 64 * 1024 * 1024;
   farthing fetch --cheapest https://a.example/tomorrow https://b.example/tomorrow --max 0.01
   farthing fetch --resume buy_…          show an earlier payment again; nothing is signed
 
-The answer goes to standard output and what was paid to standard error. Where standard output is no terminal it gets
-one line of JSON with both, unless -o says where the answer goes (\"-o -\" is standard output).
+The answer goes to standard output and what was paid to standard error. Where standard output is no
+terminal it gets one line of JSON with both, unless -o says where the answer goes (\"-o -\" is
+standard output).
 
 Exit codes:
    0  an answer with a status of success; paid once, or free
    1  it could not be done
    2  called wrongly
    3  the policy denies it, or the wallet cannot pay: nothing was signed
-   4  paid once, and the seller refused; the amount stays reserved until the chain proves that it did not move
-   5  paid once, and it is unknown what became of it: run the same command again, or --resume ID. It never pays twice
+   4  paid once, and the seller refused; the amount stays reserved until the chain proves that it
+      did not move
+   5  paid once, and it is unknown what became of it: run the same command again, or --resume ID;
+      it never pays twice
    6  nobody answered; nothing was paid
    7  a price was asked that cannot be understood; nothing was paid
   22  the answer is an HTTP error; nothing was paid")]
@@ -109,7 +112,7 @@ pub struct FetchArgs {
     /// Show this earlier payment again
     #[arg(long, value_name = "ID", conflicts_with_all = ["cheapest", "dry_run"])]
     resume: Option<String>,
-    /// Pay anew, also if an earlier payment for the same request has an unknown outcome
+    /// Pay anew, also if an earlier payment for the same request has an open outcome
     #[arg(long, conflicts_with = "resume")]
     new: bool,
     /// Reach this machine's own network also where the wallet does not allow it. It is still not paid there
@@ -222,7 +225,7 @@ async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
     }
     let Some(request) = requests.into_iter().next() else { return Err(Failure::usage("no URL")) };
     let url = request.url.to_string();
-    let earlier = journal.unknown_for(&Client::request_hash(&request))?;
+    let earlier = journal.abandoned_for(&Client::request_hash(&request))?;
     let done = match earlier.filter(|_| !args.new && !args.dry_run) {
         Some(earlier) => {
             if !args.silent {

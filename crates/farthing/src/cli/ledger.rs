@@ -144,11 +144,10 @@ async fn payments(args: StoreArgs, after: Option<PaymentId>, limit: usize) -> Re
 
 async fn show(args: StoreArgs, id: PaymentId) -> Result<ExitCode, Failure> {
     let store = args.open()?;
-    let payment = store
-        .payment(id)
-        .await
-        .map_err(failed)?
-        .ok_or_else(|| Failure::failed(format!("there is no payment {id} in {}", args.store.display())))?;
+    let payment =
+        store.payment(id).await.map_err(failed)?.ok_or_else(|| {
+            Failure::failed(format!("there is no payment {id} in {}", args.store.display()))
+        })?;
     let history = store.history(id).await.map_err(failed)?;
     let transfers = store.transfers_of(id).await.map_err(failed)?;
     let slots = store.slots_of(id).await.map_err(failed)?;

@@ -42,7 +42,9 @@ enum Command {
     Ledger(ledger::LedgerArgs),
     Devnet(devnet::DevnetArgs),
     /// Print a completion script for a shell
-    #[command(after_help = "Example:\n  farthing completions bash > ~/.local/share/bash-completion/completions/farthing")]
+    #[command(
+        after_help = "Example:\n  farthing completions bash > ~/.local/share/bash-completion/completions/farthing"
+    )]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -97,9 +99,8 @@ pub fn print_ready(service: &str, url: &str, facts: &[(&str, &str)]) {
     let mut out = std::io::stdout();
     // A closed standard output is no reason for a service to stop.
     let _ = if out.is_terminal() {
-        writeln!(out, "{service} listens on {url}").and_then(|()| {
-            facts.iter().try_for_each(|(name, value)| writeln!(out, "  {name:<12} {value}"))
-        })
+        writeln!(out, "{service} listens on {url}")
+            .and_then(|()| facts.iter().try_for_each(|(name, value)| writeln!(out, "  {name:<12} {value}")))
     } else {
         let mut line = serde_json::json!({ "service": service, "url": url });
         for (name, value) in facts {

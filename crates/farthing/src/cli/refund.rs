@@ -31,7 +31,9 @@ pub struct RefundArgs {
 pub async fn run(args: RefundArgs) -> Result<ExitCode, Failure> {
     let config = crate::config::load(&args.config).map_err(|error| Failure::usage(error.to_string()))?;
     let key = crate::config::read_key(&args.key).map_err(|error| Failure::usage(error.to_string()))?;
-    let rig = crate::wiring::from_config(&config).await.map_err(|error| Failure::failed(error.to_string()))?;
+    let rig = crate::wiring::from_config(&config, None)
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
     let (code, value) = match rig.engine.refund(args.payment, &key).await {
         Ok(Refunded::Done { refund, proof }) => {
             (0, json!({"refund": refund.to_string(), "state": "refunded", "transaction": proof.tx.as_str()}))

@@ -36,8 +36,9 @@ const DEVNET_CLIENT: &str = "farthing-devnet";
   farthing wallet limit --per-payment 0.05 --hour 1 --day 5
   farthing wallet history
 
-The wallet is in $FARTHING_HOME, else $XDG_DATA_HOME/farthing, else ~/.local/share/farthing. Its limits hold for all of
-its keys together. Passphrases come from --password-file, from $FARTHING_PASSWORD, or from a prompt.
+The wallet is in $FARTHING_HOME, else $XDG_DATA_HOME/farthing, else ~/.local/share/farthing. Its
+limits hold for all of its keys together. Passphrases come from --password-file, from
+$FARTHING_PASSWORD, or from a prompt.
 
 Exit codes: 0 done; 1 it could not be done; 2 called wrongly.")]
 pub struct WalletArgs {
@@ -122,7 +123,8 @@ struct Balance {
   farthing wallet limit --per-payment 0.05 --hour 1 --day 5
   farthing wallet limit --asset EURC --network base --per-payment 0.05 --hour 1 --day 5
 
-Limits are in dollars and hold for all dollar tokens on all networks together, unless --asset names another token.")]
+Limits are in dollars and hold for all dollar tokens on all networks together, unless --asset names
+another token.")]
 struct Limit {
     /// For one payment
     #[arg(long, value_name = "AMOUNT")]
@@ -195,7 +197,7 @@ struct Unfreeze {}
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   farthing wallet history --limit 5
-  farthing wallet history --check       ask the chains about all that is open, and free what is proven unused")]
+  farthing wallet history --check       ask the chains, and free what is proven unused")]
 struct History {
     /// How many, latest first
     #[arg(long, default_value_t = 20, value_name = "NUMBER")]

@@ -26,10 +26,9 @@ use farthing_primitives::{Address, Network, Registry};
 use farthing_rails::exact_evm::Policy;
 use url::Url;
 
-pub use document::{ConfigError, ENV_PREFIX, MAX_FILE_BYTES, Place, Problem};
-pub use key::{KeyRefError, PASSPHRASE_ENV, PASSPHRASE_FILE_ENV, read_key};
-pub use reader::{parse_duration, parse_size};
-pub use secret::{MAX_SECRET_BYTES, Secret, SecretError, SecretRef};
+pub use document::ConfigError;
+pub use key::read_key;
+pub use secret::SecretRef;
 
 /// Everything that a file says. Which sections must be there depends on the command.
 #[derive(Debug)]
@@ -123,7 +122,6 @@ pub struct GatewayConfig {
     pub unmatched_free: bool,
     /// The secret behind offers; a file beside the store if absent.
     pub offer_key: Option<SecretRef>,
-    pub upstreams: BTreeMap<String, Arc<UpstreamConfig>>,
     pub default_upstream: Option<Arc<UpstreamConfig>>,
     pub routes: Vec<RouteConfig>,
     pub limits: LimitsConfig,
@@ -223,6 +221,7 @@ impl Config {
     }
 
     /// Reads a text. `file` is only for messages; relative paths stay as they are.
+    #[cfg(test)]
     pub fn parse(
         file: &str,
         text: &str,

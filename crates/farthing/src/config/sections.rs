@@ -401,7 +401,6 @@ fn gateway(
         routes,
         limits,
         registry: registry.clone(),
-        upstreams,
     })
 }
 

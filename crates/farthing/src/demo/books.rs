@@ -114,13 +114,15 @@ impl Books {
             let flow = flows.get(&party.address).copied().unwrap_or_default();
             let ledger = match &party.store {
                 Some(store) => {
-                    let (name, check) = (party.name.to_owned(), self.check(store, party.name, &mut differ).await?);
+                    let (name, check) =
+                        (party.name.to_owned(), self.check(store, party.name, &mut differ).await?);
                     summary.ledgers.insert(name, check);
                     Some(self.balance(store, "treasury", &usdc()).await?.net(party.name)?)
                 }
                 None => None,
             };
-            let journal = party.home.as_deref().map(|home| spent_by(home, party.name, &mut differ)).transpose()?;
+            let journal =
+                party.home.as_deref().map(|home| spent_by(home, party.name, &mut differ)).transpose()?;
             let (in_books, out_books) = (ledger.unwrap_or(0), journal.map_or(0, |(atoms, _)| atoms));
             let expected = sum(*before, in_books)?.checked_sub(out_books);
             let agrees = flow.received == in_books && flow.sent == out_books && expected == Some(after);
@@ -147,7 +149,9 @@ impl Books {
         let check = self.check(&self.facilitator, "facilitator", &mut differ).await?;
         summary.ledgers.insert("facilitator".to_owned(), check);
         let moved = self.balance(&self.facilitator, "payees", &usdc()).await?.net("facilitator")?;
-        for (what, atoms) in [("sellers' ledgers", earned), ("wallets' journals", spent), ("facilitator's ledger", moved)] {
+        for (what, atoms) in
+            [("sellers' ledgers", earned), ("wallets' journals", spent), ("facilitator's ledger", moved)]
+        {
             if atoms != sent {
                 differ.push(format!("{sent} atoms moved on chain, and {atoms} by the {what}"));
             }
@@ -175,7 +179,11 @@ impl Books {
         let said = self.ledger("check", store).await?;
         let value = said.json().unwrap_or_default();
         if said.code != 0 || value["problems"].as_array().is_none_or(|problems| !problems.is_empty()) {
-            differ.push(format!("the books of {name} do not balance: {}{}", said.stdout.trim(), said.stderr.trim()));
+            differ.push(format!(
+                "the books of {name} do not balance: {}{}",
+                said.stdout.trim(),
+                said.stderr.trim()
+            ));
         }
         Ok(value)
     }
@@ -185,7 +193,11 @@ impl Books {
         let said = self.ledger("balances", store).await?;
         let rows = said.json();
         let rows = rows.as_ref().and_then(Value::as_array).ok_or_else(|| {
-            Failure::failed(format!("the balances of {} cannot be read: {}", store.display(), said.stderr.trim()))
+            Failure::failed(format!(
+                "the balances of {} cannot be read: {}",
+                store.display(),
+                said.stderr.trim()
+            ))
         })?;
         let mut balance = Balance::default();
         for row in rows.iter().filter(|row| row["account"] == account) {
@@ -226,12 +238,17 @@ impl Balance {
 /// What a wallet's journal says it spent, and in how many payments. Anything but settled is a difference: at the end
 /// no payment may be open.
 fn spent_by(home: &Path, name: &str, differ: &mut Vec<String>) -> Result<(u128, u64), Failure> {
-    let failed = |error: farthing_wallet::journal::JournalError| Failure::failed(format!("the journal of {name}: {error}"));
+    let failed = |error: farthing_wallet::journal::JournalError| {
+        Failure::failed(format!("the journal of {name}: {error}"))
+    };
     let journal = Home::new(home).journal().map_err(failed)?;
     let (mut atoms, mut count) = (0u128, 0u64);
     for purchase in journal.history(MAX_HISTORY).map_err(failed)? {
         if purchase.state != State::Settled {
-            differ.push(format!("a purchase of {name} is {}: {} {}", purchase.state, purchase.method, purchase.url));
+            differ.push(format!(
+                "a purchase of {name} is {}: {} {}",
+                purchase.state, purchase.method, purchase.url
+            ));
             continue;
         }
         atoms = sum(atoms, purchase.money.atoms())?;

@@ -275,19 +275,21 @@ async fn over_budget(world: &World) -> Result<Attempt, Failure> {
     let mut fetch = child::command(&world.program, ["fetch", &format!("{}/archive", world.url("nimbus"))]);
     fetch.envs(world.environment("agent"));
     let said = child::output(fetch).await?;
-    let reason = stage::objection(&said.json().unwrap_or_default());
+    let objection = stage::objection(&said.json().unwrap_or_default());
+    let reason = objection.split(';').next().unwrap_or_default();
     Ok(Attempt {
         name: "over budget",
         tried: "an archive for $2.50, where the owner allows $0.10 a payment".to_owned(),
         status: 0,
-        answer: format!("{reason}; nothing signed, exit code {}", said.code),
+        answer: format!("{reason}; not signed"),
         held: said.code == stage::EXIT_DENIED && purchases()?.len() == before,
     })
 }
 
 /// The agent's own payment, seen by somebody on its way and shown again.
 async fn replays(world: &World, attacker: &Attacker) -> Result<Vec<Attempt>, Failure> {
-    let journal = Home::new(world.home("agent")).journal().map_err(|error| Failure::failed(error.to_string()))?;
+    let journal =
+        Home::new(world.home("agent")).journal().map_err(|error| Failure::failed(error.to_string()))?;
     let settled = journal.history(books::EVERYTHING).map_err(|error| Failure::failed(error.to_string()))?;
     let settled = settled.into_iter().find_map(|purchase| Some((purchase.url, purchase.header?)));
     let Some((url, header)) = settled else {
@@ -311,7 +313,12 @@ async fn forgeries(world: &World, attacker: &Attacker) -> Result<Vec<Attempt>, F
     let cheap = attacker.sign(&today, |offer| offer.amount = 1).await?;
     let tries = [
         ("tampered", "the amount lowered after it was signed", &today, honest.clone().lowered()),
-        ("tampered", "the payee altered after it was signed", &today, honest.clone().redirected(attacker.address())),
+        (
+            "tampered",
+            "the payee altered after it was signed",
+            &today,
+            honest.clone().redirected(attacker.address()),
+        ),
         ("tampered", "one atom offered and signed, where the seller asks 2500", &today, cheap),
         ("wrong route", "a payment for /today shown at /tomorrow, which costs the same", &tomorrow, honest),
     ];

@@ -91,7 +91,12 @@ impl Node {
         let mut flows: BTreeMap<String, Flows> = BTreeMap::new();
         for log in logs.as_array().into_iter().flatten() {
             let odd = || Failure::failed(format!("a Transfer event that cannot be read: {log}"));
-            let party = |at: usize| log["topics"][at].as_str().and_then(|topic| topic.get(26..)).map(|hex| format!("0x{}", hex.to_lowercase()));
+            let party = |at: usize| {
+                log["topics"][at]
+                    .as_str()
+                    .and_then(|topic| topic.get(26..))
+                    .map(|hex| format!("0x{}", hex.to_lowercase()))
+            };
             let (from, to) = (party(1).ok_or_else(odd)?, party(2).ok_or_else(odd)?);
             let atoms = log["data"].as_str().and_then(parse_hex).ok_or_else(odd)?;
             let sent = &mut flows.entry(from).or_default().sent;

@@ -82,9 +82,13 @@ impl Attacker {
         let answer = self.http.get(url).send().await.map_err(|error| failed(error.to_string()))?;
         let value = answer.headers().get(header::PAYMENT_REQUIRED);
         let value = value.ok_or_else(|| failed(format!("answers {} and asks nothing", answer.status())))?;
-        let asked = v2::PaymentRequired::from_header(value.as_bytes()).map_err(|error| failed(error.to_string()))?;
-        let mut offer =
-            asked.accepts.into_iter().next().ok_or_else(|| failed("offers nothing that can be read".to_owned()))?;
+        let asked =
+            v2::PaymentRequired::from_header(value.as_bytes()).map_err(|error| failed(error.to_string()))?;
+        let mut offer = asked
+            .accepts
+            .into_iter()
+            .next()
+            .ok_or_else(|| failed("offers nothing that can be read".to_owned()))?;
         alter(&mut offer);
         let requirement =
             x402::requirement_v2(&offer, &self.tokens).map_err(|error| failed(error.to_string()))?;

@@ -132,7 +132,8 @@ async fn weather(
     let seed = city.bytes().fold(at as u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
     let skies = ["clear", "cloudy", "light rain", "rain", "windy"];
     let sky = skies.get(usize::try_from(seed % 5).unwrap_or(0)).copied().unwrap_or("clear");
-    Json(json!({ "seller": name, "city": city, "day": day, "celsius": 8 + seed % 19, "sky": sky })).into_response()
+    Json(json!({ "seller": name, "city": city, "day": day, "celsius": 8 + seed % 19, "sky": sky }))
+        .into_response()
 }
 
 /// The gateway's question what the next slice costs: the more was drawn, the dearer.
@@ -173,7 +174,8 @@ async fn job(State(world): State<Arc<World>>, Json(job): Json<Value>) -> Respons
     let Some(below) = job["below"].as_u64() else {
         return refuse(StatusCode::BAD_REQUEST, "a job needs a whole number below which to count");
     };
-    let source = "def primes(n): return sum(all(i % d for d in range(2, int(i**.5) + 1)) for i in range(2, n))";
+    let source =
+        "def primes(n): return sum(all(i % d for d in range(2, int(i**.5) + 1)) for i in range(2, n))";
     let order = json!({ "program": "primes", "below": below }).to_string();
     let mut command = child::command(
         &agent.program,

@@ -11,6 +11,8 @@ use super::refusals::Attempt;
 
 /// How wide an answer may be before it is cut.
 const ANSWER_CHARS: usize = 96;
+/// How wide a reason may be.
+const REASON_CHARS: usize = 72;
 
 /// Where everything is shown. Silent where only the summary is wanted.
 #[derive(Debug, Clone)]
@@ -90,7 +92,8 @@ impl Stage {
                     money(&payment["money"])
                 ));
                 let why = decided(&payment["decision"]).map(|why| format!("allowed: {why}"));
-                let goods = report.get("body").map(|body| format!("got: {}", short(&body.to_string(), ANSWER_CHARS)));
+                let goods =
+                    report.get("body").map(|body| format!("got: {}", short(&body.to_string(), ANSWER_CHARS)));
                 for more in why.into_iter().chain(goods) {
                     lines.push(self.ink(Ink::Faint, &format!("             {more}")));
                 }
@@ -98,7 +101,11 @@ impl Stage {
             Some("denied") => {
                 let denied = self.ink(Ink::Bad, "denied");
                 let price = report["offers"][0]["money"].clone();
-                lines.push(format!("  {who:<10} {denied} {url:<18} {:>12}  {}", money(&price), objection(report)));
+                lines.push(format!(
+                    "  {who:<10} {denied} {url:<18} {:>12}  {}",
+                    money(&price),
+                    objection(report)
+                ));
             }
             _ => {
                 let outcome = self.ink(Ink::Bad, report["outcome"].as_str().unwrap_or("no report"));
@@ -117,7 +124,9 @@ impl Stage {
         let url = self.named(seller["url"].as_str().unwrap_or_default());
         let offer = &seller["offers"][0];
         let verdict = match (&offer["objection"]["text"], seller["chosen"].as_bool()) {
-            (Value::String(why), _) => format!("denied: {why}"),
+            (Value::String(why), _) => {
+                format!("denied: {}", short(why.split(" (").next().unwrap_or(why), REASON_CHARS))
+            }
             (_, Some(true)) => self.ink(Ink::Good, "the cheapest that is permitted"),
             _ => "permitted".to_owned(),
         };
@@ -125,9 +134,11 @@ impl Stage {
     }
 
     pub fn attempt(&self, attempt: &Attempt) {
-        let verdict = if attempt.held { self.ink(Ink::Good, "refused") } else { self.ink(Ink::Bad, "NOT REFUSED") };
+        let verdict =
+            if attempt.held { self.ink(Ink::Good, "refused") } else { self.ink(Ink::Bad, "NOT REFUSED") };
         let status = if attempt.status == 0 { "   ".to_owned() } else { attempt.status.to_string() };
-        self.say(&format!("  {:<12} {:<62} {verdict} {status} {}", attempt.name, attempt.tried, self.ink(Ink::Faint, &attempt.answer)));
+        self.say(&format!("  {verdict} {status}  {:<12} {}", attempt.name, attempt.tried));
+        self.say(&self.ink(Ink::Faint, &format!("               {}", attempt.answer)));
     }
 
     pub fn summary(&self, summary: &Summary) {
@@ -144,8 +155,8 @@ impl Stage {
             self.say(&format!(
                 "  {:<11} {:>16} {:>16} {difference:>11} {ledger:>11} {journal:>11}  {mark}",
                 row.party,
-                usdc(&row.balance_before),
-                usdc(&row.balance_after),
+                padded(&row.balance_before),
+                padded(&row.balance_after),
             ));
         }
         self.say(&format!(
@@ -181,7 +192,11 @@ impl Stage {
 
     /// A seller's name in place of its address.
     pub fn named(&self, url: &str) -> String {
-        let known = self.names.iter().find_map(|(base, name)| url.strip_prefix(base).map(|rest| format!("{name}{rest}")));
+        let url = url.trim_end_matches("?…");
+        let known = self
+            .names
+            .iter()
+            .find_map(|(base, name)| url.strip_prefix(base).map(|rest| format!("{name}{rest}")));
         known.unwrap_or_else(|| url.to_owned())
     }
 }
@@ -204,12 +219,21 @@ fn usdc(atoms: &str) -> String {
     }
 }
 
+/// The same with all six digits, so that points stand under points.
+fn padded(atoms: &str) -> String {
+    let text = usdc(atoms);
+    let (whole, digits) = text.split_once('.').unwrap_or((&text, ""));
+    format!("{whole}.{digits:0<6}")
+}
+
 fn signed(sign: char, atoms: &str) -> String {
-    if atoms == "0" { "0".to_owned() } else { format!("{sign}{}", usdc(atoms)) }
+    if atoms == "0" { "0".to_owned() } else { format!("{sign}{}", padded(atoms)) }
 }
 
 fn difference(before: &str, after: &str) -> String {
-    let (Ok(before), Ok(after)) = (farthing_primitives::parse_atoms(before), farthing_primitives::parse_atoms(after)) else {
+    let (Ok(before), Ok(after)) =
+        (farthing_primitives::parse_atoms(before), farthing_primitives::parse_atoms(after))
+    else {
         return String::new();
     };
     let sign = if after >= before { '+' } else { '-' };
@@ -237,7 +261,8 @@ pub fn objection(report: &Value) -> String {
 /// The finding that says how much was left.
 fn decided(decision: &Value) -> Option<String> {
     let findings = decision["findings"].as_array()?;
-    let told = findings.iter().find(|finding| finding["rule"] == "within_hour_cap").or_else(|| findings.last())?;
+    let told =
+        findings.iter().find(|finding| finding["rule"] == "within_hour_cap").or_else(|| findings.last())?;
     told["text"].as_str().map(str::to_owned)
 }
 

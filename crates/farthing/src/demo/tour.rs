@@ -27,7 +27,8 @@ pub fn show(world: &World) -> Result<(), Failure> {
     let stratus = format!("{}/today", world.url("stratus"));
     let payer = world.attacker()?;
     let text = CLIENT.replace("KEY", &payer.private_key.to_string()).replace("URL", &stratus);
-    std::fs::write(&script, &text).map_err(|error| Failure::failed(format!("{}: {error}", script.display())))?;
+    std::fs::write(&script, &text)
+        .map_err(|error| Failure::failed(format!("{}: {error}", script.display())))?;
     let mut out = std::io::stdout();
     // Nobody reads it: then nobody needs it.
     let _ = if out.is_terminal() {
@@ -50,8 +51,11 @@ pub fn show(world: &World) -> Result<(), Failure> {
 }
 
 fn guide(world: &World, url: &str, script: &str) -> Result<String, Failure> {
-    let exports: String =
-        world.environment("agent").iter().map(|(name, value)| format!("  export {name}='{value}'\n")).collect();
+    let exports: String = world
+        .environment("agent")
+        .iter()
+        .map(|(name, value)| format!("  export {name}='{value}'\n"))
+        .collect();
     let farthing = world.program.display();
     let balance = balance_request(&world.address_of("agent")?);
     let rpc = &world.rpc_url;

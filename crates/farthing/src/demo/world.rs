@@ -176,7 +176,8 @@ impl World {
         let rpc_url = match rpc {
             Some(url) => url.to_owned(),
             None => {
-                let devnet = serve(command(&program, ["devnet", "--listen", "127.0.0.1:0"]), "the chain").await?;
+                let devnet =
+                    serve(command(&program, ["devnet", "--listen", "127.0.0.1:0"]), "the chain").await?;
                 let url = devnet.url.clone();
                 services.push(devnet);
                 url
@@ -190,7 +191,12 @@ impl World {
         services.push(facilitator);
         let mut urls = BTreeMap::new();
         let starting = SELLERS.iter().map(|seller| {
-            let place = Place { rpc: &rpc_url, facilitator: &facilitator_url, upstream: &sellers.url, dir: dir.path() };
+            let place = Place {
+                rpc: &rpc_url,
+                facilitator: &facilitator_url,
+                upstream: &sellers.url,
+                dir: dir.path(),
+            };
             gateway(&program, seller, place)
         });
         for (seller, started) in SELLERS.iter().zip(futures_util::future::join_all(starting).await) {
@@ -199,7 +205,17 @@ impl World {
             services.push(service);
         }
         let embedded = rpc.is_none();
-        let world = Self { program, node, rpc_url, embedded, urls, facilitator_url, sellers, _services: services, dir };
+        let world = Self {
+            program,
+            node,
+            rpc_url,
+            embedded,
+            urls,
+            facilitator_url,
+            sellers,
+            _services: services,
+            dir,
+        };
         let wallets = BUYERS.iter().map(|buyer| world.wallet(buyer));
         for done in futures_util::future::join_all(wallets).await {
             done?;
@@ -240,7 +256,12 @@ impl World {
             let store = Some(self.store(seller.name));
             match parties.iter_mut().find(|party| party.name == seller.name) {
                 Some(both) => both.store = store,
-                None => parties.push(Party { name: seller.name, address: address(seller.account)?, home: None, store }),
+                None => parties.push(Party {
+                    name: seller.name,
+                    address: address(seller.account)?,
+                    home: None,
+                    store,
+                }),
             }
         }
         Ok(parties)
@@ -289,7 +310,10 @@ async fn expect_chain(node: &Node) -> Result<(), Failure> {
 }
 
 pub fn account(index: usize) -> Result<DevAccount, Failure> {
-    DEV_ACCOUNTS.get(index).copied().ok_or_else(|| Failure::failed("there are not so many development accounts"))
+    DEV_ACCOUNTS
+        .get(index)
+        .copied()
+        .ok_or_else(|| Failure::failed("there are not so many development accounts"))
 }
 
 fn address(index: usize) -> Result<String, Failure> {
@@ -301,8 +325,11 @@ fn secret(index: usize) -> Result<String, Failure> {
 }
 
 fn facilitator(program: &Path, rpc: &str, dir: &Path) -> Result<tokio::process::Command, Failure> {
-    let mut command = command(program, ["facilitator", "--listen", "127.0.0.1:0", "--network", "eip155:84532"]);
-    command.args(["--rpc", rpc, "--relayer-key", "env:RELAYER_KEY", "--store"]).arg(dir.join("facilitator.db"));
+    let mut command =
+        command(program, ["facilitator", "--listen", "127.0.0.1:0", "--network", "eip155:84532"]);
+    command
+        .args(["--rpc", rpc, "--relayer-key", "env:RELAYER_KEY", "--store"])
+        .arg(dir.join("facilitator.db"));
     command.env("RELAYER_KEY", secret(RELAYER)?);
     Ok(command)
 }
@@ -359,7 +386,16 @@ impl World {
         allow.extend(buyer.sellers.iter().map(|seller| self.url(seller)));
         let steps = [
             words(&["wallet", "new", "--devnet", &number]),
-            words(&["wallet", "limit", "--per-payment", buyer.per_payment, "--hour", buyer.hour, "--day", buyer.day]),
+            words(&[
+                "wallet",
+                "limit",
+                "--per-payment",
+                buyer.per_payment,
+                "--hour",
+                buyer.hour,
+                "--day",
+                buyer.day,
+            ]),
             allow,
         ];
         for step in steps {

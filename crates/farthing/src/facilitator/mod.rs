@@ -97,7 +97,8 @@ impl FromStr for KeyArg {
             Some((tenant, key)) => (tenant.parse().map_err(|_| "not a tenant's name".to_owned())?, key),
             None => (TenantId::local(), text),
         };
-        Ok(Self { tenant, key: key.parse().map_err(|error: crate::config::SecretError| error.to_string())? })
+        let key = SecretRef::from_str(key).map_err(|error| error.to_string())?;
+        Ok(Self { tenant, key })
     }
 }
 
@@ -124,7 +125,9 @@ pub async fn run(args: FacilitatorArgs) -> Result<ExitCode, Failure> {
         Some(path) => {
             let config = crate::config::load(path).map_err(|error| Failure::usage(error.to_string()))?;
             let plan = from_file(&config)?;
-            let rig = wiring::from_config(&config).await.map_err(|error| Failure::failed(error.to_string()))?;
+            let rig = wiring::from_config(&config, None)
+                .await
+                .map_err(|error| Failure::failed(error.to_string()))?;
             (plan, rig)
         }
         None => {
@@ -135,7 +138,8 @@ pub async fn run(args: FacilitatorArgs) -> Result<ExitCode, Failure> {
     };
     let listen = plan.listen;
     let service = facilitator(plan, &rig)?;
-    let cannot = |error: &dyn std::fmt::Display| Failure::failed(format!("cannot listen on {listen}: {error}"));
+    let cannot =
+        |error: &dyn std::fmt::Display| Failure::failed(format!("cannot listen on {listen}: {error}"));
     let listener = TcpListener::bind(listen).await.map_err(|error| cannot(&error))?;
     let address = listener.local_addr().map_err(|error| cannot(&error))?;
     if service.is_open() && !address.ip().is_loopback() {
@@ -174,10 +178,8 @@ fn from_flags(args: FacilitatorArgs) -> Result<(Plan, Parts), Failure> {
     let rpc_urls = rpc_urls.map_err(|error| Failure::usage(format!("--rpc: {error}")))?;
     let relayer =
         read_key(&relayer_key).map_err(|error| Failure::usage(format!("--relayer-key: {error}")))?;
-    let policy = Policy {
-        factories: args.wallet_factory.iter().filter_map(to_alloy).collect(),
-        ..Policy::default()
-    };
+    let policy =
+        Policy { factories: args.wallet_factory.iter().filter_map(to_alloy).collect(), ..Policy::default() };
     let registry = Registry::builtin();
     let parts = Parts {
         store: args.store,
@@ -190,6 +192,7 @@ fn from_flags(args: FacilitatorArgs) -> Result<(Plan, Parts), Failure> {
         registry: registry.clone(),
         engine: EngineConfig::default(),
         remote: Vec::new(),
+        public_url: None,
     };
     let plan = Plan {
         listen: args.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),
@@ -217,7 +220,8 @@ fn facilitator(plan: Plan, rig: &Rig) -> Result<Facilitator, Failure> {
     networks.sort();
     let served = networks.iter().map(|network| {
         let chain = rig.chains.get(network).cloned();
-        let chain = chain.ok_or_else(|| Failure::usage(format!("the network {network} is not configured")))?;
+        let chain =
+            chain.ok_or_else(|| Failure::usage(format!("the network {network} is not configured")))?;
         let relayers: Vec<Address> = rig.relayers.get(network).cloned().into_iter().collect();
         if relayers.is_empty() {
             return Err(Failure::usage(format!("the network {network} has no relayer_key")));
@@ -252,4 +256,29 @@ fn tenants(keys: &[KeyArg], limits: &TenantLimits) -> Result<Vec<Tenant>, Failur
     }
     let tenant = |(id, keys): (&TenantId, _)| Tenant { id: id.clone(), keys, limits: limits.clone() };
     Ok(tenants.into_iter().map(tenant).collect())
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_may_name_their_tenant_and_never_stand_on_the_command_line() {
+        let key: KeyArg = "env:ACME_KEY".parse().expect("a reference");
+        assert_eq!((key.tenant, key.key.to_string().as_str()), (TenantId::local(), "env:ACME_KEY"));
+        let key: KeyArg = "acme=file:/run/key".parse().expect("a reference");
+        assert_eq!((key.tenant.as_str(), key.key.to_string().as_str()), ("acme", "file:/run/key"));
+        for wrong in ["s3cret-s3cret-s3cret", "acme=s3cret-s3cret-s3cret", "a b=env:KEY"] {
+            let error = wrong.parse::<KeyArg>().expect_err(wrong);
+            assert!(!error.contains("s3cret"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_a_url_or_where_to_find_one() {
+        assert!(matches!("http://127.0.0.1:8545".parse(), Ok(RpcArg(RpcUrl::Plain(_)))));
+        assert!(matches!("env:BASE_RPC".parse(), Ok(RpcArg(RpcUrl::Secret(_)))));
+        assert!("node".parse::<RpcArg>().is_err());
+    }
 }

@@ -67,8 +67,9 @@ fn check(config: &GatewayConfig) -> Result<(), GatewayError> {
 async fn serve(file: PathBuf, config: Config, gateway_config: GatewayConfig) -> Result<ExitCode, Failure> {
     let failed = |error: GatewayError| Failure::failed(error.to_string());
     let key = offer_key(gateway_config.offer_key.as_ref(), &config.store).map_err(failed)?;
-    let rig =
-        crate::wiring::from_config(&config).await.map_err(|error| Failure::failed(error.to_string()))?;
+    let rig = crate::wiring::from_config(&config, gateway_config.public_url.as_ref())
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
     let engine = rig.engine.clone();
     let gateway =
         Gateway::build(&gateway_config, std::sync::Arc::new(engine.clone()), rig.world.clone(), key)

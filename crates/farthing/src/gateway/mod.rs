@@ -35,7 +35,6 @@ use tls::Certificate;
 
 pub use command::{GatewayArgs, run_command};
 pub use offer_key::offer_key;
-pub use serve::HEALTH_PATH;
 
 /// How often the end of what is being settled is looked for while shutting down.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -133,21 +132,6 @@ impl Gateway {
 /// Binds the configured addresses.
 pub async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, GatewayError> {
     TcpListener::bind(address).await.map_err(|error| GatewayError::Listen { address, why: error.to_string() })
-}
-
-/// Builds a gateway over an engine and serves on the configured address until `shutdown` resolves; then finishes what
-/// is being served and settled.
-pub async fn run(
-    config: GatewayConfig,
-    engine: Engine,
-    key: BindingKey,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), GatewayError> {
-    let gateway = Gateway::build(&config, Arc::new(engine.clone()), engine.world().clone(), key)?;
-    let listener = bind(config.listen).await?;
-    gateway.serve_on(listener, shutdown).await?;
-    settle_down(&engine, config.limits.shutdown_timeout).await;
-    Ok(())
 }
 
 /// Waits until nothing is being settled any more. What takes longer goes on at the next start: it is durable.
