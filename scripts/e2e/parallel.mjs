@@ -2,8 +2,7 @@
 // Many at once: 20 copies of one payment buy once; one authorization shown in both generations at once buys once; and
 // a payment for one route buys nothing on another of the same price.
 
-import { check, devnet, asked, books, ledgerOf, route, same, script, seller, service, show, sign, scratch, upstream, RELAYER_KEY } from "./support.mjs";
-import { join } from "node:path";
+import { asked, books, check, devnet, facilitator, ledgerOf, route, same, script, seller, show, sign, upstream } from "./support.mjs";
 
 const COPIES = 20;
 
@@ -56,8 +55,7 @@ await script(async () => {
   const behind = await upstream();
   const routes = route("GET /a", "$0.01") + route("GET /b", "$0.01");
   await suite("settling itself", chain, await seller({ rpcUrl: chain.url, upstreamUrl: behind.url, routes }), behind);
-  const facilitator = await service(["facilitator", "--listen", "127.0.0.1:0", "--network", "eip155:84532", "--rpc", chain.url,
-    "--relayer-key", "env:RELAYER_KEY", "--store", join(scratch(), "facilitator.db")], { RELAYER_KEY });
-  const shop = await seller({ rpcUrl: chain.url, upstreamUrl: behind.url, routes, facilitator: facilitator.url });
+  const settler = await facilitator(chain.url);
+  const shop = await seller({ rpcUrl: chain.url, upstreamUrl: behind.url, routes, facilitator: settler.url });
   await suite("through a facilitator", chain, shop, behind);
 });

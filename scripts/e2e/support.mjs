@@ -130,12 +130,12 @@ export async function service(args, env = {}) {
   return { ...said, url: said.url.replace(/\/$/, ""), kill: () => end("SIGKILL"), stop: () => end("SIGTERM"), exited };
 }
 
-/** Runs a command to its end. */
-export function run(args, env = {}) {
+/** Runs a command to its end. `hear` is told what it says on standard error, as it says it. */
+export function run(args, env = {}, hear = () => {}) {
   const child = spawn(bin, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...clean(), ...env } });
   let stdout = "", stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
-  child.stderr.setEncoding("utf8").on("data", (text) => (stderr += text));
+  child.stderr.setEncoding("utf8").on("data", (text) => hear((stderr += text)));
   return new Promise((done, fail) => {
     child.once("error", fail);
     child.once("close", (code) => done({ code, stdout, stderr, json: parsed(stdout.trim()) }));
@@ -202,19 +202,21 @@ export async function transfersFrom(url, address) {
 }
 
 /**
- * A node before the node. `hold(pattern)` stops requests that match until `release`; what was caught resolves
- * `caught`. With `{ after: true }` the real node has the request, and only its answer is held.
+ * Something that stands before a node, or before a facilitator. `hold(pattern)` stops requests whose path and body match
+ * until `release`; what was caught resolves `caught`. With `{ after: true }` the request went on, and only its answer is
+ * held.
  */
-export async function heldNode(target) {
+export async function held(target) {
   let trap;
   const url = await listen(async (req, res) => {
     try {
       const body = await bodyOf(req);
       const forward = async () => {
-        const answer = await fetch(target, { method: "POST", headers: { "content-type": "application/json" }, body });
+        const init = req.method === "POST" ? { method: "POST", headers: { "content-type": "application/json" }, body } : {};
+        const answer = await fetch(req.url === "/" ? target : `${target}${req.url}`, init);
         return { status: answer.status, text: await answer.text() };
       };
-      const caught = trap?.pattern.test(body.toString()) ? trap : undefined;
+      const caught = trap?.pattern.test(`${req.url} ${body}`) ? trap : undefined;
       const early = caught?.after ? await forward() : undefined;
       if (caught) {
         caught.catch();
@@ -223,15 +225,15 @@ export async function heldNode(target) {
       const { status, text } = early ?? (await forward());
       res.writeHead(status, { "content-type": "application/json" }).end(text);
     } catch {
-      res.destroy(); // Whoever asked is gone, or the node is.
+      res.destroy(); // Whoever asked is gone, or whoever is asked.
     }
   });
   const hold = (pattern, { after = false } = {}) => {
     let release, caughtNow;
     const released = new Promise((done) => (release = done));
     const caught = new Promise((done) => (caughtNow = done));
-    trap = { pattern, after, released, catch: caughtNow };
-    const mine = trap;
+    const mine = { pattern, after, released, catch: caughtNow };
+    trap = mine;
     return {
       caught: within(caught, `a request that matches ${pattern}`),
       release: () => {
@@ -276,6 +278,38 @@ export async function upstream() {
       };
     },
   };
+}
+
+/** A facilitator with a file of its own, so that its patience can be set. */
+export function facilitator(rpcUrl, payments = "") {
+  const dir = scratch();
+  const config = join(dir, "facilitator.toml");
+  writeFileSync(config, `
+[facilitator.server]
+listen = "127.0.0.1:0"
+
+[store]
+path = "facilitator.db"
+
+[networks.base-sepolia]
+rpc = ["${rpcUrl}"]
+relayer_key = "env:RELAYER_KEY"
+${payments ? `\n[payments]\n${payments}` : ""}
+`);
+  return service(["facilitator", "-c", config], { RELAYER_KEY });
+}
+
+/** A wallet that pays with the payer's development key. */
+export async function wallet(rpcUrl, ...hosts) {
+  const env = { FARTHING_HOME: scratch() };
+  const wallet = async (...words) => {
+    const done = await run(["wallet", ...words], env);
+    if (done.code !== 0) throw new Error(`farthing wallet ${words.join(" ")}: ${done.stderr}`);
+    return done.json;
+  };
+  await wallet("new", "--devnet", "1");
+  await wallet("allow", "--network", "base-sepolia", "--rpc", rpcUrl, ...hosts);
+  return { env, wallet, fetch: (words, hear) => run(["fetch", ...words], env, hear) };
 }
 
 /** A gateway with its own relayer (or a remote facilitator), on a port that stays the same over restarts. */
