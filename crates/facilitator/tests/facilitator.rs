@@ -1,5 +1,8 @@
 //! The facilitator against the cases of the list of known attacks, whose numbers the names carry, and its wire forms.
 
+// A test that cannot go on says where.
+#![allow(clippy::expect_used, clippy::panic)]
+
 mod common;
 
 use std::time::Duration;
@@ -187,7 +190,7 @@ async fn attack_50_garbage_signatures_cost_no_read_and_those_of_contracts_few() 
         let said = strict.ask(path, forged.clone()).await;
         assert!(said.text.contains("invalid_exact_evm_signature"), "{said:?}");
     }
-    assert_eq!((strict.chain.script().reads, strict.payments().await), (0, 0));
+    assert_eq!((strict.payments().await, strict.chain.script().reads), (0, 0));
 
     let open = TenantLimits { contract_wallets_per_second: 2, ..TenantLimits::default() };
     let lax = bench_with(FacilitatorConfig { open, ..FacilitatorConfig::default() });
@@ -435,6 +438,32 @@ async fn attack_61_without_keys_only_loopback_is_listened_on() {
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.expect("a socket");
     let served = serve(listener, bench().service, std::future::pending()).await;
     assert!(matches!(served, Err(ServeError::Open(_))), "{served:?}");
+}
+
+#[tokio::test]
+async fn what_is_under_way_ends_before_the_service_does() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+    let address = listener.local_addr().expect("bound");
+    let (stop, stopped) = futures_channel::oneshot::channel::<()>();
+    let stopped = async move { stopped.await.expect("told") };
+    let served = tokio::spawn(serve(listener, bench().service, stopped));
+    let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+    let head =
+        "POST /verify HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{";
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    // Another connection's answer: by then the first is accepted.
+    let mut idle = tokio::net::TcpStream::connect(address).await.expect("connected");
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n").await.expect("sent");
+    let mut answer = [0; 12];
+    idle.read_exact(&mut answer).await.expect("answered");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    stop.send(()).expect("listening");
+    stream.write_all(b"}").await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("answered, then closed");
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("invalid_payload"), "{answer}");
+    served.await.expect("no panic").expect("served");
 }
 
 #[tokio::test(start_paused = true)]
