@@ -1,5 +1,8 @@
 //! `farthing wallet` and `farthing fetch`, as the shipped binary, against sellers on this machine.
 
+// In a test, a panic is the report.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
@@ -98,7 +101,7 @@ impl Shop {
 fn serve(
     mut stream: TcpStream,
     log: &Mutex<Vec<String>>,
-    script: &dyn Fn(&str, Option<&str>, usize) -> Option<Reply>,
+    script: &impl Fn(&str, Option<&str>, usize) -> Option<Reply>,
 ) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();

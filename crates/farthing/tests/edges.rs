@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("devnet", &["primitives", "evm"]),
     ("paywall", &["primitives", "wire", "evm", "payment", "rails", "engine"]),
     ("facilitator", &["primitives", "wire", "evm", "payment", "rails", "engine"]),
-    ("wallet", &["primitives", "wire", "evm", "policy", "rails"]),
+    ("wallet", &["primitives", "wire", "evm", "policy", "payment", "rails", "engine"]),
 ];
 
 /// Heavy stacks and the only crates that may name them.

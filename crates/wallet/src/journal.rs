@@ -17,7 +17,7 @@ use farthing_primitives::{Address, AssetId, Money, Network, PurchaseId, RequestH
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::keystore::{create_private_dir, create_private_file};
-use crate::record;
+use crate::{holder, record};
 
 /// How long a call waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -54,6 +54,8 @@ CREATE TABLE purchase (
     header_name TEXT,
     header_value TEXT,
     instruction BLOB,
+    -- The process that works on it.
+    holder TEXT NOT NULL,
     shown INTEGER NOT NULL DEFAULT 0,
     tx TEXT,
     confirmed INTEGER NOT NULL DEFAULT 0,
@@ -486,7 +488,10 @@ impl Journal {
             if state(tx, id)? != State::Settled {
                 become_(tx, id, State::Presented, clock)?;
             }
-            tx.execute("UPDATE purchase SET shown = shown + 1 WHERE id = ?1", params![key(id)])?;
+            tx.execute(
+                "UPDATE purchase SET shown = shown + 1, holder = ?2 WHERE id = ?1",
+                params![key(id), holder::this_process()],
+            )?;
             find(tx, id)?.header.ok_or(JournalError::Corrupt("header"))
         })
     }
@@ -589,6 +594,26 @@ impl Journal {
         })
     }
 
+    /// The latest purchase of exactly this request that brought nothing yet, whose outcome is open, and whose process is
+    /// gone: whoever asks for the same again should show that payment, and not make another.
+    pub fn abandoned_for(&self, request: &RequestHash) -> Result<Option<Purchase>, JournalError> {
+        self.within(|tx| {
+            let sql = format!(
+                "SELECT {COLUMNS}, holder FROM purchase
+                 WHERE request_hash = ?1 AND state IN ('signed', 'presented', 'unknown') AND NOT delivered
+                 ORDER BY id DESC LIMIT {MAX_HISTORY}"
+            );
+            let mut found = tx.prepare_cached(&sql)?;
+            let mut rows = found.query([&request.0[..]])?;
+            while let Some(row) = rows.next()? {
+                if holder::is_gone(&row.get::<_, String>("holder")?) {
+                    return read(row).map(Some);
+                }
+            }
+            Ok(None)
+        })
+    }
+
     /// What counts against the caps of `bucket` now, by window.
     pub fn spent(&self, bucket: &Bucket, clock: &Clock) -> Result<Vec<(Window, u128)>, JournalError> {
         self.within(|tx| {
@@ -680,8 +705,8 @@ fn insert(
     let charge: &Charge = &request.charge;
     tx.execute(
         "INSERT INTO purchase (id, state, created_ms, updated_ms, counts_until_ms, expires_ms, authority, method, url,
-         request_hash, asset, atoms, dollars, payee, payer, consumption)
-         VALUES (?1, 'intended', ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+         request_hash, asset, atoms, dollars, payee, payer, consumption, holder)
+         VALUES (?1, 'intended', ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
         params![
             key(&draft.id),
             millis(now),
@@ -697,6 +722,7 @@ fn insert(
             request.payee.as_str(),
             draft.payer.as_str(),
             draft.consumption.as_str(),
+            holder::this_process(),
         ],
     )?;
     Ok(())

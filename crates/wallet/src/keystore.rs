@@ -81,6 +81,9 @@ pub enum KeystoreError {
         "{0:?} is not a name for a key (letters, digits, \"-\", \"_\" and \".\", at most 64, no \".\" in front)"
     )]
     Name(String),
+    /// Says nothing of what it was given.
+    #[error("this looks like a key itself, not like the name of one; keys are never given on a command line")]
+    NameLooksLikeKey,
     #[error("there is no key {0:?}")]
     NotFound(String),
     #[error("there is a key {0:?} already")]
@@ -190,6 +193,11 @@ impl Keystore {
     }
 
     fn path(&self, name: &str) -> Result<PathBuf, KeystoreError> {
+        // Whoever pastes a key in place of a name must not find it in an error, nor as a file.
+        let digits = name.strip_prefix("0x").unwrap_or(name);
+        if digits.len() >= 64 && digits.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(KeystoreError::NameLooksLikeKey);
+        }
         let fits = (1..=MAX_NAME_CHARS).contains(&name.len()) && !name.starts_with('.');
         if fits && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)) {
             Ok(self.dir.join(format!("{name}.json")))
@@ -560,6 +568,9 @@ mod tests {
         assert!(matches!(unset.load(&keys, never), Err(KeystoreError::NoVariable(_))));
         let pasted = SECRET.parse::<KeyRef>().unwrap_err().to_string();
         assert!(!pasted.contains(&SECRET[..16]), "{pasted}");
+        for name in [SECRET.to_owned(), format!("0x{SECRET}")] {
+            assert!(matches!(keys.info(&name), Err(KeystoreError::NameLooksLikeKey)));
+        }
         for bad in ["env:", "file:", "keystore:", "key"] {
             assert!(bad.parse::<KeyRef>().is_err());
         }

@@ -4,6 +4,7 @@ mod authorizer;
 mod chain_view;
 pub mod client;
 mod clock;
+mod holder;
 mod home;
 pub mod journal;
 pub mod keystore;

@@ -259,7 +259,9 @@ impl From<JournalError> for Failure {
 impl From<KeystoreError> for Failure {
     fn from(error: KeystoreError) -> Self {
         match error {
-            KeystoreError::Name(_) | KeystoreError::Reference(_) => Self::usage(error.to_string()),
+            KeystoreError::Name(_) | KeystoreError::NameLooksLikeKey | KeystoreError::Reference(_) => {
+                Self::usage(error.to_string())
+            }
             error => Self::failed(error.to_string()),
         }
     }

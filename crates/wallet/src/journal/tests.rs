@@ -317,3 +317,21 @@ fn one_authorization_is_written_once() {
     let again = Draft { id: draft(&clock).id, ..first };
     assert!(journal.reserve(&request(1), &again, &clock).is_err());
 }
+
+#[test]
+fn a_payment_that_a_process_left_behind_is_found_by_its_request() {
+    let journal = ready();
+    let hash = RequestHash([7; 32]);
+    let id = reserve(&journal, 1, &at(0)).unwrap();
+    sign(&journal, &id, &at(0));
+    assert_eq!(journal.abandoned_for(&hash).unwrap(), None, "its process is at work");
+    journal.lock().execute("UPDATE purchase SET holder = 'another-boot:1:1'", []).unwrap();
+    let found = journal.abandoned_for(&hash).unwrap().map(|purchase| purchase.id);
+    assert_eq!(found, cfg!(target_os = "linux").then_some(id));
+    journal.present(&id, &at(1)).unwrap();
+    assert_eq!(journal.abandoned_for(&hash).unwrap(), None, "this process took it over");
+    let delivered = Outcome::Unknown { tx: None, delivered: true, receipt: None, note: String::new() };
+    journal.conclude(&id, &delivered, &at(2)).unwrap();
+    journal.lock().execute("UPDATE purchase SET holder = 'another-boot:1:1'", []).unwrap();
+    assert_eq!(journal.abandoned_for(&hash).unwrap(), None, "it brought its goods");
+}
