@@ -44,7 +44,6 @@ pub struct Rig {
     pub world: Arc<dyn World>,
     pub chains: HashMap<Network, Arc<dyn Chain>>,
     pub relayers: HashMap<Network, Address>,
-    pub recovered: Recovered,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -164,9 +163,13 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
     }
     let engine = Engine::new(store, world.clone(), rails, parts.engine);
     let recovered = engine.recover().await.map_err(|error| WiringError::Recover(error.to_string()))?;
+    let Recovered { driven, released, cut_off } = recovered;
+    if driven + released + cut_off > 0 {
+        tracing::warn!(driven, released, cut_off, "took up what a former process left");
+    }
     let tending = engine.clone();
     tokio::spawn(async move { tending.tend().await });
-    Ok(Rig { engine, world, chains, relayers, recovered })
+    Ok(Rig { engine, world, chains, relayers })
 }
 
 fn open_store(path: &Path) -> Result<Arc<dyn Store>, WiringError> {
