@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -105,6 +106,12 @@ pub(crate) struct Transport {
 
 impl Transport {
     pub fn new(max_body: usize) -> Result<Self, reqwest::Error> {
+        Self::with_lookup(max_body, |host| {
+            Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) })
+        })
+    }
+
+    fn with_lookup(max_body: usize, lookup: Lookup) -> Result<Self, reqwest::Error> {
         // Fails only if there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let base = || {
@@ -117,7 +124,12 @@ impl Transport {
                 .http2_max_header_list_size(MAX_HEADER_LIST_BYTES)
                 .user_agent(concat!("farthing/", env!("CARGO_PKG_VERSION")))
         };
-        Ok(Self { public: base().dns_resolver(PublicOnly).build()?, any: base().build()?, max_body })
+        let resolver = |public_only| Resolver { lookup, public_only };
+        Ok(Self {
+            public: base().dns_resolver(resolver(true)).build()?,
+            any: base().dns_resolver(resolver(false)).build()?,
+            max_body,
+        })
     }
 
     /// Sends `request`, with `payment` beside its headers, and reads at most as much as allowed within `timeout`.
@@ -206,22 +218,29 @@ fn explain(error: &reqwest::Error, host: String) -> SendError {
     if error.is_connect() { SendError::Connect { host, cause } } else { SendError::Broken(cause) }
 }
 
-/// A resolver that gives public addresses, and nothing else.
+/// Finds the addresses of a name.
+type Lookup = fn(String) -> Pin<Box<dyn Future<Output = std::io::Result<Vec<SocketAddr>>> + Send>>;
+
+/// A resolver whose answers are what is connected to, so that a second look cannot tell another story.
 #[derive(Debug, Clone, Copy)]
-struct PublicOnly;
+struct Resolver {
+    lookup: Lookup,
+    public_only: bool,
+}
 
 #[derive(Debug, thiserror::Error)]
 #[error("the name leads to addresses of this machine or its network only")]
 struct OnlyPrivate;
 
-impl Resolve for PublicOnly {
+impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let Self { lookup, public_only } = *self;
         let host = name.as_str().to_owned();
         Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host, 0)).await?.collect();
-            let public = only_public(found)?;
-            let public: Addrs = Box::new(public.into_iter());
-            Ok(public)
+            let found = lookup(host).await?;
+            let allowed = if public_only { only_public(found)? } else { found };
+            let allowed: Addrs = Box::new(allowed.into_iter());
+            Ok(allowed)
         })
     }
 }
@@ -242,6 +261,24 @@ mod tests {
         assert!(only_public(at("127.0.0.1:0 10.0.0.1:0 [::1]:0 169.254.169.254:0")).is_err());
         assert_eq!(only_public(at("10.0.0.1:0 1.1.1.1:0")).unwrap(), at("1.1.1.1:0"));
         assert!(only_public(Vec::new()).is_err());
+    }
+
+    /// Known attack 31: a public name whose owner lets it lead here.
+    #[tokio::test]
+    async fn attack_31_a_name_that_leads_here_is_not_connected_to() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let app = axum::Router::new().fallback(|| async { "here" });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        let lookup: Lookup = |_| Box::pin(async { Ok(vec!["127.0.0.1:0".parse().unwrap()]) });
+        let transport = Transport::with_lookup(1000, lookup).unwrap();
+        let request = HttpRequest::get(format!("http://rebound.example:{port}/").parse().unwrap());
+        let limit = Duration::from_secs(10);
+        let refused = transport.send(&request, None, false, limit).await;
+        assert!(matches!(refused, Err(SendError::Private(_))), "{refused:?}");
+        // With the owner's word it is reached, and known for what it is.
+        let answer = transport.send(&request, None, true, limit).await.unwrap();
+        assert!(answer.private);
     }
 
     #[test]
