@@ -219,8 +219,16 @@ pub(crate) fn status(payment: &Payment) -> Response<PaywallBody> {
 }
 
 fn from_stored(response: StoredResponse) -> Response<PaywallBody> {
-    let headers = map_of(response.headers);
-    let mut answer = Response::new(body::stored(response.body, map_of(response.trailers)));
+    let (mut headers, trailers) = (map_of(response.headers), map_of(response.trailers));
+    // Spec: RFC 9110 section 6.6.2: over HTTP/1.1 only what is announced is sent.
+    let names = trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");
+    headers.remove(header::TRAILER);
+    if let Ok(value) = HeaderValue::from_str(&names)
+        && !names.is_empty()
+    {
+        headers.insert(header::TRAILER, value);
+    }
+    let mut answer = Response::new(body::stored(response.body, trailers));
     // What the store holds came from an answer with a valid status.
     *answer.status_mut() = StatusCode::from_u16(response.status).unwrap_or(StatusCode::BAD_GATEWAY);
     *answer.headers_mut() = headers;

@@ -7,7 +7,7 @@ use farthing_payment::{Fault, Reason};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Empty, Full};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
 
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -35,10 +35,9 @@ pub(crate) fn stored(bytes: Bytes, trailers: HeaderMap) -> PaywallBody {
     if trailers.is_empty() {
         return full(bytes);
     }
-    Full::new(bytes)
-        .map_err(|never| match never {})
-        .with_trailers(std::future::ready(Some(Ok(trailers))))
-        .boxed_unsync()
+    // A body that tells its length is sent without chunks over HTTP/1.1, and nothing can follow it there.
+    let frames = [Ok(Frame::data(bytes)), Ok::<_, BoxError>(Frame::trailers(trailers))];
+    StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
 }
 
 /// A body that is on its way to the payer, with the duty to say whether it got there whole.

@@ -126,10 +126,17 @@ pub enum Amount {
 }
 
 impl Amount {
-    /// Reads `"$0.002"`, or a count of atoms.
+    /// Reads `"$0.002"`, or a count of atoms. Whether an asset has that many decimal digits shows when it is asked for.
     pub fn parse(text: &str) -> Result<Self, AmountError> {
         match text.strip_prefix('$') {
-            Some(digits) => Ok(Self::Dollars(digits.to_owned())),
+            Some(digits) => {
+                let (whole, fraction) = digits.split_once('.').unwrap_or((digits, "0"));
+                farthing_primitives::parse_atoms(whole)?;
+                if fraction.is_empty() || !fraction.bytes().all(|b| b.is_ascii_digit()) {
+                    return Err(AmountError::NotDecimal);
+                }
+                Ok(Self::Dollars(digits.to_owned()))
+            }
             None => farthing_primitives::parse_atoms(text).map(Self::Atoms),
         }
     }

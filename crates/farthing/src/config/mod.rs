@@ -294,6 +294,6 @@ impl RpcUrl {
 /// What an `accept` line or its route says of a price.
 #[derive(Debug, Clone)]
 pub(crate) struct Asked {
-    pub amount: Option<Amount>,
+    pub amount: Option<(Amount, document::Place)>,
     pub pay_to: Option<Address>,
 }

@@ -76,6 +76,11 @@ impl<'p> Reader<'p> {
         self.left.contains_key(key)
     }
 
+    /// Where a key stands that was not taken yet.
+    pub fn place_of(&self, key: &str) -> Option<Place> {
+        self.left.get(key).map(|node| node.place.clone())
+    }
+
     pub fn problem(&self, key: &str, message: impl Into<String>) {
         self.problems.add(Some(&self.place), &self.key(key), message);
     }

@@ -133,9 +133,9 @@ fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<S
             continue;
         }
         match line.asked.amount.as_ref().or(asked.amount.as_ref()) {
-            Some(amount) => match way.offer(amount) {
+            Some((amount, place)) => match way.offer(amount) {
                 Ok(offer) => offers.push(offer),
-                Err(error) => route.problem_at(&line.place, "price", error.to_string()),
+                Err(error) => route.problem_at(place, "price", error.to_string()),
             },
             None => route.problem_at(&line.place, "price", "no price, neither here nor on the route"),
         }
@@ -206,8 +206,9 @@ fn exposure(route: &mut Reader<'_>) -> Option<ExposureLimit> {
     Some(limit)
 }
 
-/// `price = "$0.002"`, or `atoms = "2000"`.
-fn amount(entry: &mut Reader<'_>) -> Option<Amount> {
+/// `price = "$0.002"`, or `atoms = "2000"`, and where it says so.
+fn amount(entry: &mut Reader<'_>) -> Option<(Amount, Place)> {
+    let place = entry.place_of("price").or_else(|| entry.place_of("atoms"));
     let price = entry.text_as("price", |text| match text.strip_prefix('$') {
         Some(_) => Amount::parse(text).map_err(|error| error.to_string()),
         None => Err("expected dollars such as \"$0.002\" (for other assets use atoms)".to_owned()),
@@ -216,7 +217,7 @@ fn amount(entry: &mut Reader<'_>) -> Option<Amount> {
     if price.is_some() && atoms.is_some() {
         entry.problem("atoms", "either price or atoms");
     }
-    price.or(atoms.map(Amount::Atoms))
+    price.or(atoms.map(Amount::Atoms)).zip(place)
 }
 
 /// One way to be paid, as far as its own line says it.
