@@ -231,7 +231,7 @@ impl EvmRail {
         }
         match self.relayer.look(attempt, patience).await {
             SlotNews::Included { receipt, stored } => {
-                self.judge_receipt(payment, &checked, &receipt, stored).await
+                self.judge_receipt(payment, &checked, &receipt, *stored).await
             }
             SlotNews::Lost => match self.consumed(&checked, Tag::Latest).await {
                 Some(true) => self.trace(payment, &checked, None).await,

@@ -63,8 +63,8 @@ pub struct SlotCall {
 pub(crate) enum SlotNews {
     Open,
     Included {
-        receipt: Receipt,
-        stored: StoredSlot,
+        receipt: Box<Receipt>,
+        stored: Box<StoredSlot>,
     },
     Lost,
     /// This relayer does not know it.
@@ -503,7 +503,10 @@ impl Open {
 impl Tracked {
     fn news(&self) -> SlotNews {
         match &self.receipt {
-            Some(receipt) => SlotNews::Included { receipt: receipt.clone(), stored: self.stored.clone() },
+            Some(receipt) => SlotNews::Included {
+                receipt: Box::new(receipt.clone()),
+                stored: Box::new(self.stored.clone()),
+            },
             None if self.lost => SlotNews::Lost,
             None => SlotNews::Open,
         }

@@ -83,9 +83,12 @@ impl ConflictKind {
     }
 }
 
+/// Tells how a delivery went.
+type Report = Box<dyn FnOnce(Result<(), Reason>) + Send>;
+
 /// The right and the duty to deliver. Dropping it unreported counts as a failed delivery.
 pub struct Permit {
-    report: Option<Box<dyn FnOnce(Result<(), Reason>) + Send>>,
+    report: Option<Report>,
 }
 
 impl Permit {

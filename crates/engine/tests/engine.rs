@@ -1,5 +1,8 @@
 //! The engine against a scripted rail: claims, duplicates, crashes at each step, unknown outcomes, reorganizations.
 
+// In a test a panic is the report.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

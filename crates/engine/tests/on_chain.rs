@@ -1,5 +1,8 @@
 //! The engine on the embedded chain, through the real chain client and the real store: what a relayer must survive.
 
+// In a test a panic is the report.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

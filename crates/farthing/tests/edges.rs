@@ -1,5 +1,8 @@
 //! The architecture, as a test: which crate may depend on which. Any other edge fails.
 
+// In a test a panic is the report.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 

@@ -1,5 +1,8 @@
 //! Every test that `docs/known-attacks.md` names exists.
 
+// In a test a panic is the report.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
 use std::path::{Path, PathBuf};
 
 #[test]

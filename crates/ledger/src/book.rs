@@ -33,7 +33,7 @@ pub enum CheckError {
     #[error("debits and credits of {asset} differ for {tenant}: {debits} and {credits}")]
     NotZeroSum { tenant: TenantId, asset: AssetId, debits: u128, credits: u128 },
     #[error("the balance of {account:?} is {stored:?} but its transfers add up to {derived:?}")]
-    Balance { account: Account, stored: Balance, derived: Balance },
+    Balance { account: Account, stored: Box<Balance>, derived: Box<Balance> },
     #[error("{0:?} does not fit 128 bits")]
     Overflow(Account),
 }
@@ -110,7 +110,11 @@ impl Ledger {
         for (account, stored) in balances {
             let expected = derived.remove(&account).unwrap_or_default();
             if stored != expected {
-                return Err(CheckError::Balance { account, stored, derived: expected });
+                return Err(CheckError::Balance {
+                    account,
+                    stored: Box::new(stored),
+                    derived: Box::new(expected),
+                });
             }
             let sum = sums.entry((account.tenant.clone(), account.asset.clone())).or_default();
             sum.0 = add(sum.0, stored.debits_posted, &account)?;
@@ -118,7 +122,7 @@ impl Ledger {
         }
         // An account that has transfers but no stored balance has lost it.
         if let Some((account, expected)) = derived.into_iter().find(|(_, b)| *b != Balance::default()) {
-            return Err(CheckError::Balance { account, stored: Balance::default(), derived: expected });
+            return Err(CheckError::Balance { account, stored: Box::default(), derived: Box::new(expected) });
         }
         for ((tenant, asset), (debits, credits)) in sums {
             if debits != credits {

@@ -2,6 +2,9 @@
 //!
 //! `UPDATE=1 cargo test -p farthing-payment --test diagram` writes them anew.
 
+// In a test a panic is the report.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
+
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
@@ -41,7 +44,8 @@ fn document() -> String {
         for (from, to, event) in arrows {
             let _ = writeln!(out, "  {from} --> {to}: {event}");
         }
-        let _ = write!(out, "```\n\n| state | delivery | event | state | delivery |\n|---|---|---|---|---|\n");
+        let _ =
+            write!(out, "```\n\n| state | delivery | event | state | delivery |\n|---|---|---|---|---|\n");
         for t in table {
             let _ = writeln!(
                 out,
