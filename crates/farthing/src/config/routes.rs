@@ -8,7 +8,7 @@ use farthing_engine::ExposureLimit;
 use farthing_payment::Flow;
 use farthing_paywall::{
     Amount, DEFAULT_MAX_REQUEST, DEFAULT_MAX_RESPONSE, DEFAULT_MAX_TIMEOUT, DEFAULT_UPSTREAM_TIMEOUT,
-    MAX_WAYS, Offer, Pattern, Way,
+    MAX_WAYS, Offer, Pattern, TableError, Way,
 };
 use farthing_primitives::{Address, Asset, Network, PullMethod, Registry};
 use farthing_rails::exact_evm::Policy;
@@ -34,21 +34,24 @@ pub struct Defaults<'a> {
 
 pub fn read(routes: Vec<Reader<'_>>, defaults: &Defaults<'_>, problems: &Problems) -> Vec<RouteConfig> {
     let mut all: Vec<RouteConfig> = Vec::with_capacity(routes.len());
+    let mut places = Vec::with_capacity(routes.len());
     for mut route in routes {
-        let place = route.place().clone();
-        let key = route.key("match");
+        let place = (route.place().clone(), route.key("match"));
         if let Some(config) = one(&mut route, defaults) {
-            // The table says which two overlap; the line is that of the later one.
-            let pair =
-                [&all.iter().map(|r| r.pattern.clone()).collect::<Vec<_>>()[..], &[config.pattern.clone()]]
-                    .concat();
-            let table = farthing_paywall::RouteTable::new(pair.into_iter().map(|p| (p, ())).collect());
-            match table {
-                Ok(_) => all.push(config),
-                Err(error) => problems.add(Some(&place), &key, error.to_string()),
-            }
+            all.push(config);
+            places.push(place);
         }
         route.finish();
+    }
+    let patterns = all.iter().map(|route| (route.pattern.clone(), ())).collect();
+    if let Err(error) = farthing_paywall::RouteTable::new(patterns) {
+        // Which two is in the message; the line is that of the later one.
+        let later = match &error {
+            TableError::Overlap(a, b) => all.iter().rposition(|r| r.pattern == *a || r.pattern == *b),
+            TableError::TooMany => None,
+        };
+        let (place, key) = later.and_then(|at| places.get(at)).cloned().unzip();
+        problems.add(place.as_ref(), key.as_deref().unwrap_or("route"), error.to_string());
     }
     all
 }
