@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // The demonstration, as a stranger runs it: its exit code, its books, its refusals, and how long it took.
 
-import { check, run, same, script } from "./support.mjs";
+import { check, devnet, held, rpc, run, same, script, USDC } from "./support.mjs";
 
 const LIMIT_MS = 20_000;
 
@@ -22,6 +22,20 @@ await script(async () => {
   same("one story alone ends with exit code 0", shown.code, 0);
   check("piped, it is plain text", !shown.stdout.includes("\u001b"), shown.stdout);
   check("it shows what was paid", /0x[0-9a-f]{4}/.test(shown.stdout), shown.stdout);
+
+  // A summary that cannot fail proves nothing: while the story runs, somebody slips a seller one atom.
+  const chain = await devnet();
+  const node = await held(chain.url);
+  const { caught, release } = node.hold(/eth_sendRawTransaction/);
+  const cheated = run(["demo", "--json", "--story", "weather", "--rpc", node.url]);
+  await caught;
+  const [stranger, nimbus] = (await rpc(chain.url, "eth_accounts")).filter((_, index) => index === 12 || index === 5).reverse();
+  const data = `0xa9059cbb${nimbus.slice(2).toLowerCase().padStart(64, "0")}${"1".padStart(64, "0")}`;
+  await rpc(chain.url, "eth_sendTransaction", [{ from: stranger, to: USDC, data }]);
+  release();
+  const found = await cheated;
+  same("one atom too many ends with exit code 1", found.code, 1);
+  check("and is found", found.json?.reconciles === false && found.json.summary.differences.some((line) => line.startsWith("nimbus:")), found.stdout);
 
   const absent = await run(["demo", "--rpc", "http://127.0.0.1:1"]);
   check("without a chain it says what is missing", absent.code !== 0 && absent.stderr.includes("127.0.0.1:1"), absent.stderr);

@@ -51,6 +51,13 @@ impl Node {
         self.quantity("eth_chainId", json!([])).await
     }
 
+    /// Whether the node itself holds the key of this account, as nodes for development do.
+    pub async fn signs_for(&self, address: &str) -> Result<bool, Failure> {
+        let accounts = self.call("eth_accounts", json!([])).await?;
+        let mut held = accounts.as_array().into_iter().flatten().filter_map(Value::as_str);
+        Ok(held.any(|account| account.eq_ignore_ascii_case(address)))
+    }
+
     pub async fn block_number(&self) -> Result<u128, Failure> {
         self.quantity("eth_blockNumber", json!([])).await
     }

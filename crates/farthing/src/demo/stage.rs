@@ -5,6 +5,8 @@ use std::io::{IsTerminal, Write};
 
 use farthing_primitives::{Network, Registry};
 use serde_json::Value;
+#[cfg(test)]
+use serde_json::json;
 
 use super::books::Summary;
 use super::refusals::Attempt;
@@ -278,5 +280,54 @@ fn short_hash(hash: &str) -> String {
     match (hash.get(..8), hash.get(hash.len().saturating_sub(4)..)) {
         (Some(head), Some(tail)) if hash.len() > 16 => format!("{head}…{tail}"),
         _ => "none".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_stand_under_each_other() {
+        assert_eq!(padded("0"), "0.000000");
+        assert_eq!(padded("1500000"), "1.500000");
+        assert_eq!(difference("5", "5"), "0");
+        assert_eq!(difference("5", "4"), "-0.000001");
+        assert_eq!(difference("5", "1000005"), "+1.000000");
+    }
+
+    #[test]
+    fn reports_are_laid_out() {
+        let mut stage = Stage { colour: false, silent: true, names: BTreeMap::new() };
+        stage.call("http://127.0.0.1:1", "volt");
+        let paid = json!({
+            "outcome": "paid", "url": "http://127.0.0.1:1/slices?…", "took_ms": 7, "body": { "goods": 1 },
+            "payment": {
+                "money": { "amount": "0.01", "symbol": "USDC" }, "settlement": "confirmed on chain",
+                "transaction": format!("0x{}", "ab".repeat(32)),
+                "decision": { "findings": [{ "rule": "within_hour_cap", "text": "within" }] },
+            },
+        });
+        let lines = stage.layout("car", &paid);
+        assert_eq!(lines.len(), 3, "{lines:?}");
+        assert!(
+            lines[0].contains("volt/slices ")
+                && lines[0].contains("tx 0xababab…abab, confirmed on chain, 7 ms")
+        );
+        assert!(lines[1].ends_with("allowed: within") && lines[2].ends_with(r#"got: {"goods":1}"#));
+
+        let denied = json!({
+            "outcome": "denied", "url": "http://127.0.0.1:2/",
+            "offers": [{ "money": {}, "objection": { "text": "too dear" } }],
+        });
+        assert!(stage.layout("car", &denied)[0].ends_with("no price  too dear"));
+        // What has no known form is shown as it is, and hides nothing.
+        assert!(stage.layout("car", &json!({ "odd": true }))[0].contains(r#"{"odd":true}"#));
+    }
+
+    #[test]
+    fn texts_are_cut_between_characters() {
+        assert_eq!(short("añb\nc", 9), "añb c");
+        assert_eq!(short("ñññññ", 3), "ññ…");
     }
 }

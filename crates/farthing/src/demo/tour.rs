@@ -13,7 +13,7 @@ const CLIENT: &str = r#"import { wrapFetchWithPaymentFromConfig, decodePaymentRe
 import { ExactEvmScheme } from "@x402/evm";
 import { privateKeyToAccount } from "viem/accounts";
 
-const account = privateKeyToAccount("KEY"); // everybody knows this key
+const account = privateKeyToAccount("KEY"); // for development
 const schemes = [{ network: "eip155:84532", client: new ExactEvmScheme(account) }];
 const pay = wrapFetchWithPaymentFromConfig(fetch, { schemes });
 const answer = await pay("URL");
@@ -56,7 +56,6 @@ fn guide(world: &World, url: &str, script: &str) -> Result<String, Failure> {
         .iter()
         .map(|(name, value)| format!("  export {name}='{value}'\n"))
         .collect();
-    let farthing = world.program.display();
     let balance = balance_request(&world.address_of("agent")?);
     let rpc = &world.rpc_url;
     let files = world.dir().display();
@@ -64,8 +63,9 @@ fn guide(world: &World, url: &str, script: &str) -> Result<String, Failure> {
         "A chain at {rpc}, a facilitator at {facilitator}, and sellers at work. Stop it with Ctrl-C.
 
 In another terminal, buy something as the agent:
-{exports}  {farthing} fetch \"$STRATUS/today?city=Lisbon\" --max 0.01
-  sh examples/weather.sh          # with {farthing} on the PATH as `farthing`
+{exports}  export PATH='{files}/bin':\"$PATH\"
+  farthing fetch \"$STRATUS/today?city=Lisbon\" --max 0.01
+  sh examples/weather.sh
 
 Look at the agent's USDC, in atoms, by the chain's own word:
   curl -s {rpc} -H 'content-type: application/json' \\

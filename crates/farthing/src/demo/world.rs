@@ -299,12 +299,18 @@ fn link(program: &Path, dir: &Path) -> std::io::Result<()> {
     std::os::unix::fs::symlink(program, bin.join("farthing"))
 }
 
+/// Everything here signs with keys that everybody knows, so a public chain is refused, also one with the right number.
 async fn expect_chain(node: &Node) -> Result<(), Failure> {
     let chain = node.chain_id().await?;
     if chain != CHAIN_ID {
         return Err(Failure::usage(format!(
             "the demonstration needs a development chain with the id {CHAIN_ID}, and this one has {chain}"
         )));
+    }
+    if !node.signs_for(&address(RELAYER)?).await? {
+        return Err(Failure::usage(
+            "this is no development chain: its node does not hold the development accounts",
+        ));
     }
     Ok(())
 }
