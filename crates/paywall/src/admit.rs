@@ -10,7 +10,7 @@ use farthing_rails::exact_evm::{
     Checked, Fact, MIN_REMAINING, Policy, Presented, Refusal, Requirement, SignatureStatus, Token, Tokens,
     check,
 };
-use farthing_rails::offer::{BindingKey, SealError};
+use farthing_rails::offer::{BindingKey, SEAL_KEY, SealError};
 use farthing_rails::x402::{self, Extras, OfferError, PaymentError};
 use farthing_wire::x402::exact_evm::Payload;
 use farthing_wire::x402::header::{PAYMENT_SIGNATURE, X_PAYMENT};
@@ -66,6 +66,21 @@ impl Shown {
             (None, Some(value)) => Some(Self::V1(v1::PaymentPayload::from_header(value.as_bytes())?)),
             (None, None) => None,
         })
+    }
+
+    /// What only the buyer can show again.
+    ///
+    /// Once a payment is settled, its authorization and signature are public on the chain, and whoever copies them
+    /// must not be given what was bought with them. In v2 the buyer alone knows the seal of the offer that it was
+    /// made. In v1 there is no such thing; there the buyer must come from the same address.
+    pub fn presenter(&self, client: Option<std::net::IpAddr>) -> Vec<u8> {
+        match self {
+            Self::V2(payment) => {
+                let extra = payment.accepted.extra.as_ref();
+                extra.and_then(|extra| extra.get_str(SEAL_KEY)).unwrap_or_default().as_bytes().to_vec()
+            }
+            Self::V1(_) => client.map(|client| client.to_string()).unwrap_or_default().into_bytes(),
+        }
     }
 
     pub fn dialect(&self) -> Dialect {

@@ -19,7 +19,15 @@ const HASHED: [&str; 7] = [
 ];
 
 /// Hashes what the seller's answer may depend on: method, canonical path and query, some headers, and the body.
-pub(crate) fn request_hash(method: &Method, resource: &str, headers: &HeaderMap, body: &[u8]) -> RequestHash {
+///
+/// `presenter` is what only the buyer can show again: see [`crate::admit::Shown::presenter`].
+pub(crate) fn request_hash(
+    presenter: &[u8],
+    method: &Method,
+    resource: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> RequestHash {
     let mut hash = Sha256::new();
     // Each field goes in after its length, so that no two requests make the same bytes.
     let mut field = |bytes: &[u8]| {
@@ -27,6 +35,7 @@ pub(crate) fn request_hash(method: &Method, resource: &str, headers: &HeaderMap,
         hash.update(bytes);
     };
     field(b"farthing request v1");
+    field(presenter);
     field(method.as_str().as_bytes());
     field(resource.as_bytes());
     for name in HASHED {

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
+use farthing_engine::World;
 use farthing_payment::Flow;
 use farthing_primitives::{TenantId, Timestamp};
 use farthing_rails::exact_evm::Requirement;
-use farthing_rails::offer::{BindingKey, bind};
+use farthing_rails::offer::{BindingKey, Salt, bind};
 use farthing_rails::x402::{self, Extras};
 use farthing_wire::Object;
 use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, Eip2612GasSponsoring};
@@ -25,9 +26,10 @@ pub(crate) struct Resource<'a> {
 }
 
 /// What ties an offer to one route, and for a quote to one request.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Seal<'a> {
     pub key: &'a BindingKey,
+    pub world: &'a dyn World,
     pub tenant: &'a TenantId,
     pub route: &'a str,
     pub context: &'a [u8],
@@ -134,7 +136,9 @@ pub(crate) fn challenge(
 
 fn sealed_offer(asked: &Requirement, paid: &Paid, seal: Seal<'_>, now: Timestamp) -> v2::PaymentRequirements {
     let bound = x402::bound(asked, seal.tenant, seal.route, seal.context, seal.method);
-    let text = bind(seal.key, &bound, now.plus(asked.max_timeout()));
+    let mut salt = [0; 9];
+    seal.world.random(&mut salt);
+    let text = bind(seal.key, &bound, now.plus(asked.max_timeout()), Salt(salt));
     x402::offer_v2(asked, Extras { seal: Some(&text), upfront: paid.flow == Flow::Upfront })
 }
 

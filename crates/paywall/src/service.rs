@@ -301,7 +301,8 @@ impl Visit {
             Ok(body) => body,
             Err(answer) => return answer,
         };
-        let hash = request_hash(&parts.method, &self.resource, &parts.headers, &body);
+        let presenter = shown.presenter(client);
+        let hash = request_hash(&presenter, &parts.method, &self.resource, &parts.headers, &body);
         let candidates = match self.candidates(&shown, &parts).await {
             Ok(candidates) => candidates,
             Err(answer) => return answer,
@@ -582,6 +583,7 @@ impl Visit {
         let route = sealed_route(&self.pattern, &self.paid);
         let seal = Seal {
             key: &self.shared.key,
+            world: self.shared.world.as_ref(),
             tenant: &self.shared.tenant,
             route: &route,
             context: seal_context(&self.paid, &self.resource),

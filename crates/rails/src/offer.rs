@@ -85,11 +85,18 @@ pub enum SealError {
 }
 
 /// Seals an offer that holds until `ends`, in whole seconds.
-pub fn bind(key: &BindingKey, offer: &BoundOffer<'_>, ends: Timestamp) -> String {
+///
+/// `salt` is unpredictable and used once, so that a seal is known to nobody but whoever was made the offer: after
+/// settlement everything else of a payment is public on the chain.
+pub fn bind(key: &BindingKey, offer: &BoundOffer<'_>, ends: Timestamp, salt: Salt) -> String {
     let ends = ends.secs();
-    let tag = URL_SAFE_NO_PAD.encode(mac(&key.current, offer, ends).finalize().into_bytes());
-    format!("{PREFIX}{ends}.{tag}")
+    let tag = URL_SAFE_NO_PAD.encode(mac(&key.current, offer, ends, &salt.0).finalize().into_bytes());
+    format!("{PREFIX}{ends}.{}.{tag}", URL_SAFE_NO_PAD.encode(salt.0))
 }
+
+/// What makes each seal another.
+#[derive(Debug, Clone, Copy)]
+pub struct Salt(pub [u8; 9]);
 
 /// Whether `seal` is ours, on exactly this offer, and still holds at `now`; says until when.
 ///
@@ -103,13 +110,19 @@ pub fn verify(
     if seal.len() > MAX_SEAL_LEN {
         return Err(SealError::Malformed);
     }
-    let (ends, tag) =
+    let (ends, rest) =
         seal.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')).ok_or(SealError::Malformed)?;
+    let (salt, tag) = rest.split_once('.').ok_or(SealError::Malformed)?;
+    let salt: [u8; 9] = URL_SAFE_NO_PAD
+        .decode(salt)
+        .ok()
+        .and_then(|salt| salt.try_into().ok())
+        .ok_or(SealError::Malformed)?;
     // One moment has one spelling.
     let digits = ends.bytes().all(|b| b.is_ascii_digit()) && (ends == "0" || !ends.starts_with('0'));
     let ends: u64 = Some(ends).filter(|_| digits).and_then(|e| e.parse().ok()).ok_or(SealError::Malformed)?;
     let tag = URL_SAFE_NO_PAD.decode(tag).map_err(|_| SealError::Malformed)?;
-    let holds = |secret: &[u8; 32]| mac(secret, offer, ends).verify_slice(&tag).is_ok();
+    let holds = |secret: &[u8; 32]| mac(secret, offer, ends, &salt).verify_slice(&tag).is_ok();
     if !holds(&key.current) && !key.previous.as_ref().is_some_and(holds) {
         return Err(SealError::NotOurs);
     }
@@ -120,7 +133,7 @@ pub fn verify(
     Ok(ends)
 }
 
-fn mac(secret: &[u8; 32], offer: &BoundOffer<'_>, ends: u64) -> Hmac<Sha256> {
+fn mac(secret: &[u8; 32], offer: &BoundOffer<'_>, ends: u64, salt: &[u8; 9]) -> Hmac<Sha256> {
     // INVARIANT: HMAC takes a key of any length, so 32 bytes never fail.
     #[allow(clippy::expect_used)]
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes 32 bytes");
@@ -143,6 +156,7 @@ fn mac(secret: &[u8; 32], offer: &BoundOffer<'_>, ends: u64) -> Hmac<Sha256> {
         pull,
         &offer.max_timeout_secs.to_be_bytes(),
         &ends.to_be_bytes(),
+        salt,
     ] {
         mac.update(&(field.len() as u64).to_be_bytes());
         mac.update(field);

@@ -202,7 +202,7 @@ fn payments(root: &mut Reader<'_>) -> (Policy, EngineConfig) {
         farthing_evm::to_alloy(&address).ok_or_else(|| "not an EVM address".to_owned())
     });
     policy.factories = factories.unwrap_or_default();
-    policy.max_validity = section.optional_duration("max_validity");
+    policy.max_validity = section.optional_duration("max_validity").or(policy.max_validity);
     let e = &mut engine;
     e.answer_within = section.duration("answer_within", e.answer_within, SECOND, HOUR);
     e.unclear_after = section.duration("unclear_after", e.unclear_after, SECOND, HOUR);

@@ -66,7 +66,9 @@ impl World for TestWorld {
     }
 
     fn random(&self, into: &mut [u8]) {
-        into.fill(7);
+        static NEXT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+        let next = NEXT.fetch_add(1, std::sync::atomic::Ordering::SeqCst).to_be_bytes();
+        into.iter_mut().zip(next.iter().rev().cycle()).for_each(|(byte, next)| *byte = *next);
     }
 }
 

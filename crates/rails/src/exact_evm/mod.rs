@@ -211,6 +211,10 @@ pub struct Approval {
 /// Spec: x402 exact on EVM; the published facilitators refuse `validBefore < now + 6`.
 pub const MIN_REMAINING: Duration = Duration::from_secs(6);
 
+/// How long an authorization may still live by default: one that never ends would be watched for ever if its settlement
+/// came to nothing.
+pub const DEFAULT_MAX_VALIDITY: Duration = Duration::from_secs(7 * 86_400);
+
 /// The most gas that each way of settling may use. Absolute: no estimate raises it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GasCaps {
@@ -260,7 +264,7 @@ impl Default for Policy {
             factories: Vec::new(),
             contract_wallets: true,
             min_remaining: MIN_REMAINING,
-            max_validity: None,
+            max_validity: Some(DEFAULT_MAX_VALIDITY),
             gas: GasCaps::default(),
         }
     }

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 const NOW: Timestamp = Timestamp::from_secs(1_800_000_000);
+const SALT: Salt = Salt([7; 9]);
 const ENDS: Timestamp = Timestamp::from_secs(1_800_000_060);
 
 fn payee(byte: u8) -> Address {
@@ -35,7 +36,7 @@ fn a_seal_covers_every_field() {
     let key = BindingKey::new([1; 32], None);
     let (local, other) = (TenantId::local(), "other".parse().unwrap());
     let sealed = offer(&local);
-    let seal = bind(&key, &sealed, ENDS);
+    let seal = bind(&key, &sealed, ENDS, SALT);
     assert_eq!(verify(&key, &sealed, &seal, NOW), Ok(ENDS));
     let changed = [
         BoundOffer { tenant: &other, ..sealed.clone() },
@@ -59,7 +60,7 @@ fn a_seal_covers_every_field() {
 fn a_seal_ends_when_it_says() {
     let key = BindingKey::new([1; 32], None);
     let local = TenantId::local();
-    let seal = bind(&key, &offer(&local), ENDS);
+    let seal = bind(&key, &offer(&local), ENDS, SALT);
     let at = |now| verify(&key, &offer(&local), &seal, now);
     assert_eq!(at(Timestamp::from_millis(ENDS.millis() - 1)), Ok(ENDS));
     assert_eq!(at(ENDS), Err(SealError::Ended(ENDS)));
@@ -76,10 +77,10 @@ fn a_changed_secret_keeps_the_one_before() {
     let first = BindingKey::new([1; 32], None);
     let second = first.rotated([2; 32]);
     let third = second.rotated([3; 32]);
-    let seal = bind(&first, &offer(&local), ENDS);
+    let seal = bind(&first, &offer(&local), ENDS, SALT);
     assert_eq!(verify(&second, &offer(&local), &seal, NOW), Ok(ENDS));
     assert_eq!(verify(&third, &offer(&local), &seal, NOW), Err(SealError::NotOurs));
-    let newer = bind(&second, &offer(&local), ENDS);
+    let newer = bind(&second, &offer(&local), ENDS, SALT);
     assert_ne!(newer, seal);
     assert_eq!(verify(&second, &offer(&local), &newer, NOW), Ok(ENDS));
     assert_eq!(verify(&first, &offer(&local), &newer, NOW), Err(SealError::NotOurs));
@@ -89,7 +90,7 @@ fn a_changed_secret_keeps_the_one_before() {
 fn malformed_seals_are_refused() {
     let key = BindingKey::new([1; 32], None);
     let local = TenantId::local();
-    let seal = bind(&key, &offer(&local), ENDS);
+    let seal = bind(&key, &offer(&local), ENDS, SALT);
     assert!(seal.len() <= MAX_SEAL_LEN);
     assert!(seal.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b)), "{seal}");
     let tag = seal.rsplit_once('.').unwrap().1;
@@ -124,7 +125,7 @@ proptest! {
     fn no_text_but_the_seal_holds(text in "[ -~]{0,96}", at in 0usize..55, byte in any::<u8>()) {
         let key = BindingKey::new([1; 32], None);
         let local = TenantId::local();
-        let seal = bind(&key, &offer(&local), ENDS);
+        let seal = bind(&key, &offer(&local), ENDS, SALT);
         prop_assert!(verify(&key, &offer(&local), &text, NOW).is_err());
         let mut bytes = seal.clone().into_bytes();
         let at = at % bytes.len();

@@ -301,7 +301,7 @@ fn a_seal_holds_for_its_route_and_for_no_other() {
     let local = TenantId::local();
     let asked = asked(PullMethod::Eip3009);
     let ends = NOW.plus(MINUTE);
-    let seal = offer::bind(&key, &bound(&asked, &local, "/a", b"", "GET"), ends);
+    let seal = offer::bind(&key, &bound(&asked, &local, "/a", b"", "GET"), ends, offer::Salt([7; 9]));
     let accepted = offer_v2(&asked, Extras { seal: Some(&seal), upfront: false });
     let at = |route, method| verify_seal(&key, &bound(&asked, &local, route, b"", method), &accepted, NOW);
     assert_eq!(at("/a", "GET"), Ok(ends));

@@ -66,7 +66,7 @@ fn the_offer_key_is_kept_beside_the_store_and_a_short_one_is_refused() {
         pull: PullMethod::Eip3009,
         max_timeout_secs: 1,
     };
-    let seal = |key| bind(&key, &offer, Timestamp::from_secs(9));
+    let seal = |key| bind(&key, &offer, Timestamp::from_secs(9), farthing_rails::offer::Salt([7; 9]));
     let first = seal(crate::gateway::offer_key(None, &store).unwrap());
     assert_eq!(first, seal(crate::gateway::offer_key(None, &store).unwrap()), "offers survive a restart");
     let other = dir.path().join("other.db");
