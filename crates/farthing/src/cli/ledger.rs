@@ -28,8 +28,10 @@ pub struct LedgerArgs {
 #[derive(Debug, Subcommand)]
 enum LedgerCommand {
     /// What each account has seen
+    #[command(after_help = "Example:\n  farthing ledger balances --store farthing.db")]
     Balances(StoreArgs),
     /// The payments, oldest first
+    #[command(after_help = "Example:\n  farthing ledger payments --store farthing.db --limit 20 | jq .")]
     Payments {
         #[command(flatten)]
         store: StoreArgs,
@@ -41,6 +43,7 @@ enum LedgerCommand {
         limit: usize,
     },
     /// The story of one payment: states, times, entries, transactions
+    #[command(after_help = "Example:\n  farthing ledger show pay_0192… --store farthing.db")]
     Show {
         /// The payment
         payment: PaymentId,
@@ -48,6 +51,7 @@ enum LedgerCommand {
         store: StoreArgs,
     },
     /// Re-derive every balance from its transfers
+    #[command(after_help = "Example:\n  farthing ledger check --store farthing.db && echo the books balance")]
     Check(StoreArgs),
 }
 

@@ -133,3 +133,27 @@ pub async fn until_stopped() {
         () = terminate => {}
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_help_of_every_command_has_an_example() {
+        let mut without = Vec::new();
+        let mut open = vec![("farthing".to_owned(), super::Cli::command())];
+        let mut seen = 0;
+        while let Some((name, command)) = open.pop() {
+            seen += 1;
+            let after = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            if !after.contains("farthing ") {
+                without.push(name.clone());
+            }
+            for sub in command.get_subcommands() {
+                open.push((format!("{name} {}", sub.get_name()), sub.clone()));
+            }
+        }
+        assert!(without.is_empty(), "no example in the help of: {}", without.join(", "));
+        assert!(seen > 20, "only {seen} commands");
+    }
+}

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::Args;
 use farthing_chain::ChainConfig;
@@ -190,7 +191,7 @@ fn from_flags(args: FacilitatorArgs) -> Result<(Plan, Parts), Failure> {
             depths: Depths { most: args.confirmations, steps: Vec::new() },
         }],
         registry: registry.clone(),
-        engine: EngineConfig::default(),
+        engine: EngineConfig { answer_within: ANSWER_WITHIN, ..EngineConfig::default() },
         remote: Vec::new(),
         public_url: None,
     };
@@ -207,6 +208,9 @@ fn from_flags(args: FacilitatorArgs) -> Result<(Plan, Parts), Failure> {
 }
 
 const DEFAULT_PORT: u16 = 4022;
+
+/// Shorter than a gateway waits by default, so that its buyers are told the transaction of a settlement that is late.
+const ANSWER_WITHIN: Duration = Duration::from_secs(20);
 
 /// Requests to `/verify` and `/settle` in a second, for a seller with a key: far above what an honest one needs, and
 /// below what would keep others from being served.
