@@ -679,7 +679,7 @@ fn tell(args: &FetchArgs, told: &Told, took: Duration) -> Result<(), Failure> {
             eprintln!("{line}");
         }
         if told.payment.is_some() {
-            eprintln!("took {:.1} s", took.as_secs_f32());
+            eprintln!("took {} ms", took.as_millis());
         }
     }
     let Some(answer) = &told.answer else { return Ok(()) };
