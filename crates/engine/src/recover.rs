@@ -12,6 +12,11 @@ const PAGE: usize = 500;
 /// How often settled payments are looked at again, and old answers erased.
 const ROUND: Duration = Duration::from_secs(2);
 
+/// How many settled payments a round looks at, and how many every so many rounds.
+const GLANCE: usize = 256;
+const MOST_RECENT: usize = 10_000;
+const FULL_EVERY: u64 = 15;
+
 /// What a start found of a former process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Recovered {
@@ -95,18 +100,25 @@ impl Engine {
     /// Watches settled payments for reorganizations and erases answers whose replay time is over. Runs for ever:
     /// spawn it once.
     pub async fn tend(&self) {
-        loop {
+        for round in 0u64.. {
             self.0.world.sleep(ROUND).await;
-            if let Err(error) = self.tend_once().await {
+            // The newest settlements tell of a reorganization of the chains that have any; now and then all are read,
+            // for the chains that have few.
+            let most = if round % FULL_EVERY == 0 { MOST_RECENT } else { GLANCE };
+            if let Err(error) = self.tend_recent(most).await {
                 tracing::warn!(%error, "could not tend the settled payments");
             }
         }
     }
 
-    /// One round of [`Engine::tend`].
+    /// One whole round of [`Engine::tend`].
     pub async fn tend_once(&self) -> Result<(), StoreError> {
+        self.tend_recent(MOST_RECENT).await
+    }
+
+    async fn tend_recent(&self, most: usize) -> Result<(), StoreError> {
         let now = self.0.world.now();
-        let recent = self.0.store.settled_since(now.minus(self.0.config.reorg_horizon), 10_000).await?;
+        let recent = self.0.store.settled_since(now.minus(self.0.config.reorg_horizon), most).await?;
         for rail_payments in by_network(recent) {
             self.check_canonical(rail_payments).await?;
         }
