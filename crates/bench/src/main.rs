@@ -151,7 +151,7 @@ fn main() -> Result<(), Failure> {
     let line = match Command::parse() {
         Command::Load(options) => serde_json::to_value(runtime.block_on(load(options))?)?,
         Command::Fund(options) => runtime.block_on(fund(options))?,
-        Command::Delay(options) => return runtime.block_on(hold(options)),
+        Command::Delay(options) => return hold(&options),
         Command::Functions { seconds } => {
             serde_json::to_value(functions::compare(Duration::from_secs_f64(seconds)))?
         }
@@ -201,10 +201,10 @@ async fn fund(options: Fund) -> Result<serde_json::Value, Failure> {
     Ok(json!({ "funded": owners.len() }))
 }
 
-async fn hold(options: Delay) -> Result<(), Failure> {
-    let listener = tokio::net::TcpListener::bind(&options.listen).await?;
+fn hold(options: &Delay) -> Result<(), Failure> {
+    let listener = std::net::TcpListener::bind(&options.listen)?;
     println!("{}", json!({ "url": format!("http://{}", listener.local_addr()?) }));
-    Ok(delay::serve(listener, options.to, Duration::from_millis(options.ms)).await?)
+    Ok(delay::serve(&listener, &options.to, Duration::from_millis(options.ms))?)
 }
 
 fn time_start(options: &Start) -> Result<serde_json::Value, Failure> {
