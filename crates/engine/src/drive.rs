@@ -50,7 +50,7 @@ impl Driver {
     pub async fn run(self, mut payment: Payment) {
         loop {
             self.live.set_payment(&payment);
-            let id = payment.id;
+            let (id, version) = (payment.id, payment.version);
             let turn = match payment.next() {
                 Next::CheckFunds => self.check_funds(payment).await,
                 Next::CallUpstream => self.call_upstream(payment).await,
@@ -64,7 +64,13 @@ impl Driver {
                 Ok(Turn::On(next)) => payment = *next,
                 Ok(Turn::Rest) => return,
                 Err(error) => match self.reload(id, &error).await {
-                    Some(current) => payment = current,
+                    Some(current) => {
+                        // Nobody else moved it, so what was tried would be tried again at once.
+                        if current.version == version {
+                            self.sleep(RETRY_AFTER).await;
+                        }
+                        payment = current;
+                    }
                     None => return,
                 },
             }
@@ -183,9 +189,11 @@ impl Driver {
             Either::Left((result, _)) => result,
             Either::Right(((), told)) => {
                 // A buyer that is gone never took its permit; taking it back reports the failure.
-                drop(self.live.take_permit());
+                let taken = self.live.take_permit().is_none();
                 match select(told, self.sleep(self.engine.0.config.delivery_within)).await {
                     Either::Left((result, _)) => result,
+                    // Who streams for so long without an end has had what there was; it is owed one only if it paid.
+                    Either::Right(_) if taken && payment.flow == Flow::Background => Ok(Ok(())),
                     Either::Right(_) => Ok(Err(reasons::interrupted())),
                 }
             }
@@ -301,12 +309,19 @@ impl Driver {
     }
 
     async fn watch(&self, payment: Payment) -> Result<Turn, StoreError> {
+        let looked = self.engine.0.world.monotonic();
         let progress = self.rail.progress(&payment, LOOK_FOR).await;
         let now = self.engine.0.world.now();
-        if progress == Progress::Open && now > payment.terms.expires.plus(WATCH_PAST_END) {
-            // It stays what it is, never failed, and a restart looks again.
-            tracing::error!(payment = %payment.id, state = payment.state.name(), "a person must look at this payment");
-            return Ok(Turn::Rest);
+        if is_no_news(&payment, &progress) {
+            if now > payment.terms.expires.plus(WATCH_PAST_END) {
+                // It stays what it is, never failed, and a restart looks again.
+                tracing::error!(payment = %payment.id, state = payment.state.name(), "a person must look at this payment");
+                return Ok(Turn::Rest);
+            }
+            // A look that came back at once found something out of order: not again at once, or one payment that its
+            // payer meddled with would keep us and our node busy for ever.
+            let took = self.engine.0.world.monotonic().saturating_sub(looked);
+            self.sleep(RETRY_AFTER.saturating_sub(took)).await;
         }
         self.take_in(payment, progress).await
     }
@@ -345,7 +360,9 @@ impl Driver {
                 match self.engine.0.store.commit(commit).await {
                     Ok(()) => on(next),
                     // The one transfer that we saw paid for something else: this payment was not paid by it.
-                    Err(StoreError::AlreadyCredited) => {
+                    Err(StoreError::AlreadyCredited)
+                        if matches!(&payment.state, State::Settling { .. } | State::Unknown { .. }) =>
+                    {
                         let reason = Reason::new("transfer_already_credited", farthing_payment::Fault::Payer);
                         let tx = payment.tx().cloned();
                         on(self.engine.commit(&payment, Event::Reverted { reason, tx }).await?)
@@ -438,5 +455,15 @@ impl Driver {
 
     fn sleep(&self, duration: Duration) -> crate::BoxFuture<'static, ()> {
         self.engine.0.world.sleep(duration)
+    }
+}
+
+/// Whether a look at an attempt leaves the payment as it is.
+fn is_no_news(payment: &Payment, progress: &Progress) -> bool {
+    match (progress, &payment.state) {
+        (Progress::Open, _) | (Progress::Reverted { .. }, State::Lapsing { .. }) => true,
+        (Progress::Unclear { .. }, state) => !matches!(state, State::Settling { .. }),
+        (Progress::Lost, state) => !matches!(state, State::Settling { .. } | State::Unknown { .. }),
+        _ => false,
     }
 }

@@ -1,5 +1,5 @@
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use farthing_payment::{Delivery, Event, Flow, NewPayment, Payment, Role, State};
@@ -52,6 +52,8 @@ pub(crate) struct Inner {
     pub rails: HashMap<Network, Arc<dyn Rail>>,
     pub config: EngineConfig,
     pub live: LiveSet,
+    /// The blocks of recent settlements that were seen in the chain.
+    pub standing: Mutex<HashSet<(u64, [u8; 32])>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -67,7 +69,14 @@ impl Engine {
         rails: HashMap<Network, Arc<dyn Rail>>,
         config: EngineConfig,
     ) -> Self {
-        Self(Arc::new(Inner { store, world, rails, config, live: LiveSet::default() }))
+        Self(Arc::new(Inner {
+            store,
+            world,
+            rails,
+            config,
+            live: LiveSet::default(),
+            standing: Mutex::default(),
+        }))
     }
 
     pub fn store(&self) -> &Arc<dyn Store> {

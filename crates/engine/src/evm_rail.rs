@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use farthing_evm::{Key, from_alloy};
-use farthing_payment::{Fault, Payment, Proof, Reason, SlotState, State, TxRef, Witness};
+use farthing_payment::{Fault, Next, Payment, Proof, Reason, SlotState, State, TxRef, Witness};
 use farthing_primitives::{
     Address, AssetId, AttemptId, Money, Network, PaymentId, PullMethod, Registry, Timestamp,
 };
@@ -113,10 +113,7 @@ impl EvmRail {
         stored: StoredSlot,
     ) -> Progress {
         let tx = TxRef::new(receipt.tx.to_string());
-        let fee = receipt
-            .gas_price
-            .checked_mul(u128::from(receipt.gas_used))
-            .map(|wei| Money::new(self.native.clone(), wei));
+        let fee = self.fee(receipt);
         if let Ok(found) = checked.proof(&receipt.logs) {
             let proof = Proof {
                 tx: tx.clone(),
@@ -144,11 +141,31 @@ impl EvmRail {
         // It moved nothing by our hand. Perhaps somebody else submitted the same authorization before us.
         match self.consumed(checked, Tag::Latest).await {
             Some(true) => self.trace(payment, checked, fee).await,
-            Some(false) => Progress::Reverted {
-                reason: Reason::new("invalid_exact_evm_transaction_failed", Fault::Chain),
-                tx: Some(tx),
-            },
+            Some(false) => {
+                self.record_reverted(stored, receipt).await;
+                Progress::Reverted {
+                    reason: Reason::new("invalid_exact_evm_transaction_failed", Fault::Chain),
+                    tx: Some(tx),
+                }
+            }
             None => Progress::Open,
+        }
+    }
+
+    /// Nothing is left to do for the slot: a restart need not take it up. If this is not recorded, it does so in vain.
+    async fn record_reverted(&self, stored: StoredSlot, receipt: &Receipt) {
+        if stored.slot.state != SlotState::Open {
+            return;
+        }
+        let mut slot = stored.slot;
+        slot.state = SlotState::Included {
+            tx: TxRef::new(receipt.tx.to_string()),
+            block: receipt.block,
+            block_hash: receipt.block_hash,
+        };
+        slot.updated = self.world.now();
+        if let Err(error) = self.store.save_slots(vec![(Some(stored.version), slot)]).await {
+            tracing::debug!(%error, "a reverted transaction is not recorded");
         }
     }
 
@@ -227,6 +244,7 @@ impl EvmRail {
         };
         // A payment that lapses waits for its end; everything else waits for its slot.
         if matches!(payment.state, State::Lapsing { .. }) {
+            self.relayer.release(attempt);
             return self.watch_lapsing(payment, &checked, patience).await;
         }
         match self.relayer.look(attempt, patience).await {
@@ -235,7 +253,10 @@ impl EvmRail {
             }
             SlotNews::Lost => match self.consumed(&checked, Tag::Latest).await {
                 Some(true) => self.trace(payment, &checked, None).await,
-                Some(false) => Progress::Lost,
+                Some(false) => {
+                    self.relayer.release(attempt);
+                    Progress::Lost
+                }
                 None => Progress::Open,
             },
             SlotNews::Untracked => {
@@ -342,25 +363,44 @@ impl EvmRail {
             .map_err(|refusal| NotPrepared::Refused(refusal.reason()))
     }
 
+    /// The refund, if one of our own transactions made it: found however long ago that was, and with its fee.
+    async fn refund_receipt(
+        &self,
+        payment: &Payment,
+        checked: &Checked,
+        stored: &StoredSlot,
+    ) -> Option<Progress> {
+        let txs = stored.slot.variants.iter().filter_map(|variant| parse_hash(&variant.tx)).collect();
+        let receipts = self.chain.receipts(txs).await.ok()?;
+        let head = self.chain.head(Tag::Latest).await.ok()??;
+        receipts.into_iter().flatten().find_map(|receipt| {
+            let found = checked.proof(&receipt.logs).ok()?;
+            let proof = Proof {
+                tx: TxRef::new(receipt.tx.to_string()),
+                witness: Witness::Chain,
+                block: receipt.block,
+                block_hash: receipt.block_hash,
+                log_index: found.log_index,
+                fee: self.fee(&receipt),
+            };
+            let deep = self.is_deep(payment, receipt.block, &head);
+            Some(Progress::Included { proof, deep, slots: Vec::new() })
+        })
+    }
+
+    fn fee(&self, receipt: &Receipt) -> Option<Money> {
+        let wei = receipt.gas_price.checked_mul(u128::from(receipt.gas_used))?;
+        Some(Money::new(self.native.clone(), wei))
+    }
+
     /// Takes up the slots of a payment that this process does not watch.
     async fn retrack(&self, payment: &Payment) {
         let Ok(slots) = self.store.slots_of(payment.id).await else { return };
         for stored in slots {
             if stored.slot.relayer == self.relayer.address() && stored.slot.state != SlotState::Lost {
-                self.retrack_slot(stored, payment).await;
+                self.relayer.retrack(stored);
             }
         }
-    }
-
-    async fn retrack_slot(&self, stored: StoredSlot, payment: &Payment) {
-        let Ok(checked) = Checked::recall(&payment.terms.instruction) else { return };
-        // A raised offer must make the same call; the most careful gas is the cap itself.
-        let call = match self.ask(&checked, true).await {
-            Ok(settlement) => call_of(&settlement, settlement.gas_cap),
-            // It would not settle now (or did already): the slot still has to be filled, by the same transaction.
-            Err(_) => SlotCall { to: self.relayer.address(), data: bytes::Bytes::new(), gas: 21_000 },
-        };
-        self.relayer.retrack(stored, call);
     }
 }
 
@@ -437,7 +477,7 @@ impl Rail for EvmRail {
 
     fn release(&self, payment: &Payment) {
         lock(&self.ready).remove(&payment.id);
-        if let State::Settled { attempt, .. } = &payment.state {
+        if let State::Settled { attempt, .. } | State::Lapsing { attempt, .. } = &payment.state {
             self.relayer.release(*attempt);
         }
     }
@@ -483,20 +523,47 @@ impl Rail for EvmRail {
             self.world.sleep(patience).await;
             return Progress::Open;
         };
-        if self.consumed(&checked, Tag::Latest).await == Some(true) {
-            return self.trace(payment, &checked, None).await;
-        }
         let Ok(slots) = self.store.slots_of(payment.id).await else { return Progress::Open };
-        let Some(stored) = slots.last() else { return Progress::Open };
-        match self.relayer.look(stored.slot.attempt, patience).await {
-            SlotNews::Included { receipt, .. } if !receipt.success => Progress::Reverted {
-                reason: Reason::new("invalid_exact_evm_transaction_failed", Fault::Payee),
-                tx: Some(TxRef::new(receipt.tx.to_string())),
-            },
+        let State::Refunding { tx, .. } = &payment.state else { return Progress::Open };
+        // The slot that holds the refund's first transaction; the others are the settlement's.
+        let of_refund = |stored: &&StoredSlot| {
+            tx.as_ref().is_some_and(|tx| stored.slot.variants.iter().any(|variant| variant.tx == *tx))
+        };
+        let stored = slots.iter().find(of_refund);
+        if self.consumed(&checked, Tag::Latest).await == Some(true) {
+            let found = match stored {
+                Some(stored) => self.refund_receipt(payment, &checked, stored).await,
+                None => None,
+            };
+            let found = match found {
+                Some(found) => found,
+                None => self.trace(payment, &checked, None).await,
+            };
+            if let (Progress::Included { deep: true, .. }, Some(stored)) = (&found, stored) {
+                self.relayer.release(stored.slot.attempt);
+            }
+            // Used, and not to be found where we look: whatever it is, another refund could never be sent.
+            return match found {
+                Progress::Reverted { .. } => Progress::Open,
+                found => found,
+            };
+        }
+        let Some(stored) = stored else { return Progress::Open };
+        let attempt = stored.slot.attempt;
+        let dropped = |code: &str, tx: Option<TxRef>| {
+            self.relayer.release(attempt);
+            Progress::Reverted { reason: Reason::new(code, Fault::Payee), tx }
+        };
+        match self.relayer.look(attempt, patience).await {
+            SlotNews::Included { receipt, stored } if !receipt.success => {
+                self.record_reverted(*stored, &receipt).await;
+                let tx = TxRef::new(receipt.tx.to_string());
+                dropped("invalid_exact_evm_transaction_failed", Some(tx))
+            }
+            // The token takes the refund's authorization once, so that trying anew can never pay twice.
+            SlotNews::Lost => dropped("refund_nonce_taken", None),
             SlotNews::Untracked if stored.slot.state == SlotState::Open => {
-                let to = self.relayer.address();
-                let call = SlotCall { to, data: bytes::Bytes::new(), gas: 21_000 };
-                self.relayer.retrack(stored.clone(), call);
+                self.relayer.retrack(stored.clone());
                 Progress::Open
             }
             _ => Progress::Open,
@@ -511,16 +578,15 @@ impl Rail for EvmRail {
             .await
             .map_err(|error| error.to_string())?;
         for stored in slots.into_iter().filter(|stored| stored.slot.state == SlotState::Open) {
+            let attempt = stored.slot.attempt;
             let payment = match stored.slot.payments.first() {
                 Some(id) => self.store.payment(*id).await.map_err(|error| error.to_string())?,
                 None => None,
             };
-            match payment {
-                Some(payment) => self.retrack_slot(stored, &payment).await,
-                None => {
-                    let to = self.relayer.address();
-                    self.relayer.retrack(stored, SlotCall { to, data: bytes::Bytes::new(), gas: 21_000 });
-                }
+            self.relayer.retrack(stored);
+            // Whatever became of its payment, the nonce must be used; but nobody asks for news of it.
+            if payment.is_none_or(|payment| payment.next() == Next::Rest) {
+                self.relayer.release(attempt);
             }
         }
         Ok(())

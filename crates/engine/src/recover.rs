@@ -1,10 +1,11 @@
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use farthing_payment::{Delivery, Event, Next, Payment, State};
 
 use crate::drive::Driver;
-use crate::live::Joined;
+use crate::live::{Joined, lock};
 use crate::{Commit, Credit, Engine, StoreError, reasons};
 
 /// How many payments are read from the store at a time.
@@ -119,6 +120,11 @@ impl Engine {
     async fn tend_recent(&self, most: usize) -> Result<(), StoreError> {
         let now = self.0.world.now();
         let recent = self.0.store.settled_since(now.minus(self.0.config.reorg_horizon), most).await?;
+        if most == MOST_RECENT {
+            // All that are still watched are among these.
+            let watched: HashSet<_> = recent.iter().filter_map(place_of).collect();
+            lock(&self.0.standing).retain(|block| watched.contains(block));
+        }
         for rail_payments in by_network(recent) {
             self.check_canonical(rail_payments).await?;
         }
@@ -127,16 +133,30 @@ impl Engine {
     }
 
     /// A reorganization replaces a suffix of the chain: if the newest settlement's block is still there, so are
-    /// all older ones.
+    /// those that were seen beside it before. One that was not may have been in a block that a newer settlement's
+    /// chain replaced, and is looked at by itself.
     async fn check_canonical(&self, mut payments: Vec<Payment>) -> Result<(), StoreError> {
         payments.sort_by_key(|payment| std::cmp::Reverse(block_of(payment)));
+        let mut newest_stands = false;
+        let mut last = None;
         for payment in payments {
             let State::Settled { proof, .. } = &payment.state else { continue };
             let network = payment.terms.money.asset().network();
             let Some(rail) = self.0.rails.get(network) else { continue };
+            let block = (proof.block, proof.block_hash);
+            if last == Some(block) || newest_stands && lock(&self.0.standing).contains(&block) {
+                continue;
+            }
             match rail.still_included(proof).await {
-                Some(true) | None => return Ok(()),
+                // It cannot be told: nothing older is taken as seen either.
+                None => return Ok(()),
+                Some(true) => {
+                    newest_stands = true;
+                    last = Some(block);
+                    lock(&self.0.standing).insert(block);
+                }
                 Some(false) => {
+                    lock(&self.0.standing).remove(&block);
                     tracing::error!(payment = %payment.id, tx = %proof.tx, "a settled payment was reorganized away");
                     let now = self.0.world.now();
                     let step = payment
@@ -154,11 +174,15 @@ impl Engine {
     }
 }
 
-fn block_of(payment: &Payment) -> u64 {
+fn place_of(payment: &Payment) -> Option<(u64, [u8; 32])> {
     match &payment.state {
-        State::Settled { proof, .. } => proof.block,
-        _ => 0,
+        State::Settled { proof, .. } => Some((proof.block, proof.block_hash)),
+        _ => None,
     }
+}
+
+fn block_of(payment: &Payment) -> u64 {
+    place_of(payment).map_or(0, |(block, _)| block)
 }
 
 fn by_network(payments: Vec<Payment>) -> Vec<Vec<Payment>> {

@@ -9,6 +9,8 @@ use crate::{Commit, Engine, StoreError};
 
 /// How long one look at a refund may wait for news.
 const LOOK_FOR: Duration = Duration::from_secs(2);
+/// The least time between two looks without news.
+const AT_LEAST: Duration = Duration::from_millis(100);
 /// How long a caller of [`Engine::refund`] waits for depth before it is told to ask again.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
@@ -104,6 +106,7 @@ impl Engine {
                 let state = payment.state.name();
                 return Err(RefundError::NotRefundable { id: payment.id, state });
             };
+            let looked = self.0.world.monotonic();
             match rail.refund_progress(&payment, LOOK_FOR).await {
                 Progress::Included { proof, deep: true, .. } => {
                     self.commit(&payment, Event::RefundIncluded { proof: proof.clone() }).await?;
@@ -117,7 +120,11 @@ impl Engine {
                 _ if self.0.world.monotonic().saturating_sub(started) >= patience => {
                     return Ok(Refunded::Pending { refund });
                 }
-                _ => {}
+                // A look that came back at once found something out of order: not again at once.
+                _ => {
+                    let took = self.0.world.monotonic().saturating_sub(looked);
+                    self.0.world.sleep(AT_LEAST.saturating_sub(took)).await;
+                }
             }
         }
     }

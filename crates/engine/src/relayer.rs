@@ -94,6 +94,10 @@ struct Open {
 struct Tracked {
     stored: StoredSlot,
     call: SlotCall,
+    /// Whether the store is known to have it. What is not durable is never sent.
+    durable: bool,
+    /// Its payment needs no more news: it is forgotten as soon as its nonce is used.
+    released: bool,
     receipt: Option<Receipt>,
     lost_heads: u32,
     lost: bool,
@@ -174,7 +178,7 @@ impl Relayer {
             updated: now,
         };
         // Tracked from now on, so that nobody may free its nonce; sent only once it is durable.
-        self.track(StoredSlot { version: 0, slot: slot.clone() }, call);
+        self.track(StoredSlot { version: 0, slot: slot.clone() }, call, false);
         Ok(Prepared { attempt, tx: Some(variant.tx), slots: vec![(None, slot)] })
     }
 
@@ -182,14 +186,20 @@ impl Relayer {
     pub(crate) fn abandon(&self, prepared: &Prepared) {
         let mut open = lock(&self.open);
         for (_, slot) in &prepared.slots {
-            open.slots.remove(&slot.nonce);
-            open.freed.insert(slot.nonce);
+            // Only its own place: another may have been given the nonce meanwhile.
+            if open.slots.get(&slot.nonce).is_some_and(|tracked| tracked.stored.slot.id == slot.id) {
+                open.slots.remove(&slot.nonce);
+                open.freed.insert(slot.nonce);
+            }
         }
     }
 
     /// Hands a durable slot to the chain.
     pub(crate) async fn submit(&self, prepared: &Prepared) {
         for (_, slot) in &prepared.slots {
+            if let Some(tracked) = lock(&self.open).slots.get_mut(&slot.nonce) {
+                tracked.durable = true;
+            }
             if let Some(variant) = slot.variants.last() {
                 self.send(slot.nonce, variant).await;
             }
@@ -216,31 +226,35 @@ impl Relayer {
         lock(&self.open).find(attempt).map_or(SlotNews::Untracked, |tracked| tracked.news())
     }
 
-    /// The slot needs no more watching.
+    /// The slot's payment needs no more news of it.
     pub(crate) fn release(&self, attempt: AttemptId) {
         let mut open = lock(&self.open);
-        let done = open
-            .slots
-            .iter()
-            .find(|(_, t)| t.stored.slot.attempt == attempt && (t.receipt.is_some() || t.lost))
-            .map(|(nonce, _)| *nonce);
         // A slot that is still open must be filled, whatever became of its payment: later ones wait behind it.
-        if let Some(nonce) = done {
-            open.slots.remove(&nonce);
+        if let Some(tracked) = open.find(attempt) {
+            tracked.released = true;
         }
+        open.drop_done();
     }
 
     /// Watches a slot that the store knows: after a restart, or after a reorganization.
-    pub(crate) fn retrack(&self, mut stored: StoredSlot, call: SlotCall) {
+    pub(crate) fn retrack(&self, mut stored: StoredSlot) {
+        let last = stored.slot.variants.last();
+        let Some(call) = last.and_then(|variant| call_in(&variant.raw)) else {
+            tracing::error!(nonce = stored.slot.nonce, "a stored transaction cannot be read");
+            return;
+        };
         stored.slot.state = SlotState::Open;
-        self.track(stored, call);
+        self.track(stored, call, true);
         self.tick();
     }
 
-    fn track(&self, stored: StoredSlot, call: SlotCall) {
+    fn track(&self, stored: StoredSlot, call: SlotCall, durable: bool) {
         let tracked = Tracked {
+            // Fillers have nobody who releases them.
+            released: stored.slot.payments.is_empty(),
             stored,
             call,
+            durable,
             receipt: None,
             lost_heads: 0,
             lost: false,
@@ -370,11 +384,16 @@ impl Relayer {
             return true;
         }
         let Ok(on_chain) = self.chain.nonce(&self.key.address(), false).await else { return false };
-        let mut resend = Vec::new();
+        let (mut resend, mut doubtful) = (Vec::new(), Vec::new());
         {
             let mut open = lock(&self.open);
             for (nonce, tracked) in &mut open.slots {
                 if !waiting(tracked) {
+                    continue;
+                }
+                if !tracked.durable {
+                    tracked.last_sent = now;
+                    doubtful.push((*nonce, tracked.stored.slot.id));
                     continue;
                 }
                 if *nonce >= on_chain {
@@ -392,8 +411,31 @@ impl Relayer {
         for (nonce, stored, call) in resend {
             self.send_again(nonce, stored, call).await;
         }
+        for (nonce, id) in doubtful {
+            self.resolve(nonce, id).await;
+        }
         self.fill_gaps(on_chain).await;
         true
+    }
+
+    /// Nobody said whether this slot's commit was made: the store does, in the end.
+    async fn resolve(&self, nonce: u64, id: SlotId) {
+        let Ok(stored) = self.store.slot(id).await else { return };
+        let mut open = lock(&self.open);
+        let Some(tracked) = open.slots.get_mut(&nonce).filter(|tracked| tracked.stored.slot.id == id) else {
+            return;
+        };
+        if let Some(stored) = stored {
+            tracked.stored = stored;
+            tracked.durable = true;
+            return;
+        }
+        // It may be on its way still. After so long it is not, and later nonces must not wait behind it for ever.
+        tracked.lost_heads += 1;
+        if tracked.lost_heads >= LOST_AFTER_HEADS {
+            open.slots.remove(&nonce);
+            open.freed.insert(nonce);
+        }
     }
 
     async fn send_again(&self, nonce: u64, stored: StoredSlot, call: SlotCall) {
@@ -470,7 +512,7 @@ impl Relayer {
                 lock(&self.open).freed.insert(nonce);
                 return;
             }
-            self.track(StoredSlot { version: 0, slot: slot.clone() }, call);
+            self.track(StoredSlot { version: 0, slot: slot.clone() }, call, true);
             if let Some(variant) = slot.variants.last() {
                 self.send(nonce, variant).await;
             }
@@ -482,19 +524,17 @@ impl Relayer {
         lock(&self.open).slots.values().all(|t| t.receipt.is_some() || t.lost)
     }
 
-    /// Fillers have nobody who releases them.
-    fn drop_fillers(&self) {
-        lock(&self.open)
-            .slots
-            .retain(|_, t| !t.stored.slot.payments.is_empty() || t.receipt.is_none() && !t.lost);
-    }
-
     pub(crate) fn chain(&self) -> &Arc<dyn Chain> {
         &self.chain
     }
 }
 
 impl Open {
+    /// Forgets what nobody asks for any more and whose nonce is used.
+    fn drop_done(&mut self) {
+        self.slots.retain(|_, t| !t.released || t.receipt.is_none() && !t.lost);
+    }
+
     fn find(&mut self, attempt: AttemptId) -> Option<&mut Tracked> {
         self.slots.values_mut().find(|tracked| tracked.stored.slot.attempt == attempt)
     }
@@ -524,7 +564,7 @@ async fn watch_all(relayer: std::sync::Weak<Relayer>, mut ticks: mpsc::Receiver<
     let mut head: Option<Head> = None;
     loop {
         let Some(relayer) = relayer.upgrade() else { return };
-        relayer.drop_fillers();
+        lock(&relayer.open).drop_done();
         let mut new_head = None;
         if relayer.is_idle() {
             // The relayer must be able to go while nothing is open.
@@ -568,4 +608,43 @@ pub(crate) fn parse_hash(tx: &TxRef) -> Option<TxHash> {
 /// The tag of the block with this number.
 pub(crate) fn at(block: u64) -> Tag {
     Tag::Number(block)
+}
+
+/// The call that a stored transaction of ours makes, so that a better offer for its nonce makes the same one.
+///
+/// Spec: EIP-1559: `0x02 || rlp([chain_id, nonce, priority_fee, max_fee, gas, to, value, data, …])`.
+fn call_in(raw: &[u8]) -> Option<SlotCall> {
+    let (mut fields, _) = rlp_item(raw.strip_prefix(&[2])?)?;
+    let mut next = || {
+        let (field, rest) = rlp_item(fields)?;
+        fields = rest;
+        Some(field)
+    };
+    let mut values = Vec::with_capacity(8);
+    for _ in 0..8 {
+        values.push(next()?);
+    }
+    let gas: &[u8] = values.get(4)?;
+    let to: [u8; 20] = (*values.get(5)?).try_into().ok()?;
+    let gas = (gas.len() <= 8).then(|| gas.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)))?;
+    Some(SlotCall { to: Address::from_evm_bytes(to), data: Bytes::copy_from_slice(values.get(7)?), gas })
+}
+
+/// The content of the first item, and what follows it.
+fn rlp_item(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (&first, rest) = bytes.split_first()?;
+    let (len, rest) = match first {
+        0..=0x7f => return bytes.split_at_checked(1),
+        0x80..=0xb7 => (usize::from(first - 0x80), rest),
+        0xc0..=0xf7 => (usize::from(first - 0xc0), rest),
+        _ => {
+            let digits = usize::from(if first < 0xc0 { first - 0xb7 } else { first - 0xf7 });
+            let (len, rest) = rest.split_at_checked(digits)?;
+            let len = len
+                .iter()
+                .try_fold(0usize, |sum, byte| sum.checked_mul(256)?.checked_add(usize::from(*byte)))?;
+            (len, rest)
+        }
+    };
+    rest.split_at_checked(len)
 }

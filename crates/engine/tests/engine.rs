@@ -49,6 +49,9 @@ struct Script {
     submit: Option<Progress>,
     progress: Option<Progress>,
     canonical: Option<bool>,
+    /// Blocks that are not in the chain any more.
+    gone: Vec<u64>,
+    looks: u32,
 }
 
 #[derive(Default)]
@@ -99,13 +102,18 @@ impl Rail for ScriptedRail {
         scripted.unwrap_or(Progress::Included { proof: proof(payment), deep: true, slots: Vec::new() })
     }
     async fn progress(&self, payment: &Payment, patience: Duration) -> Progress {
-        tokio::time::sleep(patience).await;
+        // Whoever has news does not wait, and an outcome that stays unclear is news each time.
+        if !matches!(self.script.lock().expect("whole").progress, Some(Progress::Unclear { .. })) {
+            tokio::time::sleep(patience).await;
+        }
+        self.script.lock().expect("whole").looks += 1;
         let scripted = self.script.lock().expect("whole").progress.clone();
         scripted.unwrap_or(Progress::Included { proof: proof(payment), deep: true, slots: Vec::new() })
     }
     fn release(&self, _: &Payment) {}
-    async fn still_included(&self, _: &Proof) -> Option<bool> {
-        self.script.lock().expect("whole").canonical
+    async fn still_included(&self, proof: &Proof) -> Option<bool> {
+        let script = self.script.lock().expect("whole");
+        script.canonical.map(|canonical| canonical && !script.gone.contains(&proof.block))
     }
     async fn prepare_refund(
         &self,
@@ -534,5 +542,59 @@ async fn a_refund_is_sent_once_and_booked() {
     assert_eq!(first, again);
     assert_eq!(bench.rail.submitted.load(Ordering::SeqCst), 2, "the sale and one refund");
     assert_eq!(bench.only_payment().await.state.name(), "refunded");
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_stays_unclear_is_looked_at_in_measure_and_in_the_end_left_to_a_person() {
+    let bench = bench();
+    bench.rail.clone().with(|s| {
+        s.submit = Some(Progress::Unclear { tx: None });
+        s.progress = Some(Progress::Unclear { tx: None });
+    });
+    let outcome = bench.engine.sell(sale(1), Arc::new(Shop::default())).await;
+    assert!(matches!(outcome, SaleOutcome::Pending { .. }), "{outcome:?}");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let looks = bench.rail.script.lock().expect("whole").looks;
+    assert!(looks < 200, "{looks} looks in 40 s keep a node busy");
+    bench.world.clock.fetch_add(1_000_000_000 + 2 * 3_600_000, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert_eq!(bench.engine.live(), 0);
+    assert_eq!(bench.only_payment().await.state.name(), "unknown", "never called failed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_was_reorganized_away_is_noticed_behind_a_newer_one_that_stands() {
+    let bench = bench();
+    for (n, block) in [(1u8, 7u64), (2, 9)] {
+        bench.rail.clone().with(|s| {
+            s.submit = Some(Progress::Included {
+                proof: Proof {
+                    tx: TxRef::new(format!("0x{n}")),
+                    witness: Witness::Chain,
+                    block,
+                    block_hash: [n; 32],
+                    log_index: 0,
+                    fee: None,
+                },
+                deep: true,
+                slots: Vec::new(),
+            });
+        });
+        assert!(served(&bench.engine.sell(sale(n), Arc::new(Shop::default())).await));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // The chain that holds the newer settlement does not hold the block of the older one.
+    bench.rail.clone().with(|s| {
+        s.canonical = Some(true);
+        s.gone = vec![7];
+        s.progress = Some(Progress::Open);
+    });
+    bench.engine.tend_once().await.expect("tended");
+    let all =
+        bench.store.payments(PaymentFilter { limit: 10, ..PaymentFilter::default() }).await.expect("read");
+    let mut states: Vec<_> = all.iter().map(|payment| payment.state.name()).collect();
+    states.sort_unstable();
+    assert_eq!(states, ["settled", "settling"]);
     bench.assert_books().await;
 }

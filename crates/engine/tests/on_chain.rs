@@ -461,6 +461,139 @@ async fn a_refund_goes_back_once_on_chain() {
     house.books_balance().await;
 }
 
+/// Sends this many atoms of the payer's to somebody else, offering the chain a lot for it.
+async fn drain(house: &House, atoms: u128) {
+    let mut data = hex_bytes("a9059cbb");
+    data.extend([0; 12]);
+    data.extend(account(9).evm_bytes().expect("evm"));
+    data.extend([0; 16]);
+    data.extend(atoms.to_be_bytes());
+    let tx = LocalKey::new(key(PAYER)).sign(&UnsignedTx {
+        chain_id: 84532,
+        nonce: 0,
+        to: usdc().id.address().clone(),
+        data: data.into(),
+        gas: 100_000,
+        fees: Fees { max_fee: 100_000_000_000, priority_fee: 90_000_000_000 },
+    });
+    assert_eq!(house.chain.broadcast(&tx).await, Broadcast::Accepted);
+}
+
+async fn until_in_pool(house: &House, nonce: &str) {
+    for _ in 0..500 {
+        let count = house.rpc("eth_getTransactionCount", json!([account(RELAYER).as_str(), "pending"])).await;
+        if count == json!(nonce) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("nothing came into the pool");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reverted_settlement_leaves_its_place_to_the_next() {
+    let house = house(BlockTime::Instant, |relayer, _, _| relayer.max_open = 1).await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let selling = {
+        let (engine, sale) = (house.engine.clone(), house.sale(1, LONG).0);
+        tokio::spawn(async move { engine.sell(sale, Arc::new(Shop::default())).await })
+    };
+    until_in_pool(&house, "0x1").await;
+    let all = house.balance(&account(PAYER)).await;
+    drain(&house, all - 1000 + 1).await;
+    house.rpc("evm_mine", json!([])).await;
+    let outcome = selling.await.expect("no panic");
+    let SaleOutcome::SettlementFailed { payment, .. } = outcome else { panic!("{outcome:?}") };
+    house.rpc("evm_setAutomine", json!([true])).await;
+    let mut poor = house.sale(2, LONG).0;
+    poor.terms.instruction = {
+        // 999 atoms are left.
+        let now = house.world.now();
+        let token = Arc::new(Token::new(&usdc()).expect("an EVM token"));
+        let asked = Requirement::new(token, &usdc().atoms(900), &account(PAYEE), PullMethod::Eip3009, LONG)
+            .expect("a requirement");
+        let unsigned = authorize(&asked, &account(PAYER), Nonce([9; 32]), LONG, now).expect("to sign");
+        let presented = unsigned.signed(&key(PAYER).sign(unsigned.digest()), None);
+        let checked = check(&asked, &presented, now, &Policy::default()).expect("good");
+        (poor.key, poor.terms.money) = (checked.key(), checked.money().clone());
+        checked.instruction()
+    };
+    let sold =
+        tokio::time::timeout(Duration::from_secs(10), house.engine.sell(poor, Arc::new(Shop::default())));
+    let outcome = sold.await.expect("the relayer has a place");
+    assert!(matches!(outcome, SaleOutcome::Served { .. }), "{outcome:?}");
+    let slots = house.store.slots_of(payment.id).await.expect("read");
+    assert_eq!(slots[0].slot.state.name(), "included", "a restart has nothing to take up");
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_that_is_offered_more_for_after_a_restart_is_still_the_refund() {
+    let house =
+        house(BlockTime::Instant, |relayer, _, _| relayer.bump_after = Duration::from_secs(3600)).await;
+    let payer = house.balance(&account(PAYER)).await;
+    let outcome = house.engine.sell(house.sale(1, LONG).0, Arc::new(Shop::default())).await;
+    let SaleOutcome::Served { payment, .. } = outcome else { panic!("{outcome:?}") };
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let refunding = {
+        let (engine, id) = (house.engine.clone(), payment.id);
+        tokio::spawn(async move { engine.refund(id, &key(PAYEE)).await })
+    };
+    until_in_pool(&house, "0x2").await;
+    refunding.abort();
+    // The next process finds a chain that passes over what the first one sent.
+    let relayer = Relayer::start(
+        house.chain.clone(),
+        Arc::new(LocalKey::new(key(RELAYER))),
+        house.store.clone(),
+        house.world.clone(),
+        RelayerConfig { bump_after: Duration::from_millis(100), ..RelayerConfig::default() },
+    )
+    .expect("an EVM chain");
+    let rail = EvmRail::new(
+        relayer,
+        house.store.clone(),
+        house.world.clone(),
+        Depths::default(),
+        Registry::builtin(),
+    );
+    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(rail) as Arc<dyn Rail>)]);
+    let next = Engine::new(house.store.clone(), house.world.clone(), rails, EngineConfig::default());
+    next.recover().await.expect("recovered");
+    let mut raised = false;
+    for _ in 0..200 {
+        let slots = house.store.slots_of(payment.id).await.expect("read");
+        let refund = slots.last().expect("a slot");
+        for variant in &refund.slot.variants {
+            house.rpc("anvil_dropTransaction", json!([variant.tx.as_str()])).await;
+        }
+        raised = refund.slot.variants.len() >= 3;
+        if raised {
+            break;
+        }
+        house.rpc("evm_mine", json!([])).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(raised);
+    house.rpc("evm_setAutomine", json!([true])).await;
+    for _ in 0..100 {
+        house.rpc("evm_mine", json!([])).await;
+        if house.payment(payment.id).await.state.name() == "refunded" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    house.until(payment.id, "refunded").await;
+    assert_eq!(house.balance(&account(PAYER)).await, payer);
+    let transfers = house.store.transfers_of(payment.id).await.expect("read");
+    assert!(
+        transfers.iter().any(|(id, ..)| id.purpose == farthing_ledger::Purpose::RefundGas),
+        "what it cost is booked"
+    );
+    house.books_balance().await;
+}
+
 fn hex_bytes(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
 }
