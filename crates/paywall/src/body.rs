@@ -3,7 +3,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use farthing_engine::Permit;
-use farthing_payment::{Fault, Reason};
+use farthing_payment::{Fault, Flow, Reason};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -42,15 +42,29 @@ pub(crate) fn stored(bytes: Bytes, trailers: HeaderMap) -> PaywallBody {
 
 /// A body that is on its way to the payer, with the duty to say whether it got there whole.
 ///
-/// Dropped before its end, it reports an interrupted delivery: whoever paid is owed one.
+/// Dropped before its end, it reports an interrupted delivery: whoever paid is owed one. Whoever has not paid yet
+/// is not: a payer that hangs up before the last byte has what came before it, and that is charged for.
 pub(crate) struct Delivery<B> {
     inner: Pin<Box<B>>,
     permit: Option<Permit>,
+    flow: Flow,
+    begun: bool,
 }
 
 impl<B> Delivery<B> {
-    pub fn new(inner: B, permit: Permit) -> Self {
-        Self { inner: Box::pin(inner), permit: Some(permit) }
+    pub fn new(inner: B, permit: Permit, flow: Flow) -> Self {
+        Self { inner: Box::pin(inner), permit: Some(permit), flow, begun: false }
+    }
+}
+
+impl<B> Drop for Delivery<B> {
+    fn drop(&mut self) {
+        if self.begun
+            && self.flow == Flow::Background
+            && let Some(permit) = self.permit.take()
+        {
+            permit.delivered();
+        }
     }
 }
 
@@ -85,6 +99,9 @@ where
                 }
             }
             Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+        if let Poll::Ready(Some(Ok(frame))) = &polled {
+            self.begun |= frame.data_ref().is_some_and(|data| !data.is_empty());
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }

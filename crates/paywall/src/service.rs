@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use farthing_engine::{Permit, Sale, SaleOutcome};
+use farthing_engine::{ConflictKind, Permit, Sale, SaleOutcome};
 use farthing_payment::{Dialect, Fault, Flow, Payment, Reason};
 use farthing_primitives::PaymentId;
 use farthing_rails::exact_evm::Requirement;
@@ -314,16 +314,24 @@ impl Visit {
             tokens: &self.current.tokens,
             now: self.shared.world.now(),
         };
-        let admitted = match admit(&shown, &candidates, bought, judge) {
+        let mut admitted = match admit(&shown, &candidates, bought, judge) {
             Ok(admitted) => admitted,
             Err(refused) => return self.challenge(&parts, Some(&refused.code)).await,
         };
         if admitted.needs_contract && !self.shared.contract_payments.admit(client, now) {
             return answer::too_many();
         }
+        let to =
+            Addressee { dialect: shown.dialect(), network: shown.network_name(), base: self.base(&parts) };
         if let Some(lapsed) = &admitted.lapsed {
             match self.shared.seller.holder(&admitted.sale.key).await {
-                Ok(Some(_)) => {}
+                // What was accepted then is what it buys, and nothing that it says of itself: its claim may be given
+                // back between this look and the sale, which then claims it anew.
+                Ok(Some(held)) if held.tenant == self.shared.tenant && held.binding.request == hash => {
+                    admitted.sale.terms = held.terms;
+                    admitted.sale.flow = held.flow;
+                }
+                Ok(Some(held)) => return answer::conflict(&to, held.id, ConflictKind::OtherRequest),
                 Ok(None) => return self.challenge(&parts, Some(&lapsed.code)).await,
                 Err(error) => {
                     tracing::warn!(%error, "the store cannot be asked");
@@ -331,8 +339,6 @@ impl Visit {
                 }
             }
         }
-        let to =
-            Addressee { dialect: shown.dialect(), network: shown.network_name(), base: self.base(&parts) };
         self.sell(inner, admitted, parts, body, &to).await
     }
 
@@ -426,7 +432,7 @@ impl Visit {
                     permit.delivered();
                     Response::from_parts(parts, boxed(body))
                 } else {
-                    Response::from_parts(parts, boxed(Delivery::new(body, permit)))
+                    Response::from_parts(parts, boxed(Delivery::new(body, permit, payment.flow)))
                 }
             }
             Err(reasons::NOT_OK) => {

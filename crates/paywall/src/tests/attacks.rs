@@ -490,3 +490,21 @@ async fn attack_50_a_flood_of_payments_from_one_client_is_limited() {
     rig.world.advance(std::time::Duration::from_secs(1));
     assert_eq!(rig.send(paid(get("/weather"), &pay_v2(&challenge, 9))).await.status, 200);
 }
+
+#[tokio::test]
+async fn attack_38_words_that_were_never_accepted_buy_nothing_while_their_key_is_held() {
+    let rig = Rig::weather();
+    let challenge = rig.get("/weather").await.challenge_v1();
+    let header = pay_v1(&challenge, 1);
+    assert_eq!(rig.send(paid_v1(get("/weather"), &header)).await.status, 200);
+    // The same nonce, signed for one atom to the payer's friend: recognised by its key, and no more than that. If the
+    // claim is given back meanwhile, the sale claims it anew, on the terms that it names.
+    let mut own = challenge.clone();
+    for offer in &mut own.accepts {
+        offer.pay_to = farthing_primitives::Address::from_evm_bytes([0xf1; 20]).into();
+    }
+    rig.send(paid_v1(get("/weather"), &pay_v1(&own, 1))).await;
+    let seen = rig.model.seen.lock().unwrap();
+    assert_eq!(seen.len(), 2);
+    assert_eq!(seen[1].terms, seen[0].terms);
+}

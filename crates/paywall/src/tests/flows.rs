@@ -1,9 +1,12 @@
 //! Streaming flows, the status resource, and what the upstream is told.
 
+use bytes::Bytes;
 use farthing_engine::ExposureLimit;
 use farthing_payment::Flow;
+use futures_util::StreamExt;
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 
 use super::support::*;
 use crate::{Paid, Route};
@@ -203,4 +206,23 @@ async fn unknown_payments_have_no_status() {
         assert!(matches!(got.status, 400 | 404), "{id}: {}", got.status);
     }
     assert_eq!(rig.backend.calls(), 0);
+}
+
+#[tokio::test]
+async fn hanging_up_before_the_last_byte_of_a_stream_is_not_free() {
+    let endless = || {
+        let first = Frame::data(Bytes::from_static(b"nearly all"));
+        let stream = futures_util::stream::iter([Ok::<_, crate::BoxError>(first)]);
+        Response::new(StreamBody::new(stream.chain(futures_util::stream::pending())).boxed_unsync())
+    };
+    let interrupted = Err("delivery_interrupted".to_owned());
+    // Who has paid before is owed the whole; who has not has had what there was.
+    for (flow, told) in [(Flow::Background, Ok(())), (Flow::Upfront, interrupted)] {
+        let rig = rig(flow, Backend::new(endless));
+        let header = pay_v2(&rig.challenge("/weather").await, 1);
+        let mut answer = rig.raw(paid(get("/weather"), &header)).await;
+        assert!(answer.body_mut().frame().await.unwrap().is_ok());
+        drop(answer);
+        assert_eq!(delivered(&rig), [told], "{flow:?}");
+    }
 }
