@@ -27,6 +27,9 @@ const VERIFY_WITHIN: Duration = Duration::from_secs(10);
 const SETTLE_WITHIN: Duration = Duration::from_secs(60);
 /// How often an attempt of unknown outcome is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
+/// How long past its end, on the chain's clock, and how deep an authorization must show as unused to be dead.
+const DEAD_AFTER: Duration = Duration::from_secs(2);
+const DEAD_DEPTH: u64 = 2;
 /// What the requirements that we send name as time, where the offer's own is not known any more.
 const MAX_TIMEOUT: Duration = Duration::from_secs(300);
 
@@ -208,7 +211,8 @@ impl RemoteRail {
             return Said::Nothing;
         };
         let Ok(answer) = SettleResponse::parse(&body) else { return Said::Nothing };
-        let tx = Some(answer.transaction.as_str()).filter(|tx| is_hash(tx)).map(TxRef::new);
+        // In one spelling: a transfer counts once, however its transaction is written.
+        let tx = parse_hash(&answer.transaction).map(|hash| TxRef::new(hash.to_string()));
         if answer.success {
             // A success must name its transaction and its network, or it is nobody's success.
             let here = answer.parsed_network().is_some_and(|network| network == self.network);
@@ -225,7 +229,7 @@ impl RemoteRail {
     }
 
     /// Asks for settlement. Only the facilitator that was asked first may be asked again: two of them would race.
-    async fn settle(&self, payment: &Payment, checked: &Checked) -> Progress {
+    async fn settle(&self, payment: &Payment, checked: &Checked, first: bool) -> Progress {
         let Some((index, node)) = self.in_order().next() else { return Progress::Open };
         let Some(request) = self.request(node, payment, checked).await else {
             return Progress::Unclear { tx: None };
@@ -233,11 +237,10 @@ impl RemoteRail {
         match self.settle_with(node, &request).await {
             Said::Settled(tx) => self.settled(payment, checked, tx).await,
             Said::Pending(tx) => Progress::Unclear { tx },
-            Said::Refused(reason, tx) => match &payment.state {
-                // Asked before: a refusal now may only mean that the first request settled it.
-                State::Unknown { .. } | State::Lapsing { .. } => Progress::Open,
-                _ => Progress::Reverted { reason, tx },
-            },
+            Said::Refused(reason, tx) if first => Progress::Reverted { reason, tx },
+            // Asked before, perhaps by a process that died: a refusal now may only mean that the first request
+            // settled it.
+            Said::Refused(..) => Progress::Unclear { tx: payment.tx().cloned() },
             Said::Nothing => {
                 self.preferred.store(index, Ordering::Relaxed);
                 Progress::Unclear { tx: None }
@@ -291,9 +294,17 @@ impl RemoteRail {
         let results = chain.read_at(vec![checked.consumed_read()], Tag::Latest).await.ok()?;
         let head = chain.head(Tag::Latest).await.ok()??;
         if !checked.consumed(results.first()?)? {
-            let over = head.timestamp > checked.expires().plus(Duration::from_secs(2));
+            // Unused in a block that is both past the end and deep: of the newest state, read at another moment or by
+            // a node that lags, nothing follows.
+            let deep = Tag::Number(head.number.checked_sub(DEAD_DEPTH)?);
+            let block = chain.head(deep).await.ok()??;
+            if block.timestamp < checked.expires().plus(DEAD_AFTER) {
+                return Some(Progress::Open);
+            }
+            let results = chain.read_at(vec![checked.consumed_read()], deep).await.ok()?;
             let reason = Reason::new("authorization_expired", Fault::Us);
-            return Some(if over { Progress::Dead(reason) } else { Progress::Open });
+            let dead = !checked.consumed(results.first()?)?;
+            return Some(if dead { Progress::Dead(reason) } else { Progress::Open });
         }
         if !checked.trace_is_unambiguous() {
             return Some(Progress::Open);
@@ -359,7 +370,7 @@ impl Rail for RemoteRail {
 
     async fn submit(&self, payment: &Payment, _: Prepared) -> Progress {
         match Checked::recall(&payment.terms.instruction) {
-            Ok(checked) => self.settle(payment, &checked).await,
+            Ok(checked) => self.settle(payment, &checked, true).await,
             Err(_) => Progress::Unclear { tx: None },
         }
     }
@@ -379,7 +390,7 @@ impl Rail for RemoteRail {
             // Refused by word of mouth: only a chain of our own can tell more.
             State::Lapsing { .. } => Progress::Open,
             // The identical request again, which can settle it at most once: it is the same authorization.
-            _ if self.world.now() < payment.terms.expires => self.settle(payment, &checked).await,
+            _ if self.world.now() < payment.terms.expires => self.settle(payment, &checked, false).await,
             _ => Progress::Open,
         }
     }
@@ -433,11 +444,105 @@ fn host(url: &Url) -> &str {
     url.host_str().unwrap_or("?")
 }
 
-fn is_hash(text: &str) -> bool {
-    parse_hash(text).is_some()
-}
-
 fn parse_hash(text: &str) -> Option<TxHash> {
     let bytes = hex::decode(text.strip_prefix("0x")?).ok()?;
     bytes.try_into().ok().map(TxHash)
+}
+
+#[cfg(test)]
+mod tests {
+    // In a test a panic is the report.
+    #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
+
+    use axum::routing::{get, post};
+    use farthing_payment::{Binding, Bound, Event, Flow, NewPayment, Role, Terms};
+    use farthing_primitives::{PaymentId, PullMethod, RequestHash, TenantId};
+    use farthing_rails::exact_evm::buy::{Nonce, authorize};
+    use farthing_rails::exact_evm::{Policy, check};
+
+    use super::*;
+    use crate::world::TokioWorld;
+
+    const TX: &str = "0xABCDEF0000000000000000000000000000000000000000000000000000000001";
+
+    /// A rail to a facilitator on this machine that gives this answer to every `/settle`.
+    async fn rail(answer: String) -> RemoteRail {
+        // Another test may have installed it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let routes = axum::Router::new()
+            .route("/settle", post(move || std::future::ready(answer)))
+            .route("/supported", get(|| std::future::ready("no JSON")));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url: Url = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+        let remotes = vec![Remote { url: url.clone(), api_key: None }];
+        let world = Arc::new(TokioWorld::default());
+        RemoteRail::new(Network::eip155(84532), remotes, Registry::builtin(), world, None, url).unwrap()
+    }
+
+    /// A payment whose attempt is durable.
+    fn settling(rail: &RemoteRail) -> Payment {
+        let (now, key) = (rail.world.now(), Key::from_bytes([3; 32]).unwrap());
+        let asset = rail.registry.dollar(&rail.network).unwrap();
+        let payer = farthing_evm::from_alloy(key.address());
+        let payee = farthing_primitives::Address::from_evm_bytes([2; 20]);
+        let token = Arc::new(Token::new(asset).unwrap());
+        let asked =
+            Requirement::new(token, &asset.atoms(1000), &payee, PullMethod::Eip3009, MAX_TIMEOUT).unwrap();
+        let unsigned = authorize(&asked, &payer, Nonce([1; 32]), MAX_TIMEOUT, now).unwrap();
+        let presented = unsigned.signed(&key.sign(unsigned.digest()), None);
+        let checked = check(&asked, &presented, now, &Policy::default()).unwrap();
+        let new = NewPayment {
+            id: PaymentId::new(now, [1; 10]),
+            tenant: TenantId::local(),
+            key: checked.key(),
+            role: Role::Seller,
+            flow: Flow::Upfront,
+            terms: Terms {
+                payer,
+                payee,
+                money: checked.money().clone(),
+                expires: checked.expires(),
+                dialect: Dialect::X402V2,
+                instruction: checked.instruction(),
+            },
+            binding: Binding {
+                method: "GET".to_owned(),
+                resource: "/weather".to_owned(),
+                request: RequestHash([7; 32]),
+                bound: Bound::ByOffer,
+                repeatable: true,
+            },
+        };
+        let attempt = AttemptId::new(now, [1; 10]);
+        let events = [Event::FundsConfirmed, Event::AttemptStarted { attempt, tx: None }];
+        events
+            .into_iter()
+            .fold(Payment::claim(new, now).0, |payment, event| payment.step(event, now).unwrap().next)
+    }
+
+    #[tokio::test]
+    async fn a_refusal_of_what_a_former_process_may_have_sent_is_not_called_a_failure() {
+        let said = r#"{"success":false,"errorReason":"invalid_exact_evm_nonce_already_used","transaction":"","network":"eip155:84532"}"#;
+        let rail = rail(said.to_owned()).await;
+        let payment = settling(&rail);
+        let prepared = rail.prepare(&payment).await.unwrap();
+        let first = rail.submit(&payment, prepared).await;
+        assert!(matches!(first, Progress::Reverted { .. }), "{first:?}");
+        // After a restart nobody knows whether the request had left.
+        let again = rail.settle(&payment, &Checked::recall(&payment.terms.instruction).unwrap(), false).await;
+        assert_eq!(again, Progress::Unclear { tx: None });
+    }
+
+    #[tokio::test]
+    async fn a_transaction_has_one_spelling_so_that_it_counts_once() {
+        let said = format!(r#"{{"success":true,"transaction":"{TX}","network":"eip155:84532"}}"#);
+        let rail = rail(said).await;
+        let payment = settling(&rail);
+        let prepared = rail.prepare(&payment).await.unwrap();
+        let Progress::Included { proof, .. } = rail.submit(&payment, prepared).await else {
+            panic!("not settled");
+        };
+        assert_eq!(proof.tx.as_str(), TX.to_lowercase());
+    }
 }
