@@ -108,7 +108,7 @@ pub enum DevnetError {
     #[error("{0} is not a loopback address: an embedded chain is for development on one machine")]
     NotLoopback(SocketAddr),
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}")]
+    #[error("cannot listen on {address}: {source}")]
     Listen {
         /// Where.
         address: SocketAddr,

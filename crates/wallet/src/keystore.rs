@@ -100,8 +100,10 @@ pub enum KeystoreError {
     Key(#[from] KeyError),
     #[error("the environment variable {0} is not set")]
     NoVariable(String),
-    #[error("{0:?} is not a key reference (env:NAME, file:PATH or keystore:NAME)")]
-    Reference(String),
+    #[error("a passphrase is needed and nobody is there to type it: set FARTHING_PASSPHRASE")]
+    NoPassphrase,
+    #[error("not a key reference (expected env:NAME, file:PATH or keystore:NAME)")]
+    Reference,
     #[error("the system gives no random bytes")]
     Random,
     #[error("{path}: {error}")]
@@ -254,8 +256,8 @@ impl std::str::FromStr for KeyRef {
             Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             Some(("keystore", name)) if !name.is_empty() => Ok(Self::Keystore(name.to_owned())),
-            // Whoever pastes the key itself here must not find it in the error.
-            _ => Err(KeystoreError::Reference(text.chars().take(8).collect::<String>() + "…")),
+            // Whoever pastes the key itself here must not find any of it in the error.
+            _ => Err(KeystoreError::Reference),
         }
     }
 }

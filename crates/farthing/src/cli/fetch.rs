@@ -521,8 +521,10 @@ fn advice(plan: &Plan) -> Option<String> {
 }
 
 fn payment_lines(registry: &Registry, payment: &Payment) -> Vec<String> {
+    // Signed is not paid: without any word of a settlement the money may never have moved.
+    let verb = if payment.settlement == Settlement::Unproven { "signed" } else { "paid" };
     let mut lines = vec![format!(
-        "paid {} on {} to {} ({})",
+        "{verb} {} on {} to {} ({})",
         shown_money(registry, &payment.money),
         shown_network(payment.money.asset().network()),
         shown_address(&payment.payee),

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::Failure;
 
 /// Where the passphrase is if nobody is asked for it.
-pub(super) const PASSWORD_VARIABLE: &str = "FARTHING_PASSWORD";
+pub(super) const PASSWORD_VARIABLE: &str = "FARTHING_PASSPHRASE";
 
 /// How long a node may take to say who it is.
 const NODE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ const DEVNET_CLIENT: &str = "farthing-devnet";
 
 The wallet is in $FARTHING_HOME, else $XDG_DATA_HOME/farthing, else ~/.local/share/farthing. Its
 limits hold for all of its keys together. Passphrases come from --password-file, from
-$FARTHING_PASSWORD, or from a prompt.
+$FARTHING_PASSPHRASE, or from a prompt.
 
 Exit codes: 0 done; 1 it could not be done; 2 called wrongly.")]
 pub struct WalletArgs {
@@ -259,7 +259,7 @@ impl From<JournalError> for Failure {
 impl From<KeystoreError> for Failure {
     fn from(error: KeystoreError) -> Self {
         match error {
-            KeystoreError::Name(_) | KeystoreError::NameLooksLikeKey | KeystoreError::Reference(_) => {
+            KeystoreError::Name(_) | KeystoreError::NameLooksLikeKey | KeystoreError::Reference => {
                 Self::usage(error.to_string())
             }
             error => Self::failed(error.to_string()),
@@ -283,9 +283,7 @@ pub(super) fn passphrase(file: Option<&PathBuf>, prompt: &str) -> Result<Passphr
         return Ok(Passphrase::new(text));
     }
     if !std::io::stdin().is_terminal() {
-        return Err(KeystoreError::NoVariable(format!(
-            "{PASSWORD_VARIABLE} (and there is no terminal to ask at)"
-        )));
+        return Err(KeystoreError::NoPassphrase);
     }
     let terminal = PathBuf::from("the terminal");
     rpassword::prompt_password(prompt)

@@ -53,7 +53,7 @@ fn passphrase() -> Result<Passphrase, KeystoreError> {
         return Passphrase::from_file(&path).map_err(|error| KeystoreError::Io { path, error });
     }
     if !std::io::stdin().is_terminal() {
-        return Err(KeystoreError::NoVariable(PASSPHRASE_ENV.to_owned()));
+        return Err(KeystoreError::NoPassphrase);
     }
     let typed = rpassword::prompt_password("Passphrase: ");
     typed.map(Passphrase::new).map_err(|error| KeystoreError::Io { path: "terminal".into(), error })
