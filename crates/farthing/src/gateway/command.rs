@@ -49,7 +49,11 @@ pub async fn run_command(args: GatewayArgs) -> Result<ExitCode, Failure> {
     if args.check {
         check(&gateway).map_err(|error| Failure::usage(error.to_string()))?;
         let routes = gateway.routes.len();
-        println!("{}: good, {routes} {}", args.config.display(), if routes == 1 { "route" } else { "routes" });
+        println!(
+            "{}: good, {routes} {}",
+            args.config.display(),
+            if routes == 1 { "route" } else { "routes" }
+        );
         return Ok(ExitCode::SUCCESS);
     }
     serve(args.config, config, gateway).await
