@@ -485,7 +485,9 @@ impl Rail for EvmRail {
     async fn still_included(&self, proof: &Proof) -> Option<bool> {
         match self.chain.head(at(proof.block)).await.ok()? {
             Some(block) if block.hash == proof.block_hash => Some(true),
-            // Another block has its place, or none: is the transaction in one of the new blocks?
+            // A node that is behind knows nothing of that block yet.
+            None if self.chain.head(Tag::Latest).await.ok()??.number < proof.block => None,
+            // Another block has its place: is the transaction in one of the new ones?
             _ => {
                 let receipts = self.chain.receipts(vec![parse_hash(&proof.tx)?]).await.ok()?;
                 match receipts.into_iter().next()? {

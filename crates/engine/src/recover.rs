@@ -2,7 +2,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farthing_payment::{Delivery, Event, Next, Payment, State};
+use farthing_payment::{Delivery, Event, Next, Payment, State, Witness};
 
 use crate::drive::Driver;
 use crate::live::{Joined, lock};
@@ -141,6 +141,10 @@ impl Engine {
         let mut last = None;
         for payment in payments {
             let State::Settled { proof, .. } = &payment.state else { continue };
+            // Where a facilitator's word is all there is, there is no block to look at.
+            if proof.witness == Witness::Facilitator {
+                continue;
+            }
             let network = payment.terms.money.asset().network();
             let Some(rail) = self.0.rails.get(network) else { continue };
             let block = (proof.block, proof.block_hash);

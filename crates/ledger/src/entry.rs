@@ -28,6 +28,8 @@ pub enum Purpose {
     SaleReversal,
     /// The same for a payment between others: payers ← payees.
     RelayReversal,
+    /// And the fee that was paid in the block that is gone: relayer ← gas.
+    GasReversal,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,7 +37,7 @@ pub enum Purpose {
 pub struct UnknownPurpose(pub String);
 
 impl Purpose {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Sale,
         Self::Settlement,
         Self::WriteOff,
@@ -46,6 +48,7 @@ impl Purpose {
         Self::Reversal,
         Self::SaleReversal,
         Self::RelayReversal,
+        Self::GasReversal,
     ];
 
     /// The stable name that is stored and shown.
@@ -61,6 +64,7 @@ impl Purpose {
             Self::Reversal => "reversal",
             Self::SaleReversal => "sale-reversal",
             Self::RelayReversal => "relay-reversal",
+            Self::GasReversal => "gas-reversal",
         }
     }
 
@@ -77,6 +81,7 @@ impl Purpose {
             Self::Reversal => (K::Receivable, K::Treasury),
             Self::SaleReversal => (K::Revenue, K::Receivable),
             Self::RelayReversal => (K::Payers, K::Payees),
+            Self::GasReversal => (K::Relayer, K::Gas),
         }
     }
 }

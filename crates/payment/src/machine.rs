@@ -203,8 +203,8 @@ impl Payment {
                 Ok(Vec::new())
             }
             (Event::Reorged, S::Settled { attempt, proof }, _) => {
-                let (attempt, tx) = (*attempt, proof.tx.clone());
-                let entries = self.unsettle()?;
+                let (attempt, tx, fee) = (*attempt, proof.tx.clone(), proof.fee.clone());
+                let entries = self.unsettle(fee)?;
                 self.state = S::Settling { attempt, since: now, tx: Some(tx) };
                 Ok(entries)
             }
@@ -255,12 +255,13 @@ impl Payment {
     }
 
     /// The block is gone: the books take back what they said, and a new round begins.
-    fn unsettle(&mut self) -> Result<Vec<Entry>, StepError> {
+    fn unsettle(&mut self, fee: Option<Money>) -> Result<Vec<Entry>, StepError> {
         let reversal = match self.role {
             Role::Seller => Purpose::Reversal,
             Role::Facilitator => Purpose::RelayReversal,
         };
         let mut entries = vec![self.final_transfer(reversal, self.terms.money.clone())];
+        entries.extend(fee.map(|fee| self.final_transfer(Purpose::GasReversal, fee)));
         self.round = self.round.checked_add(1).ok_or(StepError::TooManyRounds)?;
         if self.role == Role::Seller {
             // The old round's sale is taken back and expected again, so that a round always ends in the same way.

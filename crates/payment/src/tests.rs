@@ -161,6 +161,28 @@ fn a_reorganized_settlement_is_taken_back_and_booked_again() {
 }
 
 #[test]
+fn the_fee_of_a_block_that_is_gone_is_taken_back_with_it() {
+    let base = ["funds_confirmed", "call_started", "call_stored", "attempt_started"];
+    let (settling, mut ledger) = walk(Role::Seller, Flow::Authorization, &base);
+    let money = settling.terms.money.clone();
+    let fee = farthing_primitives::Money::new(money.asset().clone(), 21);
+    let Event::Included { mut proof, .. } = event("included_deep") else { panic!("another event") };
+    proof.fee = Some(fee);
+    let mut payment = settling;
+    for happened in [
+        Event::Included { proof: proof.clone(), deep: true },
+        Event::Reorged,
+        Event::Included { proof, deep: true },
+    ] {
+        let step = payment.step(happened, NOW).expect("fits");
+        ledger.apply(&step.entries).expect("applies");
+        assert_eq!(ledger.check(), Ok(()));
+        payment = step.next;
+    }
+    assert_eq!((net(&ledger, AccountKind::Gas), net(&ledger, AccountKind::Relayer)), (21, -21));
+}
+
+#[test]
 fn a_refund_happens_once() {
     let base = ["funds_confirmed", "call_started", "call_stored", "attempt_started", "included_deep"];
     let (payment, ledger) = walk(

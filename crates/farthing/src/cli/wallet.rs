@@ -789,7 +789,11 @@ fn set_allowed(allow: &Allow, out: &Out) -> Result<(), Failure> {
             journal.unpin(&authority)?;
         }
         if let Some(payee) = &allow.payee {
-            let payee = Address::evm(payee).map_err(|error| Failure::usage(error.to_string()))?;
+            let text = payee;
+            let payee = Address::evm(text).map_err(|error| Failure::usage(error.to_string()))?;
+            if !crate::config::checksum_holds(text, &payee) {
+                return Err(Failure::usage(format!("{text}: the checksum in its capitals is wrong")));
+            }
             let on = if networks.is_empty() {
                 journal.rules()?.networks.into_iter().collect()
             } else {

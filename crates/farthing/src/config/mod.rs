@@ -28,6 +28,7 @@ use url::Url;
 
 pub use document::ConfigError;
 pub use key::read_key;
+pub(crate) use routes::checksum_holds;
 pub use secret::SecretRef;
 
 /// Everything that a file says. Which sections must be there depends on the command.
@@ -177,6 +178,18 @@ pub struct SaleConfig {
 pub enum PriceConfig {
     Fixed(Vec<Offer>),
     Hook { url: Url, timeout: Duration, headers: Vec<(http::HeaderName, SecretRef)>, ways: Vec<Arc<Way>> },
+}
+
+impl PriceConfig {
+    /// The networks that this can be paid on.
+    pub fn networks(&self) -> std::collections::BTreeSet<Network> {
+        match self {
+            Self::Fixed(offers) => {
+                offers.iter().map(|offer| offer.money().asset().network().clone()).collect()
+            }
+            Self::Hook { ways, .. } => ways.iter().map(|way| way.asset().id.network().clone()).collect(),
+        }
+    }
 }
 
 /// `[limits]`.

@@ -281,7 +281,26 @@ fn address(entry: &Reader<'_>, network: Option<&Network>, text: &str, place: &Pl
         Some(network) => Address::parse(network, text),
         None => Address::evm(text),
     };
-    parsed.map_err(|error| entry.problem_at(place, "pay_to", error.to_string())).ok()
+    let address = parsed.map_err(|error| entry.problem_at(place, "pay_to", error.to_string())).ok()?;
+    if !checksum_holds(text, &address) {
+        entry.problem_at(
+            place,
+            "pay_to",
+            "the checksum in its capitals is wrong: is there a typing error?".to_owned(),
+        );
+        return None;
+    }
+    Some(address)
+}
+
+/// Whether an address as a person wrote it agrees with its checksum. One case throughout carries none.
+///
+/// Spec: EIP-55.
+pub(crate) fn checksum_holds(text: &str, address: &Address) -> bool {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let mixed =
+        digits.bytes().any(|b| b.is_ascii_lowercase()) && digits.bytes().any(|b| b.is_ascii_uppercase());
+    !mixed || farthing_evm::to_alloy(address).is_none_or(|raw| farthing_evm::eip55(raw) == text)
 }
 
 fn way(route: &Reader<'_>, line: &Line, defaults: &Defaults<'_>, sponsor: bool) -> Option<Arc<Way>> {

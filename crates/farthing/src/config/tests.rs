@@ -3,6 +3,8 @@ use std::time::Duration;
 use farthing_payment::Flow;
 use farthing_paywall::Cors;
 
+use farthing_primitives::Address;
+
 use super::{Cidr, Config, PriceConfig, SecretRef, Settlement};
 
 const PAYEE: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
@@ -322,4 +324,14 @@ fn ranges_contain_what_they_should() {
         let range_read: Cidr = range.parse().unwrap();
         assert_eq!(range_read.contains(address.parse().unwrap()), expected, "{range} {address}");
     }
+}
+
+#[test]
+fn a_payee_with_a_typing_error_is_refused_by_its_checksum() {
+    let good = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
+    let address = Address::evm(good).unwrap();
+    assert!(super::checksum_holds(good, &address));
+    assert!(super::checksum_holds(&good.to_ascii_lowercase(), &address));
+    let typo = good.replace("2096", "2097");
+    assert!(!super::checksum_holds(&typo, &Address::evm(&typo).unwrap()));
 }

@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 
 use super::{Gateway, GatewayError, admin, bind, offer_key, reload, settle_down};
 use crate::cli::{Failure, print_ready, until_stopped};
-use crate::config::{Config, GatewayConfig};
+use crate::config::{Config, GatewayConfig, Settlement};
 
 /// Put a price before an API that you have: a reverse proxy that is paid by the request.
 #[derive(Debug, Args)]
@@ -46,6 +46,8 @@ pub async fn run_command(args: GatewayArgs) -> Result<ExitCode, Failure> {
     let Some(gateway) = config.gateway.take() else {
         return Err(Failure::usage(format!("{}: there is no [gateway] section", args.config.display())));
     };
+    settleable(&config, &gateway)
+        .map_err(|error| Failure::usage(format!("{}: {error}", args.config.display())))?;
     if args.check {
         check(&gateway).map_err(|error| Failure::usage(error.to_string()))?;
         let routes = gateway.routes.len();
@@ -57,6 +59,27 @@ pub async fn run_command(args: GatewayArgs) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     serve(args.config, config, gateway).await
+}
+
+/// Whoever sells must be able to settle: a buyer would sign for nothing otherwise.
+fn settleable(config: &Config, gateway: &GatewayConfig) -> Result<(), String> {
+    if matches!(config.settlement, Settlement::Remote(_)) {
+        return Ok(());
+    }
+    for route in &gateway.routes {
+        let Some(sale) = &route.sale else { continue };
+        for network in sale.price.networks() {
+            let settles = config.networks.get(&network).is_some_and(|known| known.relayer_key.is_some());
+            if !settles {
+                return Err(format!(
+                    "route {}: nobody settles on {network}: give [networks.\"{network}\"] rpc and relayer_key, or \
+                     name a facilitator ([facilitator] remote)",
+                    route.pattern
+                ));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What can be found wrong without a socket or a chain, beyond what the file itself shows.
