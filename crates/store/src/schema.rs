@@ -46,7 +46,7 @@ pub enum OpenError {
 
 /// Makes sure that one process writes: SQLite itself would let several take turns, and each would keep balances
 /// and exposure in memory that the others change. The operating system takes the lock back if the process dies.
-pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
+pub(crate) fn lock(path: &Path) -> Result<WriteLock, OpenError> {
     let lock_path = with_suffix(path, "-lock");
     let refuse = |source| OpenError::Lock { path: lock_path.clone(), source };
     let file = OpenOptions::new()
@@ -57,9 +57,20 @@ pub(crate) fn lock(path: &Path) -> Result<File, OpenError> {
         .open(&lock_path)
         .map_err(refuse)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(WriteLock(file)),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse(path.to_owned())),
         Err(TryLockError::Error(source)) => Err(refuse(source)),
+    }
+}
+
+/// The right to write to a store.
+#[derive(Debug)]
+pub(crate) struct WriteLock(File);
+
+impl Drop for WriteLock {
+    /// Closing is not enough: a child that was forked a moment ago shares the file until it runs its own program.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
     }
 }
 

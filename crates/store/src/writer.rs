@@ -16,7 +16,7 @@ use crate::apply::{Answer, Fail, Request};
 use crate::books::{Books, Exposure};
 use crate::limits::QUEUE_LEN;
 use crate::read::store_error;
-use crate::schema::{OpenError, log_path};
+use crate::schema::{OpenError, WriteLock, log_path};
 
 /// The most changes that share one transaction: a sync is shared by many long before, and none waits long.
 const MAX_GROUP: usize = 1024;
@@ -78,7 +78,7 @@ impl Writer {
     pub(crate) fn start(
         connection: Connection,
         path: &Path,
-        lock: File,
+        lock: WriteLock,
         health: Arc<Health>,
     ) -> Result<Self, OpenError> {
         let (queue, jobs) = sync_channel(QUEUE_LEN);
