@@ -9,7 +9,9 @@ import { check, read, repo, rpc, run, same, script, service, until, usdc } from 
 
 /** Runs a script as if it lay where the published packages are installed. */
 function runModule(text) {
-  const child = spawn(process.execPath, ["--input-type=module", "-"], { cwd: join(repo, "interop"), stdio: ["pipe", "pipe", "inherit"] });
+  // Node 18 has the Web Crypto that the package wants only on request.
+  const crypto = globalThis.crypto ? [] : ["--experimental-global-webcrypto"];
+  const child = spawn(process.execPath, [...crypto, "--input-type=module", "-"], { cwd: join(repo, "interop"), stdio: ["pipe", "pipe", "inherit"] });
   child.stdin.end(text);
   let stdout = "";
   child.stdout.setEncoding("utf8").on("data", (chunk) => (stdout += chunk));
