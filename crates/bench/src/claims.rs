@@ -15,6 +15,7 @@ use farthing_engine::{
     BoxFuture, Engine, EngineConfig, Funds, NotPrepared, Prepared, Progress, Rail, Sale, Store, World,
 };
 use farthing_evm::Key;
+use farthing_load::payers::{Generation, Payers};
 use farthing_payment::{Binding, Bound, Dialect, Flow, Payment, Proof, Terms};
 use farthing_primitives::{Network, RequestHash, TenantId, Timestamp};
 use farthing_rails::exact_evm::{Policy, check};
@@ -24,8 +25,7 @@ use rusqlite::{Connection, params_from_iter};
 use serde::Serialize;
 use tokio::sync::{Notify, Semaphore};
 
-use crate::functions::{NOW_SECS, must, read, terms, tokens};
-use crate::payers::{Generation, Payers};
+use crate::functions::{NOW_SECS, RUN, SEED, must, read, terms, tokens};
 use crate::stats::median;
 
 const ROUNDS: usize = 3;
@@ -81,7 +81,7 @@ pub fn measure(dir: &Path, count: usize, in_flight: usize) -> Result<Claims, Cla
 /// Payments as a facilitator has them after all checks: with real instructions of the real size.
 fn sales(count: usize) -> Vec<Sale> {
     let (tokens, policy, now) = (tokens(), Policy::default(), Timestamp::from_secs(NOW_SECS));
-    let bodies = Payers::new(0, count).requests(&terms(), Generation::V2, 0, NOW_SECS, count);
+    let bodies = Payers::new(SEED, 0, count).requests(&terms(), Generation::V2, RUN, count);
     let sale = |(i, body): (usize, &bytes::Bytes)| {
         let (asked, shown) = read(body, &tokens);
         let checked = must(check(&asked, &shown, now, &policy));

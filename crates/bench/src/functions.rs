@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use farthing_evm::{Address, B256, recover, to_alloy};
+use farthing_evm::{Address, B256, recover};
+use farthing_load::payers::{Generation, Payers, Run, Terms};
 use farthing_primitives::{Network, Registry, Timestamp};
 use farthing_rails::exact_evm::{Policy, Presented, Requirement, Tokens, check};
 use farthing_rails::x402::{presented_v2, requirement_v2};
@@ -18,11 +19,13 @@ use secp256k1::ecdsa::{RecoverableSignature, RecoveryId};
 use secp256k1::{Message as Digest, SECP256K1};
 use serde::Serialize;
 
-use crate::payers::{Generation, Payers, Terms};
 use crate::stats::median;
 
 /// The wall clock of payments that no chain ever sees.
 pub const NOW_SECS: u64 = 1_800_000_000;
+
+/// Payments that are the same in every run.
+pub const RUN: Run = Run { salt: 0, now_secs: NOW_SECS };
 
 /// How many different payments the functions see in turn.
 const DIFFERENT: usize = 1024;
@@ -30,21 +33,13 @@ const TURN: Duration = Duration::from_millis(5);
 
 /// USDC on Base Sepolia, as the registry has it.
 pub fn terms() -> Terms {
-    let registry = Registry::builtin();
     let network = Network::eip155(84532);
-    let found = registry.dollar(&network).and_then(|asset| {
-        let domain = asset.domain.as_ref()?;
-        Some(Terms {
-            chain_id: network.evm_chain_id()?,
-            token: to_alloy(asset.id.address())?,
-            name: domain.name.clone(),
-            version: domain.version.clone(),
-            pay_to: Address::repeat_byte(0x5e),
-            atoms: 1000,
-        })
-    });
+    let found = Terms::listed(&Registry::builtin(), &network, None, Address::repeat_byte(0x5e), 1000);
     found.unwrap_or_else(|| unreachable!("the registry has USDC on Base Sepolia"))
 }
+
+/// The seed of all buyers here. Anybody can compute their keys.
+pub const SEED: &str = "farthing-bench";
 
 pub fn tokens() -> Tokens {
     Tokens::new(&Registry::builtin())
@@ -81,7 +76,7 @@ impl Work {
     pub fn new() -> Self {
         let terms = terms();
         let tokens = tokens();
-        let bodies = Payers::new(0, DIFFERENT).requests(&terms, Generation::V2, 0, NOW_SECS, DIFFERENT);
+        let bodies = Payers::new(SEED, 0, DIFFERENT).requests(&terms, Generation::V2, RUN, DIFFERENT);
         let shown: Vec<_> = bodies.iter().map(|body| read(body, &tokens)).collect();
         let signed: Vec<_> = shown.iter().map(|(_, shown)| digest_and_signature(shown, &terms)).collect();
         let parsed = signed.iter().map(|(digest, signature)| for_libsecp256k1(*digest, signature)).collect();

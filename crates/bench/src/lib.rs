@@ -1,7 +1,6 @@
 //! How fast farthing is beside its peers and beside what the machine can do at all.
 //!
-//! - [`payers`]: ten thousand buyers with keys of their own, and payments that are each used once.
-//! - [`load`]: drives a facilitator or a gateway, in a closed loop or at a fixed rate, and counts only what is right.
+//! - [`farthing_load`]: the load, its buyers and what it counts, which `farthing load` uses too.
 //! - [`delay`]: a proxy that adds time to every call, for a chain node that is far away.
 //! - [`functions`]: rates of functions, each measured in turns with its peer.
 //! - [`claims`]: durable claims through the engine, in turns with raw SQLite.
@@ -12,12 +11,8 @@
 // Rates and ratios of a machine, never money.
 #![allow(clippy::float_arithmetic, clippy::cast_precision_loss)]
 
-pub mod chain;
 pub mod claims;
 pub mod delay;
 pub mod functions;
-pub mod http;
-pub mod load;
-pub mod payers;
 pub mod start;
 pub mod stats;

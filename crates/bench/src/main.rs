@@ -3,16 +3,20 @@
 // Rates and ratios of a machine, never money.
 #![allow(clippy::float_arithmetic, clippy::cast_precision_loss)]
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, ValueEnum};
-use farthing_bench::chain::Node;
-use farthing_bench::http::Target;
-use farthing_bench::load::{Kind, Pace, Plan, drive};
-use farthing_bench::payers::{Generation, Payers, Terms};
 use farthing_bench::stats::median;
 use farthing_bench::{claims, delay, functions, start};
 use farthing_evm::Address;
+use farthing_load::drive::{Pace, Plan, Script, drive};
+use farthing_load::fund::Node;
+use farthing_load::http::Target;
+use farthing_load::judge::Kind;
+use farthing_load::offer;
+use farthing_load::payers::{Generation, Payers, Run, Terms};
+use farthing_load::schedule::{Arrivals, Schedule};
 use serde_json::json;
 
 #[derive(Parser)]
@@ -164,39 +168,37 @@ fn main() -> Result<(), Failure> {
     Ok(())
 }
 
-async fn load(options: Load) -> Result<farthing_bench::stats::Report, Failure> {
+async fn load(options: Load) -> Result<farthing_load::stats::Report, Failure> {
     let target = Target::parse(&options.url)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let salt = options.salt.unwrap_or(now.as_nanos());
+    let run = Run { salt: options.salt.unwrap_or(now.as_nanos()), now_secs: now.as_secs() };
     let terms = Terms { pay_to: options.pay_to, atoms: options.atoms, ..functions::terms() };
-    let payers =
-        || Payers::new(options.which.first_payer, options.which.payers.clamp(1, options.requests.max(1)));
-    let (kind, payments) = match options.kind {
-        What::Challenge => (Kind::Challenge, vec![bytes::Bytes::new(); options.requests]),
-        What::Pay => {
-            let offer = farthing_bench::load::ask(&target).await?;
-            (Kind::Pay, offer.payments(&payers(), &terms, salt, now.as_secs(), options.requests)?)
-        }
+    let count = options.requests;
+    let payers = || {
+        Payers::new(functions::SEED, options.which.first_payer, options.which.payers.clamp(1, count.max(1)))
+    };
+    let script = match options.kind {
+        What::Challenge => Script::Ask(count),
+        What::Pay => Script::Signed(Kind::Paid, payers().headers(&offer::ask(&target).await?, run, count)),
         What::Verify | What::Settle => {
             let kind = if matches!(options.kind, What::Verify) { Kind::Verify } else { Kind::Settle };
             let generation = if options.x402 == 1 { Generation::V1 } else { Generation::V2 };
-            (kind, payers().requests(&terms, generation, salt, now.as_secs(), options.requests))
+            Script::Signed(kind, payers().requests(&terms, generation, run, count))
         }
     };
-    let plan = Plan {
-        target,
-        kind,
-        payments,
-        connections: options.connections.max(1),
-        pace: options.rate.map_or(Pace::Closed, Pace::Open),
-        limit: Duration::from_secs_f64(options.seconds),
-        patience: Duration::from_secs_f64(options.patience),
+    let length = Duration::from_secs_f64(options.seconds);
+    let pace = match options.rate {
+        None => Pace::Closed(length),
+        Some(rate) => Pace::Open { schedule: Schedule::new(Arrivals::Constant, rate, length), rate, length },
     };
-    Ok(drive(plan).await?)
+    let patience = Duration::from_secs_f64(options.patience);
+    let connections = options.connections.max(1);
+    Ok(drive(Plan { target, script, connections, pace, patience, watch: Arc::default() }).await?)
 }
 
 async fn fund(options: Fund) -> Result<serde_json::Value, Failure> {
-    let owners: Vec<_> = Payers::new(options.which.first_payer, options.which.payers).addresses().collect();
+    let owners: Vec<_> =
+        Payers::new(functions::SEED, options.which.first_payer, options.which.payers).addresses().collect();
     Node::new(&options.rpc)?.fund(functions::terms().token, &owners, options.atoms).await?;
     Ok(json!({ "funded": owners.len() }))
 }

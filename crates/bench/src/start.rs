@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::http::{HttpError, Target};
+use farthing_load::http::{HttpError, Target};
 
 /// How often it is asked.
 const EVERY: Duration = Duration::from_micros(250);
@@ -68,12 +68,13 @@ impl Drop for Ending {
 
 fn answers(target: &Target) -> bool {
     let ask = || -> std::io::Result<bool> {
-        let mut stream = TcpStream::connect(&target.authority)?;
+        let mut stream = TcpStream::connect(target.authority())?;
         stream.set_read_timeout(Some(PATIENCE))?;
         write!(
             stream,
             "GET {} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n",
-            target.path, target.authority
+            target.path(),
+            target.authority()
         )?;
         let mut head = [0u8; 12];
         stream.read_exact(&mut head)?;
