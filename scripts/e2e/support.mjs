@@ -71,6 +71,9 @@ for (const signal of ["SIGINT", "SIGTERM"]) {
   });
 }
 
+/** Adds a step to what is done on the way out; the last is done first. */
+export const cleanAfter = (step) => cleaning.push(step);
+
 export function scratch() {
   const dir = mkdtempSync(join(tmpdir(), "farthing-e2e-"));
   cleaning.push(() => rmSync(dir, { recursive: true, force: true }));
@@ -100,11 +103,12 @@ export async function until(what, probe, ms = PATIENCE_MS) {
 // ---------------------------------------------------------------------------------------------------------------------
 // Processes.
 
-const clean = () => Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("FARTHING_")));
+/** The environment, without what it says of other wallets and worlds. */
+export const surroundings = () => Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("FARTHING_")));
 
 /** Starts a service and waits for the line that says where it listens. */
 export async function service(args, env = {}) {
-  const child = spawn(bin, args, { stdio: ["ignore", "pipe", "inherit"], env: { ...clean(), ...env } });
+  const child = spawn(bin, args, { stdio: ["ignore", "pipe", "inherit"], env: { ...surroundings(), ...env } });
   let ended = false;
   const exited = new Promise((done) => child.once("exit", (code, signal) => {
     ended = true;
@@ -132,7 +136,7 @@ export async function service(args, env = {}) {
 
 /** Runs a command to its end. `hear` is told what it says on standard error, as it says it. */
 export function run(args, env = {}, hear = () => {}) {
-  const child = spawn(bin, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...clean(), ...env } });
+  const child = spawn(bin, args, { stdio: ["ignore", "pipe", "pipe"], env: { ...surroundings(), ...env } });
   let stdout = "", stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text) => (stdout += text));
   child.stderr.setEncoding("utf8").on("data", (text) => hear((stderr += text)));
