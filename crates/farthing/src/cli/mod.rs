@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod devnet;
 pub mod fetch;
 mod ledger;
+mod load;
 mod refund;
 pub mod wallet;
 
@@ -40,6 +41,7 @@ enum Command {
     Facilitator(crate::facilitator::FacilitatorArgs),
     Refund(refund::RefundArgs),
     Ledger(ledger::LedgerArgs),
+    Load(load::LoadArgs),
     Devnet(devnet::DevnetArgs),
     /// Print a completion script for a shell
     #[command(
@@ -82,6 +84,7 @@ pub async fn main() -> ExitCode {
         Command::Facilitator(args) => crate::facilitator::run(args).await,
         Command::Refund(args) => refund::run(args).await,
         Command::Ledger(args) => ledger::run(args).await,
+        Command::Load(args) => load::run(args).await,
         Command::Devnet(args) => devnet::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "farthing", &mut std::io::stdout());
