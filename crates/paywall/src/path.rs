@@ -5,13 +5,13 @@
 //! servers are known to read differently is kept as a second reading ([`RequestPath::readings`]); the router
 //! refuses a path whose readings lead to different routes.
 
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 /// The longest path that we read, in bytes.
 pub const MAX_PATH_LEN: usize = 4096;
 /// The most segments of a path.
 pub const MAX_SEGMENTS: usize = 128;
-/// The most readings of one path: three levels of encoding, with and without parameters and split slashes.
+/// The most readings of one path: three levels of encoding, with and without parameters, queries and split slashes.
 const MAX_READINGS: usize = 16;
 
 /// What RFC 3986 does not allow in a segment (`pchar`), and so is percent-encoded.
@@ -111,12 +111,13 @@ impl RequestPath {
     }
 
     /// The other ways in which servers are known to read this path, apart from [`RequestPath::segments`]: with
-    /// `%2F` as a separator, without `;parameters`, decoded once more, and combinations of these.
+    /// `%2F` as a separator, without `;parameters`, cut off at a `%3F` or `%23`, decoded once more, and combinations
+    /// of these.
     ///
     /// # Errors
     /// If one of these readings is a path that we would have refused, so that nobody reaches `..` by detour.
     pub fn readings(&self) -> Result<Vec<Vec<String>>, PathError> {
-        let odd = |segment: &String| segment.contains(['/', ';', '%']);
+        let odd = |segment: &String| segment.contains(['/', ';', '%', '?', '#']);
         if !self.segments.iter().any(odd) {
             return Ok(Vec::new());
         }
@@ -124,7 +125,13 @@ impl RequestPath {
         let mut next = 0;
         while let Some(reading) = known.get(next).cloned() {
             next += 1;
-            for other in [split(&reading), without_parameters(&reading), decoded_again(&reading)?] {
+            let others = [
+                split(&reading),
+                without_parameters(&reading),
+                without_query(&reading),
+                decoded_again(&reading)?,
+            ];
+            for other in others {
                 if !known.contains(&other) {
                     other.iter().try_for_each(|segment| check(segment))?;
                     known.push(other);
@@ -149,13 +156,25 @@ fn without_parameters(reading: &[String]) -> Vec<String> {
     reading.iter().map(bare).filter(|s| !s.is_empty()).collect()
 }
 
+/// Rewriting servers look for the query in a path that they have decoded already.
+fn without_query(reading: &[String]) -> Vec<String> {
+    let mut kept = Vec::with_capacity(reading.len());
+    for segment in reading {
+        let bare = segment.split(['?', '#']).next().unwrap_or_default();
+        if !bare.is_empty() {
+            kept.push(bare.to_owned());
+        }
+        if bare.len() < segment.len() {
+            break;
+        }
+    }
+    kept
+}
+
+/// As the most lenient decoder reads it: a percent sign that begins no encoding is itself, and hides none behind it.
 fn decoded_again(reading: &[String]) -> Result<Vec<String>, PathError> {
-    let again = |segment: &String| match decode(segment) {
-        // A lone percent sign is itself, to whoever decodes twice as to everybody else.
-        Err(PathError::BadEncoding) => Ok(segment.clone()),
-        other => other,
-    };
-    reading.iter().map(again).collect()
+    let again = |segment: &String| percent_decode_str(segment).decode_utf8().map(|text| text.into_owned());
+    reading.iter().map(again).collect::<Result<_, _>>().map_err(|_| PathError::NotUtf8)
 }
 
 fn decode(encoded: &str) -> Result<String, PathError> {

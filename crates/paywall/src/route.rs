@@ -1,9 +1,10 @@
 //! Which route a request is for. Whatever is ambiguous is refused; nothing ambiguous passes unpaid.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use http::Method;
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
 use crate::path::{PathError, RequestPath};
 
@@ -171,6 +172,16 @@ impl Pattern {
     }
 }
 
+/// What a literal does not show as it is, so that the normal form of a pattern reads as that pattern.
+const NOT_SHOWN: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'%')
+    .add(b'/')
+    .add(b'?')
+    .add(b'#')
+    .add(b'{')
+    .add(b'}');
+
 /// The normal form, which is also the route's id: `GET /weather/{city}`.
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -180,7 +191,17 @@ impl fmt::Display for Pattern {
         }
         for segment in &self.segments {
             match segment {
-                Segment::Literal(text) => write!(f, "/{text}")?,
+                Segment::Literal(text) => {
+                    f.write_str("/")?;
+                    // Letters beyond ASCII are shown as they are: only people and our own reader see this.
+                    for c in text.chars() {
+                        if c.is_ascii() {
+                            write!(f, "{}", utf8_percent_encode(c.encode_utf8(&mut [0; 4]), NOT_SHOWN))?;
+                        } else {
+                            f.write_char(c)?;
+                        }
+                    }
+                }
                 Segment::Any(name) => write!(f, "/{{{name}}}")?,
             }
         }

@@ -98,6 +98,43 @@ fn ambiguous_readings_are_refused_and_harmless_ones_are_not() {
     assert_eq!(find(&routes, "GET", "/%25252570aid%25252Fx"), Err(RouteError::AmbiguousPath));
 }
 
+/// Found by fuzzing: servers that rewrite (Apache's among them) end a path at an encoded question mark.
+#[test]
+fn an_encoded_query_does_not_hide_a_priced_path() {
+    let routes = ["GET /paid/x", "* /*"];
+    for path in ["/paid/x%3Fy", "/paid/x%23", "/paid/x%3F/more/of%20it", "/paid/x%253Fy", "/paid%2Fx%3F"] {
+        assert_eq!(find(&routes, "GET", path), Err(RouteError::AmbiguousPath), "{path}");
+    }
+    assert_eq!(find(&routes, "GET", "/free%3Fx"), Ok(Some(1)));
+}
+
+/// Found by fuzzing: one malformed encoding must not keep us from seeing the well-formed ones beside it.
+#[test]
+fn a_stray_percent_sign_hides_nothing() {
+    let routes = ["GET /paid/*", "* /*"];
+    assert_eq!(find(&routes, "GET", "/x%252F..%252Fpaid%252F%25zz"), Err(PathError::DotSegment.into()));
+    assert_eq!(find(&routes, "GET", "/%2570aid/%25zz"), Err(RouteError::AmbiguousPath));
+    assert_eq!(find(&routes, "GET", "/%2570aid%25252F%25zz"), Err(RouteError::AmbiguousPath));
+    assert_eq!(find(&routes, "GET", "/100%25"), Ok(Some(1)));
+}
+
+/// Found by fuzzing: the normal form is the name under which offers are sealed, so two patterns never share one.
+#[test]
+fn a_patterns_normal_form_is_that_pattern() {
+    for (text, shown) in [
+        ("GET /a%2Fb", "GET /a%2Fb"),
+        ("GET /a%20b/%7Bid%7D", "GET /a%20b/{id}"),
+        ("/100%25", "* /100%25"),
+        ("/caf\u{e9}", "* /caf\u{e9}"),
+        ("/a%3Fb%23c", "* /a%3Fb%23c"),
+    ] {
+        let pattern: Pattern = text.parse().unwrap();
+        assert_eq!(pattern.to_string(), shown);
+        assert_eq!(shown.parse::<Pattern>().unwrap(), pattern);
+    }
+    assert_ne!("/a%2Fb".parse::<Pattern>().unwrap().to_string(), "/a/b".parse::<Pattern>().unwrap().to_string());
+}
+
 #[test]
 fn patterns_say_what_is_wrong_with_them() {
     for bad in [
