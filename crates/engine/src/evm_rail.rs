@@ -13,8 +13,8 @@ use farthing_rails::exact_evm::{Checked, Policy, Requirement, Settlement, Token,
 
 use crate::live::lock;
 use crate::rail::{Funds, NotPrepared, Prepared, Progress, Rail};
-use crate::relayer::{Relayer, SlotCall, SlotNews, at, parse_hash};
-use crate::{Chain, Head, LogFilter, Receipt, Store, StoredSlot, Tag, World, reasons};
+use crate::relayer::{Relayer, SlotNews, at, parse_hash};
+use crate::{Chain, Head, LogFilter, Receipt, SlotCall, Store, StoredSlot, Tag, World, reasons};
 
 /// How deep a settlement must be before it counts, by amount. One is: in a block.
 #[derive(Debug, Clone)]

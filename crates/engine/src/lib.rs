@@ -15,6 +15,7 @@ mod refund;
 mod relayer;
 mod response;
 mod sale;
+mod slot_call;
 mod store;
 mod world;
 
@@ -27,9 +28,10 @@ pub use evm_rail::{Depths, EvmRail, native_asset};
 pub use rail::{Funds, NotPrepared, Prepared, Progress, Rail};
 pub use recover::Recovered;
 pub use refund::{RefundError, Refunded};
-pub use relayer::{Relayer, RelayerConfig, SlotCall};
+pub use relayer::{Relayer, RelayerConfig};
 pub use response::StoredResponse;
 pub use sale::{ConflictKind, Permit, Sale, SaleOutcome, Upstream, UpstreamAnswer};
+pub use slot_call::SlotCall;
 pub use store::{
     BookCheck, Claim, Claimed, Commit, Credit, ExposureLimit, PaymentFilter, Store, StoreError, StoredSlot,
 };

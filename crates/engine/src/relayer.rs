@@ -11,9 +11,10 @@ use futures_util::future::{Either, select};
 use futures_util::lock::Mutex as AsyncMutex;
 
 use crate::live::lock;
+use crate::slot_call::call_in;
 use crate::{
-    Broadcast, Chain, Fees, Head, NotPrepared, Prepared, Receipt, RelayerKey, Store, StoredSlot, Tag, TxHash,
-    UnsignedTx, World,
+    Broadcast, Chain, Fees, Head, NotPrepared, Prepared, Receipt, RelayerKey, SlotCall, Store, StoredSlot, Tag,
+    TxHash, UnsignedTx, World,
 };
 
 /// What a relayer key may spend and how patient it is.
@@ -49,14 +50,6 @@ const RECEIPTS_AT_ONCE: usize = 256;
 const LOST_AFTER_HEADS: u32 = 5;
 /// How long a failing node is left alone.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
-
-/// One call that a slot makes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlotCall {
-    pub to: Address,
-    pub data: Bytes,
-    pub gas: u64,
-}
 
 /// What is known of a slot.
 #[derive(Debug, Clone)]
@@ -608,43 +601,4 @@ pub(crate) fn parse_hash(tx: &TxRef) -> Option<TxHash> {
 /// The tag of the block with this number.
 pub(crate) fn at(block: u64) -> Tag {
     Tag::Number(block)
-}
-
-/// The call that a stored transaction of ours makes, so that a better offer for its nonce makes the same one.
-///
-/// Spec: EIP-1559: `0x02 || rlp([chain_id, nonce, priority_fee, max_fee, gas, to, value, data, …])`.
-fn call_in(raw: &[u8]) -> Option<SlotCall> {
-    let (mut fields, _) = rlp_item(raw.strip_prefix(&[2])?)?;
-    let mut next = || {
-        let (field, rest) = rlp_item(fields)?;
-        fields = rest;
-        Some(field)
-    };
-    let mut values = Vec::with_capacity(8);
-    for _ in 0..8 {
-        values.push(next()?);
-    }
-    let gas: &[u8] = values.get(4)?;
-    let to: [u8; 20] = (*values.get(5)?).try_into().ok()?;
-    let gas = (gas.len() <= 8).then(|| gas.iter().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte)))?;
-    Some(SlotCall { to: Address::from_evm_bytes(to), data: Bytes::copy_from_slice(values.get(7)?), gas })
-}
-
-/// The content of the first item, and what follows it.
-fn rlp_item(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (&first, rest) = bytes.split_first()?;
-    let (len, rest) = match first {
-        0..=0x7f => return bytes.split_at_checked(1),
-        0x80..=0xb7 => (usize::from(first - 0x80), rest),
-        0xc0..=0xf7 => (usize::from(first - 0xc0), rest),
-        _ => {
-            let digits = usize::from(if first < 0xc0 { first - 0xb7 } else { first - 0xf7 });
-            let (len, rest) = rest.split_at_checked(digits)?;
-            let len = len
-                .iter()
-                .try_fold(0usize, |sum, byte| sum.checked_mul(256)?.checked_add(usize::from(*byte)))?;
-            (len, rest)
-        }
-    };
-    rest.split_at_checked(len)
 }
