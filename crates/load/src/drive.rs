@@ -63,6 +63,8 @@ pub struct Plan {
     pub pace: Pace,
     /// How long an answer may take, and how long after it was due a request may still be sent.
     pub patience: Duration,
+    /// A refusal by this code is what the run is about, and counts as good.
+    pub expect: Option<String>,
     /// To be watched while it runs.
     pub watch: Arc<Watch>,
 }
@@ -230,13 +232,13 @@ async fn work(shared: Arc<Shared>, mut connection: Connection) {
             }
         };
         match verdict {
-            Ok(()) => {
-                plan.watch.good.fetch_add(1, Ordering::Relaxed);
-                shared.tally().good(Times { latency: due.elapsed(), service: sent.elapsed(), at });
-            }
-            Err(wrong) => {
+            Err(wrong) if plan.expect.as_ref() != Some(&wrong.code) => {
                 plan.watch.wrong.fetch_add(1, Ordering::Relaxed);
                 shared.tally().wrong(wrong);
+            }
+            _ => {
+                plan.watch.good.fetch_add(1, Ordering::Relaxed);
+                shared.tally().good(Times { latency: due.elapsed(), service: sent.elapsed(), at });
             }
         }
     }
@@ -324,6 +326,7 @@ mod tests {
             connections,
             pace,
             patience: Duration::from_secs(5),
+            expect: None,
             watch: Arc::default(),
         }
     }
@@ -342,6 +345,9 @@ mod tests {
         let (url, _) = server(|_, _| async { says(r#"{"isValid":false,"invalidReason":"no"}"#) }).await;
         let report = drive(plan(&url, 40, 4, open(10_000.0, Duration::from_millis(4)))).await.unwrap();
         assert_eq!((report.good, report.wrong["no"]), (0, 40));
+        let mut expecting = plan(&url, 40, 4, Pace::Closed(Duration::from_secs(20)));
+        expecting.expect = Some("no".to_owned());
+        assert_eq!(drive(expecting).await.unwrap().good, 40);
     }
 
     #[tokio::test]

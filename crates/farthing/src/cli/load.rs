@@ -461,6 +461,7 @@ impl Stage {
             connections: self.how.connections,
             pace,
             patience: Duration::from_secs_f64(self.how.patience),
+            expect: None,
             watch: Arc::clone(&watch),
         };
         let shown = std::io::stderr().is_terminal().then(|| tokio::spawn(show(watch, title.to_owned())));
@@ -605,7 +606,7 @@ fn print_report(report: &Report) {
     for (code, count) in &report.wrong {
         println!("  {count} × {code}");
     }
-    if report.wrong.contains_key("insufficient_funds") {
+    if report.wrong.keys().any(|code| code.contains("insufficient")) {
         println!("  payers without tokens: --fund URL gives them some on a development chain");
     }
     if report.growth > 0.03 {
