@@ -1,4 +1,5 @@
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +14,10 @@ const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
 
 /// After how many pages in the log the writer moves them into the file: 32 MiB. Hot pages are written once for
 /// many groups, and a restart has this much to read again.
-const CHECKPOINT_PAGES: u32 = 8192;
+pub(crate) const CHECKPOINT_PAGES: u32 = 8192;
+
+/// How much of a log is written again at a time.
+const REWRITE_CHUNK: usize = 1 << 20;
 
 /// To what the log file is cut after it has grown beyond, in bytes.
 const LOG_SIZE_LIMIT: u32 = 64 << 20;
@@ -38,6 +42,8 @@ pub enum OpenError {
     Foreign(PathBuf),
     #[error("{path} cannot be locked: {source}")]
     Lock { path: PathBuf, source: std::io::Error },
+    #[error("{path} cannot be made durable: {source}")]
+    Log { path: PathBuf, source: std::io::Error },
     #[error("no thread for the store: {0}")]
     Thread(std::io::Error),
     #[error("{path} cannot be opened: {source}")]
@@ -75,7 +81,7 @@ impl Drop for WriteLock {
 }
 
 /// SQLite's write-ahead log of this file.
-pub(crate) fn log_path(path: &Path) -> PathBuf {
+fn log_path(path: &Path) -> PathBuf {
     with_suffix(path, "-wal")
 }
 
@@ -88,10 +94,47 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
     let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
+    rewrite_log(path).map_err(|source| OpenError::Log { path: log_path(path), source })?;
     let mut connection = open(path, flags).map_err(sqlite)?;
+    // Nobody is told what this file is before it is ours, and nothing is written to another program's.
+    version(path, &connection)?;
     set_up_writer(&connection).map_err(sqlite)?;
+    // What the log has is answered from here on, so it must be on the disk, whatever became of its last sync. If
+    // somebody reads an older state just now, the log stays, which `rewrite_log` has made durable.
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).map_err(sqlite)?;
+    begin_log(&connection).map_err(sqlite)?;
     migrate(path, &mut connection)?;
     Ok(connection)
+}
+
+/// Begins the emptied log anew with a commit that changes nothing. Its sync covers the emptying, and the log's new
+/// salt fits no older frame.
+pub(crate) fn begin_log(connection: &Connection) -> rusqlite::Result<()> {
+    // Setting it writes the page that has it, also if it was so before.
+    connection.pragma_update(None, "application_id", APPLICATION_ID)
+}
+
+/// Writes what a killed process left in the log once more, and syncs it.
+///
+/// After a sync that failed the operating system may go on showing what the disk does not have, and take it for
+/// written, so that no sync tries again. Writing the same bytes in place makes it try.
+fn rewrite_log(path: &Path) -> std::io::Result<()> {
+    let mut log = match OpenOptions::new().read(true).write(true).open(log_path(path)) {
+        Ok(log) => log,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut chunk = vec![0; REWRITE_CHUNK];
+    let mut done = 0u64;
+    loop {
+        let len = log.read(&mut chunk)?;
+        if len == 0 {
+            return log.sync_all();
+        }
+        log.seek(SeekFrom::Start(done))?;
+        log.write_all(chunk.get(..len).unwrap_or_default())?;
+        done += len as u64;
+    }
 }
 
 /// A connection that cannot write. Refuses what this version cannot read.
@@ -121,7 +164,8 @@ fn set_up_writer(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // Erased bodies are overwritten, not only forgotten.
     connection.pragma_update(None, "secure_delete", "ON")?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
+    // The writer does it itself, after it has answered.
+    connection.pragma_update(None, "wal_autocheckpoint", 0)?;
     connection.pragma_update(None, "journal_size_limit", LOG_SIZE_LIMIT)?;
     connection.pragma_update(None, "cache_size", -i64::from(WRITER_CACHE_KIB))?;
     connection.pragma_update(None, "temp_store", "MEMORY")

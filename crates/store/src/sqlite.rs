@@ -80,8 +80,8 @@ impl SqliteStore {
         &self,
         question: impl FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        if self.health.in_doubt() {
-            return Err(StoreError::Down("an earlier commit is in doubt".to_owned()));
+        if let Some(refusal) = self.health.refusal() {
+            return Err(refusal);
         }
         self.readers.ask(question).await
     }
@@ -199,8 +199,8 @@ impl Store for SqliteStore {
     }
 
     async fn check_books(&self) -> Result<BookCheck, StoreError> {
-        if self.health.in_doubt() {
-            return Err(StoreError::Down("an earlier commit is in doubt".to_owned()));
+        if let Some(refusal) = self.health.refusal() {
+            return Err(refusal);
         }
         // It reads everything, and must not keep others waiting for a reader.
         let (reply, answer) = oneshot::channel();

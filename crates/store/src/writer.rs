@@ -1,22 +1,22 @@
 //! The one thread that writes. It takes whatever is queued, makes it one transaction, and answers after COMMIT.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use farthing_engine::StoreError;
-use rusqlite::Connection;
+use rusqlite::hooks::Wal;
+use rusqlite::{Connection, ffi};
 use tokio::sync::oneshot;
 
 use crate::apply::{Answer, Fail, Request};
 use crate::books::{Books, Exposure};
 use crate::limits::QUEUE_LEN;
 use crate::read::store_error;
-use crate::schema::{OpenError, WriteLock, log_path};
+use crate::schema::{CHECKPOINT_PAGES, OpenError, WriteLock, begin_log};
 
 /// The most changes that share one transaction: a sync is shared by many long before, and none waits long.
 const MAX_GROUP: usize = 1024;
@@ -30,13 +30,23 @@ pub(crate) struct Health {
     /// A COMMIT failed, and it cannot be told yet whether its changes are durable. Nothing may be read until then,
     /// since "it is not there" might not be the last word.
     in_doubt: AtomicBool,
+    /// A sync failed. An operating system may forget what it could not write and call the next sync a success, so
+    /// no answer of this disk is believed before the file is opened anew.
+    sync_failed: AtomicBool,
     latency_nanos: AtomicU64,
     groups: AtomicU64,
 }
 
 impl Health {
-    pub(crate) fn in_doubt(&self) -> bool {
-        self.in_doubt.load(Ordering::Acquire)
+    /// Why nothing may be asked or changed now, if so.
+    pub(crate) fn refusal(&self) -> Option<StoreError> {
+        if self.sync_failed.load(Ordering::Acquire) {
+            Some(StoreError::Down("the disk failed to sync; the store must be opened again".to_owned()))
+        } else if self.in_doubt.load(Ordering::Acquire) {
+            Some(StoreError::Down("an earlier commit is in doubt".to_owned()))
+        } else {
+            None
+        }
     }
 
     pub(crate) fn latency(&self) -> Duration {
@@ -76,16 +86,24 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn start(
-        connection: Connection,
+        mut connection: Connection,
         path: &Path,
         lock: WriteLock,
         health: Arc<Health>,
     ) -> Result<Self, OpenError> {
         let (queue, jobs) = sync_channel(QUEUE_LEN);
-        let log = log_path(path);
+        let log_pages = Arc::new(AtomicU32::new(0));
+        let told = Arc::clone(&log_pages);
+        let hook = move |_: &mut Wal, pages| {
+            told.store(u32::try_from(pages).unwrap_or(0), Ordering::Relaxed);
+            Ok(())
+        };
+        connection
+            .wal_hook(Some(hook))
+            .map_err(|source| OpenError::Sqlite { path: path.to_owned(), source })?;
         let work = move || {
-            let mut loop_ =
-                Loop { connection, log, health, books: Books::default(), exposure: Exposure::default() };
+            let (books, exposure) = (Books::default(), Exposure::default());
+            let mut loop_ = Loop { connection, log_pages, health, books, exposure };
             loop_.run(&jobs);
             // The connection is closed before others may have the file.
             drop(loop_);
@@ -134,7 +152,8 @@ impl Drop for Writer {
 
 struct Loop {
     connection: Connection,
-    log: PathBuf,
+    /// How long the log is since the last commit.
+    log_pages: Arc<AtomicU32>,
     health: Arc<Health>,
     books: Books,
     exposure: Exposure,
@@ -197,12 +216,46 @@ impl Loop {
         for ((request, reply), answer) in group.drain(..).zip(answers) {
             let _ = reply.send((answer, Some(request)));
         }
+        // Nobody needs to wait for this.
+        if self.log_pages.load(Ordering::Relaxed) >= CHECKPOINT_PAGES {
+            self.shorten_log();
+        }
+    }
+
+    /// Moves what is in the log into the file, as far as nobody reads an older state.
+    fn shorten_log(&self) {
+        if self.health.refusal().is_some() {
+            return;
+        }
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())) {
+            // Everything is in the log, and durable; it only grows.
+            self.note(&error);
+            tracing::error!(%error, "the log cannot be moved into the file");
+        }
+    }
+
+    /// Remembers a sync that failed, wherever it did.
+    fn note(&self, error: &rusqlite::Error) {
+        let code = error.sqlite_error().map(|error| error.extended_code);
+        if matches!(code, Some(ffi::SQLITE_IOERR_FSYNC | ffi::SQLITE_IOERR_DIR_FSYNC)) {
+            tracing::error!(%error, "the disk failed to sync: nothing is answered until the store is opened again");
+            self.health.sync_failed.store(true, Ordering::Release);
+        }
+    }
+
+    /// What the error means to the caller.
+    fn told(&self, error: &rusqlite::Error) -> StoreError {
+        self.note(error);
+        store_error(error)
     }
 
     fn answers(&mut self, group: &[(Request, Reply)]) -> Vec<Result<Answer, StoreError>> {
-        if self.health.in_doubt() && self.settle_doubt().is_err() {
-            let down = StoreError::Down("an earlier commit is in doubt".to_owned());
-            return vec![Err(down); group.len()];
+        if self.health.in_doubt.load(Ordering::Acquire) {
+            // Whether it was settled is asked below.
+            let _ = self.settle_doubt();
+        }
+        if let Some(refusal) = self.health.refusal() {
+            return vec![Err(refusal); group.len()];
         }
         let mut result = self.apply_all(group, Isolation::Together);
         if matches!(result, Group::Spoiled) {
@@ -237,7 +290,7 @@ impl Loop {
 
     fn apply_all(&mut self, group: &[(Request, Reply)], isolation: Isolation) -> Group {
         if let Err(error) = self.connection.execute_batch("BEGIN IMMEDIATE") {
-            return Group::Lost(store_error(&error));
+            return Group::Lost(self.told(&error));
         }
         let mut answers = Vec::with_capacity(group.len());
         for (request, _) in group {
@@ -251,7 +304,7 @@ impl Loop {
             }
         }
         if let Err(error) = self.books.flush(&self.connection) {
-            return Group::Lost(store_error(&error));
+            return Group::Lost(self.told(&error));
         }
         Group::Ready(answers)
     }
@@ -265,7 +318,7 @@ impl Loop {
         };
         if self.connection.is_autocommit() {
             // SQLite gave up the whole transaction, e.g. because the disk is full.
-            return Err(Group::Lost(told(fail)));
+            return Err(Group::Lost(self.fail(fail)));
         }
         match fail {
             Fail::Refused(error) if self.connection.total_changes() == written => Ok(Err(error)),
@@ -274,15 +327,16 @@ impl Loop {
     }
 
     fn apply_alone(&mut self, request: &Request) -> Result<Result<Answer, StoreError>, Group> {
-        let lost = |error: rusqlite::Error| Group::Lost(store_error(&error));
-        self.connection.execute_batch("SAVEPOINT change").map_err(lost)?;
+        self.connection.execute_batch("SAVEPOINT change").map_err(|error| Group::Lost(self.told(&error)))?;
         let answer = request.apply(&self.connection, &mut self.books, &mut self.exposure);
+        let answer = answer.map_err(|fail| self.fail(fail));
         if self.connection.is_autocommit() {
-            return Err(Group::Lost(answer.err().map_or(StoreError::Conflict, told)));
+            let ended = || StoreError::Down("the transaction has ended by itself".to_owned());
+            return Err(Group::Lost(answer.err().unwrap_or_else(ended)));
         }
         let end = if answer.is_ok() { "RELEASE change" } else { "ROLLBACK TO change; RELEASE change" };
-        self.connection.execute_batch(end).map_err(lost)?;
-        Ok(answer.map_err(told))
+        self.connection.execute_batch(end).map_err(|error| Group::Lost(self.told(&error)))?;
+        Ok(answer)
     }
 
     fn roll_back(&mut self) {
@@ -297,22 +351,29 @@ impl Loop {
     /// What is true of the group's changes after COMMIT failed.
     fn commit_failed(&mut self, error: &rusqlite::Error) -> StoreError {
         tracing::error!(%error, "a commit failed");
+        self.note(error);
         self.roll_back();
         self.health.in_doubt.store(true, Ordering::Release);
-        match self.settle_doubt() {
-            Ok(()) => store_error(error),
-            Err(_) => StoreError::Unknown(error.to_string()),
+        let settled = self.settle_doubt();
+        if settled.is_ok() && !self.health.sync_failed.load(Ordering::Acquire) {
+            store_error(error)
+        } else {
+            // Also if the log could be emptied after a failed sync: that rests on a sync of the same disk.
+            StoreError::Unknown(error.to_string())
         }
     }
 
     /// Makes certain that a failed commit is not durable.
     ///
     /// Its frames may be in the log, complete, though SQLite has taken back its own count of them: after a crash
-    /// they could be found and taken for committed. So the log is emptied, and that is synced.
+    /// they could be found and taken for committed. So the log is emptied and begun anew.
     fn settle_doubt(&mut self) -> Result<(), StoreError> {
         self.empty_log()?;
-        let synced = File::open(&self.log).and_then(|log| log.sync_all());
-        synced.map_err(|error| StoreError::Down(error.to_string()))?;
+        if let Err(error) = begin_log(&self.connection) {
+            let error = self.told(&error);
+            self.roll_back();
+            return Err(error);
+        }
         self.health.in_doubt.store(false, Ordering::Release);
         Ok(())
     }
@@ -321,14 +382,14 @@ impl Loop {
         let busy = self
             .connection
             .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0))
-            .map_err(|error| store_error(&error))?;
+            .map_err(|error| self.told(&error))?;
         if busy { Err(StoreError::Down("the log is being read".to_owned())) } else { Ok(()) }
     }
-}
 
-fn told(fail: Fail) -> StoreError {
-    match fail {
-        Fail::Refused(error) => error,
-        Fail::Sqlite(error) => store_error(&error),
+    fn fail(&self, fail: Fail) -> StoreError {
+        match fail {
+            Fail::Refused(error) => error,
+            Fail::Sqlite(error) => self.told(&error),
+        }
     }
 }
