@@ -10,34 +10,33 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use farthing_listener::{Inbound, Limits, Server};
 use farthing_wire::Object;
 use farthing_wire::x402::ErrorCode;
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::LengthLimitError;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tower::ServiceExt;
 
 use crate::answer::{self, Answer, Question};
 use crate::tenant::Account;
 use crate::{Facilitator, MAX_REQUEST_BYTES};
 
-/// How long a request's head, and then its body, may take to arrive.
+/// How long a request's body may take to arrive.
 const ARRIVE_WITHIN: Duration = Duration::from_secs(10);
-/// The most bytes of a request's head.
-const MAX_HEAD_BYTES: usize = 64 * 1024;
-/// How many connections are open at once; more wait to be accepted.
-const MAX_CONNECTIONS: usize = 4096;
-/// How many requests at once on one connection of HTTP/2.
-const MAX_STREAMS: u32 = 256;
-/// How long open requests may take to end when the service does. Longer than the engine lets a settlement wait.
-const END_WITHIN: Duration = Duration::from_secs(40);
-/// How long to wait when the system has no connection to give.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
+/// A facilitator's clients are sellers, of which each has some connections; its answers are small.
+const LIMITS: Limits = Limits {
+    max_connections: 4096,
+    max_per_peer: 1024,
+    max_head_bytes: 64 * 1024,
+    head_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(120),
+    stall_timeout: Duration::from_secs(10),
+    min_rate: 1024,
+    // Longer than the engine lets a settlement wait.
+    shutdown_timeout: Duration::from_secs(40),
+};
 
 /// Why the service does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -77,53 +76,22 @@ pub async fn serve(
     if service.is_open() && !address.ip().is_loopback() {
         return Err(ServeError::Open(address));
     }
-    let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(ARRIVE_WITHIN)
-        .max_buf_size(MAX_HEAD_BYTES)
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(MAX_STREAMS)
-        .keep_alive_interval(ARRIVE_WITHIN);
-    let routes = TowerToHyperService::new(router(service));
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let open = GracefulShutdown::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let next = async {
-            let place = places.clone().acquire_owned().await;
-            (listener.accept().await, place)
-        };
-        let (accepted, place) = tokio::select! {
-            next = next => next,
-            () = &mut shutdown => break,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Too many open files, usually: others end soon.
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-                continue;
+    let routes = router(service);
+    let server = Server {
+        handler: move |request: http::Request<Inbound>, _| {
+            let routes = routes.clone();
+            async move {
+                match routes.oneshot(request).await {
+                    Ok(response) => response,
+                    Err(never) => match never {},
+                }
             }
-        };
-        // An answer is one small write: waiting to send more with it would only delay it.
-        let _ = stream.set_nodelay(true);
-        let connection = builder.serve_connection(TokioIo::new(stream), routes.clone()).into_owned();
-        let connection = open.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(error, "a connection broke");
-            }
-            drop(place);
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(END_WITHIN, open.shutdown()).await.is_err() {
-        tracing::warn!("some connections did not end in time");
-    }
+        },
+        limits: LIMITS,
+        tls: None,
+        stands_for_many: Arc::new(|_| false),
+    };
+    farthing_listener::serve(server, listener, shutdown).await;
     Ok(())
 }
 

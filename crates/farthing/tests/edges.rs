@@ -35,7 +35,10 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("revm", &["devnet"]),
     ("rusqlite", &["store", "wallet"]),
     ("secp256k1", &["evm"]),
-    ("tokio", &["store", "chain", "devnet", "facilitator", "wallet", "paywall", "load", "farthing"]),
+    (
+        "tokio",
+        &["store", "chain", "devnet", "facilitator", "wallet", "paywall", "load", "farthing", "listener"],
+    ),
 ];
 
 /// Crates that nobody ships and nothing depends on. They may name whatever they measure or test.

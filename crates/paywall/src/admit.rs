@@ -46,6 +46,11 @@ impl HeaderError {
 }
 
 impl Shown {
+    /// Whether the request carries anything that might be one.
+    pub fn is_there(headers: &HeaderMap) -> bool {
+        headers.contains_key(PAYMENT_SIGNATURE) || headers.contains_key(X_PAYMENT)
+    }
+
     /// The payment that the request carries, if it carries any.
     ///
     /// Two headers, of one version or of both, or one folded from two, are refused: two readers might take two
@@ -128,6 +133,8 @@ pub(crate) struct Bought<'a> {
     pub method: &'a Method,
     /// Canonical path and query.
     pub resource: &'a str,
+    /// As the client sent them.
+    pub headers: &'a HeaderMap,
     pub request: RequestHash,
 }
 
@@ -250,8 +257,8 @@ fn accepted_offer<'a>(
     let method = priced_method(bought.method);
     for candidate in candidates {
         let route = sealed_route(&candidate.pattern, &candidate.paid);
-        let context = seal_context(&candidate.paid, bought.resource);
-        let bound = x402::bound(&asked, judge.tenant, &route, context, method);
+        let context = seal_context(&candidate.paid, bought.resource, bought.headers);
+        let bound = x402::bound(&asked, judge.tenant, &route, &context, method);
         let holds = match x402::verify_seal(judge.key, &bound, accepted, judge.now) {
             Ok(_) => true,
             // It ended, but it is what we ask for today.

@@ -120,6 +120,7 @@ pub(crate) fn not_charged(
             reason,
             "the service did not answer in time; nothing was charged",
         ),
+        None if reason == reasons::NO_ROOM => unavailable(reason),
         None => error(
             StatusCode::BAD_GATEWAY,
             reason,
@@ -196,8 +197,8 @@ pub(crate) fn unavailable(code: &str) -> Response<PaywallBody> {
     answer
 }
 
-pub(crate) fn too_many() -> Response<PaywallBody> {
-    let mut answer = error(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "too many payments from here");
+pub(crate) fn too_many(what: &str) -> Response<PaywallBody> {
+    let mut answer = error(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", what);
     answer.headers_mut().insert(header::RETRY_AFTER, 1.into());
     answer
 }

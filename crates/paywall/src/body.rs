@@ -40,6 +40,36 @@ pub(crate) fn stored(bytes: Bytes, trailers: HeaderMap) -> PaywallBody {
     StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync()
 }
 
+/// A body that keeps something until it is sent, or given up.
+pub(crate) fn keeping<G: Send + Unpin + 'static>(body: PaywallBody, guard: G) -> PaywallBody {
+    Keeping { body, _guard: guard }.boxed_unsync()
+}
+
+struct Keeping<G> {
+    body: PaywallBody,
+    _guard: G,
+}
+
+impl<G: Unpin> Body for Keeping<G> {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// A body that is on its way to the payer, with the duty to say whether it got there whole.
 ///
 /// Dropped before its end, it reports an interrupted delivery: whoever paid is owed one. Whoever has not paid yet

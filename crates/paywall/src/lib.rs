@@ -36,7 +36,7 @@ pub use paywall::{Limits, MAX_OLD_TABLES, Paywall, Terms, Unmatched};
 pub use price::{
     Amount, DEFAULT_MAX_REQUEST, DEFAULT_MAX_RESPONSE, DEFAULT_MAX_TIMEOUT, DEFAULT_UPSTREAM_TIMEOUT,
     HookError, MAX_WAYS, Offer, Paid, Price, PriceError, PriceHook, Quote, QuoteRequest, Route, Way,
-    price_fn,
+    price_fn, price_fn_of,
 };
 pub use route::{MAX_ROUTES, Match, Pattern, PatternError, RouteError, RouteTable, TableError};
 pub use seller::Seller;

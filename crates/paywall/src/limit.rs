@@ -1,12 +1,16 @@
-//! How often a stranger may make us work: token buckets, for each client and for all together.
+//! How often, how much and how many at once a stranger may make us work: for each client and for all together.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How many clients are told apart. More share one bucket.
 pub const MAX_CLIENTS: usize = 16_384;
+/// How often the table of clients is searched for those that can be forgotten: not for each stranger who comes to a
+/// full one.
+const SWEEP_EVERY: Duration = Duration::from_millis(100);
 
 /// A rate, and how much of it may be used at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +23,14 @@ pub struct Rate {
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     rate: Rate,
-    buckets: Mutex<HashMap<Option<IpAddr>, Bucket>>,
+    buckets: Mutex<Buckets>,
+}
+
+#[derive(Debug, Default)]
+struct Buckets {
+    of: HashMap<Option<IpAddr>, Bucket>,
+    /// When the table was searched last.
+    swept: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,31 +44,52 @@ const ONE: u64 = 1_000_000;
 
 impl RateLimiter {
     pub fn new(rate: Rate) -> Self {
-        Self { rate, buckets: Mutex::new(HashMap::new()) }
+        Self { rate, buckets: Mutex::default() }
     }
 
     /// Whether this client may go on now. `now` is monotonic.
     pub fn admit(&self, client: Option<IpAddr>, now: Duration) -> bool {
-        let full = u64::from(self.rate.burst) * ONE;
-        let client = client.map(network_of);
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        if buckets.len() >= MAX_CLIENTS && !buckets.contains_key(&client) {
-            // A bucket that is full again is as good as none.
-            let rate = self.rate;
-            buckets.retain(|_, bucket| bucket.refilled(rate, now).level < full);
-        }
-        // When all the places are taken, newcomers share one.
-        let known = buckets.len() < MAX_CLIENTS || buckets.contains_key(&client);
-        let client = client.filter(|_| known);
-        let bucket = buckets.entry(client).or_insert(Bucket { level: full, at: now });
-        *bucket = bucket.refilled(self.rate, now);
-        match bucket.level.checked_sub(ONE) {
+        self.with(client, now, |bucket| match bucket.level.checked_sub(ONE) {
             Some(level) => {
                 bucket.level = level;
                 true
             }
             None => false,
+        })
+    }
+
+    /// Whether [`RateLimiter::admit`] would say yes, for what is counted only if it ends badly.
+    pub fn has(&self, client: Option<IpAddr>, now: Duration) -> bool {
+        let buckets = lock(&self.buckets);
+        // Whoever is not in the table has used nothing, unless it is full: then newcomers share one bucket.
+        let client = client.map(network_of);
+        let known = buckets
+            .of
+            .get(&client)
+            .or_else(|| if buckets.of.len() < MAX_CLIENTS { None } else { buckets.of.get(&None) });
+        known.is_none_or(|bucket| bucket.refilled(self.rate, now).level >= ONE)
+    }
+
+    fn with<T>(&self, client: Option<IpAddr>, now: Duration, act: impl FnOnce(&mut Bucket) -> T) -> T {
+        let full = u64::from(self.rate.burst) * ONE;
+        let client = client.map(network_of);
+        let mut buckets = lock(&self.buckets);
+        let Buckets { of, swept } = &mut *buckets;
+        if of.len() >= MAX_CLIENTS
+            && !of.contains_key(&client)
+            && swept.is_none_or(|swept| now.saturating_sub(swept) >= SWEEP_EVERY)
+        {
+            // A bucket that is full again is as good as none.
+            let rate = self.rate;
+            of.retain(|_, bucket| bucket.refilled(rate, now).level < full);
+            *swept = Some(now);
         }
+        // When all the places are taken, newcomers share one.
+        let known = of.len() < MAX_CLIENTS || of.contains_key(&client);
+        let client = client.filter(|_| known);
+        let bucket = of.entry(client).or_insert(Bucket { level: full, at: now });
+        *bucket = bucket.refilled(self.rate, now);
+        act(bucket)
     }
 }
 
@@ -67,6 +99,114 @@ impl Bucket {
         let level = self.level.saturating_add(elapsed.saturating_mul(u64::from(rate.per_second)));
         Self { level: level.min(u64::from(rate.burst) * ONE), at: now }
     }
+}
+
+/// So many at once, of all clients and of each.
+#[derive(Debug)]
+pub(crate) struct Places {
+    most: usize,
+    per_client: usize,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Debug, Default)]
+struct Taken {
+    all: usize,
+    /// Never more than `all`.
+    of: HashMap<IpAddr, usize>,
+}
+
+/// Given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Arc<Places>,
+    client: Option<IpAddr>,
+}
+
+impl Places {
+    pub fn new(most: usize, per_client: usize) -> Arc<Self> {
+        Arc::new(Self { most, per_client, taken: Mutex::default() })
+    }
+
+    /// A place for a client, if neither it nor all together have too many. Unknown clients count in all only.
+    pub fn take(self: &Arc<Self>, client: Option<IpAddr>) -> Option<Place> {
+        let client = client.map(network_of);
+        let mut taken = lock(&self.taken);
+        if taken.all >= self.most {
+            return None;
+        }
+        if let Some(client) = client {
+            let mine = taken.of.get(&client).copied().unwrap_or_default();
+            if mine >= self.per_client {
+                return None;
+            }
+            taken.of.insert(client, mine + 1);
+        }
+        taken.all += 1;
+        drop(taken);
+        Some(Place { places: self.clone(), client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = lock(&self.places.taken);
+        taken.all = taken.all.saturating_sub(1);
+        let Some(client) = self.client else { return };
+        if let Some(mine) = taken.of.get_mut(&client) {
+            *mine = mine.saturating_sub(1);
+            if *mine == 0 {
+                taken.of.remove(&client);
+            }
+        }
+    }
+}
+
+/// How many bytes of bodies may be held at once.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    free: AtomicUsize,
+}
+
+/// Some of those bytes, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Hold {
+    memory: Arc<Memory>,
+    bytes: usize,
+}
+
+impl Memory {
+    pub fn new(bytes: usize) -> Arc<Self> {
+        Arc::new(Self { free: AtomicUsize::new(bytes) })
+    }
+
+    pub fn hold(self: &Arc<Self>) -> Hold {
+        Hold { memory: self.clone(), bytes: 0 }
+    }
+}
+
+impl Hold {
+    /// Whether there is room for so many more.
+    #[must_use]
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let less = |free: usize| free.checked_sub(bytes);
+        let grown = self.memory.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok();
+        if grown {
+            self.bytes += bytes;
+        }
+        grown
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.memory.free.fetch_add(self.bytes, Ordering::AcqRel);
+    }
+}
+
+/// A panic elsewhere must not stop the service: every guarded value is whole between statements.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One home has a whole /64 of addresses.

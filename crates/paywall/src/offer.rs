@@ -14,8 +14,10 @@ use farthing_rails::x402::{self, Extras};
 use farthing_wire::Object;
 use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, Eip2612GasSponsoring};
 use farthing_wire::x402::{Extensions, Message, v1, v2};
+use http::HeaderMap;
 
-use crate::price::{Offer, Paid, Price, PriceError, Quote};
+use crate::headers::clean_paid_request;
+use crate::price::{Offer, Paid, Price, PriceError, PriceHook, Quote};
 
 /// What is said of the thing for sale, beside its price.
 #[derive(Debug, Clone, Copy)]
@@ -63,12 +65,36 @@ pub(crate) fn sealed_route(pattern: &str, paid: &Paid) -> String {
     }
 }
 
-/// What a quote's seal covers beside the route: the request that was quoted.
-pub(crate) fn seal_context<'a>(paid: &Paid, resource: &'a str) -> &'a [u8] {
-    match paid.price {
-        Price::Fixed(_) => b"",
-        Price::Quoted { .. } => resource.as_bytes(),
+/// What a quote's seal covers beside the route: all that the hook was told of the request that it quoted.
+pub(crate) fn seal_context(paid: &Paid, resource: &str, headers: &HeaderMap) -> Vec<u8> {
+    let Price::Quoted { hook, .. } = &paid.price else { return Vec::new() };
+    let mut context = Vec::new();
+    // Each field after its length, so that no two requests make the same bytes.
+    let mut field = |bytes: &[u8]| {
+        context.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
+        context.extend_from_slice(bytes);
+    };
+    field(resource.as_bytes());
+    let told = told(hook.as_ref(), headers);
+    for name in hook.depends_on() {
+        let values: Vec<_> = told.get_all(name).iter().collect();
+        field(&(values.len() as u64).to_be_bytes());
+        values.iter().for_each(|value| field(value.as_bytes()));
     }
+    context
+}
+
+/// Those of a request's headers that a hook is told.
+pub(crate) fn told(hook: &dyn PriceHook, headers: &HeaderMap) -> HeaderMap {
+    let mut told = HeaderMap::new();
+    for name in hook.depends_on() {
+        for value in headers.get_all(name) {
+            told.append(name, value.clone());
+        }
+    }
+    // What the service behind never sees must not set its price, and differs between asking and paying.
+    clean_paid_request(&mut told);
+    told
 }
 
 /// The offers of a quote, in every way that can express its amount.

@@ -10,7 +10,7 @@ use farthing_rails::exact_evm::Tokens;
 use farthing_rails::offer::BindingKey;
 
 use crate::cors::Cors;
-use crate::limit::{Rate, RateLimiter};
+use crate::limit::{Memory, Places, Rate, RateLimiter};
 use crate::price::Route;
 use crate::route::RouteTable;
 use crate::seller::Seller;
@@ -28,26 +28,45 @@ pub enum Unmatched {
     Free,
 }
 
-/// Bounds on what strangers can make us do.
+/// Bounds on what strangers can make us do. A client is an IPv4 address or an IPv6 /64, where the server knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Payments that one client may show.
     pub payments: Rate,
+    /// Among them, those that come to nothing by the payer's own doing: unreadable, wrongly signed, without funds.
+    /// Whoever has shown too many of these is not listened to for a moment, before anything is checked or read.
+    pub refused_payments: Rate,
     /// Among them, those whose signature only a contract can vouch for. Each costs a chain read.
     pub contract_payments: Rate,
+    /// Questions of one client that cost more than an answer: prices that a hook sets, and the state of payments.
+    pub questions: Rate,
     /// How long a paid request's body may take to arrive.
     pub request_timeout: Duration,
-    /// How many paid requests may be under way at once; each holds a request and an answer in memory.
+    /// How many paid requests may be under way at once, until their answers are sent.
     pub in_flight: usize,
+    /// Of those, how many of one client.
+    pub in_flight_per_client: usize,
+    /// How many unpaid requests may be with the service behind at once, until their answers are sent.
+    pub calls: usize,
+    /// Of those, how many of one client.
+    pub calls_per_client: usize,
+    /// How many bytes of paid requests' bodies, and of their answers, may be held at once.
+    pub body_memory: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             payments: Rate { per_second: 1000, burst: 2000 },
+            refused_payments: Rate { per_second: 20, burst: 40 },
             contract_payments: Rate { per_second: 10, burst: 20 },
+            questions: Rate { per_second: 1000, burst: 2000 },
             request_timeout: Duration::from_secs(30),
-            in_flight: 1024,
+            in_flight: 4096,
+            in_flight_per_client: 1024,
+            calls: 4096,
+            calls_per_client: 512,
+            body_memory: 256 * 1024 * 1024,
         }
     }
 }
@@ -82,8 +101,12 @@ pub(crate) struct Shared {
     pub key: BindingKey,
     pub limits: Limits,
     pub payments: RateLimiter,
+    pub refused_payments: RateLimiter,
     pub contract_payments: RateLimiter,
-    pub in_flight: std::sync::atomic::AtomicUsize,
+    pub questions: RateLimiter,
+    pub in_flight: Arc<Places>,
+    pub calls: Arc<Places>,
+    pub memory: Arc<Memory>,
     current: RwLock<Arc<Current>>,
 }
 
@@ -132,9 +155,13 @@ impl Paywall {
             tenant,
             key,
             payments: RateLimiter::new(limits.payments),
+            refused_payments: RateLimiter::new(limits.refused_payments),
             contract_payments: RateLimiter::new(limits.contract_payments),
+            questions: RateLimiter::new(limits.questions),
+            in_flight: Places::new(limits.in_flight, limits.in_flight_per_client),
+            calls: Places::new(limits.calls, limits.calls_per_client),
+            memory: Memory::new(limits.body_memory),
             limits,
-            in_flight: std::sync::atomic::AtomicUsize::new(0),
             current: RwLock::new(Arc::new(Current::new(terms, VecDeque::new()))),
         }))
     }

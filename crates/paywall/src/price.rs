@@ -9,7 +9,7 @@ use farthing_engine::ExposureLimit;
 use farthing_payment::Flow;
 use farthing_primitives::{Address, AmountError, Asset, Money, PullMethod, Registry};
 use farthing_rails::exact_evm::{Policy, Requirement, RequirementError, Token};
-use http::{HeaderMap, Method};
+use http::{HeaderMap, HeaderName, Method};
 
 /// The most ways to pay for one route. Each makes the challenge about 300 bytes longer, and intermediaries cut
 /// headers at 8 KiB or less.
@@ -149,12 +149,15 @@ pub enum Price {
     Quoted { hook: Arc<dyn PriceHook>, ways: Vec<Arc<Way>> },
 }
 
-/// What a hook is told of a request: everything but its body, which a challenge must not wait for.
+/// What a hook is told of a request: all that the price may depend on, and so all that the offer is bound to. Not its
+/// body, which a challenge must not wait for.
 #[derive(Debug, Clone)]
 pub struct QuoteRequest {
+    /// HEAD is priced as its GET.
     pub method: Method,
     /// The canonical path and, after a `?`, the query as it came.
     pub resource: String,
+    /// Those of [`PriceHook::depends_on`], and no others.
     pub headers: HeaderMap,
 }
 
@@ -175,31 +178,49 @@ pub struct HookError(pub String);
 
 /// Sets a price for each request: request in; price, payee and expiry out.
 ///
-/// The quote is sealed into the offer, so a v2 payment is accepted for what was quoted without asking again. A v1
-/// payment carries no offer; for it the hook is asked again and must say the same.
+/// The quote is sealed into the offer together with all that the hook was told, so a v2 payment is accepted for what
+/// was quoted without asking again, and for a request that the hook would not tell from that one. A v1 payment carries
+/// no offer; for it the hook is asked again and must say the same.
 #[async_trait]
 pub trait PriceHook: Send + Sync {
+    /// The headers that the price may depend on. A buyer must send them alike when it asks and when it pays.
+    fn depends_on(&self) -> &[HeaderName] {
+        &[]
+    }
+
     async fn quote(&self, request: &QuoteRequest) -> Result<Quote, HookError>;
 }
 
-/// A hook from a closure.
+/// A hook from a closure that is told no headers.
 pub fn price_fn<F>(quote: F) -> Arc<dyn PriceHook>
 where
     F: Fn(&QuoteRequest) -> Result<Quote, HookError> + Send + Sync + 'static,
 {
-    struct FromFn<F>(F);
+    price_fn_of(Vec::new(), quote)
+}
+
+/// A hook from a closure that is told these headers.
+pub fn price_fn_of<F>(depends_on: Vec<HeaderName>, quote: F) -> Arc<dyn PriceHook>
+where
+    F: Fn(&QuoteRequest) -> Result<Quote, HookError> + Send + Sync + 'static,
+{
+    struct FromFn<F>(F, Vec<HeaderName>);
 
     #[async_trait]
     impl<F> PriceHook for FromFn<F>
     where
         F: Fn(&QuoteRequest) -> Result<Quote, HookError> + Send + Sync,
     {
+        fn depends_on(&self) -> &[HeaderName] {
+            &self.1
+        }
+
         async fn quote(&self, request: &QuoteRequest) -> Result<Quote, HookError> {
             (self.0)(request)
         }
     }
 
-    Arc::new(FromFn(quote))
+    Arc::new(FromFn(quote, depends_on))
 }
 
 impl fmt::Debug for Price {

@@ -173,14 +173,7 @@ impl Pattern {
 }
 
 /// What a literal does not show as it is, so that the normal form of a pattern reads as that pattern.
-const NOT_SHOWN: &AsciiSet = &CONTROLS
-    .add(b' ')
-    .add(b'%')
-    .add(b'/')
-    .add(b'?')
-    .add(b'#')
-    .add(b'{')
-    .add(b'}');
+const NOT_SHOWN: &AsciiSet = &CONTROLS.add(b' ').add(b'%').add(b'/').add(b'?').add(b'#').add(b'{').add(b'}');
 
 /// The normal form, which is also the route's id: `GET /weather/{city}`.
 impl fmt::Display for Pattern {

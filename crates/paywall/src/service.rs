@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -25,7 +24,8 @@ use crate::body::{self, BoxError, Delivery, PaywallBody, boxed};
 use crate::cors::{Cors, is_preflight};
 use crate::hash::request_hash;
 use crate::headers::{clean_inbound, clean_paid_request, clean_upstream_response, make_private, no_store};
-use crate::offer::{self, Resource, Seal, quoted, requirements, seal_context, sealed_route};
+use crate::limit::Hold;
+use crate::offer::{self, Resource, Seal, quoted, requirements, seal_context, sealed_route, told};
 use crate::paywall::{Current, Paywall, Shared, Unmatched};
 use crate::price::{Paid, Price, QuoteRequest, Route};
 use crate::upstream::{Buffered, Template, judge, reasons};
@@ -125,7 +125,8 @@ where
     };
     let path = found.path.canonical();
     if let Some(id) = path.strip_prefix(STATUS_PATH) {
-        return status(&shared, &current, request.method(), request.headers(), id).await;
+        let (head, _) = request.into_parts();
+        return status(&shared, &current, &head, id).await;
     }
     let Some(resource) = canonical_target(&mut request, &path) else {
         return answer::error(StatusCode::BAD_REQUEST, "invalid_path", "the request target cannot be read");
@@ -133,7 +134,7 @@ where
     // A path with a price on it gives away nothing under OPTIONS either.
     let priced = current.terms.routes.on_path(&found.path).any(|route| matches!(route, Route::Paid(_)));
     if priced && request.method() == Method::OPTIONS {
-        return options(inner, &current, request).await;
+        return options(inner, &shared, &current, request).await;
     }
     let route = found.route.map(|(pattern, route)| (pattern.to_string(), route.clone()));
     let origin = request.headers().get(header::ORIGIN).cloned();
@@ -141,10 +142,10 @@ where
         None if current.terms.unmatched == Unmatched::NotFound => {
             answer::error(StatusCode::NOT_FOUND, "no_such_route", "there is nothing here")
         }
-        None => pass(inner, request).await,
+        None => pass(inner, &shared, request).await,
         Some((pattern, Route::Free)) => {
             request.extensions_mut().insert(MatchedRoute(pattern.into()));
-            pass(inner, request).await
+            pass(inner, &shared, request).await
         }
         Some((pattern, Route::Paid(paid))) => {
             let pattern: Arc<str> = pattern.into();
@@ -173,15 +174,18 @@ fn canonical_target<B>(request: &mut Request<B>, path: &str) -> Option<String> {
 }
 
 /// Unpaid, untouched, both ways.
-async fn pass<S, B, R>(inner: S, request: Request<B>) -> Answer
+async fn pass<S, B, R>(inner: S, shared: &Shared, request: Request<B>) -> Answer
 where
     S: Service<Request<B>, Response = Response<R>> + Send,
     S::Error: Into<BoxError>,
     R: Body<Data = Bytes> + Send + 'static,
     R::Error: Into<BoxError>,
 {
+    let Some(place) = shared.calls.take(client_of(request.extensions())) else {
+        return answer::too_many("too many requests from here are under way");
+    };
     match inner.oneshot(request).await {
-        Ok(response) => response.map(boxed),
+        Ok(response) => response.map(|body| body::keeping(boxed(body), place)),
         Err(error) => {
             tracing::warn!(error = %error.into(), "the upstream cannot be reached");
             answer::error(StatusCode::BAD_GATEWAY, reasons::UNREACHABLE, "the service cannot be reached")
@@ -190,7 +194,7 @@ where
 }
 
 /// OPTIONS on a priced path: the headers are free, and there is no body.
-async fn options<S, B, R>(inner: S, current: &Current, request: Request<B>) -> Answer
+async fn options<S, B, R>(inner: S, shared: &Shared, current: &Current, request: Request<B>) -> Answer
 where
     S: Service<Request<B>, Response = Response<R>> + Send,
     S::Error: Into<BoxError>,
@@ -204,7 +208,7 @@ where
         cors.preflight(request.headers(), answer.headers_mut());
         return answer;
     }
-    let mut answer = pass(inner, request).await;
+    let mut answer = pass(inner, shared, request).await;
     Cors::extend(answer.headers_mut());
     answer.headers_mut().remove(header::CONTENT_LENGTH);
     answer.headers_mut().remove(header::TRANSFER_ENCODING);
@@ -212,15 +216,9 @@ where
     answer
 }
 
-async fn status(
-    shared: &Shared,
-    current: &Current,
-    method: &Method,
-    headers: &HeaderMap,
-    id: &str,
-) -> Answer {
+async fn status(shared: &Shared, current: &Current, request: &http::request::Parts, id: &str) -> Answer {
     let unknown = || answer::error(StatusCode::NOT_FOUND, "no_such_payment", "no payment has this id");
-    if method != Method::GET && method != Method::HEAD {
+    if request.method != Method::GET && request.method != Method::HEAD {
         return answer::error(
             StatusCode::METHOD_NOT_ALLOWED,
             "method_not_allowed",
@@ -228,6 +226,10 @@ async fn status(
         );
     }
     let Ok(id) = id.parse::<PaymentId>() else { return unknown() };
+    // It costs a look into the store.
+    if !shared.questions.admit(client_of(&request.extensions), shared.world.monotonic()) {
+        return answer::too_many(TOO_MANY_QUESTIONS);
+    }
     let mut answer = match shared.seller.payment(id).await {
         Ok(Some(payment)) if payment.tenant == shared.tenant => answer::status(&payment),
         Ok(_) => unknown(),
@@ -236,8 +238,15 @@ async fn status(
             answer::unavailable("store")
         }
     };
-    current.terms.cors.expose(headers.get(header::ORIGIN), answer.headers_mut());
+    current.terms.cors.expose(request.headers.get(header::ORIGIN), answer.headers_mut());
     answer
+}
+
+const TOO_MANY_PAYMENTS: &str = "too many payments from here";
+const TOO_MANY_QUESTIONS: &str = "too many questions from here";
+
+fn client_of(extensions: &http::Extensions) -> Option<IpAddr> {
+    extensions.get::<ClientAddr>().map(|client| client.0)
 }
 
 /// One request to a priced route.
@@ -250,27 +259,40 @@ struct Visit {
     resource: String,
 }
 
-/// A place among the paid requests that may be under way.
-struct Place(Arc<Shared>);
-
-impl Place {
-    fn take(shared: &Arc<Shared>) -> Option<Self> {
-        let limit = shared.limits.in_flight;
-        let taken = shared
-            .in_flight
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |n| (n < limit).then_some(n + 1));
-        taken.ok().map(|_| Self(shared.clone()))
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
 impl Visit {
     async fn serve<S, B, R>(&self, inner: S, request: Request<B>) -> Answer
+    where
+        S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + From<Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let client = client_of(request.extensions());
+        if !Shown::is_there(request.headers()) {
+            return self.challenge(&request.into_parts().0, None).await;
+        }
+        // Before anything is looked at: looking costs more than not listening.
+        let now = self.shared.world.monotonic();
+        if !self.shared.payments.admit(client, now) || !self.shared.refused_payments.has(client, now) {
+            return answer::too_many(TOO_MANY_PAYMENTS);
+        }
+        let Some(place) = self.shared.in_flight.take(client) else {
+            return answer::unavailable("too_many_requests");
+        };
+        let answer = self.serve_shown(inner, request, client).await;
+        // Until it is sent: whoever does not take it must not have us hold many of them.
+        answer.map(|body| body::keeping(body, place))
+    }
+
+    /// Notes that a payment came to nothing by its payer's doing.
+    fn refused(&self, client: Option<IpAddr>) {
+        self.shared.refused_payments.admit(client, self.shared.world.monotonic());
+    }
+
+    async fn serve_shown<S, B, R>(&self, inner: S, request: Request<B>, client: Option<IpAddr>) -> Answer
     where
         S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
         S::Future: Send,
@@ -285,20 +307,18 @@ impl Visit {
             Ok(None) => return self.challenge(&request.into_parts().0, None).await,
             // Well formed, and of a kind that we do not take: what we do take is said.
             Err(HeaderError::Wire(error @ (WireError::Network(_) | WireError::Version(_)))) => {
+                self.refused(client);
                 return self.challenge(&request.into_parts().0, Some(error.code().as_str())).await;
             }
             // Spec: x402 v2 HTTP transport, "Error Handling": a malformed payment is 400.
-            Err(error) => return malformed(&error),
+            Err(error) => {
+                self.refused(client);
+                return malformed(&error);
+            }
         };
-        let client = request.extensions().get::<ClientAddr>().map(|addr| addr.0);
-        let now = self.shared.world.monotonic();
-        if !self.shared.payments.admit(client, now) {
-            return answer::too_many();
-        }
-        let Some(_place) = Place::take(&self.shared) else { return answer::unavailable("too_many_requests") };
         let (parts, body) = request.into_parts();
-        let body = match self.spool(&parts.headers, body).await {
-            Ok(body) => body,
+        let (body, hold) = match self.spool(&parts.headers, body).await {
+            Ok(spooled) => spooled,
             Err(answer) => return answer,
         };
         let presenter = shown.presenter(client);
@@ -307,7 +327,12 @@ impl Visit {
             Ok(candidates) => candidates,
             Err(answer) => return answer,
         };
-        let bought = Bought { method: &parts.method, resource: &self.resource, request: hash };
+        let bought = Bought {
+            method: &parts.method,
+            resource: &self.resource,
+            headers: &parts.headers,
+            request: hash,
+        };
         let judge = Judge {
             tenant: &self.shared.tenant,
             key: &self.shared.key,
@@ -316,10 +341,15 @@ impl Visit {
         };
         let mut admitted = match admit(&shown, &candidates, bought, judge) {
             Ok(admitted) => admitted,
-            Err(refused) => return self.challenge(&parts, Some(&refused.code)).await,
+            Err(refused) => {
+                self.refused(client);
+                return self.challenge(&parts, Some(&refused.code)).await;
+            }
         };
-        if admitted.needs_contract && !self.shared.contract_payments.admit(client, now) {
-            return answer::too_many();
+        if admitted.needs_contract
+            && !self.shared.contract_payments.admit(client, self.shared.world.monotonic())
+        {
+            return answer::too_many(TOO_MANY_PAYMENTS);
         }
         let to =
             Addressee { dialect: shown.dialect(), network: shown.network_name(), base: self.base(&parts) };
@@ -332,14 +362,17 @@ impl Visit {
                     admitted.sale.flow = held.flow;
                 }
                 Ok(Some(held)) => return answer::conflict(&to, held.id, ConflictKind::OtherRequest),
-                Ok(None) => return self.challenge(&parts, Some(&lapsed.code)).await,
+                Ok(None) => {
+                    self.refused(client);
+                    return self.challenge(&parts, Some(&lapsed.code)).await;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the store cannot be asked");
                     return answer::unavailable("store");
                 }
             }
         }
-        self.sell(inner, admitted, parts, body, &to).await
+        self.sell(inner, admitted, parts, (body, hold), client, &to).await
     }
 
     async fn sell<S, B, R>(
@@ -347,7 +380,8 @@ impl Visit {
         inner: S,
         admitted: Admitted,
         mut parts: http::request::Parts,
-        body: Bytes,
+        (body, hold): (Bytes, Hold),
+        client: Option<IpAddr>,
         to: &Addressee,
     ) -> Answer
     where
@@ -361,24 +395,33 @@ impl Visit {
         let Admitted { sale, paid, .. } = admitted;
         let unpaid = parts.clone();
         clean_paid_request(&mut parts.headers);
-        let template = Template { parts, body };
+        let template = Template { parts, body, _hold: Arc::new(hold) };
         let payer = sale.terms.payer.to_string();
-        let upstream =
-            Arc::new(Buffered::new(inner.clone(), template.clone(), &paid, self.shared.world.clone()));
+        let upstream = Arc::new(Buffered::new(inner.clone(), template.clone(), &paid, &self.shared));
         log_sale(&sale);
         match self.shared.seller.sell(sale, upstream).await {
-            SaleOutcome::Served { payment, response } => answer::served(to, &payment, response),
+            SaleOutcome::Served { payment, response } => {
+                self.held(response.body.len(), || answer::served(to, &payment, response))
+            }
             SaleOutcome::Deliver { payment, permit } => {
                 self.deliver(inner, &template, &paid, &payment, permit, to).await
             }
             SaleOutcome::NotCharged { payment, reason, response } => {
-                answer::not_charged(to, payment.id, reason.code(), response)
+                let bytes = response.as_ref().map_or(0, |response| response.body.len());
+                self.held(bytes, || answer::not_charged(to, payment.id, reason.code(), response))
             }
             SaleOutcome::Refused { reason } => match reason.fault() {
-                Fault::Payer | Fault::Payee => self.challenge(&unpaid, Some(reason.code())).await,
+                Fault::Payer => {
+                    self.refused(client);
+                    self.challenge(&unpaid, Some(reason.code())).await
+                }
+                Fault::Payee => self.challenge(&unpaid, Some(reason.code())).await,
                 Fault::Us | Fault::Chain => answer::unavailable(reason.code()),
             },
             SaleOutcome::SettlementFailed { payment, reason, .. } => {
+                if reason.fault() == Fault::Payer {
+                    self.refused(client);
+                }
                 answer::settlement_failed(to, &payment, reason.code())
             }
             SaleOutcome::Pending { payment, tx } => answer::pending(to, payment, tx.as_ref(), &payer),
@@ -388,6 +431,15 @@ impl Visit {
             // Only a facilitator's payment ends like this.
             SaleOutcome::Settled { payment } => answer::pending(to, payment.id, payment.tx(), &payer),
         }
+    }
+
+    /// An answer with a stored body of so many bytes, if we may hold that many more until they are sent.
+    fn held(&self, bytes: usize, answer: impl FnOnce() -> Answer) -> Answer {
+        let mut hold = self.shared.memory.hold();
+        if !hold.grow(bytes) {
+            return answer::unavailable(reasons::NO_ROOM);
+        }
+        answer().map(|body| body::keeping(body, hold))
     }
 
     /// The streaming flows: paid, or claimed and funded; the answer passes through and its end is reported.
@@ -473,7 +525,7 @@ impl Visit {
     }
 
     /// Reads the whole body before anything is claimed: it is a part of what is bought.
-    async fn spool<B>(&self, headers: &HeaderMap, body: B) -> Result<Bytes, Answer>
+    async fn spool<B>(&self, headers: &HeaderMap, body: B) -> Result<(Bytes, Hold), Answer>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -495,6 +547,7 @@ impl Visit {
         let read = async {
             let mut body = std::pin::pin!(body);
             let mut bytes = BytesMut::new();
+            let mut hold = self.shared.memory.hold();
             while let Some(frame) = body.frame().await {
                 let Ok(frame) = frame else {
                     return Err(answer::error(
@@ -508,10 +561,13 @@ impl Visit {
                     if data.len() > max - bytes.len() {
                         return Err(too_large());
                     }
+                    if !hold.grow(data.len()) {
+                        return Err(answer::unavailable(reasons::NO_ROOM));
+                    }
                     bytes.extend_from_slice(&data);
                 }
             }
-            Ok(bytes.freeze())
+            Ok((bytes.freeze(), hold))
         };
         match select(std::pin::pin!(read), timeout).await {
             Either::Left((read, _)) => read,
@@ -561,12 +617,14 @@ impl Visit {
         match &paid.price {
             Price::Fixed(offers) => requirements(offers, paid.max_timeout).map_err(|error| no_price(&error)),
             Price::Quoted { hook, ways } => {
-                let mut headers = parts.headers.clone();
-                clean_paid_request(&mut headers);
+                let client = client_of(&parts.extensions);
+                if !self.shared.questions.admit(client, self.shared.world.monotonic()) {
+                    return Err(answer::too_many(TOO_MANY_QUESTIONS));
+                }
                 let request = QuoteRequest {
                     method: priced_as(&parts.method),
                     resource: self.resource.clone(),
-                    headers,
+                    headers: told(hook.as_ref(), &parts.headers),
                 };
                 let quote = hook.quote(&request).await.map_err(|error| no_price(&error))?;
                 let holds = quote.valid_for.unwrap_or(paid.max_timeout).min(paid.max_timeout);
@@ -587,12 +645,13 @@ impl Visit {
         };
         let url = format!("{}{}", self.base(parts), self.resource);
         let route = sealed_route(&self.pattern, &self.paid);
+        let context = seal_context(&self.paid, &self.resource, &parts.headers);
         let seal = Seal {
             key: &self.shared.key,
             world: self.shared.world.as_ref(),
             tenant: &self.shared.tenant,
             route: &route,
-            context: seal_context(&self.paid, &self.resource),
+            context: &context,
             method: priced_method(&parts.method),
         };
         let resource = Resource {

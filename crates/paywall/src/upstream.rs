@@ -15,6 +15,8 @@ use tower::{Service, ServiceExt};
 
 use crate::body::BoxError;
 use crate::headers::{announce_payment, clean_upstream_response};
+use crate::limit::{Hold, Memory};
+use crate::paywall::Shared;
 
 /// The most headers, and trailers, of an answer that is stored.
 pub const MAX_RESPONSE_HEADERS: usize = 256;
@@ -34,6 +36,8 @@ pub(crate) mod reasons {
     pub const NOT_OK: &str = "upstream_not_ok";
     pub const PARTIAL: &str = "upstream_partial";
     pub const WANTS_PAYMENT: &str = "upstream_wants_payment";
+    /// We hold as many bodies as we may.
+    pub const NO_ROOM: &str = "no_room";
 }
 
 /// A paid request, complete, so that it can be sent without its sender.
@@ -41,6 +45,8 @@ pub(crate) mod reasons {
 pub(crate) struct Template {
     pub parts: request::Parts,
     pub body: Bytes,
+    /// For the body, as long as anybody has it.
+    pub _hold: Arc<Hold>,
 }
 
 impl Template {
@@ -64,18 +70,20 @@ pub(crate) struct Buffered<S, B> {
     template: Template,
     timeout: Duration,
     max_response: usize,
+    memory: Arc<Memory>,
     world: Arc<dyn World>,
     body: std::marker::PhantomData<fn() -> B>,
 }
 
 impl<S, B> Buffered<S, B> {
-    pub fn new(inner: S, template: Template, paid: &crate::price::Paid, world: Arc<dyn World>) -> Self {
+    pub fn new(inner: S, template: Template, paid: &crate::price::Paid, shared: &Shared) -> Self {
         Self {
             inner: Mutex::new(inner),
             template,
             timeout: paid.upstream_timeout,
             max_response: paid.max_response,
-            world,
+            memory: shared.memory.clone(),
+            world: shared.world.clone(),
             body: std::marker::PhantomData,
         }
     }
@@ -97,7 +105,7 @@ where
         let method = request.method().clone();
         let answer = async {
             match inner.oneshot(request).await.map_err(Into::<BoxError>::into) {
-                Ok(response) => read(response, &method, self.max_response).await,
+                Ok(response) => read(response, &method, self.max_response, self.memory.hold()).await,
                 Err(error) => {
                     tracing::warn!(payment = %payment.id, %error, "the upstream cannot be reached");
                     failed(reasons::UNREACHABLE)
@@ -113,7 +121,14 @@ where
 }
 
 /// Reads an answer to its end and judges it. Only a complete answer of status 200 to 299 is charged for.
-async fn read<R>(response: Response<R>, method: &Method, max_response: usize) -> UpstreamAnswer
+///
+/// `hold` is for as long as it is read: then the store has it, and the engine drops it.
+async fn read<R>(
+    response: Response<R>,
+    method: &Method,
+    max_response: usize,
+    mut hold: Hold,
+) -> UpstreamAnswer
 where
     R: Body<Data = Bytes> + Send,
     R::Error: Into<BoxError>,
@@ -121,7 +136,7 @@ where
     let (mut parts, body) = response.into_parts();
     let unframed = parts.extensions.get::<Unframed>().is_some();
     let announced = content_length(&parts.headers);
-    let complete = match collect(body, max_response).await {
+    let complete = match collect(body, max_response, &mut hold).await {
         Ok(complete) => complete,
         Err(reason) => return failed(reason),
     };
@@ -159,7 +174,7 @@ pub(crate) fn judge(status: StatusCode) -> Result<(), &'static str> {
     }
 }
 
-async fn collect<R>(body: R, max: usize) -> Result<(Bytes, HeaderMap), &'static str>
+async fn collect<R>(body: R, max: usize, hold: &mut Hold) -> Result<(Bytes, HeaderMap), &'static str>
 where
     R: Body<Data = Bytes> + Send,
     R::Error: Into<BoxError>,
@@ -170,6 +185,7 @@ where
         let frame = frame.map_err(|_| reasons::TRUNCATED)?;
         match frame.into_data() {
             Ok(data) if data.len() > max - bytes.len() => return Err(reasons::TOO_LARGE),
+            Ok(data) if !hold.grow(data.len()) => return Err(reasons::NO_ROOM),
             Ok(data) => bytes.extend_from_slice(&data),
             Err(frame) => {
                 if let Ok(more) = frame.into_trailers() {

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use farthing_engine::{EngineConfig, ExposureLimit};
 use farthing_payment::Flow;
-use farthing_paywall::{Amount, Cors, Offer, Pattern, Rate, Way};
+use farthing_paywall::{Amount, Cors, Limits, Offer, Pattern, Way};
 use farthing_primitives::{Address, Network, Registry};
 use farthing_rails::exact_evm::Policy;
 use url::Url;
@@ -196,13 +196,16 @@ impl PriceConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LimitsConfig {
     pub max_connections: usize,
+    pub max_connections_per_client: usize,
     pub max_header_bytes: usize,
     pub header_timeout: Duration,
-    pub request_timeout: Duration,
-    pub in_flight: usize,
-    pub payments: Rate,
-    pub contract_payments: Rate,
+    pub idle_timeout: Duration,
+    pub stall_timeout: Duration,
+    /// Bytes a second; 0 for none.
+    pub min_rate: u32,
     pub shutdown_timeout: Duration,
+    /// What the paywall bounds.
+    pub paywall: Limits,
 }
 
 /// A range of addresses, e.g. `10.0.0.0/8`.

@@ -281,31 +281,45 @@ fn facilitator_server(mut section: Reader<'_>, registry: &Registry) -> Facilitat
 }
 
 fn limits(root: &mut Reader<'_>) -> LimitsConfig {
-    let paywall = Limits::default();
+    let connections = farthing_listener::Limits::default();
     let mut limits = LimitsConfig {
-        max_connections: 10_000,
-        max_header_bytes: 64 * 1024,
-        header_timeout: Duration::from_secs(10),
-        request_timeout: paywall.request_timeout,
-        in_flight: paywall.in_flight,
-        payments: paywall.payments,
-        contract_payments: paywall.contract_payments,
-        shutdown_timeout: Duration::from_secs(60),
+        max_connections: connections.max_connections,
+        max_connections_per_client: connections.max_per_peer,
+        max_header_bytes: connections.max_head_bytes,
+        header_timeout: connections.head_timeout,
+        idle_timeout: connections.idle_timeout,
+        stall_timeout: connections.stall_timeout,
+        min_rate: connections.min_rate,
+        shutdown_timeout: connections.shutdown_timeout,
+        paywall: Limits::default(),
     };
     let Some(mut section) = root.table("limits") else { return limits };
-    let count = |section: &mut Reader<'_>, key, default: usize, max: u64| {
-        usize::try_from(section.number(key, default as u64, 1, max)).unwrap_or(default)
+    let count = |section: &mut Reader<'_>, key, default: usize| {
+        usize::try_from(section.number(key, default as u64, 1, 1_000_000)).unwrap_or(default)
     };
-    limits.max_connections = count(&mut section, "max_connections", limits.max_connections, 1_000_000);
-    limits.in_flight = count(&mut section, "in_flight", limits.in_flight, 1_000_000);
+    let l = &mut limits;
+    l.max_connections = count(&mut section, "max_connections", l.max_connections);
+    l.max_connections_per_client =
+        count(&mut section, "max_connections_per_client", l.max_connections_per_client);
     // hyper takes no less than 8 KiB for a whole head.
-    limits.max_header_bytes =
-        section.size("max_header_bytes", limits.max_header_bytes, 8 * 1024, 1024 * 1024);
-    limits.header_timeout = section.duration("header_timeout", limits.header_timeout, SECOND, HOUR);
-    limits.request_timeout = section.duration("request_timeout", limits.request_timeout, SECOND, HOUR);
-    limits.shutdown_timeout = section.duration("shutdown_timeout", limits.shutdown_timeout, SECOND, HOUR);
-    limits.payments = rate(&mut section, "payments_per_second", limits.payments);
-    limits.contract_payments = rate(&mut section, "contract_payments_per_second", limits.contract_payments);
+    l.max_header_bytes = section.size("max_header_bytes", l.max_header_bytes, 8 * 1024, 1024 * 1024);
+    l.header_timeout = section.duration("header_timeout", l.header_timeout, SECOND, HOUR);
+    l.idle_timeout = section.duration("idle_timeout", l.idle_timeout, SECOND, HOUR);
+    l.stall_timeout = section.duration("stall_timeout", l.stall_timeout, SECOND, HOUR);
+    let min_rate = section.number("min_rate", u64::from(l.min_rate), 0, 1024 * 1024);
+    l.min_rate = u32::try_from(min_rate).unwrap_or(l.min_rate);
+    l.shutdown_timeout = section.duration("shutdown_timeout", l.shutdown_timeout, SECOND, HOUR);
+    let p = &mut l.paywall;
+    p.request_timeout = section.duration("request_timeout", p.request_timeout, SECOND, HOUR);
+    p.in_flight = count(&mut section, "in_flight", p.in_flight);
+    p.in_flight_per_client = count(&mut section, "in_flight_per_client", p.in_flight_per_client);
+    p.body_memory = section.size("body_memory", p.body_memory, 1024 * 1024, 1 << 40);
+    p.calls = count(&mut section, "calls", p.calls);
+    p.calls_per_client = count(&mut section, "calls_per_client", p.calls_per_client);
+    p.payments = rate(&mut section, "payments_per_second", p.payments);
+    p.refused_payments = rate(&mut section, "refused_payments_per_second", p.refused_payments);
+    p.contract_payments = rate(&mut section, "contract_payments_per_second", p.contract_payments);
+    p.questions = rate(&mut section, "questions_per_second", p.questions);
     section.finish();
     limits
 }

@@ -285,7 +285,7 @@ free = true
     assert_eq!(network.max_fee, Some(5_000_000_000));
     let gateway = config.gateway.unwrap();
     assert_eq!(gateway.cors, Cors::Only(vec!["https://shop.example".into()]));
-    assert_eq!((gateway.limits.payments.per_second, gateway.limits.max_header_bytes), (7, 16 * 1024));
+    assert_eq!((gateway.limits.paywall.payments.per_second, gateway.limits.max_header_bytes), (7, 16 * 1024));
     let sale = gateway.routes[0].sale.as_ref().unwrap();
     let PriceConfig::Fixed(offers) = &sale.price else { panic!() };
     assert_eq!((offers[0].atoms, offers[1].atoms), (50_000, 1000));

@@ -122,6 +122,7 @@ struct Plan {
 
 /// Runs until the process is asked to stop.
 pub async fn run(args: FacilitatorArgs) -> Result<ExitCode, Failure> {
+    farthing_listener::raise_file_limit();
     let (plan, rig) = match &args.config {
         Some(path) => {
             let config = crate::config::load(path).map_err(|error| Failure::usage(error.to_string()))?;

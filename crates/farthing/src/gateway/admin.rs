@@ -1,45 +1,43 @@
 //! Health, for those who run the gateway: on an address of its own.
 
-use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
 
 use farthing_engine::Engine;
+use farthing_listener::{Inbound, Limits, Server};
 use farthing_paywall::PaywallBody;
 use farthing_primitives::PaymentId;
 use http::{Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::net::TcpListener;
 
 use super::Gateway;
 use super::proxy::text;
 
-/// How long a connection to the admin address may take to ask.
-const ASK_WITHIN: std::time::Duration = std::time::Duration::from_secs(10);
+/// Those who run the gateway are few; and somebody's mistake must not cost the gateway its files.
+const LIMITS: Limits = Limits {
+    max_connections: 64,
+    max_per_peer: 64,
+    max_head_bytes: 16 * 1024,
+    head_timeout: Duration::from_secs(10),
+    idle_timeout: Duration::from_secs(60),
+    stall_timeout: Duration::from_secs(10),
+    min_rate: 1024,
+    shutdown_timeout: Duration::ZERO,
+};
 
 /// Serves `/health` (the process runs), `/ready` (the store answers) and `/status` (numbers). Never returns.
 pub async fn serve(listener: TcpListener, gateway: Gateway, engine: Engine) {
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            continue;
-        };
-        let (gateway, engine) = (gateway.clone(), engine.clone());
-        tokio::spawn(async move {
-            let handler = service_fn(|request: Request<Incoming>| {
-                let (gateway, engine) = (gateway.clone(), engine.clone());
-                async move { Ok::<_, Infallible>(answer(&gateway, &engine, request.uri().path()).await) }
-            });
-            let serving = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(ASK_WITHIN)
-                .serve_connection(TokioIo::new(stream), handler);
-            if let Err(error) = serving.await {
-                tracing::debug!(%error, "an admin connection ended with an error");
-            }
-        });
-    }
+    let server = Server {
+        handler: move |request: Request<Inbound>, _| {
+            let (gateway, engine) = (gateway.clone(), engine.clone());
+            async move { answer(&gateway, &engine, request.uri().path()).await }
+        },
+        limits: LIMITS,
+        tls: None,
+        stands_for_many: Arc::new(|_| false),
+    };
+    farthing_listener::serve(server, listener, std::future::pending()).await;
 }
 
 async fn answer(gateway: &Gateway, engine: &Engine, path: &str) -> Response<PaywallBody> {

@@ -2,15 +2,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use farthing_listener::Inbound;
 use farthing_paywall::BoxError;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
-use hyper::body::Incoming;
 
 /// A request's body: as it comes in, or as the paywall kept it.
 #[derive(Debug)]
 pub enum RequestBody {
-    Incoming(Incoming),
+    Incoming(Inbound),
     Kept(Full<Bytes>),
 }
 
@@ -20,8 +20,8 @@ impl From<Bytes> for RequestBody {
     }
 }
 
-impl From<Incoming> for RequestBody {
-    fn from(body: Incoming) -> Self {
+impl From<Inbound> for RequestBody {
+    fn from(body: Inbound) -> Self {
         Self::Incoming(body)
     }
 }
@@ -35,7 +35,7 @@ impl Body for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match self.get_mut() {
-            Self::Incoming(body) => Pin::new(body).poll_frame(cx).map(|f| f.map(|f| f.map_err(Into::into))),
+            Self::Incoming(body) => Pin::new(body).poll_frame(cx),
             Self::Kept(body) => Pin::new(body).poll_frame(cx).map(|f| f.map(|f| f.map_err(Into::into))),
         }
     }

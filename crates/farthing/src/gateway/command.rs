@@ -94,6 +94,7 @@ fn check(config: &GatewayConfig) -> Result<(), GatewayError> {
 
 async fn serve(file: PathBuf, config: Config, gateway_config: GatewayConfig) -> Result<ExitCode, Failure> {
     let failed = |error: GatewayError| Failure::failed(error.to_string());
+    farthing_listener::raise_file_limit();
     let key = offer_key(gateway_config.offer_key.as_ref(), &config.store).map_err(failed)?;
     let rig = crate::wiring::from_config(&config, gateway_config.public_url.as_ref())
         .await

@@ -5,8 +5,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use farthing_paywall::{Amount, HookError, PriceHook, Quote, QuoteRequest};
 use farthing_primitives::Address;
-use http::{HeaderName, HeaderValue};
+use http::header::{
+    ACCEPT, ACCEPT_LANGUAGE, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderName, HeaderValue, USER_AGENT,
+};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use url::Url;
 
 use super::GatewayError;
@@ -15,14 +18,18 @@ use crate::config::SecretRef;
 /// The longest answer of a hook that is read, in bytes.
 pub const MAX_HOOK_ANSWER: usize = 16 * 1024;
 
-/// The request's headers that a hook is told. No cookies and no credentials.
-const TOLD: &[&str] = &["accept", "accept-language", "content-type", "content-length", "host", "user-agent"];
+/// How many requests may wait for one hook at once; more are 503.
+pub const MAX_QUESTIONS: usize = 256;
+
+/// The request's headers that a hook is told, and offers are bound to. No cookies and no credentials.
+const TOLD: [HeaderName; 6] = [ACCEPT, ACCEPT_LANGUAGE, CONTENT_TYPE, CONTENT_LENGTH, HOST, USER_AGENT];
 
 /// A hook behind a URL.
 pub struct HttpHook {
     client: reqwest::Client,
     url: Url,
     headers: Vec<(HeaderName, HeaderValue)>,
+    places: Semaphore,
 }
 
 impl HttpHook {
@@ -45,14 +52,21 @@ impl HttpHook {
             value.set_sensitive(true);
             headers.push((name.clone(), value));
         }
-        Ok(Self { client, headers, url })
+        Ok(Self { client, headers, url, places: Semaphore::new(MAX_QUESTIONS) })
     }
 }
 
 #[async_trait]
 impl PriceHook for HttpHook {
+    fn depends_on(&self) -> &[HeaderName] {
+        &TOLD
+    }
+
     async fn quote(&self, request: &QuoteRequest) -> Result<Quote, HookError> {
         let fail = |error: reqwest::Error| HookError(error.without_url().to_string());
+        let Ok(_place) = self.places.try_acquire() else {
+            return Err(HookError(format!("{MAX_QUESTIONS} requests wait for it already")));
+        };
         let mut asking = self.client.post(self.url.clone()).json(&question(request));
         for (name, value) in &self.headers {
             asking = asking.header(name.clone(), value.clone());
@@ -74,12 +88,9 @@ impl PriceHook for HttpHook {
 
 fn question(request: &QuoteRequest) -> Value {
     let (path, query) = request.resource.split_once('?').unwrap_or((&request.resource, ""));
-    let headers: serde_json::Map<String, Value> = TOLD
-        .iter()
-        .filter_map(|name| {
-            let value = request.headers.get(*name)?.to_str().ok()?;
-            Some(((*name).to_owned(), Value::from(value)))
-        })
+    let told = request.headers.iter();
+    let headers: serde_json::Map<String, Value> = told
+        .filter_map(|(name, value)| Some((name.as_str().to_owned(), Value::from(value.to_str().ok()?))))
         .collect();
     json!({ "method": request.method.as_str(), "path": path, "query": query, "headers": headers })
 }

@@ -1,6 +1,6 @@
 //! `farthing gateway`: a reverse proxy that asks for payment.
 //!
-//! Connections come in here ([`serve`]), the paywall decides ([`farthing_paywall`]), and [`proxy`] calls what stands
+//! Connections come in by [`farthing_listener`], requests by [`serve`], the paywall decides ([`farthing_paywall`]), and [`proxy`] calls what stands
 //! behind. A configuration is replaced while it runs ([`reload`]); what is under way keeps the one that it began with.
 
 mod admin;
@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farthing_engine::{Engine, World};
+use farthing_listener::Server;
 use farthing_paywall::{Paywall, PaywallLayer, Seller};
 use farthing_rails::offer::BindingKey;
 use tokio::net::TcpListener;
@@ -30,7 +31,6 @@ use tower::Layer;
 
 use crate::config::{Cidr, GatewayConfig, LimitsConfig};
 use proxy::{Proxy, Table};
-use serve::Server;
 use tls::Certificate;
 
 pub use command::{GatewayArgs, run_command};
@@ -77,7 +77,7 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         let proxy = Proxy::new(Table::new(config)?);
         let terms = terms::terms(config)?;
-        let paywall = Paywall::new(terms, seller.clone(), world, key, terms::limits(&config.limits));
+        let paywall = Paywall::new(terms, seller.clone(), world, key, config.limits.paywall);
         let certificate = config.tls.as_ref().map(Certificate::load).transpose()?;
         Ok(Self {
             paywall,
@@ -110,13 +110,15 @@ impl Gateway {
             Some(certificate) => Some(TlsAcceptor::from(Arc::new(certificate.server_config()?))),
             None => None,
         };
+        let service = PaywallLayer::new(self.paywall.clone()).layer(self.proxy.clone());
+        let (trusted, proxies) = (self.trusted.clone(), self.trusted.clone());
         let server = Server {
-            service: PaywallLayer::new(self.paywall.clone()).layer(self.proxy.clone()),
-            limits: self.limits,
-            trusted: self.trusted.clone(),
+            handler: move |request, peer| serve::handle(service.clone(), trusted.clone(), request, peer),
+            limits: serve::limits(&self.limits),
             tls,
+            stands_for_many: Arc::new(move |address| serve::is_trusted(&proxies, address)),
         };
-        serve::accept(server, listener, shutdown).await;
+        farthing_listener::serve(server, listener, shutdown).await;
         Ok(())
     }
 

@@ -1,160 +1,87 @@
-//! Sockets: connections in, bounded in number, size and time; and an orderly end.
+//! From a connection's request to the paywall: who the client is, and what no client may ask.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
+use farthing_listener::{Inbound, Limits, Peer};
 use farthing_paywall::{PaywallBody, PaywallService};
-use http::{Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio_rustls::TlsAcceptor;
+use http::header::{self, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Version};
 use tower::ServiceExt;
 
 use super::body::RequestBody;
 use super::proxy::{Proxy, see_client, text};
 use crate::config::{Cidr, LimitsConfig};
 
-/// The most headers of a request.
-pub const MAX_HEADERS: usize = 128;
-/// How many requests one HTTP/2 connection may have under way.
-pub const MAX_STREAMS: u32 = 256;
-/// How often a silent HTTP/2 connection is asked whether it lives, and how long its answer may take.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_WITHIN: Duration = Duration::from_secs(20);
-/// How long to wait after the system refused a connection, e.g. for want of file descriptors.
-const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
-
 /// Where load balancers may ask whether we are there. Says nothing else.
 pub const HEALTH_PATH: &str = "/.well-known/farthing/health";
 
-/// All that a connection needs.
-#[derive(Clone)]
-pub struct Server {
-    pub service: PaywallService<Proxy>,
-    pub limits: LimitsConfig,
-    pub trusted: Arc<Vec<Cidr>>,
-    pub tls: Option<TlsAcceptor>,
-}
-
-/// Accepts until `stop` resolves, then lets what is under way end, for at most the time that the limits give.
-pub async fn accept(server: Server, listener: TcpListener, stop: impl Future<Output = ()>) {
-    let graceful = GracefulShutdown::new();
-    let places = Arc::new(Semaphore::new(server.limits.max_connections));
-    let mut stop = std::pin::pin!(stop);
-    loop {
-        let accepted = tokio::select! {
-            biased;
-            () = &mut stop => break,
-            accepted = next(&listener, &places) => accepted,
-        };
-        let (stream, peer, place) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                tracing::warn!(%error, "a connection could not be accepted");
-                tokio::time::sleep(ACCEPT_AGAIN).await;
-                continue;
-            }
-        };
-        let (server, watcher) = (server.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            serve(server, stream, peer, watcher).await;
-            drop(place);
-        });
-    }
-    drop(listener);
-    if tokio::time::timeout(server.limits.shutdown_timeout, graceful.shutdown()).await.is_err() {
-        tracing::warn!("connections were cut off: they did not end in time");
+/// The bounds on connections that a configuration asks for.
+pub fn limits(config: &LimitsConfig) -> Limits {
+    Limits {
+        max_connections: config.max_connections,
+        max_per_peer: config.max_connections_per_client,
+        max_head_bytes: config.max_header_bytes,
+        head_timeout: config.header_timeout,
+        idle_timeout: config.idle_timeout,
+        stall_timeout: config.stall_timeout,
+        min_rate: config.min_rate,
+        shutdown_timeout: config.shutdown_timeout,
     }
 }
 
-/// Waits for a place before it takes a connection: more than the limit wait in the system's queue.
-async fn next(
-    listener: &TcpListener,
-    places: &Arc<Semaphore>,
-) -> std::io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
-    let place = places.clone().acquire_owned().await.map_err(std::io::Error::other)?;
-    let (stream, peer) = listener.accept().await?;
-    Ok((stream, peer, place))
+/// Whether `address` is in one of these ranges.
+pub fn is_trusted(trusted: &[Cidr], address: std::net::IpAddr) -> bool {
+    trusted.iter().any(|range| range.contains(address))
 }
 
-async fn serve(server: Server, stream: TcpStream, peer: SocketAddr, watcher: Watcher) {
-    let _ = stream.set_nodelay(true);
-    match server.tls.clone() {
-        None => connection(server, stream, peer, false, watcher).await,
-        Some(acceptor) => {
-            let handshake = tokio::time::timeout(server.limits.header_timeout, acceptor.accept(stream));
-            match handshake.await {
-                Ok(Ok(stream)) => connection(server, stream, peer, true, watcher).await,
-                Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
-                Err(_) => tracing::debug!("a TLS handshake took too long"),
-            }
-        }
-    }
-}
-
-async fn connection<S>(server: Server, stream: S, peer: SocketAddr, tls: bool, watcher: Watcher)
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let limits = server.limits;
-    let handler = service_fn(move |request: Request<Incoming>| {
-        let (service, trusted) = (server.service.clone(), server.trusted.clone());
-        async move { handle(service, &trusted, request, peer, tls).await }
-    });
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        // Also bounds how long a connection may idle between two requests.
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(limits.max_header_bytes)
-        .max_headers(MAX_HEADERS)
-        .half_close(true);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
-        .max_concurrent_streams(MAX_STREAMS)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_WITHIN);
-    let serving = builder.serve_connection(TokioIo::new(stream), handler);
-    if let Err(error) = watcher.watch(serving).await {
-        tracing::debug!(%error, "a connection ended with an error");
-    }
-}
-
-async fn handle(
+/// Answers one request.
+pub async fn handle(
     service: PaywallService<Proxy>,
-    trusted: &[Cidr],
-    request: Request<Incoming>,
-    peer: SocketAddr,
-    tls: bool,
-) -> Result<Response<PaywallBody>, std::convert::Infallible> {
+    trusted: Arc<Vec<Cidr>>,
+    request: Request<Inbound>,
+    peer: Peer,
+) -> Response<PaywallBody> {
+    // A load balancer's question, in whatever shape.
     if request.uri().path() == HEALTH_PATH {
-        return Ok(text(StatusCode::OK, "{\"status\":\"ok\"}"));
+        return text(StatusCode::OK, "{\"status\":\"ok\"}");
     }
     // A tunnel through us would lead past every price; a trace would tell credentials to whoever asks.
     if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
-        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "{\"error\":\"method_not_allowed\"}"));
+        return text(StatusCode::METHOD_NOT_ALLOWED, "{\"error\":\"method_not_allowed\"}");
     }
     let (mut parts, body) = request.into_parts();
-    let is_trusted = |address| trusted.iter().any(|range| range.contains(address));
-    let (client, scheme) = see_client(&mut parts.headers, peer.ip(), tls, is_trusted);
-    // HTTP/2 names the host in the target.
-    if !parts.headers.contains_key(http::header::HOST)
-        && let Some(authority) = parts.uri.authority()
-        && let Ok(value) = authority.as_str().parse()
-    {
-        parts.headers.insert(http::header::HOST, value);
+    if let Err(code) = name_the_host(&mut parts) {
+        return text(StatusCode::BAD_REQUEST, format!("{{\"error\":\"{code}\"}}"));
     }
+    let (client, scheme) =
+        see_client(&mut parts.headers, peer.address.ip(), peer.tls, |address| is_trusted(&trusted, address));
     parts.extensions.insert(client);
     parts.extensions.insert(scheme);
-    service.oneshot(Request::from_parts(parts, RequestBody::from(body))).await
+    match service.oneshot(Request::from_parts(parts, RequestBody::from(body))).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    }
+}
+
+/// Leaves one name of the host, in `Host`, whatever the protocol and the form of the target.
+///
+/// # Errors
+/// The code of a request that names no host or several: two readers might take two different ones from it.
+fn name_the_host(parts: &mut http::request::Parts) -> Result<(), &'static str> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let (first, second) = (hosts.next(), hosts.next());
+    // Spec: RFC 9112 section 3.2: "MUST respond with a 400 (Bad Request)" to several, and to none in HTTP/1.1.
+    if second.is_some() {
+        return Err("several_hosts");
+    }
+    if first.is_none() && parts.version == Version::HTTP_11 {
+        return Err("no_host");
+    }
+    // Spec: RFC 9112 section 3.2.2: the host of an absolute target goes before `Host`. HTTP/2 names it there too.
+    if let Some(authority) = parts.uri.authority() {
+        let host = authority.as_str().rsplit('@').next().unwrap_or_default();
+        let host = HeaderValue::from_str(host).map_err(|_| "invalid_host")?;
+        parts.headers.insert(header::HOST, host);
+    }
+    Ok(())
 }

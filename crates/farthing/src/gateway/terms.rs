@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use farthing_paywall::{Limits, Paid, Price, Route, RouteTable, Terms, Unmatched};
+use farthing_paywall::{Paid, Price, Route, RouteTable, Terms, Unmatched};
 
 use super::GatewayError;
 use super::hook::HttpHook;
-use crate::config::{GatewayConfig, LimitsConfig, PriceConfig, SaleConfig};
+use crate::config::{GatewayConfig, PriceConfig, SaleConfig};
 
 pub fn terms(config: &GatewayConfig) -> Result<Terms, GatewayError> {
     let mut routes = Vec::with_capacity(config.routes.len());
@@ -48,13 +48,4 @@ fn paid(sale: &SaleConfig) -> Result<Paid, GatewayError> {
         mime_type: sale.mime_type.clone(),
         policy: sale.policy.clone(),
     })
-}
-
-pub fn limits(config: &LimitsConfig) -> Limits {
-    Limits {
-        payments: config.payments,
-        contract_payments: config.contract_payments,
-        request_timeout: config.request_timeout,
-        in_flight: config.in_flight,
-    }
 }

@@ -132,7 +132,10 @@ fn a_patterns_normal_form_is_that_pattern() {
         assert_eq!(pattern.to_string(), shown);
         assert_eq!(shown.parse::<Pattern>().unwrap(), pattern);
     }
-    assert_ne!("/a%2Fb".parse::<Pattern>().unwrap().to_string(), "/a/b".parse::<Pattern>().unwrap().to_string());
+    assert_ne!(
+        "/a%2Fb".parse::<Pattern>().unwrap().to_string(),
+        "/a/b".parse::<Pattern>().unwrap().to_string()
+    );
 }
 
 #[test]
