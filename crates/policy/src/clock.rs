@@ -21,31 +21,32 @@ pub struct Clock {
     pub steady: Option<Steady>,
 }
 
-/// The time that was believed last, and what the steady clock said then.
+/// The time that was believed last, and what the steady clock says at that time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     pub time: Timestamp,
+    /// What it says when `time` is right, not when it was read: in all marks of one boot the two stay the same
+    /// distance apart. Were it the reading, many small steps of the wall clock would each be forgiven as drift.
     pub steady: Option<Steady>,
 }
 
 impl Mark {
     /// The time that rolling caps count by, and what to remember for the next call.
     ///
-    /// It never goes back: a clock set to yesterday does not empty the books of today. Within one boot it doesn't run
-    /// ahead of the steady clock either, by more than [`MAX_DRIFT`]: a clock set to tomorrow doesn't end today's
-    /// windows.
+    /// It never goes back: a clock set to yesterday does not empty the books of today. Within one boot it goes as the
+    /// steady clock does: it doesn't stand still for a clock that was set back, and doesn't run ahead, in one step or
+    /// in many, by more than [`MAX_DRIFT`]: a clock set to tomorrow doesn't end today's windows.
     pub fn advance(last: Option<&Self>, clock: &Clock) -> Self {
         let Some(last) = last else { return Self { time: clock.wall, steady: clock.steady.clone() } };
-        let mut time = clock.wall.max(last.time);
         if let (Some(then), Some(now)) = (&last.steady, &clock.steady)
             && then.boot == now.boot
         {
-            let elapsed = now.elapsed.saturating_sub(then.elapsed);
-            let honest = last.time.plus(elapsed);
-            if time > honest.plus(MAX_DRIFT) {
-                time = honest;
-            }
+            let honest = last.time.plus(now.elapsed).minus(then.elapsed);
+            let drifted = clock.wall <= honest.plus(MAX_DRIFT);
+            let time = if drifted { clock.wall.max(honest) } else { honest }.max(last.time);
+            let elapsed = then.elapsed + time.since(last.time);
+            return Self { time, steady: Some(Steady { boot: now.boot.clone(), elapsed }) };
         }
-        Self { time, steady: clock.steady.clone() }
+        Self { time: clock.wall.max(last.time), steady: clock.steady.clone() }
     }
 }

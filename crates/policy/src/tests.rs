@@ -327,14 +327,35 @@ fn attack_23_the_clock_cannot_reset_a_window() {
     let start = Mark::advance(None, &Clock { wall: NOW, steady: steady(100, "a") });
     let day = Duration::from_secs(86_400);
     let back = Mark::advance(Some(&start), &Clock { wall: NOW.minus(day), steady: steady(110, "a") });
-    assert_eq!(back.time, NOW);
+    assert_eq!(back.time, NOW.plus(Duration::from_secs(10)), "as much as went by");
     let forward = Mark::advance(Some(&back), &Clock { wall: NOW.plus(day), steady: steady(170, "a") });
-    assert_eq!(forward.time, NOW.plus(Duration::from_secs(60)));
-    let honest = Clock { wall: NOW.plus(day), steady: steady(110 + 86_400, "a") };
+    assert_eq!(forward.time, NOW.plus(Duration::from_secs(70)));
+    let honest = Clock { wall: NOW.plus(day), steady: steady(100 + 86_400, "a") };
     assert_eq!(Mark::advance(Some(&back), &honest).time, NOW.plus(day));
     // After a reboot there is nothing to compare with.
     let rebooted = Clock { wall: NOW.plus(day), steady: steady(5, "b") };
     assert_eq!(Mark::advance(Some(&back), &rebooted).time, NOW.plus(day));
+}
+
+/// Known attack 23: the clock is set forward again and again, by less than what passes for drift.
+#[test]
+fn attack_23_many_small_steps_are_one_large_one() {
+    let clock = |wall_secs, elapsed_secs| Clock {
+        wall: NOW.plus(Duration::from_secs(wall_secs)),
+        steady: Some(Steady { boot: "a".to_owned(), elapsed: Duration::from_secs(elapsed_secs) }),
+    };
+    let mut mark = Mark::advance(None, &clock(0, 100));
+    for step in 1..=60 {
+        mark = Mark::advance(Some(&mark), &clock(step * 240, 100 + step));
+        let honest = NOW.plus(Duration::from_secs(step));
+        assert!(mark.time <= honest.plus(MAX_DRIFT), "{step}: {}", mark.time);
+    }
+    // A clock that is put right again goes on where the steady one is, or where it was.
+    let before = mark.time;
+    mark = Mark::advance(Some(&mark), &clock(61, 161));
+    assert!(mark.time >= before && mark.time <= NOW.plus(Duration::from_secs(61)).plus(MAX_DRIFT));
+    let later = Mark::advance(Some(&mark), &clock(4_000, 4_100));
+    assert_eq!(later.time, NOW.plus(Duration::from_secs(4_000)));
 }
 
 #[test]
