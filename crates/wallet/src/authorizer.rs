@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
+use farthing_engine::World;
 use farthing_evm::{Key, U256, from_alloy};
-use farthing_policy::{Charge, ChargeError, Clock, Decision, Origin, Request};
+use farthing_policy::{Charge, ChargeError, Clock, Decision, Origin, Request, Steady};
 use farthing_primitives::{
     Address, Money, Network, PullMethod, PurchaseId, Registry, RequestHash, Timestamp,
 };
@@ -13,7 +15,8 @@ use farthing_rails::exact_evm::buy::{self, BuyError, Nonce};
 use farthing_rails::exact_evm::{self, Requirement, Tokens};
 use farthing_rails::x402::OfferError;
 
-use crate::journal::{Draft, Header, Journal, JournalError, Outcome, Proof, Purchase};
+use crate::clock::{ClockFault, Witnesses};
+use crate::journal::{Draft, Header, Journal, JournalError, Outcome, Proof, Purchase, Terms};
 use crate::offer::{EchoError, Offer};
 use crate::system_clock;
 
@@ -34,6 +37,8 @@ pub struct Intent {
     pub only: Option<Network>,
     /// The chain says that it is one for development.
     pub devnet: bool,
+    /// When the chain's latest block was made, if a chain can be asked.
+    pub chain_time: Option<Timestamp>,
     /// The token's next EIP-2612 nonce, if Permit2 needs an allowance first.
     pub permit_nonce: Option<U256>,
 }
@@ -61,6 +66,8 @@ pub enum Denied {
     Charge(#[from] ChargeError),
     #[error("the maximum {0:?} is not an amount of the asset that is asked for")]
     Max(String),
+    #[error(transparent)]
+    Clock(#[from] ClockFault),
     #[error("there is nothing to sign: {0}")]
     Buy(#[from] BuyError),
     #[error("the payment cannot be written: {0}")]
@@ -84,6 +91,7 @@ impl Denied {
             Self::Charge(ChargeError::UnknownAsset(_)) => "asset_unknown",
             Self::Charge(ChargeError::TooLarge(_)) => "amount_too_large",
             Self::Max(_) => "max_not_an_amount",
+            Self::Clock(fault) => fault.code(),
             Self::Buy(_) => "offer_unpayable",
             Self::Echo(_) => "offer_unanswerable",
             Self::NotADevKey(_) => "not_a_development_key",
@@ -92,6 +100,13 @@ impl Denied {
             Self::Journal(_) | Self::Unavailable => "authorizer_unavailable",
         }
     }
+}
+
+/// What an intent asks for, and by how much the chain's clock may be behind ours.
+struct Weighed {
+    requirement: Requirement,
+    request: Request,
+    lag: Duration,
 }
 
 /// Decides, reserves, writes down and signs. It may live in another process than the program that wants to pay.
@@ -121,6 +136,17 @@ pub trait Authorizer: Send + Sync {
 
     async fn purchase(&self, id: &PurchaseId) -> Result<Purchase, Denied>;
 
+    /// Gives up what processes that are gone left unsigned, and what was never shown and has lapsed. Returns how many
+    /// that were.
+    async fn recover(&self) -> Result<usize, Denied>;
+
+    /// Purchases that are not proven to have moved their money or not, oldest first.
+    async fn open(&self) -> Result<Vec<Purchase>, Denied>;
+
+    /// Purchases that brought nothing yet, whose goods may still come, and whose process is gone, oldest first; of one
+    /// request or of all. See [`Journal::abandoned`].
+    async fn abandoned(&self, request: Option<&RequestHash>) -> Result<Vec<Purchase>, Denied>;
+
     /// Whether the owner lets this machine's own network be reached at `origin`.
     async fn may_reach_private(&self, origin: &Origin) -> Result<bool, Denied>;
 }
@@ -129,14 +155,20 @@ pub trait Authorizer: Send + Sync {
 pub type IsDevKey = fn(&Address) -> bool;
 
 /// An authorizer in this process, over a key and a journal.
+///
+/// It goes by the system's clocks, takes nonces from the operating system, and waits for the journal's disk beside the
+/// tasks of a tokio runtime, all of which [`LocalAuthorizer::in_world`] replaces at once.
+#[derive(Clone)]
 pub struct LocalAuthorizer {
     key: Arc<Key>,
     payer: Address,
     journal: Arc<Journal>,
-    registry: Registry,
-    tokens: Tokens,
+    registry: Arc<Registry>,
+    tokens: Arc<Tokens>,
     is_dev_key: IsDevKey,
     clock: Arc<dyn Fn() -> Clock + Send + Sync>,
+    /// `None` is the real one.
+    world: Option<Arc<dyn World>>,
 }
 
 impl fmt::Debug for LocalAuthorizer {
@@ -152,10 +184,11 @@ impl LocalAuthorizer {
             payer: from_alloy(key.address()),
             key: Arc::new(key),
             journal,
-            tokens: Tokens::new(&registry),
-            registry,
+            tokens: Arc::new(Tokens::new(&registry)),
+            registry: Arc::new(registry),
             is_dev_key: |_| false,
             clock: Arc::new(system_clock),
+            world: None,
         }
     }
 
@@ -172,14 +205,30 @@ impl LocalAuthorizer {
         self
     }
 
+    /// Lives in a simulated world: time and chance are the world's, and calls to the journal are done at once, where
+    /// they are made, so that no runtime is needed and one seed replays exactly.
+    ///
+    /// The world's monotonic time counts as the steady clock of one boot, so it has to go on where a process is
+    /// started again. Whoever can foretell the world's randomness can foretell nonces and ids.
+    #[must_use]
+    pub fn in_world(mut self, world: Arc<dyn World>) -> Self {
+        let clock = world.clone();
+        self.world = Some(world);
+        self.with_clock(move || Clock {
+            wall: clock.now(),
+            steady: Some(Steady { boot: "world".to_owned(), elapsed: clock.monotonic() }),
+        })
+    }
+
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
     }
 
     /// Everything that is checked before the policy, and the question for it.
-    fn weigh(&self, intent: &Intent) -> Result<(Requirement, Request), Denied> {
+    fn weigh(&self, intent: &Intent, clock: &Clock) -> Result<Weighed, Denied> {
+        let Terms { rules, devnet, time } = self.journal.terms(clock)?;
         // Signatures for the chain id of a public testnet are valid there too.
-        if (intent.devnet || self.journal.is_devnet()?) && !(self.is_dev_key)(&self.payer) {
+        if (intent.devnet || devnet) && !(self.is_dev_key)(&self.payer) {
             return Err(Denied::NotADevKey(self.payer.clone()));
         }
         let charge = Charge::of(&self.registry, intent.offer.money())?;
@@ -198,7 +247,10 @@ impl LocalAuthorizer {
             }
         };
         // The seller's word can shorten the life of a payment, never lengthen it.
-        let validity = intent.offer.max_timeout().min(self.journal.rules()?.max_validity);
+        let validity = intent.offer.max_timeout().min(rules.max_validity);
+        let witnesses =
+            Witnesses { wall: clock.wall, books: time, chain: intent.chain_time, devnet: intent.devnet };
+        let lag = witnesses.agree(validity)?;
         let request = Request {
             scheme: intent.offer.scheme().to_owned(),
             charge,
@@ -209,14 +261,14 @@ impl LocalAuthorizer {
             only: intent.only.clone(),
             validity,
         };
-        Ok((requirement, request))
+        Ok(Weighed { requirement, request, lag })
     }
 
     fn authorize_now(&self, intent: &Intent) -> Result<Authorization, Denied> {
-        let (requirement, request) = self.weigh(intent)?;
         let clock = (self.clock)();
-        let nonce = Nonce(random()?);
-        let id = PurchaseId::new(clock.wall, random()?);
+        let Weighed { requirement, request, lag } = self.weigh(intent, &clock)?;
+        let nonce = Nonce(self.random()?);
+        let id = PurchaseId::new(clock.wall, self.random()?);
         let unsigned = match buy::authorize(&requirement, &self.payer, nonce, request.validity, clock.wall) {
             Ok(unsigned) => unsigned,
             // A wallet that permits hardly any validity denies by its policy, which says so.
@@ -237,6 +289,7 @@ impl LocalAuthorizer {
             payer: self.payer.clone(),
             consumption: unsigned.key().clone(),
             expires: unsigned.expires(),
+            lag,
         };
         let decision = self.journal.reserve(&request, &draft, &clock)?.decision;
         if !decision.is_allowed() {
@@ -289,38 +342,32 @@ impl LocalAuthorizer {
         Ok((header, checked.instruction()))
     }
 
+    fn random<const N: usize>(&self) -> Result<[u8; N], Denied> {
+        let mut bytes = [0; N];
+        match &self.world {
+            None => getrandom::fill(&mut bytes).map_err(|_| Denied::Unavailable)?,
+            Some(world) => world.random(&mut bytes),
+        }
+        Ok(bytes)
+    }
+
+    /// Runs a call to the journal, which waits for a disk, beside the tasks that wait for sockets. Once begun it ends,
+    /// also when nobody waits for it any more.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, Denied> + Send + 'static,
+    ) -> Result<T, Denied> {
+        if self.world.is_some() {
+            return work(self);
+        }
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || work(&this)).await.unwrap_or(Err(Denied::Unavailable))
+    }
+
     /// What nobody saw is given up at once; if even that fails, it lapses.
     fn give_up(&self, id: &PurchaseId) {
         if let Err(error) = self.journal.drop_unsigned(id, &(self.clock)()) {
             tracing::warn!(%id, %error, "an unsigned purchase stays reserved until it lapses");
-        }
-    }
-}
-
-fn random<const N: usize>() -> Result<[u8; N], Denied> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes).map_err(|_| Denied::Unavailable)?;
-    Ok(bytes)
-}
-
-/// Runs a call to the journal, which waits for a disk, beside the tasks that wait for sockets. Once begun it ends,
-/// also when nobody waits for it any more.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Denied> + Send + 'static,
-) -> Result<T, Denied> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Denied::Unavailable))
-}
-
-impl LocalAuthorizer {
-    fn share(&self) -> Self {
-        Self {
-            key: self.key.clone(),
-            payer: self.payer.clone(),
-            journal: self.journal.clone(),
-            registry: self.registry.clone(),
-            tokens: self.tokens.clone(),
-            is_dev_key: self.is_dev_key,
-            clock: self.clock.clone(),
         }
     }
 }
@@ -336,43 +383,56 @@ impl Authorizer for LocalAuthorizer {
     }
 
     async fn preview(&self, intent: &Intent) -> Result<Decision, Denied> {
-        let (this, intent) = (self.share(), intent.clone());
-        blocking(move || {
-            let (_, request) = this.weigh(&intent)?;
-            Ok(this.journal.preview(&request, &(this.clock)())?)
+        let intent = intent.clone();
+        self.on_disk(move |this| {
+            let clock = (this.clock)();
+            let request = this.weigh(&intent, &clock)?.request;
+            Ok(this.journal.preview(&request, &clock)?)
         })
         .await
     }
 
     async fn authorize(&self, intent: Intent) -> Result<Authorization, Denied> {
-        let this = self.share();
-        blocking(move || this.authorize_now(&intent)).await
+        self.on_disk(move |this| this.authorize_now(&intent)).await
     }
 
     async fn present(&self, id: &PurchaseId) -> Result<Header, Denied> {
-        let (journal, clock, id) = (self.journal.clone(), (self.clock)(), *id);
-        blocking(move || Ok(journal.present(&id, &clock)?)).await
+        let id = *id;
+        self.on_disk(move |this| Ok(this.journal.present(&id, &(this.clock)())?)).await
     }
 
     async fn conclude(&self, id: &PurchaseId, outcome: Outcome) -> Result<(), Denied> {
-        let (journal, clock, id) = (self.journal.clone(), (self.clock)(), *id);
-        blocking(move || Ok(journal.conclude(&id, &outcome, &clock)?)).await
+        let id = *id;
+        self.on_disk(move |this| Ok(this.journal.conclude(&id, &outcome, &(this.clock)())?)).await
     }
 
     async fn release(&self, id: &PurchaseId, proof: Proof) -> Result<(), Denied> {
-        let (journal, clock, id) = (self.journal.clone(), (self.clock)(), *id);
-        blocking(move || Ok(journal.release(&id, proof, &clock)?)).await
+        let id = *id;
+        self.on_disk(move |this| Ok(this.journal.release(&id, proof, &(this.clock)())?)).await
     }
 
     async fn purchase(&self, id: &PurchaseId) -> Result<Purchase, Denied> {
-        let (journal, id) = (self.journal.clone(), *id);
-        blocking(move || Ok(journal.get(&id)?)).await
+        let id = *id;
+        self.on_disk(move |this| Ok(this.journal.get(&id)?)).await
+    }
+
+    async fn recover(&self) -> Result<usize, Denied> {
+        self.on_disk(|this| Ok(this.journal.recover(&(this.clock)())?)).await
+    }
+
+    async fn open(&self) -> Result<Vec<Purchase>, Denied> {
+        self.on_disk(|this| Ok(this.journal.open_purchases()?)).await
+    }
+
+    async fn abandoned(&self, request: Option<&RequestHash>) -> Result<Vec<Purchase>, Denied> {
+        let request = request.copied();
+        self.on_disk(move |this| Ok(this.journal.abandoned(request.as_ref(), &(this.clock)())?)).await
     }
 
     async fn may_reach_private(&self, origin: &Origin) -> Result<bool, Denied> {
-        let (journal, origin) = (self.journal.clone(), origin.clone());
-        blocking(move || {
-            let rules = journal.rules()?;
+        let origin = origin.clone();
+        self.on_disk(move |this| {
+            let rules = this.journal.rules()?;
             Ok(rules.hosts.iter().any(|rule| rule.private && rule.pattern.matches(&origin)))
         })
         .await

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use farthing_engine::{Chain, Tag, TxHash};
+use farthing_engine::{Chain, LogFilter, Tag, TxHash};
 use farthing_evm::{Read, ReadKind, ReadResult, U256, abi, known, to_alloy};
 use farthing_primitives::{Address, AssetId, Network, Timestamp};
 use farthing_rails::exact_evm::Checked;
@@ -12,6 +12,16 @@ use farthing_rails::exact_evm::Checked;
 /// reorganisation may bring back a block that is somewhat older than the one we saw.
 pub const REORG_MARGIN: Duration = Duration::from_secs(60);
 
+/// How many blocks must be on top of the one whose time is a proof. After a pause a chain's next block is late enough
+/// at once, and is as easily replaced as any other.
+const DEPTH: u64 = 2;
+
+/// How far back the transaction that used an authorization is looked for, in blocks. Nodes refuse more.
+const TRACE_BLOCKS: u64 = 5_000;
+
+/// How many transactions are looked at that may have used an authorization.
+const MAX_TRACED: usize = 8;
+
 /// What a buyer may ask of a chain. Without one, a receipt stays a claim of the seller's.
 #[async_trait]
 pub trait ChainView: Send + Sync + fmt::Debug {
@@ -19,6 +29,9 @@ pub trait ChainView: Send + Sync + fmt::Debug {
 
     /// Whether the node says that it is an embedded chain for development.
     fn is_devnet(&self) -> bool;
+
+    /// When the latest block was made; `None` if it cannot be told.
+    async fn time(&self) -> Option<Timestamp>;
 
     /// `None` if it cannot be told.
     async fn balance(&self, asset: &AssetId, owner: &Address) -> Option<u128>;
@@ -43,7 +56,7 @@ pub enum Sight {
     Settled { tx: TxHash },
     /// The authorization was used or cancelled; by which transaction is not known.
     Used,
-    /// It was not used up to a block of this time.
+    /// It was not used up to a block of this time, which has others on top of it.
     Unused { as_of: Timestamp },
     /// The chain cannot be asked. Nothing may be concluded.
     Unavailable,
@@ -75,6 +88,35 @@ impl EngineView {
         let answers = self.chain.read_at(reads, Tag::Latest).await.ok()?;
         (answers.len() == questions.len()).then_some(answers)
     }
+
+    /// Whether this transaction moved exactly this payment's money.
+    async fn settled_by(&self, payment: &Checked, tx: TxHash) -> bool {
+        let Ok(receipts) = self.chain.receipts(vec![tx]).await else { return false };
+        let Some(Some(receipt)) = receipts.first() else { return false };
+        receipt.success && payment.proof(&receipt.logs).is_ok()
+    }
+
+    /// Finds the transaction that used the authorization, whoever sent it.
+    async fn trace(&self, payment: &Checked, head: u64) -> Option<TxHash> {
+        // Where a log does not name the authorization, another purchase of the same amount may be found.
+        if !payment.trace_is_unambiguous() {
+            return None;
+        }
+        let trace = payment.trace();
+        let filter = LogFilter {
+            address: trace.address,
+            topics: trace.topics,
+            from_block: head.saturating_sub(TRACE_BLOCKS),
+            to_block: head,
+        };
+        let found = self.chain.logs(filter).await.ok()?;
+        for (tx, _) in found.into_iter().take(MAX_TRACED) {
+            if self.settled_by(payment, tx).await {
+                return Some(tx);
+            }
+        }
+        None
+    }
 }
 
 impl fmt::Debug for EngineView {
@@ -91,6 +133,10 @@ impl ChainView for EngineView {
 
     fn is_devnet(&self) -> bool {
         self.devnet
+    }
+
+    async fn time(&self) -> Option<Timestamp> {
+        Some(self.chain.head(Tag::Latest).await.ok()??.timestamp)
     }
 
     async fn balance(&self, asset: &AssetId, owner: &Address) -> Option<u128> {
@@ -110,10 +156,7 @@ impl ChainView for EngineView {
 
     async fn sight(&self, payment: &Checked, tx: Option<TxHash>) -> Sight {
         if let Some(tx) = tx
-            && let Ok(receipts) = self.chain.receipts(vec![tx]).await
-            && let Some(Some(receipt)) = receipts.first()
-            && receipt.success
-            && payment.proof(&receipt.logs).is_ok()
+            && self.settled_by(payment, tx).await
         {
             return Sight::Settled { tx };
         }
@@ -124,9 +167,20 @@ impl ChainView for EngineView {
             return Sight::Unavailable;
         };
         match answers.first().and_then(|answer| payment.consumed(answer)) {
-            Some(true) => Sight::Used,
-            Some(false) => Sight::Unused { as_of: head.timestamp },
+            Some(true) => {
+                self.trace(payment, head.number).await.map_or(Sight::Used, |tx| Sight::Settled { tx })
+            }
+            Some(false) => {
+                let deep = Tag::Number(head.number.saturating_sub(DEPTH));
+                match self.chain.head(deep).await {
+                    Ok(Some(deep)) => Sight::Unused { as_of: deep.timestamp },
+                    Ok(None) | Err(_) => Sight::Unavailable,
+                }
+            }
             None => Sight::Unavailable,
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,28 @@
 //! Which process works on a purchase, so that another knows whether to wait for it or to take over.
 
+use std::sync::Arc;
+
+/// Names the process that uses a journal, and tells which others are gone.
+#[derive(Clone)]
+pub(crate) struct Processes {
+    pub this: String,
+    pub is_gone: Arc<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl Processes {
+    pub fn of_system() -> Self {
+        Self { this: this_process(), is_gone: Arc::new(is_gone) }
+    }
+}
+
 /// Names this process: the boot, its number, and when it started, because numbers are used again. Empty where the system
 /// does not say, and then nothing is ever taken over unasked.
-pub(crate) fn this_process() -> String {
+fn this_process() -> String {
     name(std::process::id()).unwrap_or_default()
 }
 
 /// Whether the process of that name is surely gone.
-pub(crate) fn is_gone(holder: &str) -> bool {
+fn is_gone(holder: &str) -> bool {
     let Some(pid) = holder.split(':').nth(1).and_then(|pid| pid.parse().ok()) else { return false };
     // Without a name of our own the system does not say, and then a missing one says nothing.
     name(std::process::id()).is_some() && name(pid).as_deref() != Some(holder)

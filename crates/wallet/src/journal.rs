@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use farthing_payment::{ConsumptionKey, Instruction};
@@ -16,14 +16,20 @@ use farthing_policy::{
 use farthing_primitives::{Address, AssetId, Money, Network, PurchaseId, RequestHash, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
+use crate::clock::believable;
+use crate::holder::Processes;
 use crate::keystore::{create_private_dir, create_private_file};
-use crate::{holder, record};
+use crate::record;
 
 /// How long a call waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many purchases [`Journal::history`] returns at most.
 pub const MAX_HISTORY: u32 = 10_000;
+
+/// How long after a settlement the goods may still be asked for with the same payment instead of being bought anew.
+/// Sellers keep what they sold for about a day.
+pub const GOODS_OWED: Duration = Duration::from_secs(24 * 3600);
 
 const SCHEMA: &str = "
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -70,16 +76,20 @@ CREATE INDEX purchase_by_request ON purchase (request_hash);
 
 const SCHEMA_VERSION: i64 = 1;
 
+/// The note of what was given up before there was a signature.
+const NEVER_SIGNED: &str = "never_signed";
+
 /// Where a purchase stands, and what is to be done if the process starts again here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Reserved and written down; nothing is signed that anybody could have. Restart: it lapses, and is released.
+    /// Reserved and written down; nothing is signed that anybody could have. Restart: it is released.
     Intended,
     /// Signed and stored; nobody else has seen it. Restart: show it, or let it lapse.
     Signed,
     /// Shown to the seller at least once. Restart: show the same again.
     Presented,
-    /// The seller, or the chain if `confirmed`, says that the money moved.
+    /// The seller, or the chain if `confirmed`, says that the money moved. Restart: if nothing was delivered, show the
+    /// same again.
     Settled,
     /// Shown, and no answer says what became of it. Show the same again; never sign another.
     Unknown,
@@ -147,6 +157,18 @@ pub struct Draft {
     pub consumption: ConsumptionKey,
     /// From when the authorization can move no money.
     pub expires: Timestamp,
+    /// By how much the chain's clock may be behind ours: so much longer can it move money, by our clock.
+    pub lag: Duration,
+}
+
+/// What holds for whatever is bought now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Terms {
+    pub rules: Rules,
+    /// See [`Journal::is_devnet`].
+    pub devnet: bool,
+    /// The time that the books go by.
+    pub time: Timestamp,
 }
 
 /// A purchase as the journal knows it.
@@ -262,7 +284,8 @@ pub struct Reserved {
 }
 
 pub struct Journal {
-    db: Mutex<Connection>,
+    db: Arc<Mutex<Connection>>,
+    processes: Processes,
 }
 
 impl fmt::Debug for Journal {
@@ -283,15 +306,26 @@ impl Journal {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
         }
-        Self::set_up(Connection::open(path)?)
+        Self::over(Connection::open(path)?)
     }
 
     /// A journal that is gone with the process. For trying things out.
     pub fn in_memory() -> Result<Self, JournalError> {
-        Self::set_up(Connection::open_in_memory()?)
+        Self::over(Connection::open_in_memory()?)
     }
 
-    fn set_up(mut db: Connection) -> Result<Self, JournalError> {
+    /// The same journal as another process has it: what is written through one is read through the other. For
+    /// simulations, in which a process that is killed and started again is another one over the same disk.
+    ///
+    /// `process` names the new one, and `is_gone` tells by its name whether another is.
+    #[must_use]
+    pub fn as_process(&self, process: &str, is_gone: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        let processes = Processes { this: process.to_owned(), is_gone: Arc::new(is_gone) };
+        Self { db: self.db.clone(), processes }
+    }
+
+    /// A journal in an open database, which is made one if it is empty.
+    pub fn over(mut db: Connection) -> Result<Self, JournalError> {
         db.busy_timeout(BUSY_TIMEOUT)?;
         db.pragma_update(None, "journal_mode", "WAL")?;
         // What is decided must survive a power cut, or a signature could be made twice for one cap.
@@ -309,7 +343,7 @@ impl Journal {
             other => return Err(JournalError::Version(other)),
         }
         tx.commit()?;
-        Ok(Self { db: Mutex::new(db) })
+        Ok(Self { db: Arc::new(Mutex::new(db)), processes: Processes::of_system() })
     }
 
     // -----------------------------------------------------------------------------------------------------------------
@@ -339,6 +373,17 @@ impl Journal {
 
     pub fn set_devnet(&self, devnet: bool) -> Result<(), JournalError> {
         self.within(|tx| if devnet { put(tx, "devnet", "1") } else { forget(tx, "devnet") })
+    }
+
+    /// The rules, and the time that they are applied at.
+    pub fn terms(&self, clock: &Clock) -> Result<Terms, JournalError> {
+        self.within(|tx| {
+            Ok(Terms {
+                rules: rules(tx)?,
+                devnet: get(tx, "devnet")?.is_some(),
+                time: believed(tx, clock)?.time,
+            })
+        })
     }
 
     /// The key that pays when none is named.
@@ -417,7 +462,7 @@ impl Journal {
     /// What [`Journal::reserve`] would decide. Changes nothing.
     pub fn preview(&self, request: &Request, clock: &Clock) -> Result<Decision, JournalError> {
         self.within(|tx| {
-            let now = Mark::advance(mark(tx)?.as_ref(), clock).time;
+            let now = believed(tx, clock)?.time;
             let rules = rules(tx)?;
             Ok(decide(&rules, &history(tx, &rules, request, now)?, request, now))
         })
@@ -428,13 +473,13 @@ impl Journal {
     pub fn reserve(&self, request: &Request, draft: &Draft, clock: &Clock) -> Result<Reserved, JournalError> {
         self.within(|tx| {
             let now = advance(tx, clock)?;
-            lapse(tx, now, clock.wall)?;
+            lapse(tx, now, believable(clock).wall)?;
             let rules = rules(tx)?;
             let decision = decide(&rules, &history(tx, &rules, request, now)?, request, now);
             if decision.is_allowed() {
                 let authority = request.origin.authority();
                 pin(tx, &authority, request.charge.money().asset().network(), &request.payee, now)?;
-                insert(tx, request, draft, &authority, now)?;
+                insert(tx, request, draft, &authority, &self.processes.this, now)?;
             }
             Ok(Reserved { decision })
         })
@@ -472,7 +517,7 @@ impl Journal {
                 return Err(JournalError::Transition { from, to: State::Released });
             }
             become_(tx, id, State::Released, clock)?;
-            note(tx, id, "never_signed")
+            note(tx, id, NEVER_SIGNED)
         })
     }
 
@@ -490,7 +535,7 @@ impl Journal {
             }
             tx.execute(
                 "UPDATE purchase SET shown = shown + 1, holder = ?2 WHERE id = ?1",
-                params![key(id), holder::this_process()],
+                params![key(id), self.processes.this],
             )?;
             find(tx, id)?.header.ok_or(JournalError::Corrupt("header"))
         })
@@ -546,11 +591,26 @@ impl Journal {
         })
     }
 
-    /// Releases what was never shown and has lapsed: all that a crash before the showing leaves behind.
+    /// What a process that starts does first: releases what was never signed and whose process is gone, and what was
+    /// never shown and has lapsed. Returns how many that were.
+    ///
+    /// Should a process be taken for gone that is not, then what it signs cannot be written down, and is dropped.
     pub fn recover(&self, clock: &Clock) -> Result<usize, JournalError> {
         self.within(|tx| {
             let now = advance(tx, clock)?;
-            lapse(tx, now, clock.wall)
+            let mut found = tx.prepare_cached("SELECT id, holder FROM purchase WHERE state = 'intended'")?;
+            let rows =
+                found.query_map([], |row| Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?)))?;
+            let intended: Vec<_> = rows.collect::<Result<_, _>>()?;
+            let mut dropped = 0;
+            for (id, _) in intended.into_iter().filter(|(_, holder)| (self.processes.is_gone)(holder)) {
+                let id: [u8; 16] = id.try_into().map_err(|_| JournalError::Corrupt("id"))?;
+                let id = PurchaseId::from_bytes(id);
+                become_(tx, &id, State::Released, clock)?;
+                note(tx, &id, NEVER_SIGNED)?;
+                dropped += 1;
+            }
+            Ok(dropped + lapse(tx, now, believable(clock).wall)?)
         })
     }
 
@@ -594,30 +654,40 @@ impl Journal {
         })
     }
 
-    /// The latest purchase of exactly this request that brought nothing yet, whose outcome is open, and whose process is
-    /// gone: whoever asks for the same again should show that payment, and not make another.
-    pub fn abandoned_for(&self, request: &RequestHash) -> Result<Option<Purchase>, JournalError> {
+    /// Purchases that brought nothing yet and still may, and whose process is gone, oldest first: whoever asks for the
+    /// same again should show that payment, and not make another. Of exactly this request, or of all.
+    ///
+    /// That are those whose outcome is open, and those that are settled, for as long as [`GOODS_OWED`].
+    pub fn abandoned(
+        &self,
+        request: Option<&RequestHash>,
+        clock: &Clock,
+    ) -> Result<Vec<Purchase>, JournalError> {
         self.within(|tx| {
+            let owed_since = believed(tx, clock)?.time.minus(GOODS_OWED);
+            let of_request = if request.is_some() { "request_hash = ?1" } else { "?1 IS NULL" };
             let sql = format!(
                 "SELECT {COLUMNS}, holder FROM purchase
-                 WHERE request_hash = ?1 AND state IN ('signed', 'presented', 'unknown') AND NOT delivered
-                 ORDER BY id DESC LIMIT {MAX_HISTORY}"
+                 WHERE {of_request} AND NOT delivered AND (state IN ('signed', 'presented', 'unknown')
+                 OR (state = 'settled' AND updated_ms >= ?2)) ORDER BY id DESC LIMIT {MAX_HISTORY}"
             );
             let mut found = tx.prepare_cached(&sql)?;
-            let mut rows = found.query([&request.0[..]])?;
+            let mut rows = found.query(params![request.map(|hash| &hash.0[..]), millis(owed_since)])?;
+            let mut left = Vec::new();
             while let Some(row) = rows.next()? {
-                if holder::is_gone(&row.get::<_, String>("holder")?) {
-                    return read(row).map(Some);
+                if (self.processes.is_gone)(&row.get::<_, String>("holder")?) {
+                    left.push(read(row)?);
                 }
             }
-            Ok(None)
+            left.reverse();
+            Ok(left)
         })
     }
 
     /// What counts against the caps of `bucket` now, by window.
     pub fn spent(&self, bucket: &Bucket, clock: &Clock) -> Result<Vec<(Window, u128)>, JournalError> {
         self.within(|tx| {
-            let now = Mark::advance(mark(tx)?.as_ref(), clock).time;
+            let now = believed(tx, clock)?.time;
             let history = History { movements: movements(tx, now)?, ..History::default() };
             let sum = |window| history.spent(bucket, window, now).unwrap_or(u128::MAX);
             Ok(Window::ALL.into_iter().map(|window| (window, sum(window))).collect())
@@ -672,9 +742,14 @@ fn mark(tx: &Transaction<'_>) -> Result<Option<Mark>, JournalError> {
     record::read_mark(&text).map(Some).ok_or(JournalError::Corrupt("mark of time"))
 }
 
-/// The time that the books go by, from now on.
+/// The time that the books go by, if they are looked at now.
+fn believed(tx: &Transaction<'_>, clock: &Clock) -> Result<Mark, JournalError> {
+    Ok(Mark::advance(mark(tx)?.as_ref(), &believable(clock)))
+}
+
+/// The same, from now on.
 fn advance(tx: &Transaction<'_>, clock: &Clock) -> Result<Timestamp, JournalError> {
-    let next = Mark::advance(mark(tx)?.as_ref(), clock);
+    let next = believed(tx, clock)?;
     put(tx, "mark", &record::print_mark(&next))?;
     Ok(next.time)
 }
@@ -698,10 +773,12 @@ fn insert(
     request: &Request,
     draft: &Draft,
     authority: &str,
+    holder: &str,
     now: Timestamp,
 ) -> Result<(), JournalError> {
-    // The wall may have been set back, and the books' time not: the later of the two ends counts.
-    let counts_until = now.plus(request.validity).max(draft.expires);
+    // The wall may have been set back, and the books' time not: the later of the two ends counts. And what is dead by
+    // our clock lives on where the chain's is behind.
+    let counts_until = now.plus(request.validity).max(draft.expires).plus(draft.lag);
     let charge: &Charge = &request.charge;
     tx.execute(
         "INSERT INTO purchase (id, state, created_ms, updated_ms, counts_until_ms, expires_ms, authority, method, url,
@@ -722,7 +799,7 @@ fn insert(
             request.payee.as_str(),
             draft.payer.as_str(),
             draft.consumption.as_str(),
-            holder::this_process(),
+            holder,
         ],
     )?;
     Ok(())

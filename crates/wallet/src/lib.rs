@@ -10,9 +10,11 @@ pub mod journal;
 pub mod keystore;
 mod offer;
 mod record;
+mod world;
 
 pub use authorizer::{Authorization, Authorizer, Denied, Intent, IsDevKey, LocalAuthorizer};
 pub use chain_view::{ChainView, EngineView, Permit2State, REORG_MARGIN, Sight};
-pub use clock::system_clock;
+pub use clock::{ClockFault, MAX_CHAIN_LAG, system_clock};
 pub use home::{Home, NoHome};
 pub use offer::{EchoError, Offer, OfferV2};
+pub use world::TokioWorld;

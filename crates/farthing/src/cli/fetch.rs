@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use farthing_policy::Decision;
+use farthing_policy::{Decision, Dollars};
 use farthing_primitives::{Network, PurchaseId, Registry};
 use farthing_wallet::client::{
     Answer, Asked, AskedAnswer, Body, Client, FetchError, HttpRequest, Options, Outcome, Patience, Payment,
     Plan, SendError, Settlement, Step, Watch, shown,
 };
-use farthing_wallet::journal::Journal;
-use farthing_wallet::{Denied, LocalAuthorizer, system_clock};
+use farthing_wallet::journal::{Journal, Purchase};
+use farthing_wallet::{Denied, LocalAuthorizer};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::{Value, json};
 use url::Url;
@@ -45,10 +45,10 @@ Exit codes:
    1  it could not be done
    2  called wrongly
    3  the policy denies it, or the wallet cannot pay: nothing was signed
-   4  paid once, and the seller refused; the amount stays reserved until the chain proves that it
-      did not move
-   5  paid once, and it is unknown what became of it: run the same command again, or --resume ID;
-      it never pays twice
+   4  a payment was shown once, and the seller refused it or says that it was not charged; the amount
+      stays reserved until the chain proves that it did not move
+   5  a payment was shown, and it is unknown what became of it: run the same command again, or
+      --resume ID; it never pays twice
    6  nobody answered; nothing was paid
    7  a price was asked that cannot be understood; nothing was paid
   22  the answer is an HTTP error; nothing was paid")]
@@ -188,13 +188,12 @@ pub async fn run(args: FetchArgs) -> ExitCode {
 }
 
 async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
-    let requests = requests(args)?;
+    let (requests, options) = (requests(args)?, options(args)?);
     if !args.cheapest && requests.len() > 1 {
         return Err(Failure::usage("several URLs need --cheapest"));
     }
     let home = home()?;
     let journal = Arc::new(home.journal()?);
-    journal.recover(&system_clock())?;
     let reference = match &args.pay_with {
         Some(reference) => reference.clone(),
         None => default_key(&home, &journal)?,
@@ -211,7 +210,6 @@ async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
         builder = builder.chain(view);
     }
     let client = builder.build().map_err(|error| Failure::failed(error.to_string()))?;
-    let options = options(args)?;
 
     if let Some(id) = &args.resume {
         let id: PurchaseId = id.parse().map_err(|error| Failure::usage(format!("{error}")))?;
@@ -225,15 +223,9 @@ async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
     }
     let Some(request) = requests.into_iter().next() else { return Err(Failure::usage("no URL")) };
     let url = request.url.to_string();
-    let earlier = journal.abandoned_for(&Client::request_hash(&request))?;
-    let done = match earlier.filter(|_| !args.new && !args.dry_run) {
-        Some(earlier) => {
-            if !args.silent {
-                eprintln!("asking again for {} of {}; nothing new is paid", earlier.id, earlier.created);
-            }
-            client.resume(&earlier.id, Some(request), &options).await
-        }
-        None => client.fetch(request, &options).await,
+    let done = match args.new {
+        true => client.fetch(request, &options).await,
+        false => client.fetch_once(request, &options).await,
     };
     Ok(ended(done, url, &journal))
 }
@@ -345,7 +337,15 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
         Some(name) => Some(Network::from_name(name).map_err(|error| Failure::usage(error.to_string()))?),
         None => None,
     };
-    let watch: Option<Watch> = if args.verbose { Some(Arc::new(narrate)) } else { None };
+    if let Some(max) = &args.max {
+        // Whether it is an amount of the token asked for is known only then; that it is none of any, at once.
+        Dollars::parse(max).map_err(|error| Failure::usage(format!("--max {max:?}: {error}")))?;
+    }
+    let watch: Option<Watch> = match (args.verbose, args.silent) {
+        (true, _) => Some(Arc::new(narrate)),
+        (false, false) => Some(Arc::new(summarize)),
+        (false, true) => None,
+    };
     Ok(Options {
         max: args.max.clone(),
         only,
@@ -360,8 +360,25 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
 const SECRET: [&str; 6] =
     ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-payment", "payment-signature"];
 
+/// What a person should not have to wait for in silence. A program reads it in the report.
+fn summarize(step: &Step) {
+    match step {
+        Step::Resuming(earlier) => eprintln!("{}", resuming(earlier)),
+        Step::Pausing { why, pause } if std::io::stderr().is_terminal() => {
+            let secs = pause.as_millis().div_ceil(1000);
+            eprintln!("{why}; asking again in {secs} s, with the same payment");
+        }
+        _ => {}
+    }
+}
+
+fn resuming(earlier: &Purchase) -> String {
+    format!("asking again for {} of {}; nothing new is paid", earlier.id, earlier.created)
+}
+
 fn narrate(step: &Step) {
     match step {
+        Step::Resuming(earlier) => eprintln!("* {}", resuming(earlier)),
         Step::Asking(request) => {
             eprintln!("> {} {}", request.method, shown(&request.url));
             for (name, value) in &request.headers {
@@ -449,7 +466,11 @@ fn ended(done: Result<Outcome, FetchError>, url: String, journal: &Journal) -> T
         Ok(Outcome::Refused { answer, payment, reason }) => {
             (told.exit, told.outcome) = (Exit::Refused, "refused");
             told.lines = payment_lines(&registry, &payment);
-            told.lines.push(format!("the seller refused: {reason}"));
+            let status = answer.status;
+            told.lines.push(match status.is_server_error() {
+                true => format!("the seller failed, and says that nothing was charged: {reason} ({status})"),
+                false => format!("the seller refused: {reason}"),
+            });
             told.lines.push(format!(
                 "the amount stays reserved: the payment could be settled until {}. \"farthing wallet history --check\" \
                  frees it once the chain proves that it was not",

@@ -902,10 +902,8 @@ async fn check_open(journal: &Arc<Journal>, rpc: &[String]) -> Result<(), Failur
         builder = builder.chain(view);
     }
     let client = builder.build().map_err(|error| Failure::failed(error.to_string()))?;
-    for purchase in journal.open_purchases()? {
-        if purchase.instruction.is_some() {
-            client.reconcile(&purchase.id).await.map_err(|error| Failure::failed(error.to_string()))?;
-        }
+    for (_, sight) in client.reconcile_all().await.map_err(|error| Failure::failed(error.to_string()))? {
+        sight.map_err(|error| Failure::failed(error.to_string()))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use farthing_engine::TxHash;
 use farthing_wire::x402::{Message, SettlementResponse, WireError, header, v1, v2};
 use http::HeaderMap;
 
-use super::transport::Answer;
+use super::exchange::Answer;
 use crate::journal::Purchase;
 use crate::offer::{Offer, OfferV2};
 

@@ -1,10 +1,14 @@
 //! An HTTP client that pays when it is asked to, within what its wallet's owner allows.
 
 mod challenge;
+mod exchange;
 mod pay;
 mod plan;
+mod recover;
 mod transport;
 
+#[cfg(test)]
+mod simulated;
 #[cfg(test)]
 mod tests;
 
@@ -12,17 +16,21 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farthing_engine::World;
 use farthing_policy::{Decision, OriginError};
 use farthing_primitives::{Money, Network, PurchaseId};
 use farthing_rails::exact_evm::Tokens;
 
 pub use challenge::{Challenge, ChallengeError, Mismatch, tx_hash};
+pub use exchange::{Answer, Body, Exchange, HttpRequest, Reach, SendError, shown};
 pub use plan::{Asked, AskedAnswer, Considered, MAX_SELLERS, Objection, Plan};
-pub use transport::{Answer, Body, HttpRequest, MAX_HEADER_LIST_BYTES, MAX_HEADERS, SendError, shown};
+pub use recover::{Recovered, Sights};
+pub use transport::{MAX_HEADER_LIST_BYTES, MAX_HEADERS, Transport};
 
 use crate::authorizer::{Authorization, Authorizer, Denied};
 use crate::chain_view::ChainView;
-use transport::Transport;
+use crate::journal::{Header, Purchase};
+use crate::world::TokioWorld;
 
 /// How many redirects are followed.
 pub const MAX_REDIRECTS: usize = 10;
@@ -98,13 +106,24 @@ impl Options {
 pub enum Step<'a> {
     Asking(&'a HttpRequest),
     Answered(&'a Answer),
-    Redirected { to: String, credentials_dropped: bool },
+    Redirected {
+        to: String,
+        credentials_dropped: bool,
+    },
     Challenged(&'a Plan),
+    /// An earlier payment is shown again, and none is made.
+    Resuming(&'a Purchase),
     Authorized(&'a Authorization),
-    Presenting { id: PurchaseId, time: u32 },
+    Presenting {
+        id: PurchaseId,
+        time: u32,
+    },
     Paid(&'a Answer),
     NoAnswer(&'a SendError),
-    Pausing { why: &'a str, pause: Duration },
+    Pausing {
+        why: &'a str,
+        pause: Duration,
+    },
 }
 
 /// How a call ended.
@@ -118,7 +137,9 @@ pub enum Outcome {
     Paid { answer: Answer, payment: Payment },
     /// Nothing was signed.
     Denied { plan: Plan, denied: Option<Denied> },
-    /// A payment was shown and refused. It is not made again, and its amount stays reserved until it lapses.
+    /// A payment was shown, and the seller says that it takes it not: by a refusal, or by an error that says in a
+    /// receipt that nothing was charged. It is not made again, and its amount stays reserved until the chain proves
+    /// that it did not move.
     Refused { answer: Answer, payment: Payment, reason: String },
     /// A payment was shown, and nothing tells what became of it. Ask again with [`Client::resume`]; never pay again.
     Unknown { answer: Option<Answer>, payment: Payment, why: String },
@@ -227,7 +248,8 @@ pub struct Client {
 }
 
 struct Inner {
-    transport: Transport,
+    exchange: Arc<dyn Exchange>,
+    world: Arc<dyn World>,
     authorizer: Arc<dyn Authorizer>,
     tokens: Tokens,
     views: Vec<Arc<dyn ChainView>>,
@@ -249,6 +271,8 @@ pub struct Builder {
     views: Vec<Arc<dyn ChainView>>,
     patience: Patience,
     max_body: usize,
+    exchange: Option<Arc<dyn Exchange>>,
+    world: Option<Arc<dyn World>>,
 }
 
 impl fmt::Debug for Builder {
@@ -293,19 +317,38 @@ impl Builder {
         self
     }
 
-    /// The longest body that is read, in bytes.
+    /// The longest body that the usual exchange reads, in bytes.
     #[must_use]
     pub fn max_body(mut self, bytes: usize) -> Self {
         self.max_body = bytes;
         self
     }
 
+    /// Who carries requests and answers, instead of a [`Transport`] over sockets.
+    #[must_use]
+    pub fn exchange(mut self, exchange: Arc<dyn Exchange>) -> Self {
+        self.exchange = Some(exchange);
+        self
+    }
+
+    /// Whose time passes while the client waits, instead of tokio's. With an [`Exchange`] and an [`Authorizer`] that
+    /// need no tokio either, the client runs on any executor.
+    #[must_use]
+    pub fn world(mut self, world: Arc<dyn World>) -> Self {
+        self.world = Some(world);
+        self
+    }
+
     pub fn build(self) -> Result<Client, BuildError> {
         let authorizer = self.authorizer.ok_or(BuildError::NoWallet)?;
-        let transport = Transport::new(self.max_body).map_err(|error| BuildError::Http(error.to_string()))?;
+        let exchange = match self.exchange {
+            Some(exchange) => exchange,
+            None => Arc::new(Transport::new(self.max_body).map_err(BuildError::Http)?),
+        };
+        let world = self.world.unwrap_or_else(|| Arc::new(TokioWorld::new()));
         let tokens = Tokens::new(authorizer.registry());
-        let inner = Inner { transport, tokens, authorizer, views: self.views, patience: self.patience };
-        Ok(Client { inner: Arc::new(inner) })
+        let (views, patience) = (self.views, self.patience);
+        Ok(Client { inner: Arc::new(Inner { exchange, world, authorizer, tokens, views, patience }) })
     }
 }
 
@@ -316,6 +359,8 @@ impl Client {
             views: Vec::new(),
             patience: Patience::default(),
             max_body: DEFAULT_MAX_BODY,
+            exchange: None,
+            world: None,
         }
     }
 
@@ -325,5 +370,23 @@ impl Client {
 
     fn view(&self, network: &Network) -> Option<&Arc<dyn ChainView>> {
         self.inner.views.iter().find(|view| view.network() == network)
+    }
+
+    /// When a call that begins now has had its time, by the world's steady clock.
+    fn deadline(&self) -> Duration {
+        self.inner.world.monotonic().saturating_add(self.inner.patience.total)
+    }
+
+    /// Sends a request, for as long as one answer may take and the whole call has left.
+    async fn send(
+        &self,
+        request: &HttpRequest,
+        payment: Option<&Header>,
+        reach: Reach,
+        deadline: Duration,
+    ) -> Result<Answer, SendError> {
+        let left = deadline.saturating_sub(self.inner.world.monotonic());
+        let within = left.min(self.inner.patience.answer);
+        self.inner.exchange.send(request, payment, reach, within).await
     }
 }

@@ -3,25 +3,19 @@
 use std::time::Duration;
 
 use farthing_primitives::PurchaseId;
-use farthing_rails::exact_evm::Checked;
 use http::{StatusCode, header};
-use tokio::time::Instant;
 
 use super::challenge::{Challenge, Receipt, check_receipt};
+use super::exchange::{Answer, Body, HttpRequest, SendError};
 use super::plan::{request_hash, same_origin_target, whole};
-use super::transport::{Answer, Body, HttpRequest, SendError};
 use super::{
     Asked, AskedAnswer, Client, FetchError, MAX_REDIRECTS, Options, Outcome, Payment, Plan, Settlement, Step,
 };
-use crate::authorizer::Denied;
 use crate::chain_view::Sight;
-use crate::journal::{self, Header, Proof, Purchase, State};
+use crate::journal::{self, Header, Purchase, State};
 
 /// How often a payment is shown to a seller whose handler fails, if asking again is harmless.
 const SHOWN_TO_FAILING: u32 = 3;
-
-/// How often the chain is asked about a transaction that the seller just named: its node may be a block ahead of ours.
-const LOOKS: u32 = 4;
 
 /// The longest pause that a seller can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -30,12 +24,23 @@ const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
 enum Shown {
     Served,
     Refused(String),
-    /// Nothing is known. `patient` if the seller is at work, and not failing.
+    /// Nothing is known, or nothing is final.
     Open {
         why: String,
-        patient: bool,
+        seller: Seller,
     },
     Redirected(url::Url),
+}
+
+/// What a seller does who has no answer for us.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seller {
+    /// It is at work, or cannot be reached.
+    AtWork,
+    /// It fails.
+    Failing,
+    /// It fails, and says in a receipt that it charged nothing.
+    NotCharged,
 }
 
 impl Client {
@@ -44,7 +49,7 @@ impl Client {
     /// # Errors
     /// [`FetchError`] if nothing was shown to a seller. After that, everything is an [`Outcome`].
     pub async fn fetch(&self, request: HttpRequest, options: &Options) -> Result<Outcome, FetchError> {
-        let deadline = Instant::now() + self.inner.patience.total;
+        let deadline = self.deadline();
         let unpaid = self.ask(request, options, deadline).await?;
         if unpaid.answer.status != StatusCode::PAYMENT_REQUIRED {
             return Ok(Outcome::Free(whole(unpaid.answer)?));
@@ -53,12 +58,27 @@ impl Client {
         self.pay(plan, options, deadline).await
     }
 
+    /// The same; but a payment that an earlier process left open for exactly this request is shown again instead of
+    /// another being made.
+    pub async fn fetch_once(&self, request: HttpRequest, options: &Options) -> Result<Outcome, FetchError> {
+        self.inner.authorizer.recover().await?;
+        let abandoned = self.inner.authorizer.abandoned(Some(&request_hash(&request))).await?;
+        // The latest: earlier ones were followed by it, so somebody wanted it besides.
+        match abandoned.into_iter().next_back().filter(|_| !options.dry_run) {
+            Some(earlier) => {
+                options.tell(&Step::Resuming(&earlier));
+                self.resume(&earlier.id, Some(request), options).await
+            }
+            None => self.fetch(request, options).await,
+        }
+    }
+
     /// Takes what one seller of [`Client::compare`] offered: the free answer, or the best permitted offer.
     pub async fn take(&self, asked: Asked, options: &Options) -> Result<Outcome, FetchError> {
         match asked.answer {
             AskedAnswer::Free(answer) => Ok(Outcome::Free(whole(*answer)?)),
             AskedAnswer::Priced(plan) => {
-                let deadline = Instant::now() + self.inner.patience.total;
+                let deadline = self.deadline();
                 self.pay(*plan, options, deadline).await
             }
             AskedAnswer::Failed(error) => Err(error),
@@ -66,7 +86,7 @@ impl Client {
     }
 
     /// Pays what a plan chose; or says what it would pay, in a dry run.
-    async fn pay(&self, plan: Plan, options: &Options, deadline: Instant) -> Result<Outcome, FetchError> {
+    async fn pay(&self, plan: Plan, options: &Options, deadline: Duration) -> Result<Outcome, FetchError> {
         if options.dry_run {
             return Ok(Outcome::Planned(plan));
         }
@@ -103,37 +123,8 @@ impl Client {
         if purchase.header.is_none() || purchase.state == State::Released {
             return Err(FetchError::NothingToShow(purchase.state));
         }
-        let deadline = Instant::now() + self.inner.patience.total;
+        let deadline = self.deadline();
         self.show(request, purchase, None, options, deadline).await
-    }
-
-    /// The earlier purchase of exactly this request whose outcome is unknown, if there is one, is for the caller to
-    /// look up; this names the request as the journal does.
-    pub fn request_hash(request: &HttpRequest) -> farthing_primitives::RequestHash {
-        request_hash(request)
-    }
-
-    /// Asks the chain what became of a purchase, and writes down what it proves.
-    pub async fn reconcile(&self, id: &PurchaseId) -> Result<Sight, Denied> {
-        let purchase = self.inner.authorizer.purchase(id).await?;
-        let sight = self.sight(&purchase, purchase.tx.as_deref().and_then(super::tx_hash)).await;
-        match sight {
-            Sight::Settled { tx } => {
-                let outcome = journal::Outcome::Settled {
-                    tx: Some(tx.to_string()),
-                    confirmed: true,
-                    delivered: purchase.delivered,
-                    receipt: None,
-                    note: None,
-                };
-                self.inner.authorizer.conclude(id, outcome).await?;
-            }
-            _ if sight.proves_unused(purchase.expires) => {
-                self.inner.authorizer.release(id, Proof::UnusedAfterExpiry).await?;
-            }
-            Sight::Used | Sight::Unused { .. } | Sight::Unavailable => {}
-        }
-        Ok(sight)
     }
 
     async fn show(
@@ -142,7 +133,7 @@ impl Client {
         purchase: Purchase,
         decision: Option<farthing_policy::Decision>,
         options: &Options,
-        deadline: Instant,
+        deadline: Duration,
     ) -> Result<Outcome, FetchError> {
         let id = purchase.id;
         let harmless = request.method.is_safe();
@@ -160,7 +151,7 @@ impl Client {
             note: None,
         };
         let origin = farthing_policy::Origin::of(&request.url)?;
-        let private = self.may_reach_private(&origin, options).await?;
+        let reach = self.reach(&origin, options).await?;
         let mut pause = self.inner.patience.first_pause;
         let mut redirects = 0;
         loop {
@@ -174,8 +165,7 @@ impl Client {
                 }
                 Err(error) => return Err(error.into()),
             };
-            let paying = Some((header.name.as_str(), header.value.as_str()));
-            let sent = self.inner.transport.send(&request, paying, private, self.answer_time(deadline)).await;
+            let sent = self.send(&request, Some(&header), reach, deadline).await;
             match &sent {
                 Ok(answer) => options.tell(&Step::Paid(answer)),
                 Err(error) => options.tell(&Step::NoAnswer(error)),
@@ -207,7 +197,25 @@ impl Client {
                     self.refuse(&purchase, &receipt, &reason, &mut payment).await;
                     return Ok(Outcome::Refused { answer, payment, reason });
                 }
-                Shown::Open { why, patient } => {
+                Shown::Open { why, seller } => {
+                    let again = match seller {
+                        Seller::AtWork => self.inner.patience.presentations,
+                        Seller::Failing | Seller::NotCharged if harmless => {
+                            self.inner.patience.presentations.min(SHOWN_TO_FAILING)
+                        }
+                        // A handler that failed half way must not be started again.
+                        Seller::Failing | Seller::NotCharged => 1,
+                    };
+                    let asked = sent.as_ref().ok().and_then(retry_after);
+                    let wait = asked.unwrap_or(pause).max(pause);
+                    let now = self.inner.world.monotonic();
+                    let last = payment.shown >= again || now.saturating_add(wait) >= deadline;
+                    // Its word frees nothing, as that of a refusal; but what it says is no secret either.
+                    if last && seller == Seller::NotCharged {
+                        let Ok(answer) = sent else { continue };
+                        self.refuse(&purchase, &receipt, &why, &mut payment).await;
+                        return Ok(Outcome::Refused { answer, payment, reason: why });
+                    }
                     let unknown = journal::Outcome::Unknown {
                         tx: payment.tx.clone(),
                         delivered: false,
@@ -215,20 +223,12 @@ impl Client {
                         note: why.clone(),
                     };
                     self.conclude(&id, unknown, &mut payment).await;
-                    let again = match patient {
-                        true => self.inner.patience.presentations,
-                        false if harmless => self.inner.patience.presentations.min(SHOWN_TO_FAILING),
-                        // A handler that failed half way must not be started again.
-                        false => 1,
-                    };
-                    let asked = sent.as_ref().ok().and_then(retry_after);
-                    let wait = asked.unwrap_or(pause).max(pause);
-                    if payment.shown >= again || Instant::now() + wait >= deadline {
+                    if last {
                         let answer = sent.ok().filter(|answer| answer.body.complete().is_some());
                         return Ok(Outcome::Unknown { answer, payment, why });
                     }
                     options.tell(&Step::Pausing { why: &why, pause: wait });
-                    tokio::time::sleep(wait).await;
+                    self.inner.world.sleep(wait).await;
                     pause = (pause * 2).min(self.inner.patience.longest_pause);
                 }
             }
@@ -246,7 +246,11 @@ impl Client {
                 Err(mismatch) => Settlement::Contradicted(mismatch.to_string()),
                 Ok(tx) => match self.look(purchase, tx).await {
                     None | Some(Sight::Unavailable) => Settlement::Claimed,
-                    Some(Sight::Settled { .. }) => Settlement::Confirmed,
+                    Some(Sight::Settled { tx }) => {
+                        // The seller may know of an earlier variant only.
+                        payment.tx = Some(tx.to_string());
+                        Settlement::Confirmed
+                    }
                     // The authorization is gone, if not by this transaction.
                     Some(Sight::Used) => Settlement::Contradicted(
                         "the chain knows the payment by another transaction than the seller".to_owned(),
@@ -296,7 +300,12 @@ impl Client {
             Some(tx) => self.look(purchase, tx).await,
             None => None,
         };
-        let confirmed = matches!(looked, Some(Sight::Settled { .. }));
+        let confirmed = if let Some(Sight::Settled { tx }) = looked {
+            payment.tx = Some(tx.to_string());
+            true
+        } else {
+            false
+        };
         let outcome = if confirmed || took {
             payment.settlement = if confirmed { Settlement::Confirmed } else { Settlement::Claimed };
             payment.note = Some("paid_without_goods".to_owned());
@@ -320,31 +329,6 @@ impl Client {
             payment.note = Some("outcome_not_written_down".to_owned());
         }
     }
-
-    /// Looks for a transaction that the seller has just named; `None` without a chain to look at.
-    async fn look(&self, purchase: &Purchase, tx: farthing_engine::TxHash) -> Option<Sight> {
-        self.view(purchase.money.asset().network())?;
-        let mut sight = Sight::Unavailable;
-        for n in 0..LOOKS {
-            if n > 0 {
-                tokio::time::sleep(self.inner.patience.first_pause).await;
-            }
-            sight = self.sight(purchase, Some(tx)).await;
-            if matches!(sight, Sight::Settled { .. }) {
-                break;
-            }
-        }
-        Some(sight)
-    }
-
-    async fn sight(&self, purchase: &Purchase, tx: Option<farthing_engine::TxHash>) -> Sight {
-        let Some(view) = self.view(purchase.money.asset().network()) else { return Sight::Unavailable };
-        let checked = purchase.instruction.as_ref().and_then(|known| Checked::recall(known).ok());
-        match checked {
-            Some(checked) => view.sight(&checked, tx).await,
-            None => Sight::Unavailable,
-        }
-    }
 }
 
 /// What an answer to a payment means. Only a complete answer with a status of success is service; only a clear no is a
@@ -356,21 +340,21 @@ fn judge(
     receipt: &Receipt,
     follow: bool,
 ) -> Shown {
-    let open = |why: String, patient| Shown::Open { why, patient };
+    let at_work = |why: String| Shown::Open { why, seller: Seller::AtWork };
     let answer = match sent {
         Ok(answer) => answer,
-        Err(error) => return open(error.to_string(), true),
+        Err(error) => return at_work(error.to_string()),
     };
     let status = answer.status;
     if status.is_success() {
         return match answer.body {
             Body::Complete(_) | Body::TooLarge { .. } => Shown::Served,
-            Body::Truncated(_) => open("the answer broke off".to_owned(), true),
+            Body::Truncated(_) => at_work("the answer broke off".to_owned()),
         };
     }
     // Spec: x402, `settlement_pending`: ask again with the identical payment, never sign a second.
     if receipt.is_pending() {
-        return open("settlement_pending".to_owned(), true);
+        return at_work("settlement_pending".to_owned());
     }
     match status.as_u16() {
         402 => Shown::Refused(reason(answer, receipt, header)),
@@ -378,8 +362,11 @@ fn judge(
             Some(url) => Shown::Redirected(url),
             None => Shown::Refused(format!("redirected ({status})")),
         },
-        408 | 425 | 429 | 502..=504 => open(status.to_string(), true),
-        500..=599 => open(status.to_string(), false),
+        500..=599 if receipt.said().is_some_and(|said| !said.success) => {
+            Shown::Open { why: reason(answer, receipt, header), seller: Seller::NotCharged }
+        }
+        408 | 425 | 429 | 502..=504 => at_work(status.to_string()),
+        500..=599 => Shown::Open { why: status.to_string(), seller: Seller::Failing },
         _ => Shown::Refused(reason(answer, receipt, header)),
     }
 }

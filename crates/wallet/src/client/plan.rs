@@ -1,23 +1,22 @@
 //! Asking without paying, and choosing what to pay.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use farthing_evm::U256;
 use farthing_policy::{Charge, Decision, Origin};
-use farthing_primitives::{PullMethod, RequestHash};
+use farthing_primitives::{Network, PullMethod, RequestHash, Timestamp};
 use farthing_wire::x402::WireError;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use sha2::{Digest, Sha256};
-use tokio::time::Instant;
 use url::Url;
 
 use super::challenge::Challenge;
-use super::transport::{Answer, Body, HttpRequest};
+use super::exchange::{Answer, Body, HttpRequest, Reach};
 use super::{Client, FetchError, MAX_REDIRECTS, Options, Step};
 use crate::authorizer::{Denied, Intent};
-use crate::offer::Offer;
 
 /// How many sellers one call may compare.
 pub const MAX_SELLERS: usize = 32;
@@ -122,14 +121,13 @@ impl Client {
         &self,
         mut request: HttpRequest,
         options: &Options,
-        deadline: Instant,
+        deadline: Duration,
     ) -> Result<Unpaid, FetchError> {
         for _ in 0..=MAX_REDIRECTS {
             let origin = Origin::of(&request.url)?;
-            let private = self.may_reach_private(&origin, options).await?;
+            let reach = self.reach(&origin, options).await?;
             options.tell(&Step::Asking(&request));
-            let timeout = self.answer_time(deadline);
-            let answer = self.inner.transport.send(&request, None, private, timeout).await?;
+            let answer = self.send(&request, None, reach, deadline).await?;
             options.tell(&Step::Answered(&answer));
             let Some(target) = target(&answer).filter(|_| options.follow) else {
                 return Ok(Unpaid { request, answer });
@@ -142,20 +140,10 @@ impl Client {
         Err(FetchError::Redirects)
     }
 
-    /// The limit for one more answer.
-    pub(super) fn answer_time(&self, deadline: Instant) -> Duration {
-        deadline.saturating_duration_since(Instant::now()).min(self.inner.patience.answer)
-    }
-
-    pub(super) async fn may_reach_private(
-        &self,
-        origin: &Origin,
-        options: &Options,
-    ) -> Result<bool, FetchError> {
-        if options.allow_private {
-            return Ok(true);
-        }
-        Ok(self.inner.authorizer.may_reach_private(origin).await?)
+    /// How far a request to `origin` may go.
+    pub(super) async fn reach(&self, origin: &Origin, options: &Options) -> Result<Reach, FetchError> {
+        let private = options.allow_private || self.inner.authorizer.may_reach_private(origin).await?;
+        Ok(if private { Reach::Anywhere } else { Reach::Public })
     }
 
     /// What a 402 would cost, and whether it may be paid.
@@ -168,8 +156,29 @@ impl Client {
         let origin = Origin::of(&request.url)?;
         let hash = request_hash(&request);
         let mut considered = Vec::with_capacity(challenge.offers.len());
+        let mut times: BTreeMap<Network, Option<Timestamp>> = BTreeMap::new();
         for offer in challenge.offers {
-            considered.push(self.consider(offer, &request, &origin, answer.private, hash, options).await);
+            let network = offer.money().asset().network().clone();
+            let view = self.view(&network);
+            let chain_time = match (view, times.get(&network)) {
+                (None, _) => None,
+                (Some(_), Some(time)) => *time,
+                (Some(view), None) => *times.entry(network).or_insert(view.time().await),
+            };
+            let intent = Intent {
+                offer,
+                origin: origin.clone(),
+                private: answer.private,
+                method: request.method.to_string(),
+                url: request.url.to_string(),
+                request_hash: hash,
+                max: options.max.clone(),
+                only: options.only.clone(),
+                devnet: view.is_some_and(|view| view.is_devnet()),
+                chain_time,
+                permit_nonce: None,
+            };
+            considered.push(self.consider(intent).await);
         }
         let mut plan = Plan {
             url: request.url.clone(),
@@ -186,29 +195,8 @@ impl Client {
         Ok(plan)
     }
 
-    async fn consider(
-        &self,
-        offer: Offer,
-        request: &HttpRequest,
-        origin: &Origin,
-        private: bool,
-        request_hash: RequestHash,
-        options: &Options,
-    ) -> Considered {
-        let devnet = self.view(offer.money().asset().network()).is_some_and(|view| view.is_devnet());
-        let charge = Charge::of(self.inner.authorizer.registry(), offer.money()).ok();
-        let intent = Intent {
-            offer,
-            origin: origin.clone(),
-            private,
-            method: request.method.to_string(),
-            url: request.url.to_string(),
-            request_hash,
-            max: options.max.clone(),
-            only: options.only.clone(),
-            devnet,
-            permit_nonce: None,
-        };
+    async fn consider(&self, intent: Intent) -> Considered {
+        let charge = Charge::of(self.inner.authorizer.registry(), intent.offer.money()).ok();
         let (decision, objection) = match self.inner.authorizer.preview(&intent).await {
             Ok(decision) if decision.is_allowed() => (Some(decision), None),
             Ok(decision) => (None, Some(Objection::Denied(Denied::Policy(Box::new(decision))))),
@@ -274,7 +262,7 @@ impl Client {
         if requests.is_empty() || requests.len() > MAX_SELLERS {
             return Err(FetchError::Sellers);
         }
-        let deadline = Instant::now() + self.inner.patience.total;
+        let deadline = self.deadline();
         let asked: Vec<Asked> = futures_util::stream::iter(requests)
             .map(|request| async move {
                 let url = request.url.clone();
@@ -293,7 +281,7 @@ impl Client {
         Ok((asked, best))
     }
 
-    async fn quote(&self, request: HttpRequest, options: &Options, deadline: Instant) -> AskedAnswer {
+    async fn quote(&self, request: HttpRequest, options: &Options, deadline: Duration) -> AskedAnswer {
         let unpaid = match self.ask(request, options, deadline).await {
             Ok(unpaid) => unpaid,
             Err(error) => return AskedAnswer::Failed(error),

@@ -25,7 +25,7 @@ use crate::chain_view::{Permit2State, Sight};
 use crate::journal::{Journal, State};
 use crate::system_clock;
 
-const TX: &str = "0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+pub(super) const TX: &str = "0xaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 
 // ---------------------------------------------------------------------------------------------------------------------
 // A seller who follows a script.
@@ -179,7 +179,7 @@ fn challenge(offers: Vec<v2::PaymentRequirements>) -> v2::PaymentRequired {
     v2::PaymentRequired::new(v2::ResourceInfo::new("https://resource.example/"), offers)
 }
 
-fn cent() -> v2::PaymentRequired {
+pub(super) fn cent() -> v2::PaymentRequired {
     challenge(vec![offer(84532, 10_000, 1)])
 }
 
@@ -196,7 +196,7 @@ fn altered(member: &str, value: impl Into<Json>) -> Reply {
 // ---------------------------------------------------------------------------------------------------------------------
 // Who buys.
 
-const KEY: [u8; 32] = [7; 32];
+pub(super) const KEY: [u8; 32] = [7; 32];
 
 fn journal() -> Arc<Journal> {
     let journal = Journal::in_memory().unwrap();
@@ -204,7 +204,7 @@ fn journal() -> Arc<Journal> {
     Arc::new(journal)
 }
 
-fn allow(journal: &Journal, host: &str) {
+pub(super) fn allow(journal: &Journal, host: &str) {
     let change = |rules: &mut farthing_policy::Rules| {
         rules.networks.insert(network(84532));
         rules.hosts.push(HostRule::new(host.parse().unwrap()));
@@ -245,7 +245,7 @@ fn held(journal: &Journal) -> u128 {
 }
 
 /// The codes of all that stands against the offers, in their order.
-fn objections(outcome: &Outcome) -> Vec<&'static str> {
+pub(super) fn objections(outcome: &Outcome) -> Vec<&'static str> {
     let Outcome::Denied { plan, .. } = outcome else { panic!("not denied: {outcome:?}") };
     plan.considered.iter().map(|c| c.objection.as_ref().map_or("permitted", Objection::code)).collect()
 }
@@ -261,19 +261,21 @@ async fn denied(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Vec<&'stat
 }
 
 #[derive(Debug)]
-struct FakeChain {
-    network: Network,
-    devnet: bool,
-    balance: Option<u128>,
-    permit2: Option<Permit2State>,
-    sight: Mutex<Sight>,
+pub(super) struct FakeChain {
+    pub(super) network: Network,
+    pub(super) devnet: bool,
+    pub(super) time: Option<farthing_primitives::Timestamp>,
+    pub(super) balance: Option<u128>,
+    pub(super) permit2: Option<Permit2State>,
+    pub(super) sight: Mutex<Sight>,
 }
 
 impl FakeChain {
-    fn seeing(sight: Sight) -> Self {
+    pub(super) fn seeing(sight: Sight) -> Self {
         Self {
             network: network(84532),
             devnet: false,
+            time: Some(system_clock().wall),
             balance: None,
             permit2: None,
             sight: Mutex::new(sight),
@@ -289,6 +291,10 @@ impl ChainView for FakeChain {
 
     fn is_devnet(&self) -> bool {
         self.devnet
+    }
+
+    async fn time(&self) -> Option<farthing_primitives::Timestamp> {
+        self.time
     }
 
     async fn balance(&self, _: &AssetId, _: &Address) -> Option<u128> {

@@ -1,4 +1,4 @@
-//! One HTTP exchange, bounded in bytes, time and reach. It follows no redirect and knows no payment.
+//! Exchanges over sockets, bounded in bytes, time and reach. It follows no redirect and knows no payment.
 
 use std::error::Error as _;
 use std::fmt;
@@ -6,11 +6,14 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use farthing_policy::{Origin, is_public};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
+use http::{HeaderValue, header};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use url::Url;
+
+use super::exchange::{Answer, Body, Exchange, HttpRequest, Reach, SendError};
+use crate::journal::Header;
 
 /// How many header fields an answer may have.
 pub const MAX_HEADERS: usize = 100;
@@ -19,85 +22,8 @@ pub const MAX_HEADER_LIST_BYTES: u32 = 128 * 1024;
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is asked for.
-#[derive(Clone)]
-pub struct HttpRequest {
-    pub method: Method,
-    pub url: Url,
-    pub headers: HeaderMap,
-    pub body: Bytes,
-}
-
-impl HttpRequest {
-    pub fn get(url: Url) -> Self {
-        Self { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() }
-    }
-}
-
-/// Shows no value of a header, no query and no body: they may hold secrets.
-impl fmt::Debug for HttpRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} ({} bytes)", self.method, shown(&self.url), self.body.len())
-    }
-}
-
-/// A URL without what may be secret in it.
-pub fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    // Neither fails on a URL that has a host.
-    let _ = url.set_username("");
-    let _ = url.set_password(None);
-    let hidden = url.query().is_some();
-    url.set_query(None);
-    url.set_fragment(None);
-    if hidden { format!("{url}?…") } else { url.to_string() }
-}
-
-/// What came back.
-#[derive(Debug, Clone)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub version: Version,
-    pub headers: HeaderMap,
-    pub body: Body,
-    /// Who answered.
-    pub url: Url,
-    /// The answer came from this machine or its network.
-    pub private: bool,
-}
-
-#[derive(Debug, Clone)]
-pub enum Body {
-    Complete(Bytes),
-    /// It ended before its end, or its time was over.
-    Truncated(Bytes),
-    /// It has more bytes than we read.
-    TooLarge {
-        limit: usize,
-    },
-}
-
-impl Body {
-    /// The whole body, if there is one.
-    pub fn complete(&self) -> Option<&Bytes> {
-        if let Self::Complete(bytes) = self { Some(bytes) } else { None }
-    }
-}
-
-/// Why there is no answer.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SendError {
-    #[error("{0} is on this machine or its network, which the owner did not allow")]
-    Private(String),
-    #[error("there was no answer in time")]
-    Timeout,
-    #[error("{host} cannot be reached: {cause}")]
-    Connect { host: String, cause: String },
-    #[error("the answer cannot be read: {0}")]
-    Broken(String),
-}
-
-pub(crate) struct Transport {
+/// Exchanges over sockets: the one production [`Exchange`]. It needs a tokio runtime.
+pub struct Transport {
     /// Resolves names to public addresses only: the address that was looked at is the one that is connected to.
     public: reqwest::Client,
     any: reqwest::Client,
@@ -105,10 +31,14 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    pub fn new(max_body: usize) -> Result<Self, reqwest::Error> {
-        Self::with_lookup(max_body, |host| {
-            Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) })
-        })
+    /// Reads bodies of at most `max_body` bytes.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be set up; the text is for people.
+    pub fn new(max_body: usize) -> Result<Self, String> {
+        let lookup: Lookup =
+            |host| Box::pin(async move { Ok(tokio::net::lookup_host((host, 0)).await?.collect()) });
+        Self::with_lookup(max_body, lookup).map_err(|error| error.to_string())
     }
 
     fn with_lookup(max_body: usize, lookup: Lookup) -> Result<Self, reqwest::Error> {
@@ -132,21 +62,43 @@ impl Transport {
         })
     }
 
-    /// Sends `request`, with `payment` beside its headers, and reads at most as much as allowed within `timeout`.
-    pub async fn send(
+    async fn read(&self, mut response: reqwest::Response, deadline: tokio::time::Instant) -> Body {
+        let mut read = BytesMut::new();
+        loop {
+            match tokio::time::timeout_at(deadline, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    if read.len().saturating_add(chunk.len()) > self.max_body {
+                        return Body::TooLarge { limit: self.max_body };
+                    }
+                    read.extend_from_slice(&chunk);
+                }
+                Ok(Ok(None)) => return Body::Complete(read.freeze()),
+                Ok(Err(_)) | Err(_) => return Body::Truncated(read.freeze()),
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Exchange for Transport {
+    async fn send(
         &self,
         request: &HttpRequest,
-        payment: Option<(&str, &str)>,
-        allow_private: bool,
-        timeout: Duration,
+        payment: Option<&Header>,
+        reach: Reach,
+        within: Duration,
     ) -> Result<Answer, SendError> {
         let host = || request.url.host_str().unwrap_or_default().to_owned();
-        if !allow_private && Origin::of(&request.url).is_ok_and(|origin| origin.host.is_local()) {
-            return Err(SendError::Private(host()));
-        }
-        let client = if allow_private { &self.any } else { &self.public };
+        let client = match reach {
+            // A host that is an address is not looked up, so no resolver would stop it.
+            Reach::Public if Origin::of(&request.url).is_ok_and(|origin| origin.host.is_local()) => {
+                return Err(SendError::Private(host()));
+            }
+            Reach::Public => &self.public,
+            Reach::Anywhere => &self.any,
+        };
         let mut headers = request.headers.clone();
-        if let Some((name, value)) = payment {
+        if let Some(Header { name, value }) = payment {
             let name = header::HeaderName::try_from(name).map_err(|e| SendError::Broken(e.to_string()))?;
             let mut value = HeaderValue::from_str(value).map_err(|e| SendError::Broken(e.to_string()))?;
             value.set_sensitive(true);
@@ -157,7 +109,7 @@ impl Transport {
             .headers(headers)
             .body(request.body.clone())
             .send();
-        let deadline = tokio::time::Instant::now() + timeout;
+        let deadline = tokio::time::Instant::now() + within;
         let response = match tokio::time::timeout_at(deadline, sent).await {
             Err(_) => return Err(SendError::Timeout),
             Ok(Err(error)) => return Err(explain(&error, host())),
@@ -175,22 +127,6 @@ impl Transport {
         };
         answer.body = self.read(response, deadline).await;
         Ok(answer)
-    }
-
-    async fn read(&self, mut response: reqwest::Response, deadline: tokio::time::Instant) -> Body {
-        let mut read = BytesMut::new();
-        loop {
-            match tokio::time::timeout_at(deadline, response.chunk()).await {
-                Ok(Ok(Some(chunk))) => {
-                    if read.len().saturating_add(chunk.len()) > self.max_body {
-                        return Body::TooLarge { limit: self.max_body };
-                    }
-                    read.extend_from_slice(&chunk);
-                }
-                Ok(Ok(None)) => return Body::Complete(read.freeze()),
-                Ok(Err(_)) | Err(_) => return Body::Truncated(read.freeze()),
-            }
-        }
     }
 }
 
@@ -274,16 +210,10 @@ mod tests {
         let transport = Transport::with_lookup(1000, lookup).unwrap();
         let request = HttpRequest::get(format!("http://rebound.example:{port}/").parse().unwrap());
         let limit = Duration::from_secs(10);
-        let refused = transport.send(&request, None, false, limit).await;
+        let refused = transport.send(&request, None, Reach::Public, limit).await;
         assert!(matches!(refused, Err(SendError::Private(_))), "{refused:?}");
         // With the owner's word it is reached, and known for what it is.
-        let answer = transport.send(&request, None, true, limit).await.unwrap();
+        let answer = transport.send(&request, None, Reach::Anywhere, limit).await.unwrap();
         assert!(answer.private);
-    }
-
-    #[test]
-    fn shown_urls_hold_no_secrets() {
-        let url = "https://user:pw@x.example/a?key=secret#f".parse().unwrap();
-        assert_eq!(shown(&url), "https://x.example/a?…");
     }
 }

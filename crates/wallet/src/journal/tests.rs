@@ -63,6 +63,7 @@ fn draft(clock: &Clock) -> Draft {
         payer: address(2),
         consumption: ConsumptionKey::new(format!("test:{n}")),
         expires: clock.wall.plus(Duration::from_secs(60)),
+        lag: Duration::ZERO,
     }
 }
 
@@ -318,20 +319,91 @@ fn one_authorization_is_written_once() {
     assert!(journal.reserve(&request(1), &again, &clock).is_err());
 }
 
+/// One process after another over the same journal, named by their order.
+fn life(journal: &Journal, n: u32) -> Journal {
+    let this = format!("life {n}");
+    let own = this.clone();
+    journal.as_process(&this, move |other| other != own)
+}
+
+fn left(journal: &Journal, clock: &Clock) -> Vec<PurchaseId> {
+    let hash = RequestHash([7; 32]);
+    let of_request = journal.abandoned(Some(&hash), clock).unwrap();
+    assert_eq!(journal.abandoned(None, clock).unwrap(), of_request);
+    assert!(journal.abandoned(Some(&RequestHash([8; 32])), clock).unwrap().is_empty());
+    of_request.into_iter().map(|purchase| purchase.id).collect()
+}
+
 #[test]
 fn a_payment_that_a_process_left_behind_is_found_by_its_request() {
-    let journal = ready();
-    let hash = RequestHash([7; 32]);
-    let id = reserve(&journal, 1, &at(0)).unwrap();
-    sign(&journal, &id, &at(0));
-    assert_eq!(journal.abandoned_for(&hash).unwrap(), None, "its process is at work");
-    journal.lock().execute("UPDATE purchase SET holder = 'another-boot:1:1'", []).unwrap();
-    let found = journal.abandoned_for(&hash).unwrap().map(|purchase| purchase.id);
-    assert_eq!(found, cfg!(target_os = "linux").then_some(id));
-    journal.present(&id, &at(1)).unwrap();
-    assert_eq!(journal.abandoned_for(&hash).unwrap(), None, "this process took it over");
+    let first = life(&ready(), 1);
+    let id = reserve(&first, 1, &at(0)).unwrap();
+    sign(&first, &id, &at(0));
+    assert!(left(&first, &at(0)).is_empty(), "its process is at work");
+    let second = life(&first, 2);
+    assert_eq!(left(&second, &at(0)), [id]);
+    second.present(&id, &at(1)).unwrap();
+    assert!(left(&second, &at(1)).is_empty(), "this process took it over");
+    let third = life(&second, 3);
+    assert_eq!(left(&third, &at(1)), [id]);
     let delivered = Outcome::Unknown { tx: None, delivered: true, receipt: None, note: String::new() };
-    journal.conclude(&id, &delivered, &at(2)).unwrap();
-    journal.lock().execute("UPDATE purchase SET holder = 'another-boot:1:1'", []).unwrap();
-    assert_eq!(journal.abandoned_for(&hash).unwrap(), None, "it brought its goods");
+    second.conclude(&id, &delivered, &at(2)).unwrap();
+    assert!(left(&third, &at(2)).is_empty(), "it brought its goods");
+}
+
+/// Known attack 15: the owner looks at what was paid, and then runs the same command again.
+#[test]
+fn attack_15_what_is_settled_and_was_not_delivered_is_not_bought_again() {
+    let first = life(&ready(), 1);
+    let id = reserve(&first, 1, &at(0)).unwrap();
+    sign(&first, &id, &at(0));
+    first.present(&id, &at(0)).unwrap();
+    let second = life(&first, 2);
+    let settled = Outcome::Settled {
+        tx: Some("0xaa".to_owned()),
+        confirmed: true,
+        delivered: false,
+        receipt: None,
+        note: None,
+    };
+    second.conclude(&id, &settled, &at(10)).unwrap();
+    assert_eq!(left(&second, &at(10)), [id]);
+    let day = GOODS_OWED.as_secs();
+    assert_eq!(left(&second, &at(10 + day)), [id]);
+    assert!(left(&second, &at(11 + day)).is_empty(), "nobody keeps goods for ever");
+}
+
+/// Known attack 25: nobody has what a process that is gone did not sign, so its amount is free at once.
+#[test]
+fn attack_25_what_was_never_signed_is_free_when_its_process_is_gone() {
+    let first = life(&ready(), 1);
+    let ids = [(); 3].map(|()| reserve(&first, 10_000, &at(0)).unwrap());
+    sign(&first, &ids[1], &at(0));
+    sign(&first, &ids[2], &at(0));
+    first.present(&ids[2], &at(0)).unwrap();
+    assert_eq!(first.recover(&at(0)).unwrap(), 0, "it is at work");
+    let second = life(&first, 2);
+    assert_eq!((second.recover(&at(0)).unwrap(), second.recover(&at(0)).unwrap()), (1, 0));
+    let states = ids.map(|id| second.get(&id).unwrap().state);
+    assert_eq!(states, [State::Released, State::Signed, State::Presented]);
+    assert_eq!(hour(&second, &at(0)), 20_000);
+    // Was it not gone after all: what it signs now is dropped, and cannot be shown.
+    let late = first.signed(&ids[0], &header(), &Instruction::new(vec![1]), &at(0));
+    assert!(matches!(late, Err(JournalError::Transition { from: State::Released, to: State::Signed })));
+    assert!(first.present(&ids[0], &at(0)).is_err());
+}
+
+/// A process that is killed is another one over the same file, and finds the same.
+#[test]
+fn a_journal_in_an_open_database_is_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = || Journal::over(Connection::open(dir.path().join("wallet.db")).unwrap()).unwrap();
+    let id = {
+        let journal = life(&open(), 1);
+        allow(&journal);
+        let id = reserve(&journal, 1, &at(0)).unwrap();
+        sign(&journal, &id, &at(0));
+        id
+    };
+    assert_eq!(left(&life(&open(), 2), &at(0)), [id]);
 }

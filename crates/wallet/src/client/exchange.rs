@@ -1,0 +1,127 @@
+//! One HTTP exchange, as the client sees it. Who performs it is a choice: a socket, or a script.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode, Version};
+use url::Url;
+
+use crate::journal::Header;
+
+/// Which machines a request may reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// Neither this machine nor its network, whatever a name or a redirect leads to.
+    Public,
+    Anywhere,
+}
+
+/// Whoever carries a request to a seller and brings the answer back: [`super::Transport`] over sockets, and scripts
+/// and simulated networks in tests.
+#[async_trait]
+pub trait Exchange: Send + Sync {
+    /// Sends `request`, with `payment` beside its headers, follows no redirect, and reads at most as much as allowed.
+    ///
+    /// Returns within the time given. What is cut off is [`Body::Truncated`], never an answer that seems whole.
+    ///
+    /// # Errors
+    /// [`SendError`] says nothing about whether the seller got the request.
+    async fn send(
+        &self,
+        request: &HttpRequest,
+        payment: Option<&Header>,
+        reach: Reach,
+        within: Duration,
+    ) -> Result<Answer, SendError>;
+}
+
+/// What is asked for.
+#[derive(Clone)]
+pub struct HttpRequest {
+    pub method: Method,
+    pub url: Url,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl HttpRequest {
+    pub fn get(url: Url) -> Self {
+        Self { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+}
+
+/// Shows no value of a header, no query and no body: they may hold secrets.
+impl fmt::Debug for HttpRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} ({} bytes)", self.method, shown(&self.url), self.body.len())
+    }
+}
+
+/// A URL without what may be secret in it.
+pub fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Neither fails on a URL that has a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    let hidden = url.query().is_some();
+    url.set_query(None);
+    url.set_fragment(None);
+    if hidden { format!("{url}?…") } else { url.to_string() }
+}
+
+/// What came back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub version: Version,
+    pub headers: HeaderMap,
+    pub body: Body,
+    /// Who answered.
+    pub url: Url,
+    /// The answer came from this machine or its network.
+    pub private: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum Body {
+    Complete(Bytes),
+    /// It ended before its end, or its time was over.
+    Truncated(Bytes),
+    /// It has more bytes than we read.
+    TooLarge {
+        limit: usize,
+    },
+}
+
+impl Body {
+    /// The whole body, if there is one.
+    pub fn complete(&self) -> Option<&Bytes> {
+        if let Self::Complete(bytes) = self { Some(bytes) } else { None }
+    }
+}
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    #[error("{0} is on this machine or its network, which the owner did not allow")]
+    Private(String),
+    #[error("there was no answer in time")]
+    Timeout,
+    #[error("{host} cannot be reached: {cause}")]
+    Connect { host: String, cause: String },
+    #[error("the answer cannot be read: {0}")]
+    Broken(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shown_urls_hold_no_secrets() {
+        let url = "https://user:pw@x.example/a?key=secret#f".parse().unwrap();
+        assert_eq!(shown(&url), "https://x.example/a?…");
+    }
+}
