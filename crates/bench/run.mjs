@@ -7,7 +7,7 @@
 // left out when it is not set. Everything listens on loopback, and everything that is paid is worth nothing.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -15,12 +15,10 @@ import { dirname, join, resolve } from "node:path";
 import { repo } from "../../interop/support/paths.mjs";
 import { Program, runToEnd, stopAll } from "../../interop/support/process.mjs";
 import { NETWORK, USDC, erc20, freePort, startWorld } from "../../interop/support/world.mjs";
+import {
+  BENCH, FARTHING, REVERTS, X402_RS, X402_RS_VALIDATOR, all, gatewayConfig, memoryOf, nodePid, processorOf, target,
+} from "./contestants.mjs";
 import { Table } from "./table.mjs";
-
-const target = resolve(repo, process.env.CARGO_TARGET_DIR ?? "target");
-const FARTHING = resolve(process.env.FARTHING_BIN ?? join(target, "release/farthing"));
-const BENCH = resolve(process.env.FARTHING_BENCH_BIN ?? join(target, "release/farthing-bench"));
-const X402_RS = process.env.X402_RS_BIN;
 
 const STEPS = ["functions", "claims", "start", "verify", "delayed", "settle", "memory", "builds"];
 /** What nothing of ours but the money in it needs: tests of these must be quick to have. */
@@ -59,33 +57,7 @@ const size = arguments_.quick ? QUICK : FULL;
 const scratch = mkdtempSync(join(tmpdir(), "farthing-bench-"));
 const table = new Table();
 
-// ---------------------------------------------------------------------------------------------------------------------
-// Who is measured. Each has its own relayer, so that none inherits another's nonces.
-
-const ours = {
-  name: "farthing",
-  relayer: 1,
-  command: ({ port, rpcUrl }) => [
-    FARTHING, "facilitator", "--listen", `127.0.0.1:${port}`, "--network", NETWORK, "--rpc", rpcUrl,
-    "--relayer-key", "env:EVM_PRIVATE_KEY", "--store", join(scratch, `facilitator-${port}.db`),
-  ],
-};
-const x402rs = {
-  name: "x402-rs",
-  relayer: 2,
-  command: ({ port, rpcUrl, key }) => {
-    const file = join(scratch, `x402-rs-${port}.json`);
-    const chains = { [NETWORK]: { eip1559: true, signers: [key], rpc: [{ http: rpcUrl }] } };
-    const schemes = ["v1-eip155-exact", "v2-eip155-exact"].map((id) => ({ id, chains: "eip155:*" }));
-    writeFileSync(file, JSON.stringify({ port, host: "127.0.0.1", chains, schemes }));
-    return [resolve(X402_RS), "--config", file];
-  },
-};
-const typescript = {
-  name: "TypeScript",
-  relayer: 3,
-  command: () => [process.execPath, join(repo, "interop/support/peers/facilitator-v2.mjs")],
-};
+const { ours, x402rs, typescript } = all(scratch);
 
 function contestants() {
   const found = [typescript];
@@ -149,25 +121,6 @@ const ms = (number) => number.toFixed(number < 10 ? 2 : 1);
 const describe = (said) =>
   `${said.good} good, ${Math.round(said.rate)} a second, p50 ${ms(said.p50_ms)} ms, p99 ${ms(said.p99_ms)} ms, max ${ms(said.max_ms)} ms`;
 const wrongs = (said) => Object.values(said.wrong).reduce((sum, count) => sum + count, 0);
-
-/** Resident memory of a process, in MiB. */
-function memoryOf({ pid }) {
-  const status = readFileSync(`/proc/${pid}/status`, "utf8");
-  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(status)[1]) / 1024;
-}
-
-/** Processor time that a process and its threads have used, in milliseconds. Linux counts in hundredths of a second. */
-function processorOf(pid) {
-  // The second field is the program's name in parentheses, and may hold anything.
-  const fields = readFileSync(`/proc/${pid}/stat`, "utf8").replace(/^.*\) /, "").split(" ");
-  return (Number(fields[11]) + Number(fields[12])) * 10;
-}
-
-/** The chain node's process: the newest of our children by that name. */
-function nodePid() {
-  const children = readFileSync(`/proc/${process.pid}/task/${process.pid}/children`, "utf8").trim().split(" ");
-  return children.filter((pid) => readFileSync(`/proc/${pid}/comm`, "utf8").startsWith("anvil")).at(-1);
-}
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What is measured.
@@ -397,31 +350,10 @@ async function gatewayRun(world) {
   const port = await freePort();
   const file = join(scratch, "gateway.toml");
   const { relayer } = ours;
-  writeFileSync(file, `
-[gateway]
-listen = "127.0.0.1:${port}"
-upstream = "http://127.0.0.1:${upstream.address().port}"
-network = "base-sepolia"
-pay_to = "${world.accounts[9].address}"
-
-[limits]
-payments_per_second = 100000
-
-[store]
-path = "${join(scratch, "gateway.db")}"
-
-[networks.base-sepolia]
-rpc = ["${world.rpcUrl}"]
-relayer_key = "env:RELAYER_KEY"
-
-[[route]]
-match = "GET /weather"
-price = "$0.001"
-
-[[route]]
-match = "GET /health"
-free = true
-`);
+  writeFileSync(file, gatewayConfig({
+    port, upstream: `http://127.0.0.1:${upstream.address().port}`, payTo: world.accounts[9].address,
+    store: join(scratch, "gateway.db"), rpcUrl: world.rpcUrl,
+  }));
   const env = { ...process.env, RELAYER_KEY: world.accounts[relayer].privateKey };
   const gateway = new Program(FARTHING, ["gateway", "-c", file], env, "gateway");
   try {
@@ -457,10 +389,6 @@ free = true
 
 // ---------------------------------------------------------------------------------------------------------------------
 // The run.
-
-/** x402-rs asks at its start whether a validator of ERC-6492 signatures has code there; no payment of ours calls it. */
-const X402_RS_VALIDATOR = "0xdAcD51A54883eb67D95FAEb2BBfdC4a9a6BD2a3B";
-const REVERTS = "0xfe";
 
 async function prepare(world) {
   await world.test.setCode({ address: X402_RS_VALIDATOR, bytecode: REVERTS });

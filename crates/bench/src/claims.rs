@@ -57,7 +57,7 @@ pub enum ClaimsError {
 
 /// Measures `count` claims, some rounds in turns; the middle of the ratios counts. Writes below `dir`.
 pub fn measure(dir: &Path, count: usize, in_flight: usize) -> Result<Claims, ClaimsError> {
-    let sales = sales(count);
+    let sales = sales(0, count);
     let (mut ours, mut groups, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let scratch = tempfile::tempdir_in(dir)?;
@@ -78,15 +78,83 @@ pub fn measure(dir: &Path, count: usize, in_flight: usize) -> Result<Claims, Cla
     })
 }
 
+/// What a claim takes in memory as long as nobody knows what becomes of it.
+#[derive(Debug, Clone, Serialize)]
+pub struct Live {
+    pub claims: usize,
+    /// Resident memory after the first tenth, and after all.
+    pub first_tenth_mib: f64,
+    pub all_mib: f64,
+    pub kib_each: f64,
+}
+
+/// Makes `count` claims that all stay open, with their task, their payment and whoever waits for it. The first tenth is
+/// not counted: what is allocated once is there by then, such as the store's page cache.
+pub fn live(dir: &Path, count: usize) -> Result<Live, ClaimsError> {
+    let scratch = tempfile::tempdir_in(dir)?;
+    let path = scratch.path().join("books.db");
+    let store = Arc::new(SqliteStore::open(&path).map_err(|error| ClaimsError::Open(error.to_string()))?);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_time().build()?;
+    let tenth = count.div_ceil(TENTHS).max(1);
+    let rail = Arc::new(Counting {
+        claimed: AtomicUsize::new(0),
+        goal: usize::MAX,
+        free: Semaphore::new(0),
+        done: Notify::new(),
+    });
+    let rails: HashMap<_, Arc<dyn Rail>> =
+        HashMap::from([(Network::eip155(terms().chain_id), Arc::clone(&rail) as Arc<dyn Rail>)]);
+    let config = EngineConfig { answer_within: FOREVER, max_live: tenth * TENTHS, ..EngineConfig::default() };
+    let world = Arc::new(Wall { began: Instant::now() });
+    let mut mib = Vec::new();
+    runtime.block_on(async {
+        let engine = Engine::new(store, world, rails, config);
+        for part in 0..TENTHS {
+            for sale in sales(part * tenth, tenth) {
+                let engine = engine.clone();
+                tokio::spawn(async move { engine.relay(sale).await });
+            }
+            while rail.claimed.load(Ordering::Acquire) < (part + 1) * tenth {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            mib.push(resident_mib()?);
+        }
+        Ok::<_, std::io::Error>(())
+    })?;
+    runtime.shutdown_timeout(Duration::from_secs(10));
+    let (first_tenth_mib, all_mib) =
+        (mib.first().copied().unwrap_or(0.0), mib.last().copied().unwrap_or(0.0));
+    let counted = (tenth * (TENTHS - 1)) as f64;
+    Ok(Live {
+        claims: tenth * TENTHS,
+        first_tenth_mib,
+        all_mib,
+        kib_each: (all_mib - first_tenth_mib) * 1024.0 / counted,
+    })
+}
+
+const TENTHS: usize = 10;
+
+/// Resident memory of this process.
+fn resident_mib() -> std::io::Result<f64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let kib = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<f64>().ok())
+        .ok_or_else(|| std::io::Error::other("/proc/self/status without VmRSS"))?;
+    Ok(kib / 1024.0)
+}
+
 /// Payments as a facilitator has them after all checks: with real instructions of the real size.
-fn sales(count: usize) -> Vec<Sale> {
+/// From number `from` on.
+fn sales(from: usize, count: usize) -> Vec<Sale> {
     let (tokens, policy, now) = (tokens(), Policy::default(), Timestamp::from_secs(NOW_SECS));
-    let bodies = Payers::new(SEED, 0, count).requests(&terms(), Generation::V2, RUN, count);
+    let bodies = Payers::new(SEED, from, count).requests(&terms(), Generation::V2, RUN, count);
     let sale = |(i, body): (usize, &bytes::Bytes)| {
         let (asked, shown) = read(body, &tokens);
         let checked = must(check(&asked, &shown, now, &policy));
         let mut request = [0; 32];
-        request[..8].copy_from_slice(&i.to_be_bytes());
+        request[..8].copy_from_slice(&(from + i).to_be_bytes());
         Sale {
             tenant: TenantId::local(),
             key: checked.key(),
@@ -298,6 +366,13 @@ impl World for Wall {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn open_claims_are_counted_with_their_memory() {
+        let dir = tempfile::tempdir().unwrap();
+        let live = live(dir.path(), 200).unwrap();
+        assert!(live.claims == 200 && live.all_mib > 0.0, "{live:?}");
+    }
 
     #[test]
     fn both_sides_store_every_claim() {

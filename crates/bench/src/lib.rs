@@ -4,6 +4,9 @@
 //! - [`delay`]: a proxy that adds time to every call, for a chain node that is far away.
 //! - [`functions`]: rates of functions, each measured in turns with its peer.
 //! - [`claims`]: durable claims through the engine, in turns with raw SQLite.
+//! - [`disk`]: what the disk itself syncs.
+//! - [`history`]: books with millions of payments.
+//! - [`plot`]: pictures of what was measured.
 //! - [`start`]: how long a program takes until it answers.
 //!
 //! Development only. Nothing that is shipped depends on this crate.
@@ -13,6 +16,9 @@
 
 pub mod claims;
 pub mod delay;
+pub mod disk;
 pub mod functions;
+pub mod history;
+pub mod plot;
 pub mod start;
 pub mod stats;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, ValueEnum};
 use farthing_bench::stats::median;
-use farthing_bench::{claims, delay, functions, start};
+use farthing_bench::{claims, delay, disk, functions, history, plot, start};
 use farthing_evm::Address;
 use farthing_load::drive::{Pace, Plan, Script, drive};
 use farthing_load::fund::Node;
@@ -54,6 +54,45 @@ enum Command {
         #[arg(long)]
         dir: std::path::PathBuf,
     },
+    /// What a claim takes in memory as long as it is open.
+    ///
+    /// Example: farthing-bench live --count 100000 --dir target
+    Live {
+        #[arg(long, default_value_t = 100_000)]
+        count: usize,
+        /// On which disk.
+        #[arg(long)]
+        dir: std::path::PathBuf,
+    },
+    /// What the disk itself syncs.
+    ///
+    /// Example: farthing-bench disk --dir target --seconds 3
+    Disk {
+        #[arg(long)]
+        dir: std::path::PathBuf,
+        #[arg(long, default_value_t = 3.0)]
+        seconds: f64,
+    },
+    /// Make books of settled payments hold millions of them; nothing else may have them open.
+    ///
+    /// Example: farthing-bench history --store books.db --payments 1000000
+    History {
+        /// The database of a facilitator or a gateway; all that it holds is settled.
+        #[arg(long)]
+        store: std::path::PathBuf,
+        #[arg(long)]
+        payments: u64,
+        /// Check the books afterwards, which reads everything.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Draw an SVG of the plot that standard input describes.
+    ///
+    /// Example: farthing-bench plot --out payers.svg < payers.json
+    Plot {
+        #[arg(long)]
+        out: std::path::PathBuf,
+    },
     /// How long a program takes until a URL answers 200, or, without a URL, until it ended.
     ///
     /// Example: farthing-bench start --times 10 -- target/release/farthing --version
@@ -91,6 +130,9 @@ struct Load {
     /// How many seconds an answer may take.
     #[arg(long, default_value_t = 60.0)]
     patience: f64,
+    /// A refusal by this code counts as good.
+    #[arg(long)]
+    expect: Option<String>,
     /// The version of the protocol.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
     x402: u8,
@@ -162,6 +204,18 @@ fn main() -> Result<(), Failure> {
         Command::Claims { count, in_flight, dir } => {
             serde_json::to_value(claims::measure(&dir, count.max(1), in_flight.max(1))?)?
         }
+        Command::Live { count, dir } => serde_json::to_value(claims::live(&dir, count)?)?,
+        Command::Disk { dir, seconds } => {
+            serde_json::to_value(disk::measure(&dir, Duration::from_secs_f64(seconds))?)?
+        }
+        Command::History { store, payments, check } => {
+            serde_json::to_value(history::grow(&store, payments, check)?)?
+        }
+        Command::Plot { out } => {
+            let plot = serde_json::from_reader(std::io::stdin())?;
+            std::fs::write(&out, plot::draw(&plot)?)?;
+            json!({ "drawn": out })
+        }
         Command::Start(options) => time_start(&options)?,
     };
     println!("{line}");
@@ -193,7 +247,8 @@ async fn load(options: Load) -> Result<farthing_load::stats::Report, Failure> {
     };
     let patience = Duration::from_secs_f64(options.patience);
     let connections = options.connections.max(1);
-    Ok(drive(Plan { target, script, connections, pace, patience, watch: Arc::default() }).await?)
+    let (expect, watch) = (options.expect, Arc::default());
+    Ok(drive(Plan { target, script, connections, pace, patience, expect, watch }).await?)
 }
 
 async fn fund(options: Fund) -> Result<serde_json::Value, Failure> {
