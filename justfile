@@ -17,6 +17,11 @@ t crate *args:
 demo *args:
     cargo run --release -- demo {{args}}
 
+# Kills gateways, a facilitator and wallets under load, cuts their nodes off, and compares everybody's books.
+kills n="100" *args: _packages
+    cargo build --release
+    node scripts/e2e/hundred-kills.mjs --kills {{n}} {{args}}
+
 # Functions by criterion, servers by load; every number beside its peer or its limit.
 bench *args:
     scripts/bench {{args}}

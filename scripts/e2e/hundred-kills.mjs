@@ -31,6 +31,10 @@ const RESTART_MS = [0, 500];
 const CUT_MS = [100, 1_500];
 /** Between two purchases of one worker. */
 const REST_MS = [50, 350];
+/** After a purchase that the wallet denied. */
+const DENIED_MS = 2_000;
+/** How long the chain may go without a block; it makes one each second. */
+const BLOCK_MS = 3_000;
 /** How long a kill waits for the moment that it wants. */
 const MOMENT_MS = 1_200;
 /** How long everything may take to heal: authorizations lapse, and the chain proves it. */
@@ -40,6 +44,8 @@ const BUYERS = [
   { name: "ann", account: 1, hour: "5" },
   { name: "ben", account: 2, hour: "5" },
   { name: "cyd", account: 3, hour: "5" },
+  { name: "eve", account: 9, hour: "5" },
+  { name: "fay", account: 10, hour: "5" },
   // Its owner allows so little that it comes to the limit, with several processes at once.
   { name: "dot", account: 4, hour: "0.06" },
 ];
@@ -407,8 +413,24 @@ async function work(buyer, stage, orders, random, going) {
     orders.push(order);
     while (!order.done && going()) {
       await step(order, random);
-      await pause(random.between(REST_MS));
+      await pause(order.done === "denied" ? DENIED_MS : random.between(REST_MS));
     }
+  }
+}
+
+/** Sees to it that a chain which stands still is not taken for a fault of ours. */
+async function watchChain({ world }, going) {
+  let [number, since] = [0n, Date.now()];
+  while (going()) {
+    const now = await world.client.getBlockNumber();
+    if (now !== number) {
+      if (Date.now() - since > BLOCK_MS) {
+        note("node", `made no block for ${Date.now() - since} ms`);
+        console.log(`        the chain made no block for ${Date.now() - since} ms`);
+      }
+      [number, since] = [now, Date.now()];
+    }
+    await pause(250);
   }
 }
 
@@ -505,10 +527,10 @@ export async function hundredKills({ kills, seed, keep }) {
   console.log(`seed ${seed}, ${kills} kills, ${stage.buyers.length} buyers with ${WORKERS} processes each, 2 gateways, a facilitator, anvil`);
   const orders = [];
   let going = true;
-  const workers = stage.buyers.flatMap((buyer) => [
+  const workers = [watchChain(stage, () => going)].concat(stage.buyers.flatMap((buyer) => [
     ...Array.from({ length: WORKERS }, () => work(buyer, stage, orders, streams(), () => going)),
     look(buyer, streams(), () => going),
-  ]);
+  ]));
   const counts = await strike(kills, stage, streams());
   going = false;
   const struck = Date.now() - began;

@@ -27,6 +27,15 @@ pub struct Party {
     pub store: Option<PathBuf>,
 }
 
+/// Who sends the transactions, and pays for their gas.
+#[derive(Debug, Clone)]
+pub struct Settler {
+    pub store: PathBuf,
+    pub relayer: String,
+    /// Whether it settles for others, as a facilitator; else it is one of the sellers.
+    pub relays: bool,
+}
+
 /// One line of the summary, in atoms of USDC.
 #[derive(Debug, Clone, Serialize)]
 pub struct Line {
@@ -52,9 +61,9 @@ pub struct Summary {
     pub payments: u64,
     /// Atoms that changed hands.
     pub moved: String,
-    /// What the facilitator's ledger says it moved for others.
-    pub facilitator_moved: String,
-    /// Gas by the facilitator's ledger, and by what its key has less; in wei.
+    /// What the facilitator's ledger says it moved for others; absent where sellers settle themselves.
+    pub facilitator_moved: Option<String>,
+    /// Gas by the ledger of whoever settles, and by what its key has less; in wei.
     pub gas_booked: String,
     pub gas_paid: String,
     /// Transfers, payments and problems of each ledger, re-derived.
@@ -77,8 +86,7 @@ pub struct Books {
     parties: Vec<Party>,
     /// Balances of the parties, in their order.
     before: Vec<u128>,
-    facilitator: PathBuf,
-    relayer: String,
+    settler: Settler,
     relayer_wei: u128,
     /// The first block that counts.
     from_block: u128,
@@ -90,17 +98,16 @@ impl Books {
         node: Node,
         program: &Path,
         parties: Vec<Party>,
-        facilitator: PathBuf,
-        relayer: String,
+        settler: Settler,
     ) -> Result<Self, Failure> {
         let mut before = Vec::with_capacity(parties.len());
         for party in &parties {
             before.push(node.usdc(&party.address).await?);
         }
         let from_block = node.block_number().await?.saturating_add(1);
-        let relayer_wei = node.wei(&relayer).await?;
+        let relayer_wei = node.wei(&settler.relayer).await?;
         let program = program.to_owned();
-        Ok(Self { node, program, parties, before, facilitator, relayer, relayer_wei, from_block })
+        Ok(Self { node, program, parties, before, settler, relayer_wei, from_block })
     }
 
     /// Asks everybody, and compares.
@@ -146,12 +153,15 @@ impl Books {
                 agrees,
             });
         }
-        let check = self.check(&self.facilitator, "facilitator", &mut differ).await?;
-        summary.ledgers.insert("facilitator".to_owned(), check);
-        let moved = self.balance(&self.facilitator, "payees", &usdc()).await?.net("facilitator")?;
-        for (what, atoms) in
-            [("sellers' ledgers", earned), ("wallets' journals", spent), ("facilitator's ledger", moved)]
-        {
+        let mut witnesses = vec![("sellers' ledgers", earned), ("wallets' journals", spent)];
+        if self.settler.relays {
+            let check = self.check(&self.settler.store, "facilitator", &mut differ).await?;
+            summary.ledgers.insert("facilitator".to_owned(), check);
+            let moved = self.balance(&self.settler.store, "payees", &usdc()).await?.net("facilitator")?;
+            summary.facilitator_moved = Some(moved.to_string());
+            witnesses.push(("facilitator's ledger", moved));
+        }
+        for (what, atoms) in witnesses {
             if atoms != sent {
                 differ.push(format!("{sent} atoms moved on chain, and {atoms} by the {what}"));
             }
@@ -161,13 +171,12 @@ impl Books {
                 differ.push(format!("{address}, which nobody knows: +{} -{}", flow.received, flow.sent));
             }
         }
-        let booked = self.balance(&self.facilitator, "gas", "").await?.net("facilitator")?;
-        let paid = self.relayer_wei.checked_sub(self.node.wei(&self.relayer).await?);
+        let booked = self.balance(&self.settler.store, "gas", "").await?.net("whoever settles")?;
+        let paid = self.relayer_wei.checked_sub(self.node.wei(&self.settler.relayer).await?);
         if paid != Some(booked) {
             differ.push(format!("the relayer paid {paid:?} wei of gas, and its ledger says {booked}"));
         }
         summary.moved = sent.to_string();
-        summary.facilitator_moved = moved.to_string();
         summary.gas_booked = booked.to_string();
         summary.gas_paid = paid.unwrap_or_default().to_string();
         summary.differences = differ;

@@ -47,7 +47,19 @@ impl Drop for TempDir {
 pub struct Service {
     pub url: String,
     // Killed when dropped.
-    _child: Child,
+    child: Child,
+}
+
+impl Service {
+    /// The number of its process.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Ends it by SIGKILL: it learns nothing of that, and can tidy nothing up.
+    pub async fn kill(&mut self) -> std::io::Result<()> {
+        self.child.kill().await
+    }
 }
 
 /// A command of this binary.
@@ -89,7 +101,7 @@ pub async fn serve(mut command: Command, name: &str) -> Result<Service, Failure>
         .map_err(|_| failed(format!("it said nothing within {READY_WITHIN:?}")))??;
     // A service that prints more must not stop on a full pipe.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-    Ok(Service { url, _child: child })
+    Ok(Service { url, child })
 }
 
 /// What a command that ended has said.

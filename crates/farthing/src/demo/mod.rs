@@ -4,6 +4,7 @@
 
 mod books;
 mod child;
+mod kill;
 mod node;
 mod refusals;
 mod sellers;
@@ -22,7 +23,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::cli::{Failure, until_stopped};
-use books::{Books, Summary};
+use books::{Books, Settler, Summary};
 use refusals::{Attacker, Attempt};
 use sellers::CodingAgent;
 use stage::Stage;
@@ -36,6 +37,7 @@ const INTERRUPTED: u8 = 130;
 #[command(after_help = "Examples:
   farthing demo                              everything, in under 20 seconds
   farthing demo --story charger              one story, and its books
+  farthing demo --kill                       kill -9 in the middle of payments, and the books after it
   farthing demo --json | jq .summary         for programs
   node interop/support/world.mjs --port 8545 & farthing demo --rpc http://127.0.0.1:8545
                                              the same on anvil, with the real bytecode of USDC
@@ -49,6 +51,9 @@ pub struct DemoArgs {
     /// Only this story
     #[arg(long, value_name = "NAME")]
     story: Option<StoryName>,
+    /// Kill the seller's gateway, and then the buyer, in the middle of payments; start them again, and look at the books
+    #[arg(long, conflicts_with = "story")]
+    kill: bool,
     /// Print nothing but the summary, as JSON
     #[arg(long)]
     json: bool,
@@ -109,8 +114,11 @@ const STORIES: [Story; 3] = [
 
 /// `farthing demo`.
 pub async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
+    let show = async {
+        if args.kill { kill::show(args.rpc.as_deref(), args.json).await } else { demo(args).await }
+    };
     tokio::select! {
-        done = demo(args) => done,
+        done = show => done,
         () = until_stopped() => Ok(ExitCode::from(INTERRUPTED)),
     }
 }
@@ -168,8 +176,7 @@ async fn open_books(world: &World) -> Result<Books, Failure> {
         world.node.clone(),
         &world.program,
         world.parties()?,
-        world.store("facilitator"),
-        world.relayer()?,
+        Settler { store: world.store("facilitator"), relayer: world.relayer()?, relays: true },
     )
     .await
 }

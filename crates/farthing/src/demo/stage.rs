@@ -25,6 +25,9 @@ pub struct Stage {
     names: BTreeMap<String, String>,
 }
 
+/// How wide a moment of a timeline may be.
+const MOMENT_CHARS: usize = 108;
+
 /// What a word is, for its colour.
 #[derive(Debug, Clone, Copy)]
 enum Ink {
@@ -143,6 +146,18 @@ impl Stage {
         self.say(&self.ink(Ink::Faint, &format!("               {}", attempt.answer)));
     }
 
+    /// One line of a timeline.
+    pub fn moment(&self, ms: u64, who: &str, what: &str, is_kill: bool) {
+        let line = format!("  {ms:>6} ms  {who:<8} {}", short(what, MOMENT_CHARS));
+        self.say(&if is_kill { self.ink(Ink::Bad, &line) } else { line });
+    }
+
+    /// What is to be learnt from it.
+    pub fn verdict(&self, good: bool, text: &str) {
+        let ink = if good { Ink::Good } else { Ink::Bad };
+        self.say(&format!("             {}", self.ink(ink, text)));
+    }
+
     pub fn summary(&self, summary: &Summary) {
         let rows = summary.lines.iter();
         self.say(&format!(
@@ -161,11 +176,14 @@ impl Stage {
                 padded(&row.balance_after),
             ));
         }
+        let whose = match &summary.facilitator_moved {
+            Some(moved) => format!("the facilitator's ledger has {}, and its gas", usdc(moved)),
+            None => "the seller's ledger has the gas of its transactions".to_owned(),
+        };
         self.say(&format!(
-            "  {} payments moved {} USDC; the facilitator's ledger has {}, and its gas to the wei ({}).",
+            "  {} payments moved {} USDC; {whose} to the wei ({}).",
             summary.payments,
             usdc(&summary.moved),
-            usdc(&summary.facilitator_moved),
             summary.gas_booked,
         ));
         for difference in &summary.differences {
@@ -212,7 +230,7 @@ pub fn body_of(report: &Value) -> Value {
 }
 
 /// Atoms as whole dollars.
-fn usdc(atoms: &str) -> String {
+pub fn usdc(atoms: &str) -> String {
     let registry = Registry::builtin();
     let asset = registry.dollar(&Network::eip155(farthing_devnet::DEFAULT_CHAIN_ID));
     match (asset, farthing_primitives::parse_atoms(atoms)) {
@@ -276,7 +294,7 @@ fn money(value: &Value) -> String {
 }
 
 /// Enough of a hash to know it by.
-fn short_hash(hash: &str) -> String {
+pub fn short_hash(hash: &str) -> String {
     match (hash.get(..8), hash.get(hash.len().saturating_sub(4)..)) {
         (Some(head), Some(tail)) if hash.len() > 16 => format!("{head}…{tail}"),
         _ => "none".to_owned(),

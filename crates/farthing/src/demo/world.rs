@@ -15,10 +15,10 @@ use crate::cli::Failure;
 
 /// The chain id that every part of this world expects: Base Sepolia's, on a chain that is not it.
 const CHAIN_ID: u128 = 84_532;
-const NETWORK: &str = "base-sepolia";
+pub const NETWORK: &str = "base-sepolia";
 
 /// Which development account everybody has. The first is left to whoever set the chain up.
-const RELAYER: usize = 17;
+pub const RELAYER: usize = 17;
 const ATTACKER: usize = 10;
 /// Where a wallet that is to start with nothing leaves what it has.
 const DONOR: usize = 11;
@@ -300,7 +300,7 @@ fn link(program: &Path, dir: &Path) -> std::io::Result<()> {
 }
 
 /// Everything here signs with keys that everybody knows, so a public chain is refused, also one with the right number.
-async fn expect_chain(node: &Node) -> Result<(), Failure> {
+pub async fn expect_chain(node: &Node) -> Result<(), Failure> {
     let chain = node.chain_id().await?;
     if chain != CHAIN_ID {
         return Err(Failure::usage(format!(
@@ -322,11 +322,11 @@ pub fn account(index: usize) -> Result<DevAccount, Failure> {
         .ok_or_else(|| Failure::failed("there are not so many development accounts"))
 }
 
-fn address(index: usize) -> Result<String, Failure> {
+pub fn address(index: usize) -> Result<String, Failure> {
     Ok(account(index)?.address.to_string().to_lowercase())
 }
 
-fn secret(index: usize) -> Result<String, Failure> {
+pub fn secret(index: usize) -> Result<String, Failure> {
     Ok(account(index)?.private_key.to_string())
 }
 
