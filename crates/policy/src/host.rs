@@ -60,6 +60,10 @@ impl FromStr for Host {
         if name.is_empty() || name.len() > MAX_HOST_LEN || (!is_ip && name.split('.').any(str::is_empty)) {
             return Err(malformed(text));
         }
+        // No name in DNS has a star, but URLs may; printed, it would read as a pattern for more than itself.
+        if name.contains('*') {
+            return Err(malformed(text));
+        }
         Ok(Self(name.to_owned()))
     }
 }

@@ -265,6 +265,17 @@ fn host_patterns() {
     }
 }
 
+/// Found by a law: a star in another script was a host of its own, and once stored and read back, every host below.
+#[test]
+fn a_star_is_no_part_of_a_host() {
+    for text in ["*", "*.a", "*\u{3002}a", "\u{ff0a}.a", "a.*.b", "x*.a"] {
+        assert!(text.parse::<Host>().is_err(), "{text}");
+    }
+    for text in ["*\u{3002}a", "\u{ff0a}.a", "**", "a.*.b"] {
+        assert!(text.parse::<HostPattern>().is_err(), "{text}");
+    }
+}
+
 /// Known attack 18: a seller asks for a payment that stays valid for long.
 #[test]
 fn attack_18_long_validity_is_refused() {
