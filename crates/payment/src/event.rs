@@ -23,7 +23,10 @@ pub enum Event {
     Represented { request: RequestHash },
     /// An attempt is part of this commit and will be visible to others after it.
     AttemptStarted { attempt: AttemptId, tx: Option<TxRef> },
-    /// The attempt can certainly move no money: it never left this process, or another transaction fills its slot.
+    /// The attempt can certainly move no money any more, another transaction fills its slot; and this one, which is
+    /// part of this commit, takes its place.
+    AttemptReplaced { dropped: AttemptId, attempt: AttemptId, tx: Option<TxRef> },
+    /// The same, and no other takes its place.
     AttemptDropped { attempt: AttemptId },
     /// The transfer is in a block; `deep` tells whether as deep as the amount asks for.
     Included { proof: Proof, deep: bool },
@@ -56,6 +59,7 @@ impl Event {
             Self::CallLost(_) => "call_lost",
             Self::Represented { .. } => "represented",
             Self::AttemptStarted { .. } => "attempt_started",
+            Self::AttemptReplaced { .. } => "attempt_replaced",
             Self::AttemptDropped { .. } => "attempt_dropped",
             Self::Included { deep: false, .. } => "included",
             Self::Included { deep: true, .. } => "included_deep",

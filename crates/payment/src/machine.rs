@@ -1,7 +1,7 @@
 use farthing_ledger::{Entry, Purpose};
 use farthing_primitives::{Money, Timestamp};
 
-use crate::{Delivery, Event, Flow, Payment, Proof, Reason, Role, State};
+use crate::{Delivery, Event, Fault, Flow, Payment, Proof, Reason, Role, State};
 
 /// What one atomic store call makes durable: the next payment, and what its books gain.
 ///
@@ -56,6 +56,9 @@ impl Step {
 }
 
 impl Payment {
+    /// How often a refused payment may be shown again for its request, and begin anew.
+    pub const MOST_BEGINNINGS: u16 = 1000;
+
     /// What is to be done now: the answer of a process that comes here, and of one restarted here.
     pub fn next(&self) -> Next {
         match (&self.state, self.delivery) {
@@ -64,6 +67,7 @@ impl Payment {
                 Next::CallUpstream
             }
             (State::Funded, Delivery::None | Delivery::Stored | Delivery::Sent) => Next::Settle,
+            (State::Funded, Delivery::Failed) if self.is_on_credit() => Next::Settle,
             (State::Funded, Delivery::Called) => Next::AwaitUpstream,
             (State::Settling { .. } | State::Unknown { .. } | State::Lapsing { .. }, _) => Next::Watch,
             (State::Confirming { .. }, _) => Next::Confirm,
@@ -72,9 +76,10 @@ impl Payment {
             {
                 Next::CallUpstream
             }
+            (State::Settled { .. }, Delivery::Failed) if self.is_on_credit() => Next::CallUpstream,
             (State::Settled { .. }, Delivery::Called) => Next::AwaitUpstream,
             (State::Refunding { .. }, _) => Next::WatchRefund,
-            // A call that failed turns a funded payment into a refused one, so `Funded` and `Failed` never meet.
+            // A call that failed turns a funded payment into a refused one; only one cut off on credit stays funded.
             (State::Funded, Delivery::Failed)
             | (
                 State::Settled { .. } | State::Refused { .. } | State::Failed { .. } | State::Refunded { .. },
@@ -110,6 +115,10 @@ impl Payment {
             }
             (Event::FundsRefused(reason), S::Claimed | S::Funded, D::None) => {
                 self.state = S::Refused { reason };
+                // In a former round the upstream was called: the claim is kept for the same request.
+                if self.round > 0 {
+                    self.delivery = D::Failed;
+                }
                 Ok(self.void_sale())
             }
             // The payer's money went elsewhere while the upstream worked. The answer was kept back, and is dropped.
@@ -136,6 +145,11 @@ impl Payment {
                 self.delivery = D::Sent;
                 Ok(Vec::new())
             }
+            // Its goods may have left. It is charged for them, and they are owed.
+            (Event::CallLost(_), S::Funded, D::Called) if self.flow == Flow::Background => {
+                self.delivery = D::Failed;
+                Ok(Vec::new())
+            }
             (Event::CallFailed(reason) | Event::CallLost(reason), S::Funded, D::Called) => {
                 self.state = S::Refused { reason };
                 self.delivery = D::Failed;
@@ -146,11 +160,30 @@ impl Payment {
                 self.delivery = D::Failed;
                 Ok(Vec::new())
             }
+            // The block with the payment went away, or the money back, while the answer was on its way: how that ended
+            // is no less true.
+            (
+                event @ (Event::Sent | Event::CallFailed(_) | Event::CallLost(_)),
+                S::Settling { .. }
+                | S::Confirming { .. }
+                | S::Unknown { .. }
+                | S::Lapsing { .. }
+                | S::Refunding { .. }
+                | S::Refunded { .. },
+                D::Called,
+            ) => {
+                self.delivery = if event == Event::Sent { D::Sent } else { D::Failed };
+                Ok(Vec::new())
+            }
             (Event::Represented { request }, S::Refused { .. }, D::Failed) => {
                 if request != self.binding.request {
                     return Err(StepError::OtherRequest);
                 }
-                self.round = self.round.checked_add(1).ok_or(StepError::TooManyRounds)?;
+                // What is left of the rounds is for reorganizations, which have to be booked.
+                if self.round >= Self::MOST_BEGINNINGS {
+                    return Err(StepError::TooManyRounds);
+                }
+                self.round += 1;
                 self.state = S::Claimed;
                 self.delivery = D::None;
                 Ok(self.reserve())
@@ -166,10 +199,23 @@ impl Payment {
                 self.state = S::Settling { attempt, since: *since, tx };
                 Ok(Vec::new())
             }
-            (Event::AttemptDropped { attempt }, S::Settling { attempt: current, .. }, _)
-                if attempt == *current =>
-            {
-                self.state = S::Funded;
+            (
+                Event::AttemptReplaced { dropped, attempt, tx },
+                S::Settling { attempt: current, .. } | S::Unknown { attempt: current, .. },
+                _,
+            ) if dropped == *current => {
+                self.state = S::Settling { attempt, since: now, tx };
+                Ok(Vec::new())
+            }
+            // Others have seen the authorization, and may submit it until it ends. So it is never a mere refusal, which
+            // would give the claim back and ask the payer for another payment.
+            (
+                Event::AttemptDropped { attempt },
+                S::Settling { attempt: current, tx, .. } | S::Unknown { attempt: current, tx, .. },
+                _,
+            ) if attempt == *current => {
+                let reason = Reason::new("attempt_dropped", Fault::Us);
+                self.state = S::Lapsing { attempt, reason, tx: tx.clone() };
                 Ok(Vec::new())
             }
             (
@@ -205,13 +251,22 @@ impl Payment {
             (Event::Reorged, S::Settled { attempt, proof }, _) => {
                 let (attempt, tx, fee) = (*attempt, proof.tx.clone(), proof.fee.clone());
                 let entries = self.unsettle(fee)?;
+                // A stored answer leaves as soon as its payment is settled, and that is recorded afterwards, if at all.
+                if self.delivery == D::Stored {
+                    self.delivery = D::Sent;
+                }
                 self.state = S::Settling { attempt, since: now, tx: Some(tx) };
                 Ok(entries)
             }
             (Event::Dead(reason), S::Settling { .. } | S::Unknown { .. } | S::Lapsing { .. }, _)
             // Served on credit, and no attempt was possible until the authorization died.
-            | (Event::Dead(reason), S::Funded, D::Sent) => {
+            | (Event::Dead(reason), S::Funded, D::Sent | D::Failed) => {
                 self.state = S::Failed { reason };
+                // A call under way began when the payment was settled. How much of its answer left cannot be told, so
+                // that it counts as all of it.
+                if self.delivery == D::Called {
+                    self.delivery = D::Sent;
+                }
                 Ok(self.write_off())
             }
             (Event::RefundStarted { refund, tx }, S::Settled { attempt, proof }, _)
@@ -280,11 +335,7 @@ impl Payment {
         if self.role == Role::Facilitator {
             return Vec::new();
         }
-        let served = match self.delivery {
-            Delivery::Sent => true,
-            Delivery::None | Delivery::Called | Delivery::Stored | Delivery::Failed => false,
-        };
-        if served {
+        if self.is_on_credit() {
             vec![
                 Entry::Post { id: self.transfer(Purpose::Sale) },
                 self.final_transfer(Purpose::WriteOff, self.terms.money.clone()),

@@ -298,9 +298,22 @@ impl Payment {
         }
     }
 
+    /// Whether its goods left, or may have, before it was settled: then it is settled if that can be, and shows as a
+    /// loss if not.
+    ///
+    /// A streamed delivery that a crash cut off counts as well: nobody knows how much of it left. Its buyer is charged,
+    /// and may show the payment again to be served in full.
+    pub fn is_on_credit(&self) -> bool {
+        match self.delivery {
+            Delivery::Sent => true,
+            Delivery::Failed => self.flow == Flow::Background,
+            Delivery::None | Delivery::Called | Delivery::Stored => false,
+        }
+    }
+
     /// What the payee may lose if the payer turns out not to pay: served, and not settled.
     pub fn is_exposed(&self) -> bool {
-        let served = matches!(self.delivery, Delivery::Called | Delivery::Sent);
+        let served = matches!(self.delivery, Delivery::Called | Delivery::Sent | Delivery::Failed);
         self.flow == Flow::Background
             && (served || self.delivery == Delivery::None)
             && matches!(

@@ -146,6 +146,116 @@ fn unknown_never_starts_another_attempt() {
 }
 
 #[test]
+fn an_attempt_that_was_dropped_is_never_a_mere_refusal() {
+    let base = ["funds_confirmed", "call_started", "call_stored", "attempt_started"];
+    for doubt in [&[][..], &["unclear"]] {
+        let names = [&base[..], doubt, &["attempt_dropped"]].concat();
+        let (lapsing, _) = walk(Role::Seller, Flow::Authorization, &names);
+        assert_eq!((lapsing.state.name(), lapsing.next()), ("lapsing", Next::Watch), "{names:?}");
+        assert_eq!(lapsing.tx(), Some(&TxRef::new("0x01")));
+        assert_eq!(
+            lapsing.reason().map(|reason| (reason.code(), reason.fault())),
+            Some(("attempt_dropped", Fault::Us))
+        );
+        assert!(lapsing.step(event("funds_refused"), NOW).is_err() && !lapsing.releases_claim());
+        // Whoever saw the authorization submitted it.
+        let (settled, ledger) =
+            walk(Role::Seller, Flow::Authorization, &[&names[..], &["included_deep"]].concat());
+        assert_eq!((settled.state.name(), net(&ledger, AccountKind::Treasury)), ("settled", 1000));
+    }
+    let (settling, _) = walk(Role::Seller, Flow::Authorization, &base);
+    let other = AttemptId::new(NOW, [9; 10]);
+    assert!(settling.step(Event::AttemptDropped { attempt: other }, NOW).is_err());
+}
+
+#[test]
+fn an_attempt_takes_the_place_of_the_one_that_was_dropped_only() {
+    let first = AttemptId::new(Timestamp::from_secs(1), [1; 10]);
+    let second = AttemptId::new(NOW, [2; 10]);
+    let base = ["funds_confirmed", "call_started", "call_stored", "attempt_started"];
+    for doubt in [&[][..], &["unclear"]] {
+        let (payment, _) = walk(Role::Seller, Flow::Authorization, &[&base[..], doubt].concat());
+        let replace = |dropped, attempt| {
+            let tx = Some(TxRef::new("0x02"));
+            payment.step(Event::AttemptReplaced { dropped, attempt, tx }, NOW)
+        };
+        assert!(replace(second, first).is_err());
+        let next = replace(first, second).expect("fits").next;
+        let tx = Some(TxRef::new("0x02"));
+        assert_eq!(next.state, State::Settling { attempt: second, since: NOW, tx });
+    }
+}
+
+#[test]
+fn a_refusal_after_a_former_call_keeps_the_claim_for_the_same_request() {
+    let names = ["funds_confirmed", "call_started", "call_failed", "represented", "funds_refused"];
+    let (payment, ledger) = walk(Role::Seller, Flow::Authorization, &names);
+    assert_eq!((payment.state.name(), payment.delivery), ("refused", Delivery::Failed));
+    assert!(!payment.releases_claim());
+    assert_eq!(net(&ledger, AccountKind::Receivable), 0);
+    assert_eq!(payment.step(event("represented"), NOW).map(|step| step.next.round), Ok(2));
+}
+
+#[test]
+fn a_refused_payment_begins_anew_so_often_that_reorganizations_can_still_be_booked() {
+    let (mut payment, _) =
+        walk(Role::Seller, Flow::Authorization, &["funds_confirmed", "call_started", "call_failed"]);
+    payment.round = Payment::MOST_BEGINNINGS - 1;
+    let last = payment.step(event("represented"), NOW).expect("once more").next;
+    assert_eq!(last.round, Payment::MOST_BEGINNINGS);
+    payment.round = last.round;
+    assert_eq!(payment.step(event("represented"), NOW).map(|s| s.next), Err(StepError::TooManyRounds));
+    let (mut settled, _) = walk(
+        Role::Seller,
+        Flow::Authorization,
+        &["funds_confirmed", "call_started", "call_stored", "attempt_started", "included_deep"],
+    );
+    settled.round = last.round;
+    assert!(settled.step(event("reorged"), NOW).is_ok());
+    settled.round = u16::MAX;
+    assert_eq!(settled.step(event("reorged"), NOW).map(|s| s.next), Err(StepError::TooManyRounds));
+}
+
+/// A stored answer leaves before that is recorded. If a crash and a reorganization come between, it shows as a loss.
+#[test]
+fn an_answer_that_may_have_left_before_its_block_went_away_counts_as_served() {
+    let base = ["funds_confirmed", "call_started", "call_stored", "attempt_started"];
+    let (payment, ledger) =
+        walk(Role::Seller, Flow::Authorization, &[&base[..], &["included_deep", "reorged", "dead"]].concat());
+    assert_eq!((payment.state.name(), payment.delivery), ("failed", Delivery::Sent));
+    assert_eq!((net(&ledger, AccountKind::Loss), net(&ledger, AccountKind::Revenue)), (1000, -1000));
+    // Before it was settled, nothing left.
+    let (payment, ledger) =
+        walk(Role::Seller, Flow::Authorization, &[&base[..], &["included", "reorged", "dead"]].concat());
+    assert_eq!((payment.delivery, net(&ledger, AccountKind::Loss)), (Delivery::Stored, 0));
+}
+
+#[test]
+fn how_a_delivery_ended_is_kept_whatever_became_of_the_money_meanwhile() {
+    let base = ["funds_confirmed", "attempt_started", "included_deep", "call_started"];
+    for money in [
+        &["reorged"][..],
+        &["reorged", "unclear"],
+        &["reorged", "reverted"],
+        &["reorged", "included"],
+        &["refund_started"],
+        &["refund_started", "refund_included"],
+    ] {
+        for (how, delivery) in
+            [("sent", Delivery::Sent), ("call_failed", Delivery::Failed), ("call_lost", Delivery::Failed)]
+        {
+            let before = [&base[..], money].concat();
+            let (was, _) = walk(Role::Seller, Flow::Upfront, &before);
+            let (is, _) = walk(Role::Seller, Flow::Upfront, &[&before[..], &[how]].concat());
+            assert_eq!((is.state, is.delivery), (was.state, delivery), "{before:?} {how}");
+        }
+    }
+    // Delivered or not: what was under way when the money was lost counts as delivered, and shows.
+    let (payment, ledger) = walk(Role::Seller, Flow::Upfront, &[&base[..], &["reorged", "dead"]].concat());
+    assert_eq!((payment.delivery, net(&ledger, AccountKind::Loss)), (Delivery::Sent, 1000));
+}
+
+#[test]
 fn a_reorganized_settlement_is_taken_back_and_booked_again() {
     let base = ["funds_confirmed", "call_started", "call_stored", "attempt_started", "included_deep"];
     let (payment, ledger) = walk(Role::Seller, Flow::Authorization, &[&base[..], &["reorged"]].concat());
@@ -230,7 +340,7 @@ proptest! {
     fn no_order_of_events_loses_or_invents_money(
         role in prop_oneof![Just(Role::Seller), Just(Role::Facilitator)],
         flow in prop_oneof![Just(Flow::Authorization), Just(Flow::Upfront), Just(Flow::Background)],
-        picks in prop::collection::vec(0usize..19, 0..60),
+        picks in prop::collection::vec(0usize..20, 0..60),
     ) {
         let (mut payment, entries) = Payment::claim(sample(role, flow), Timestamp::from_secs(1));
         let mut ledger = Ledger::default();

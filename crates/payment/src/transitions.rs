@@ -28,7 +28,8 @@ pub fn transitions(role: Role, flow: Flow) -> BTreeSet<Transition> {
     let mut found = BTreeSet::new();
     let mut open = vec![start];
     while let Some(payment) = open.pop() {
-        if !seen.insert((payment.state.name(), payment.delivery.name())) {
+        // What a payment may do depends on its former rounds too: a claim is given back in the first one only.
+        if !seen.insert((payment.state.name(), payment.delivery.name(), payment.round.min(1))) {
             continue;
         }
         for event in events() {
@@ -73,6 +74,7 @@ pub(crate) fn events() -> Vec<Event> {
         Event::CallLost(reason()),
         Event::Represented { request: RequestHash([0; 32]) },
         Event::AttemptStarted { attempt, tx: tx() },
+        Event::AttemptReplaced { dropped: attempt, attempt, tx: tx() },
         Event::AttemptDropped { attempt },
         Event::Included { proof: proof(), deep: false },
         Event::Included { proof: proof(), deep: true },
