@@ -11,39 +11,14 @@ use farthing_primitives::{
 use farthing_rails::exact_evm::buy::{Nonce, authorize};
 use farthing_rails::exact_evm::{Checked, Policy, Requirement, Settlement, Token, check};
 
+use crate::evidence::{DEAD_AFTER, Evidence};
 use crate::live::lock;
 use crate::rail::{Funds, NotPrepared, Prepared, Progress, Rail};
-use crate::relayer::{Relayer, SlotNews, at, parse_hash};
-use crate::{Chain, Head, LogFilter, Receipt, SlotCall, Store, StoredSlot, Tag, World, reasons};
+use crate::relayer::{Relayer, SlotNews};
+use crate::{Chain, Depths, Receipt, SlotCall, Store, StoredSlot, Tag, World, reasons};
 
-/// How deep a settlement must be before it counts, by amount. One is: in a block.
-#[derive(Debug, Clone)]
-pub struct Depths {
-    /// For amounts that no step covers.
-    pub most: u64,
-    /// (up to this many atoms, this depth), ascending.
-    pub steps: Vec<(u128, u64)>,
-}
-
-impl Default for Depths {
-    fn default() -> Self {
-        Self { most: 1, steps: Vec::new() }
-    }
-}
-
-impl Depths {
-    /// How deep a settlement of `atoms` must be.
-    pub fn of(&self, atoms: u128) -> u64 {
-        self.steps.iter().find(|(up_to, _)| atoms <= *up_to).map_or(self.most, |(_, depth)| *depth).max(1)
-    }
-}
-
-/// How long past its end an authorization must be, on the chain's own clock, before its absence is proof.
-const DEAD_AFTER: Duration = Duration::from_secs(2);
-/// How deep the block must be in which an expired authorization shows as unused.
-const DEAD_DEPTH: u64 = 2;
-/// How many blocks back we look for a transaction of somebody else that used an authorization.
-const TRACE_BLOCKS: u64 = 5_000;
+/// How far our clock may be ahead of the chain's, before it is the chain's that says whether an authorization is over.
+const MAX_SKEW: Duration = Duration::from_secs(60);
 /// How much more gas than estimated a call is given, in quarters of the estimate.
 const GAS_QUARTERS: u64 = 5;
 /// How long the payee's authorization of a refund lives.
@@ -57,7 +32,7 @@ pub struct EvmRail {
     relayer: Arc<Relayer>,
     store: Arc<dyn Store>,
     world: Arc<dyn World>,
-    depths: Depths,
+    evidence: Evidence,
     native: AssetId,
     registry: Registry,
     ready: Mutex<HashMap<PaymentId, Settlement>>,
@@ -84,7 +59,8 @@ impl EvmRail {
     ) -> Self {
         let chain = relayer.chain().clone();
         let native = native_asset(chain.network());
-        Self { chain, relayer, store, world, depths, native, registry, ready: Mutex::default() }
+        let evidence = Evidence::new(chain.clone(), depths);
+        Self { chain, relayer, store, world, evidence, native, registry, ready: Mutex::default() }
     }
 
     /// Reads the chain for a payment and says how it would be settled.
@@ -124,7 +100,7 @@ impl EvmRail {
                 fee,
             };
             let Ok(Some(head)) = self.chain.head(Tag::Latest).await else { return Progress::Open };
-            let deep = self.is_deep(payment, receipt.block, &head);
+            let deep = self.evidence.is_deep(payment, receipt.block, &head).await;
             let mut slot = stored.slot;
             let included = SlotState::Included { tx, block: receipt.block, block_hash: receipt.block_hash };
             // Waiting for depth, the slot is recorded once only.
@@ -139,8 +115,8 @@ impl EvmRail {
             return Progress::Included { proof, deep, slots };
         }
         // It moved nothing by our hand. Perhaps somebody else submitted the same authorization before us.
-        match self.consumed(checked, Tag::Latest).await {
-            Some(true) => self.trace(payment, checked, fee).await,
+        match self.evidence.consumed(checked, Tag::Latest).await {
+            Some(true) => self.evidence.trace(payment, checked, fee).await,
             Some(false) => {
                 self.record_reverted(stored, receipt).await;
                 Progress::Reverted {
@@ -169,70 +145,6 @@ impl EvmRail {
         }
     }
 
-    /// The authorization was used, and not by a transaction of ours: finds the one that did.
-    async fn trace(&self, payment: &Payment, checked: &Checked, fee: Option<Money>) -> Progress {
-        let tx = payment.tx().cloned();
-        let unclear = Progress::Unclear { tx: tx.clone() };
-        if !checked.trace_is_unambiguous() {
-            // Permit2 names no nonce in its logs: whether a transfer belongs to this payment is for a person to say.
-            return unclear;
-        }
-        let Ok(Some(head)) = self.chain.head(Tag::Latest).await else { return Progress::Open };
-        let trace = checked.trace();
-        let filter = LogFilter {
-            address: trace.address,
-            topics: trace.topics,
-            from_block: head.number.saturating_sub(TRACE_BLOCKS),
-            to_block: head.number,
-        };
-        let Ok(found) = self.chain.logs(filter).await else { return Progress::Open };
-        for (hash, _) in found {
-            let Ok(receipts) = self.chain.receipts(vec![hash]).await else { return Progress::Open };
-            let Some(Some(receipt)) = receipts.into_iter().next() else { continue };
-            match checked.proof(&receipt.logs) {
-                Ok(transfer) => {
-                    let deep = self.is_deep(payment, receipt.block, &head);
-                    let proof = Proof {
-                        tx: TxRef::new(receipt.tx.to_string()),
-                        witness: Witness::Chain,
-                        block: receipt.block,
-                        block_hash: receipt.block_hash,
-                        log_index: transfer.log_index,
-                        fee,
-                    };
-                    return Progress::Included { proof, deep, slots: Vec::new() };
-                }
-                // The authorization was cancelled, or the token used it without moving the money: never ours.
-                Err(error) => {
-                    return Progress::Reverted { reason: Reason::new(error.code(), Fault::Payer), tx };
-                }
-            }
-        }
-        // Used, and no transfer to be found: an EIP-3009 cancellation leaves just that.
-        Progress::Reverted { reason: Reason::new("authorization_canceled", Fault::Payer), tx }
-    }
-
-    fn is_deep(&self, payment: &Payment, block: u64, head: &Head) -> bool {
-        let depth = (head.number + 1).saturating_sub(block);
-        depth >= self.depths.of(payment.terms.money.atoms())
-    }
-
-    async fn consumed(&self, checked: &Checked, tag: Tag) -> Option<bool> {
-        let results = self.chain.read_at(vec![checked.consumed_read()], tag).await.ok()?;
-        checked.consumed(results.first()?)
-    }
-
-    /// Whether the authorization has expired unused, on the chain's own clock, in a block that is deep enough.
-    async fn is_dead(&self, checked: &Checked) -> Option<bool> {
-        let head = self.chain.head(Tag::Latest).await.ok()??;
-        let deep = head.number.checked_sub(DEAD_DEPTH)?;
-        let block = self.chain.head(at(deep)).await.ok()??;
-        if block.timestamp < checked.expires().plus(DEAD_AFTER) {
-            return Some(false);
-        }
-        Some(!self.consumed(checked, at(deep)).await?)
-    }
-
     async fn watch_attempt(&self, payment: &Payment, attempt: AttemptId, patience: Duration) -> Progress {
         let checked = match Checked::recall(&payment.terms.instruction) {
             Ok(checked) => checked,
@@ -251,8 +163,8 @@ impl EvmRail {
             SlotNews::Included { receipt, stored } => {
                 self.judge_receipt(payment, &checked, &receipt, *stored).await
             }
-            SlotNews::Lost => match self.consumed(&checked, Tag::Latest).await {
-                Some(true) => self.trace(payment, &checked, None).await,
+            SlotNews::Lost => match self.evidence.consumed(&checked, Tag::Latest).await {
+                Some(true) => self.evidence.trace(payment, &checked, None).await,
                 Some(false) => {
                     self.relayer.release(attempt);
                     Progress::Lost
@@ -267,18 +179,18 @@ impl EvmRail {
         }
     }
 
-    /// Past the end of the authorization, silence becomes proof.
+    /// Past the end of the authorization, on the chain's clock, silence becomes proof.
     async fn if_over(&self, payment: &Payment, checked: &Checked, patience: Duration) -> Progress {
-        if self.world.now() < checked.expires().plus(DEAD_AFTER) {
-            if !patience.is_zero() {
-                self.world.sleep(patience.min(Duration::from_millis(200))).await;
-            }
-            return Progress::Open;
-        }
-        match self.is_dead(checked).await {
+        match self.evidence.is_dead(checked).await {
             Some(true) => Progress::Dead(reasons::expired()),
-            Some(false) | None => match self.consumed(checked, Tag::Latest).await {
-                Some(true) => match self.trace(payment, checked, None).await {
+            Some(false) if !self.is_over(checked).await => {
+                if !patience.is_zero() {
+                    self.world.sleep(patience.min(Duration::from_millis(200))).await;
+                }
+                Progress::Open
+            }
+            Some(false) | None => match self.evidence.consumed(checked, Tag::Latest).await {
+                Some(true) => match self.evidence.trace(payment, checked, None).await {
                     // Our own transaction may be the one: its receipt tells more than a trace does.
                     Progress::Included { proof, deep, slots } => Progress::Included { proof, deep, slots },
                     _ => Progress::Open,
@@ -288,15 +200,35 @@ impl EvmRail {
         }
     }
 
-    async fn watch_lapsing(&self, payment: &Payment, checked: &Checked, patience: Duration) -> Progress {
-        match self.consumed(checked, Tag::Latest).await {
-            Some(true) => {
-                let found = self.trace(payment, checked, None).await;
-                if matches!(found, Progress::Included { .. }) {
-                    return found;
-                }
+    /// Whether the authorization is over on the chain's own clock.
+    async fn is_over(&self, checked: &Checked) -> bool {
+        self.evidence.now().await.is_some_and(|now| now >= checked.expires().plus(DEAD_AFTER))
+    }
+
+    /// What became of an authorization that no attempt of ours has shown to anybody: somebody else may have used it.
+    async fn watch_unattempted(&self, payment: &Payment, checked: &Checked) -> Progress {
+        match self.evidence.consumed(checked, Tag::Latest).await {
+            Some(true) => self.evidence.trace(payment, checked, None).await,
+            Some(false) if self.evidence.is_dead(checked).await == Some(true) => {
+                Progress::Dead(reasons::expired())
             }
-            Some(false) if self.is_dead(checked).await == Some(true) => {
+            Some(false) | None => Progress::Open,
+        }
+    }
+
+    async fn watch_lapsing(&self, payment: &Payment, checked: &Checked, patience: Duration) -> Progress {
+        match self.evidence.consumed(checked, Tag::Latest).await {
+            Some(true) => match self.evidence.trace(payment, checked, None).await {
+                found @ Progress::Included { .. } => return found,
+                // Cancelled, in a block that is deep enough: nobody can use it any more.
+                Progress::Reverted { reason, .. }
+                    if self.evidence.is_consumed_deep(checked).await == Some(true) =>
+                {
+                    return Progress::Dead(payment.reason().cloned().unwrap_or(reason));
+                }
+                _ => {}
+            },
+            Some(false) if self.evidence.is_dead(checked).await == Some(true) => {
                 let reason = payment.reason().cloned().unwrap_or_else(reasons::expired);
                 return Progress::Dead(reason);
             }
@@ -307,25 +239,11 @@ impl EvmRail {
     }
 
     async fn confirm(&self, payment: &Payment, proof: &Proof, patience: Duration) -> Progress {
-        let Ok(seen) = self.chain.head(Tag::Latest).await else {
-            self.world.sleep(patience).await;
-            return Progress::Open;
-        };
-        let head = match self.chain.next_head(seen, patience).await {
-            Ok(head) => head,
-            Err(_) => return Progress::Open,
-        };
-        match self.still_included(proof).await {
-            Some(true) => {
-                let deep = self.is_deep(payment, proof.block, &head);
-                Progress::Included { proof: proof.clone(), deep, slots: Vec::new() }
-            }
-            Some(false) => {
-                self.retrack(payment).await;
-                Progress::Reorged
-            }
-            None => Progress::Open,
+        let found = self.evidence.confirm(payment, proof, &*self.world, patience).await;
+        if found == Progress::Reorged {
+            self.retrack(payment).await;
         }
+        found
     }
 
     /// The transfer back, whose nonce is the payment's own: the token takes it once.
@@ -370,22 +288,8 @@ impl EvmRail {
         checked: &Checked,
         stored: &StoredSlot,
     ) -> Option<Progress> {
-        let txs = stored.slot.variants.iter().filter_map(|variant| parse_hash(&variant.tx)).collect();
-        let receipts = self.chain.receipts(txs).await.ok()?;
-        let head = self.chain.head(Tag::Latest).await.ok()??;
-        receipts.into_iter().flatten().find_map(|receipt| {
-            let found = checked.proof(&receipt.logs).ok()?;
-            let proof = Proof {
-                tx: TxRef::new(receipt.tx.to_string()),
-                witness: Witness::Chain,
-                block: receipt.block,
-                block_hash: receipt.block_hash,
-                log_index: found.log_index,
-                fee: self.fee(&receipt),
-            };
-            let deep = self.is_deep(payment, receipt.block, &head);
-            Some(Progress::Included { proof, deep, slots: Vec::new() })
-        })
+        let txs: Vec<_> = stored.slot.variants.iter().map(|variant| variant.tx.clone()).collect();
+        self.evidence.among(payment, checked, &txs, |receipt| self.fee(receipt)).await
     }
 
     fn fee(&self, receipt: &Receipt) -> Option<Money> {
@@ -425,7 +329,11 @@ impl Rail for EvmRail {
     async fn prepare(&self, payment: &Payment) -> Result<Prepared, NotPrepared> {
         let checked = Checked::recall(&payment.terms.instruction)
             .map_err(|_| NotPrepared::Unavailable("instruction"))?;
-        if self.world.now() >= checked.expires() {
+        // Our clock may be wrong, and where the chain's is far from it, the chain decides: the estimate below runs the
+        // call on it.
+        if self.world.now() >= checked.expires()
+            && self.evidence.now().await.is_none_or(|now| now.plus(MAX_SKEW) >= checked.expires())
+        {
             return Err(NotPrepared::Refused(reasons::expired()));
         }
         let ready = lock(&self.ready).remove(&payment.id);
@@ -471,6 +379,10 @@ impl Rail for EvmRail {
             | State::Unknown { attempt, .. }
             | State::Lapsing { attempt, .. } => self.watch_attempt(payment, *attempt, patience).await,
             State::Confirming { proof, .. } => self.confirm(payment, proof, patience).await,
+            State::Funded => match Checked::recall(&payment.terms.instruction) {
+                Ok(checked) => self.watch_unattempted(payment, &checked).await,
+                Err(_) => Progress::Open,
+            },
             _ => Progress::Open,
         }
     }
@@ -483,24 +395,16 @@ impl Rail for EvmRail {
     }
 
     async fn still_included(&self, proof: &Proof) -> Option<bool> {
-        match self.chain.head(at(proof.block)).await.ok()? {
-            Some(block) if block.hash == proof.block_hash => Some(true),
-            // A node that is behind knows nothing of that block yet.
-            None if self.chain.head(Tag::Latest).await.ok()??.number < proof.block => None,
-            // Another block has its place: is the transaction in one of the new ones?
-            _ => {
-                let receipts = self.chain.receipts(vec![parse_hash(&proof.tx)?]).await.ok()?;
-                match receipts.into_iter().next()? {
-                    Some(receipt) => Some(receipt.block_hash == proof.block_hash),
-                    None => Some(false),
-                }
-            }
-        }
+        self.evidence.still_included(proof).await
+    }
+
+    async fn retake(&self, payment: &Payment) {
+        self.retrack(payment).await;
     }
 
     async fn prepare_refund(&self, payment: &Payment, key: &Key) -> Result<Prepared, NotPrepared> {
         let checked = self.refund_order(payment, Some(key), self.world.now())?;
-        match self.consumed(&checked, Tag::Latest).await {
+        match self.evidence.consumed(&checked, Tag::Latest).await {
             // Sent by a former try whose record was lost: nothing more may be sent, and the watch will find it.
             Some(true) => {
                 let attempt = AttemptId::new(self.world.now(), self.world.random10());
@@ -532,14 +436,14 @@ impl Rail for EvmRail {
             tx.as_ref().is_some_and(|tx| stored.slot.variants.iter().any(|variant| variant.tx == *tx))
         };
         let stored = slots.iter().find(of_refund);
-        if self.consumed(&checked, Tag::Latest).await == Some(true) {
+        if self.evidence.consumed(&checked, Tag::Latest).await == Some(true) {
             let found = match stored {
                 Some(stored) => self.refund_receipt(payment, &checked, stored).await,
                 None => None,
             };
             let found = match found {
                 Some(found) => found,
-                None => self.trace(payment, &checked, None).await,
+                None => self.evidence.trace(payment, &checked, None).await,
             };
             if let (Progress::Included { deep: true, .. }, Some(stored)) = (&found, stored) {
                 self.relayer.release(stored.slot.attempt);

@@ -6,13 +6,17 @@
 mod chain;
 mod drive;
 mod engine;
+mod evidence;
 mod evm_rail;
+mod facilitator;
+mod finality;
 mod live;
 mod rail;
 mod reasons;
 mod recover;
 mod refund;
 mod relayer;
+mod remote_rail;
 mod response;
 mod sale;
 mod slot_call;
@@ -24,11 +28,16 @@ pub use chain::{
     UnsignedTx,
 };
 pub use engine::{Engine, EngineConfig};
-pub use evm_rail::{Depths, EvmRail, native_asset};
+pub use evm_rail::{EvmRail, native_asset};
+pub use facilitator::{
+    Ask, Facilitator, FacilitatorAnswer, FacilitatorCall, MAX_FACILITATOR_ANSWER, NoAnswer,
+};
+pub use finality::{Depths, Finality};
 pub use rail::{Funds, NotPrepared, Prepared, Progress, Rail};
 pub use recover::Recovered;
 pub use refund::{RefundError, Refunded};
 pub use relayer::{Relayer, RelayerConfig};
+pub use remote_rail::{RemoteRail, RemoteRailConfig, RemoteRailError};
 pub use response::StoredResponse;
 pub use sale::{ConflictKind, Permit, Sale, SaleOutcome, Upstream, UpstreamAnswer};
 pub use slot_call::SlotCall;

@@ -76,6 +76,9 @@ pub trait Rail: Send + Sync {
     /// Whether the block that holds the payment's settlement is still in the chain; `None` if it cannot be told.
     async fn still_included(&self, proof: &Proof) -> Option<bool>;
 
+    /// The block that held the payment's settlement is gone: takes the attempt up again at once.
+    async fn retake(&self, _payment: &Payment) {}
+
     /// Makes a transfer back to the payer ready, signed by the payee's key. At most one per payment can ever settle.
     async fn prepare_refund(&self, payment: &Payment, key: &Key) -> Result<Prepared, NotPrepared>;
 

@@ -404,7 +404,7 @@ async fn a_settled_payment_that_is_reorganized_away_is_noticed_and_settled_again
 #[tokio::test(flavor = "multi_thread")]
 async fn large_amounts_wait_for_depth() {
     let house = house(BlockTime::Instant, |_, engine, depths| {
-        depths.most = 3;
+        depths.most = Finality::Blocks(3);
         engine.answer_within = Duration::from_millis(500);
     })
     .await;

@@ -53,6 +53,26 @@ impl AuthorizationUsed {
     }
 }
 
+/// `AuthorizationCanceled(address indexed authorizer, bytes32 indexed nonce)`
+///
+/// Spec: EIP-3009.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AuthorizationCanceled {
+    pub authorizer: Address,
+    pub nonce: B256,
+}
+
+impl AuthorizationCanceled {
+    pub const TOPIC: B256 = b256!("1cdd46ff242716cdaa72d159d339a485b3438398348d68f09d7c8c0a59353d81");
+
+    /// Reads a log, whoever emitted it: compare the emitter with the token.
+    pub fn decode(log: &Log) -> Option<Self> {
+        let [topic, authorizer, nonce] = log.topics.as_slice() else { return None };
+        (*topic == Self::TOPIC && log.data.is_empty()).then_some(())?;
+        Some(Self { authorizer: address(authorizer)?, nonce: *nonce })
+    }
+}
+
 fn address(topic: &B256) -> Option<Address> {
     topic[..12].iter().all(|byte| *byte == 0).then(|| Address::from_slice(&topic[12..]))
 }

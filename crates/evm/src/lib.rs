@@ -20,7 +20,7 @@ pub use address::{eip55, from_alloy, to_alloy};
 pub use alloy_primitives::{Address, B256, Bytes, U256};
 pub use call::{Read, ReadKind, ReadResult};
 pub use erc6492::{MAX_SIGNATURE_LEN, WrapError, Wrapped, delegation, unwrap_erc6492, wrap_erc6492};
-pub use event::{AuthorizationUsed, Log, Transfer};
+pub use event::{AuthorizationCanceled, AuthorizationUsed, Log, Transfer};
 pub use revert::Revert;
 pub use signature::{Key, KeyError, SigError, Signature, recover};
 pub use typed::{

@@ -275,6 +275,7 @@ fn reverts_are_read_and_bounded() {
     }
     assert_eq!(Transfer::TOPIC, word(&file["topics"]["Transfer"]));
     assert_eq!(AuthorizationUsed::TOPIC, word(&file["topics"]["AuthorizationUsed"]));
+    assert_eq!(AuthorizationCanceled::TOPIC, keccak256(b"AuthorizationCanceled(address,bytes32)"));
 }
 
 #[test]
@@ -365,7 +366,13 @@ fn events_are_read_exactly() {
         AuthorizationUsed::decode(&used),
         Some(AuthorizationUsed { authorizer: from, nonce: B256::repeat_byte(3) })
     );
-    assert_eq!(AuthorizationUsed::decode(&Log { data: vec![0].into(), ..used }), None);
+    assert_eq!(AuthorizationUsed::decode(&Log { data: vec![0].into(), ..used.clone() }), None);
+    assert_eq!(AuthorizationCanceled::decode(&used), None);
+    let mut canceled = used;
+    canceled.topics[0] = AuthorizationCanceled::TOPIC;
+    let expected = AuthorizationCanceled { authorizer: from, nonce: B256::repeat_byte(3) };
+    assert_eq!(AuthorizationCanceled::decode(&canceled), Some(expected));
+    assert_eq!(AuthorizationUsed::decode(&canceled), None);
 }
 
 fn view(n: u8) -> Read {

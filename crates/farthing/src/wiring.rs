@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use farthing_chain::{ChainConfig, LocalKey, RpcChain};
 use farthing_engine::{
-    Chain, Depths, Engine, EngineConfig, EvmRail, Rail, Recovered, Relayer, RelayerConfig, Store, World,
+    Chain, Depths, Engine, EngineConfig, EvmRail, Facilitator, Rail, Recovered, Relayer, RelayerConfig,
+    RemoteRail, RemoteRailConfig, Store, Tag, World,
 };
 use farthing_evm::Key;
 use farthing_primitives::{Address, Network, Registry};
 use farthing_store::SqliteStore;
 
 use crate::config::{Config, RemoteFacilitator, Settlement};
-use crate::remote::{Remote, RemoteRail};
+use crate::remote::HttpFacilitator;
 use crate::world::TokioWorld;
 use url::Url;
 
@@ -83,7 +84,7 @@ pub async fn from_config(config: &Config, public_url: Option<&Url>) -> Result<Ri
         if let Some(max_fee) = network.max_fee {
             relayer_config.max_fee = max_fee;
         }
-        let depths = Depths { most: network.confirmations, steps: network.confirmation_steps.clone() };
+        let depths = network.depths.clone();
         networks.push(NetworkParts { chain, relayer, relayer_config, depths });
     }
     let remote = match &config.settlement {
@@ -106,6 +107,7 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
     let store = open_store(&parts.store)?;
     let world: Arc<dyn World> = Arc::new(TokioWorld::new());
     let mut chains: HashMap<Network, Arc<dyn Chain>> = HashMap::new();
+    let mut depths: HashMap<Network, Depths> = HashMap::new();
     let mut relayers = HashMap::new();
     let mut rails: HashMap<Network, Arc<dyn Rail>> = HashMap::new();
     for network in parts.networks {
@@ -115,6 +117,7 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
                 .map_err(|error| WiringError::Network { network: name.clone(), why: error.to_string() })?,
         );
         chains.insert(name.clone(), chain.clone());
+        depths.insert(name.clone(), network.depths.clone());
         let Some(key) = network.relayer else { continue };
         let key = Arc::new(LocalKey::new(key));
         let relayer =
@@ -133,33 +136,30 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
                 Url::parse("http://localhost/").map_err(|error| WiringError::Remote(error.to_string()))?
             }
         };
+        let facilitators = facilitators(&parts.remote)?;
         // A network that is settled remotely needs no node of ours, so it need not be configured.
         let listed = parts.registry.iter().map(|asset| asset.id.network().clone());
         let wanted: BTreeSet<Network> = listed.filter(|network| !rails.contains_key(network)).collect();
         for network in wanted {
-            let mut remotes = Vec::new();
-            for remote in &parts.remote {
-                let api_key = match &remote.api_key {
-                    Some(key) => {
-                        let secret = key.resolve().map_err(|error| WiringError::Secret(error.to_string()))?;
-                        Some(secret.expose().to_owned())
-                    }
-                    None => None,
-                };
-                remotes.push(Remote { url: remote.url.clone(), api_key });
-            }
-            let chain = chains.get(&network).cloned();
-            let rail = RemoteRail::new(
-                network.clone(),
-                remotes,
-                parts.registry.clone(),
-                world.clone(),
-                chain,
-                url.clone(),
-            )
-            .map_err(WiringError::Remote)?;
+            let public_url = url.clone();
+            let config = RemoteRailConfig {
+                network: network.clone(),
+                facilitators: facilitators.clone(),
+                registry: parts.registry.clone(),
+                depths: depths.get(&network).cloned().unwrap_or_default(),
+                resource_url: Arc::new(move |path| {
+                    public_url.join(path).map_or_else(|_| public_url.to_string(), String::from)
+                }),
+            };
+            let rail = RemoteRail::new(config, world.clone(), chains.get(&network).cloned())
+                .map_err(|error| WiringError::Remote(error.to_string()))?;
             rails.insert(network, Arc::new(rail));
         }
+    }
+    for chain in chains.values() {
+        let chain = chain.clone();
+        // A node may come up after us: nothing waits for it.
+        tokio::spawn(async move { warn_of_silence(&*chain).await });
     }
     let engine = Engine::new(store, world.clone(), rails, parts.engine);
     let recovered = engine.recover().await.map_err(|error| WiringError::Recover(error.to_string()))?;
@@ -170,6 +170,40 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
     let tending = engine.clone();
     tokio::spawn(async move { tending.tend().await });
     Ok(Rig { engine, world, chains, relayers })
+}
+
+/// Says so at once if a network cannot be read; returns whether it can.
+async fn warn_of_silence(chain: &dyn Chain) -> bool {
+    match chain.head(Tag::Latest).await {
+        Ok(Some(_)) => true,
+        Ok(None) => {
+            tracing::warn!(network = %chain.network(), "the chain has no block: nothing can be paid there yet");
+            false
+        }
+        Err(error) => {
+            tracing::warn!(
+                network = %chain.network(), %error,
+                "the chain cannot be read: payments there are answered with 503 until it can"
+            );
+            false
+        }
+    }
+}
+
+fn facilitators(listed: &[RemoteFacilitator]) -> Result<Vec<Arc<dyn Facilitator>>, WiringError> {
+    let http = HttpFacilitator::client().map_err(|error| WiringError::Remote(error.to_string()))?;
+    let mut all: Vec<Arc<dyn Facilitator>> = Vec::with_capacity(listed.len());
+    for remote in listed {
+        let api_key = match &remote.api_key {
+            Some(key) => {
+                let secret = key.resolve().map_err(|error| WiringError::Secret(error.to_string()))?;
+                Some(secret.expose().to_owned())
+            }
+            None => None,
+        };
+        all.push(Arc::new(HttpFacilitator::new(http.clone(), remote.url.clone(), api_key)));
+    }
+    Ok(all)
 }
 
 fn open_store(path: &Path) -> Result<Arc<dyn Store>, WiringError> {

@@ -82,6 +82,11 @@ impl Network {
         V1_NAMES.iter().find(|(_, caip2)| *caip2 == &*self.0).map(|(v1, _)| *v1)
     }
 
+    /// The names that x402 v1 gives to networks.
+    pub fn v1_names() -> impl Iterator<Item = &'static str> {
+        V1_NAMES.iter().map(|(v1, _)| *v1)
+    }
+
     pub fn as_str(&self) -> &str {
         &self.0
     }

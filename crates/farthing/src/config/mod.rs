@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use farthing_engine::{EngineConfig, ExposureLimit};
+use farthing_engine::{Depths, EngineConfig, ExposureLimit};
 use farthing_payment::Flow;
 use farthing_paywall::{Amount, Cors, Limits, Offer, Pattern, Way};
 use farthing_primitives::{Address, Network, Registry};
@@ -72,10 +72,8 @@ pub struct NetworkConfig {
     /// In order of preference. A URL may itself be a secret.
     pub rpc: Vec<RpcUrl>,
     pub relayer_key: Option<SecretRef>,
-    /// How deep a settlement must be that no step covers. 1: in a block.
-    pub confirmations: u64,
-    /// (up to this many atoms, this depth), ascending.
-    pub confirmation_steps: Vec<(u128, u64)>,
+    /// When a settlement counts, by amount.
+    pub depths: Depths,
     /// How long a block takes; learned from the chain if absent.
     pub block_time: Option<Duration>,
     pub request_timeout: Duration,

@@ -356,7 +356,7 @@ pub fn parse_size(text: &str) -> Result<usize, String> {
 }
 
 /// The known key that somebody probably meant.
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
+pub(super) fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
     if key.len() > 64 {
         return None;
     }

@@ -15,7 +15,7 @@ use farthing_rails::exact_evm::Policy;
 
 use super::document::{Node, Place, Value};
 use super::reader::{Problems, Reader};
-use super::sections::{find_upstream, network_key, pull_method, secret_headers, web_url};
+use super::sections::{find_upstream, network_key, network_named, pull_method, secret_headers, web_url};
 use super::{Asked, PriceConfig, RouteConfig, SaleConfig, UpstreamConfig};
 
 /// The largest request or response that a paid route may be told to hold in memory.
@@ -78,6 +78,8 @@ fn one(route: &mut Reader<'_>, defaults: &Defaults<'_>) -> Option<RouteConfig> {
 }
 
 fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<SaleConfig> {
+    // Whoever got it wrong need not be told that it is missing.
+    let has_price = ["price", "atoms", "price_hook"].iter().any(|key| route.has(key));
     let asked = Asked { amount: amount(route), pay_to: None };
     let hook = route.text_as("price_hook", web_url);
     let hook_timeout = route.duration(
@@ -89,7 +91,8 @@ fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<S
     let hook_headers = secret_headers(route, "price_hook_headers");
     let sponsor = route.bool("sponsor_approval", true);
     let accept = route.take("accept");
-    let priced = asked.amount.is_some() || hook.is_some() || accept.is_some();
+    let priced = has_price || accept.is_some();
+    let wrong_price = has_price && asked.amount.is_none() && hook.is_none();
     let flow = flow(route);
     let exposure = exposure(route);
     if exposure.is_some() != (flow == Flow::Background) {
@@ -140,6 +143,7 @@ fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<S
                 Ok(offer) => offers.push(offer),
                 Err(error) => route.problem_at(place, "price", error.to_string()),
             },
+            None if wrong_price || line.wrong_price => {}
             None => route.problem_at(&line.place, "price", "no price, neither here nor on the route"),
         }
     }
@@ -230,13 +234,16 @@ struct Line {
     network: Option<Network>,
     asset: Option<String>,
     method: Option<PullMethod>,
+    /// There is a price, and it was reported as wrong.
+    wrong_price: bool,
 }
 
 fn accept_lines(route: &Reader<'_>, accept: Option<Node>, defaults: &Defaults<'_>) -> Vec<Line> {
     let Some(node) = accept else {
         let asked = Asked { amount: None, pay_to: None };
         let network = defaults.network.clone();
-        return vec![Line { place: route.place().clone(), asked, network, asset: None, method: None }];
+        let place = route.place().clone();
+        return vec![Line { place, asked, network, asset: None, method: None, wrong_price: false }];
     };
     let items = match node.value {
         Value::List(items) => items,
@@ -251,15 +258,16 @@ fn accept_lines(route: &Reader<'_>, accept: Option<Node>, defaults: &Defaults<'_
         let place = item.place.clone();
         // A network's name alone is enough where `[gateway]` says the rest.
         if let Value::Text(name) = &item.value {
-            match Network::from_name(name) {
+            match network_named(name) {
                 Ok(network) => lines.push(Line {
                     place,
                     asked: Asked { amount: None, pay_to: None },
                     network: Some(network),
                     asset: None,
                     method: None,
+                    wrong_price: false,
                 }),
-                Err(error) => route.problem_at(&place, "accept", error.to_string()),
+                Err(error) => route.problem_at(&place, "accept", error),
             }
             continue;
         }
@@ -267,11 +275,13 @@ fn accept_lines(route: &Reader<'_>, accept: Option<Node>, defaults: &Defaults<'_
         let network = network_key(&mut entry, "network").or_else(|| defaults.network.clone());
         let asset = entry.text("asset").map(|(text, _)| text);
         let method = pull_method(&mut entry, "method");
+        let has_price = entry.has("price") || entry.has("atoms");
         let amount = amount(&mut entry);
+        let wrong_price = has_price && amount.is_none();
         let pay_to =
             entry.text("pay_to").and_then(|(text, at)| address(&entry, network.as_ref(), &text, &at));
         entry.finish();
-        lines.push(Line { place, asked: Asked { amount, pay_to }, network, asset, method });
+        lines.push(Line { place, asked: Asked { amount, pay_to }, network, asset, method, wrong_price });
     }
     lines
 }

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farthing_engine::EngineConfig;
+use farthing_engine::{Depths, EngineConfig, Finality};
 use farthing_paywall::{Cors, Limits, Rate};
 use farthing_primitives::{Address, Asset, AssetId, Eip712Domain, Network, PullMethod, Registry};
 use farthing_rails::exact_evm::Policy;
 use url::Url;
 
 use super::document::{Node, Problem, Value};
-use super::reader::{Problems, Reader};
+use super::reader::{Problems, Reader, nearest};
 use super::routes::{self, Defaults};
 use super::{
     ApiKey, Cidr, Config, FacilitatorServer, GatewayConfig, LimitsConfig, NetworkConfig, RemoteFacilitator,
@@ -101,10 +101,10 @@ fn networks(root: &mut Reader<'_>, registry: &Registry) -> BTreeMap<Network, Net
     for (name, node, path) in root.entries("networks") {
         let place = node.place.clone();
         let mut entry = Reader::new(node, path, root.problems());
-        let network = match Network::from_name(&name) {
+        let network = match network_named(&name) {
             Ok(network) => network,
             Err(error) => {
-                entry.problem("", error.to_string());
+                entry.problem("", error);
                 continue;
             }
         };
@@ -115,8 +115,7 @@ fn networks(root: &mut Reader<'_>, registry: &Registry) -> BTreeMap<Network, Net
         let config = NetworkConfig {
             rpc,
             relayer_key: entry.parsed::<SecretRef>("relayer_key"),
-            confirmations: entry.number("confirmations", 1, 1, MAX_CONFIRMATIONS),
-            confirmation_steps: confirmation_steps(&mut entry, &network, registry),
+            depths: depths(&mut entry, &network, registry),
             block_time: entry.optional_duration("block_time"),
             request_timeout: entry.duration(
                 "request_timeout",
@@ -142,27 +141,78 @@ fn networks(root: &mut Reader<'_>, registry: &Registry) -> BTreeMap<Network, Net
     networks
 }
 
-/// `confirm = [{ up_to = "$1", blocks = 1 }, { up_to = "$100", blocks = 5 }]`
-fn confirmation_steps(entry: &mut Reader<'_>, network: &Network, registry: &Registry) -> Vec<(u128, u64)> {
-    let mut steps: Vec<(u128, u64)> = Vec::new();
+/// `confirmations = "finalized"`, and for smaller amounts
+/// `confirm = [{ up_to = "$1", blocks = 1 }, { up_to = "$100", blocks = "safe" }]`.
+fn depths(entry: &mut Reader<'_>, network: &Network, registry: &Registry) -> Depths {
+    let most = finality(entry, "confirmations").unwrap_or(Finality::Blocks(1));
+    let mut steps: Vec<(u128, Finality)> = Vec::new();
     for mut step in entry.tables("confirm") {
+        let named = step.has("up_to");
         let up_to = step.text_as("up_to", |text| {
             registry
                 .parse_dollars(network, text)
                 .map(|money| money.atoms())
                 .map_err(|error| error.to_string())
         });
-        let blocks = step.number("blocks", 1, 1, MAX_CONFIRMATIONS);
+        if !step.has("blocks") {
+            step.problem("blocks", format!("a step needs blocks: {FINALITY}"));
+        }
+        let depth = finality(&mut step, "blocks").unwrap_or(Finality::Blocks(1));
         match up_to {
             Some(up_to) if steps.last().is_some_and(|(before, _)| *before >= up_to) => {
                 step.problem("up_to", "steps must ascend");
             }
-            Some(up_to) => steps.push((up_to, blocks)),
+            Some(up_to) => steps.push((up_to, depth)),
+            None if named => {}
             None => step.problem("up_to", "a step needs an amount such as \"$1\""),
         }
         step.finish();
     }
-    steps
+    // Less for more money is a slip of the pen, where the two can be compared.
+    let all: Vec<Finality> = steps.iter().map(|(_, depth)| *depth).chain([most]).collect();
+    for pair in all.windows(2) {
+        if let [smaller, larger] = pair
+            && rank(*smaller) > rank(*larger)
+        {
+            entry.problem(
+                "confirm",
+                format!("a larger amount must not count sooner: \"{larger}\" comes after \"{smaller}\""),
+            );
+        }
+    }
+    Depths { most, steps }
+}
+
+/// Blocks compare with one another, and a name with a name: `finalized` is never before `safe`, nor that before a block.
+fn rank(depth: Finality) -> (u8, u64) {
+    match depth {
+        Finality::Blocks(blocks) => (0, blocks),
+        Finality::Safe => (1, 0),
+        Finality::Finalized => (2, 0),
+    }
+}
+
+/// What a depth may be.
+const FINALITY: &str = "a count of blocks such as 3, \"safe\" or \"finalized\"";
+
+fn finality(entry: &mut Reader<'_>, key: &'static str) -> Option<Finality> {
+    let node = entry.take(key)?;
+    let read = match &node.value {
+        Value::Integer(0) => Err("0 would count what no block holds: to serve before the settlement, set \
+                                  flow = \"background\" and an exposure on the route"
+            .to_owned()),
+        Value::Integer(blocks) => match u64::try_from(*blocks) {
+            Ok(blocks) if blocks <= MAX_CONFIRMATIONS => Ok(Finality::Blocks(blocks)),
+            _ => Err(format!("must be from 1 to {MAX_CONFIRMATIONS} blocks, \"safe\" or \"finalized\"")),
+        },
+        Value::Text(text) => match text.as_str() {
+            "safe" => Ok(Finality::Safe),
+            "finalized" => Ok(Finality::Finalized),
+            _ => Err(format!("expected {FINALITY}, found {text:?}")),
+        },
+        other => Err(format!("expected {FINALITY}, found {}", other.kind())),
+    };
+    read.map_err(|message| entry.problem_at(&node.place, key, message)).ok()
 }
 
 fn rpc_url(text: &str) -> Result<RpcUrl, String> {
@@ -174,6 +224,9 @@ fn rpc_url(text: &str) -> Result<RpcUrl, String> {
 
 /// An http or https URL with a host and nothing secret in it.
 pub(super) fn web_url(text: &str) -> Result<Url, String> {
+    if !text.contains("://") {
+        return Err(needs_scheme(text));
+    }
     let url: Url = text.parse().map_err(|error| format!("not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err("must be an http or https URL".to_owned());
@@ -182,6 +235,11 @@ pub(super) fn web_url(text: &str) -> Result<Url, String> {
         return Err("must not hold credentials: use a reference".to_owned());
     }
     Ok(url)
+}
+
+fn needs_scheme(text: &str) -> String {
+    let text: String = text.chars().take(64).collect();
+    format!("a URL begins with http:// or https://, e.g. \"http://{text}\"")
 }
 
 fn store(root: &mut Reader<'_>, folder: &Path) -> std::path::PathBuf {
@@ -252,8 +310,7 @@ fn facilitator(root: &mut Reader<'_>, registry: &Registry) -> (Settlement, Optio
 
 fn facilitator_server(mut section: Reader<'_>, registry: &Registry) -> FacilitatorServer {
     let listen = listen_address(&mut section, "listen", DEFAULT_FACILITATOR_LISTEN);
-    let networks =
-        section.list_of("networks", |name| Network::from_name(name).map_err(|error| error.to_string()));
+    let networks = section.list_of("networks", network_named);
     let assets = section.list_of("assets", |text| {
         let id: AssetId =
             text.parse().map_err(|error: farthing_primitives::AssetIdError| error.to_string())?;
@@ -501,7 +558,13 @@ pub(super) fn find_upstream(
         return Ok(upstream.clone());
     }
     if !text.contains("://") {
-        return Err(format!("there is no [[upstream]] named {text:?}"));
+        // A name has no port and no path.
+        return Err(match text.contains([':', '/']) {
+            true => needs_scheme(text),
+            false => {
+                format!("there is no [[upstream]] named {text:?} (a URL begins with http:// or https://)")
+            }
+        });
     }
     Ok(Arc::new(UpstreamConfig {
         url: upstream_url(text)?,
@@ -513,7 +576,25 @@ pub(super) fn find_upstream(
 }
 
 pub(super) fn network_key(entry: &mut Reader<'_>, key: &'static str) -> Option<Network> {
-    entry.text_as(key, |name| Network::from_name(name).map_err(|error| error.to_string()))
+    entry.text_as(key, network_named)
+}
+
+/// A network as a person writes it. The error names those that have a name.
+pub(super) fn network_named(name: &str) -> Result<Network, String> {
+    Network::from_name(name).map_err(|error| {
+        if name.contains(':') {
+            return error.to_string();
+        }
+        let evm = |known: &&str| Network::from_v1_name(known).is_ok_and(|n| n.evm_chain_id().is_some());
+        let known: Vec<&'static str> = Network::v1_names().filter(evm).collect();
+        let meant = nearest(name, &known).map(|known| format!("did you mean \"{known}\"? "));
+        let name: String = name.chars().take(64).collect();
+        format!(
+            "there is no network called {name:?} ({}known by name: {}; any other by its chain id, e.g. \"eip155:8453\")",
+            meant.unwrap_or_default(),
+            known.join(", ")
+        )
+    })
 }
 
 pub(super) fn pull_method(entry: &mut Reader<'_>, key: &'static str) -> Option<PullMethod> {

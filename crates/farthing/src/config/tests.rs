@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use farthing_engine::{Depths, Finality};
 use farthing_payment::Flow;
 use farthing_paywall::Cors;
 
@@ -104,7 +105,10 @@ fn what_is_wrong_is_refused_at_its_key() {
         (with("[[route]]", "atoms = \"5\""), "route[0].atoms: either price or atoms"),
         (with("[[route]]", "accept = [{ asset = \"EURC\" }]"), "does not stand for dollars"),
         (with("[[route]]", "accept = [{ asset = \"DOGE\" }]"), "no asset called \"DOGE\""),
-        (with("[[route]]", "accept = [{ network = \"moon\" }]"), "unknown x402 v1 network name"),
+        (
+            with("[[route]]", "accept = [{ network = \"moon\" }]"),
+            "there is no network called \"moon\" (known by name: ethereum, ",
+        ),
         (with("[[route]]", "accept = [{ pay_to = \"0x12\" }]"), "accept[0].pay_to: not an EVM address"),
         (
             with("[[route]]", "accept = [{ asset = \"USDC\", methd = \"permit2\" }]"),
@@ -173,7 +177,7 @@ fn the_environment_overrides_the_file() {
     let PriceConfig::Fixed(offers) = &gateway.routes[0].sale.as_ref().unwrap().price else { panic!() };
     assert_eq!(offers[0].atoms, 3_000_000);
     let network = config.networks.values().next().unwrap();
-    assert_eq!((network.confirmations, network.rpc.len()), (4, 1));
+    assert_eq!((network.depths.most, network.rpc.len()), (Finality::Blocks(4), 1));
     assert_eq!(config.store.to_str(), Some("/tmp/x.db"));
 }
 
@@ -218,8 +222,8 @@ path = "/var/lib/farthing/gateway.db"
 [networks.base]
 rpc = ["env:BASE_RPC", "https://mainnet.base.org"]
 relayer_key = "keystore:relayer"
-confirmations = 12
-confirm = [{ up_to = "$1", blocks = 1 }, { up_to = "$100", blocks = 5 }]
+confirmations = "finalized"
+confirm = [{ up_to = "$1", blocks = 1 }, { up_to = "$100", blocks = 5 }, { up_to = "$1000", blocks = "safe" }]
 block_time = "2s"
 max_fee_gwei = 5
 
@@ -281,7 +285,12 @@ free = true
     assert_eq!(config.engine.replay_ttl, Duration::from_secs(1200));
     assert!(!config.policy.contract_wallets && config.policy.factories.len() == 1);
     let network = config.networks.values().next().unwrap();
-    assert_eq!(network.confirmation_steps, [(1_000_000, 1), (100_000_000, 5)]);
+    let steps = [
+        (1_000_000, Finality::Blocks(1)),
+        (100_000_000, Finality::Blocks(5)),
+        (1_000_000_000, Finality::Safe),
+    ];
+    assert_eq!(network.depths, Depths { most: Finality::Finalized, steps: steps.to_vec() });
     assert_eq!(network.max_fee, Some(5_000_000_000));
     let gateway = config.gateway.unwrap();
     assert_eq!(gateway.cors, Cors::Only(vec!["https://shop.example".into()]));
@@ -324,6 +333,76 @@ fn ranges_contain_what_they_should() {
         let range_read: Cidr = range.parse().unwrap();
         assert_eq!(range_read.contains(address.parse().unwrap()), expected, "{range} {address}");
     }
+}
+
+#[test]
+fn a_depth_that_makes_no_sense_is_refused_with_what_would() {
+    let said = |lines: &str| {
+        wrong(&format!("[networks.base]\nrpc = [\"https://x.org\"]\n{lines}\n[facilitator.server]\n"))
+    };
+    for (lines, expected) in [
+        (
+            "confirmations = 0",
+            "farthing.toml:3: networks.base.confirmations: 0 would count what no block holds",
+        ),
+        ("confirmations = 0", "flow = \"background\""),
+        ("confirmations = -1", "must be from 1 to 10000 blocks, \"safe\" or \"finalized\""),
+        ("confirmations = 10001", "must be from 1 to 10000 blocks"),
+        (
+            "confirmations = \"final\"",
+            "expected a count of blocks such as 3, \"safe\" or \"finalized\", found \"final\"",
+        ),
+        ("confirmations = true", "found true or false"),
+        ("confirm = [{ up_to = \"$1\" }]", "confirm[0].blocks: a step needs blocks"),
+        ("confirm = [{ blocks = 1 }]", "confirm[0].up_to: a step needs an amount"),
+        ("confirm = [{ up_to = \"$1\", blocks = 0 }]", "confirm[0].blocks: 0 would count"),
+        (
+            "confirm = [{ up_to = \"$5\", blocks = 1 }, { up_to = \"$5\", blocks = 2 }]\nconfirmations = 3",
+            "steps must ascend",
+        ),
+        (
+            "confirm = [{ up_to = \"$1\", blocks = 5 }]",
+            "a larger amount must not count sooner: \"1\" comes after \"5\"",
+        ),
+        (
+            "confirmations = \"safe\"\nconfirm = [{ up_to = \"$1\", blocks = \"finalized\" }]",
+            "must not count sooner",
+        ),
+    ] {
+        let said = said(lines);
+        assert!(said.contains(expected), "{lines}: {said}");
+    }
+    let wrong_once = said("confirm = [{ up_to = \"one\", blocks = 1 }]");
+    assert_eq!(wrong_once.lines().count(), 1, "{wrong_once}");
+}
+
+#[test]
+fn a_name_that_nobody_knows_is_answered_with_those_that_are_known() {
+    let said = wrong(&SIMPLE.replace("base-sepolia", "base-seplia"));
+    assert!(said.contains("did you mean \"base-sepolia\"?"), "{said}");
+    assert!(said.contains("known by name: ethereum, ") && said.contains("eip155:8453"), "{said}");
+    assert!(!said.contains("solana"), "{said}");
+}
+
+#[test]
+fn an_address_without_a_scheme_is_told_of_http() {
+    for upstream in ["127.0.0.1:8080", "localhost:8080", "api.example.com/v1"] {
+        let said = wrong(&with("[gateway]", "").replace("http://127.0.0.1:8080", upstream));
+        let expected = format!("upstream: a URL begins with http:// or https://, e.g. \"http://{upstream}\"");
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
+#[test]
+fn a_wrong_price_is_reported_once() {
+    for price in ["0.002", "$x", "$0"] {
+        let said = wrong(&SIMPLE.replace("$0.002", price));
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
+    let said = wrong(&SIMPLE.replace("price = \"$0.002\"", "accept = [{ price = \"2\" }]"));
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let said = wrong(&SIMPLE.replace("price = \"$0.002\"", "price_hook = \"nowhere\""));
+    assert_eq!(said.lines().count(), 1, "{said}");
 }
 
 #[test]

@@ -189,7 +189,7 @@ fn from_flags(args: FacilitatorArgs) -> Result<(Plan, Parts), Failure> {
             chain: ChainConfig::new(network, rpc_urls),
             relayer: Some(relayer),
             relayer_config: RelayerConfig::default(),
-            depths: Depths { most: args.confirmations, steps: Vec::new() },
+            depths: Depths::blocks(args.confirmations),
         }],
         registry: registry.clone(),
         engine: EngineConfig { answer_within: ANSWER_WITHIN, ..EngineConfig::default() },

@@ -1,4 +1,6 @@
-use farthing_evm::{Address, AuthorizationUsed, B256, Log, Transfer, from_alloy, known};
+use farthing_evm::{
+    Address, AuthorizationCanceled, AuthorizationUsed, B256, Log, Transfer, from_alloy, known,
+};
 use farthing_primitives::Address as Account;
 
 use super::{Checked, Order};
@@ -81,19 +83,35 @@ impl Checked {
         found.map(|log| TransferProof { log_index: log.index }).ok_or(ProofError::NoTransfer)
     }
 
+    /// Whether a transaction's logs show that this authorization is spent without having paid, and how: its payer
+    /// cancelled it, or the token used it and moved something else. Only what the token itself says counts.
+    pub fn spent_otherwise(&self, logs: &[Log]) -> Option<&'static str> {
+        let Order::Eip3009(auth) = &self.order else { return None };
+        let token = self.token();
+        let of_token = || logs.iter().filter(|log| log.address == token);
+        let canceled = AuthorizationCanceled { authorizer: auth.from, nonce: auth.nonce };
+        if of_token().any(|log| AuthorizationCanceled::decode(log) == Some(canceled)) {
+            return Some("authorization_canceled");
+        }
+        let used = AuthorizationUsed { authorizer: auth.from, nonce: auth.nonce };
+        let is_used = of_token().any(|log| AuthorizationUsed::decode(log) == Some(used));
+        self.proof(logs).err().filter(|_| is_used).map(ProofError::code)
+    }
+
     /// How to find the transaction that used this authorization, when [`Checked::consumed`] says that one did.
     ///
-    /// For EIP-3009 the token names the nonce, so a match is this authorization. Permit2 names none: there a match is
+    /// For EIP-3009 the token names the nonce, so a match is this authorization, used or cancelled. Permit2 names none: there a match is
     /// a transfer of the payer to the payee, and proves this payment only if nothing else accounts for it.
     pub fn trace(&self) -> Trace {
         let (owner, payee) = (self.owner().into_word(), self.payee().into_word());
-        let topics = match &self.order {
-            Order::Eip3009(auth) => [AuthorizationUsed::TOPIC, owner, auth.nonce],
-            Order::Permit2 { .. } => [Transfer::TOPIC, owner, payee],
+        let topics: [Option<B256>; 3] = match &self.order {
+            // Both events have the authorizer and the nonce in the same places.
+            Order::Eip3009(auth) => [None, Some(owner), Some(auth.nonce)],
+            Order::Permit2 { .. } => [Some(Transfer::TOPIC), Some(owner), Some(payee)],
         };
         Trace {
             address: from_alloy(self.token()),
-            topics: topics.into_iter().map(|topic: B256| Some(topic.0)).collect(),
+            topics: topics.into_iter().map(|topic| topic.map(|topic| topic.0)).collect(),
         }
     }
 

@@ -828,6 +828,29 @@ fn only_the_exact_transfer_of_the_token_proves() {
 }
 
 #[test]
+fn an_authorization_is_spent_otherwise_only_by_its_tokens_word() {
+    let by = checked(PullMethod::Eip3009);
+    let (used, moved) = (used_log(4, 9), transfer_log(5, 1000));
+    let canceled = |nonce| {
+        let mut log = used_log(4, nonce);
+        log.topics[0] = farthing_evm::AuthorizationCanceled::TOPIC;
+        log
+    };
+    assert_eq!(by.spent_otherwise(&[canceled(9)]), Some("authorization_canceled"));
+    assert_eq!(by.spent_otherwise(&[canceled(8)]), None);
+    let mut elsewhere = canceled(9);
+    elsewhere.address = Address::repeat_byte(1);
+    assert_eq!(by.spent_otherwise(&[elsewhere]), None);
+    assert_eq!(by.spent_otherwise(&[used.clone(), moved]), None);
+    assert_eq!(
+        by.spent_otherwise(&[used, transfer_log(5, 999)]),
+        Some("invalid_exact_evm_transfer_event_mismatch")
+    );
+    assert_eq!(by.spent_otherwise(&[]), None);
+    assert_eq!(checked(PullMethod::Permit2).spent_otherwise(&[canceled(9)]), None);
+}
+
+#[test]
 fn permit2_transfers_prove_once_each() {
     let by = checked(PullMethod::Permit2);
     let logs = [transfer_log(2, 1000), transfer_log(5, 1000)];
@@ -840,7 +863,9 @@ fn permit2_transfers_prove_once_each() {
 #[test]
 fn traces_find_the_user_of_an_authorization() {
     let by = checked(PullMethod::Eip3009);
-    let topics: Vec<_> = used_log(0, 9).topics.iter().map(|topic| Some(topic.0)).collect();
+    // Any event of the token about this authorization: used, or cancelled.
+    let mut topics: Vec<_> = used_log(0, 9).topics.iter().map(|topic| Some(topic.0)).collect();
+    topics[0] = None;
     assert_eq!(by.trace(), Trace { address: usdc().asset().id.address().clone(), topics });
     assert!(by.trace_is_unambiguous());
     let by = checked(PullMethod::Permit2);
