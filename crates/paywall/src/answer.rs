@@ -52,6 +52,15 @@ impl Addressee {
         self.put_receipt(headers, &SettlementResponse::settled(&self.network, tx, Some(payer)));
     }
 
+    /// Spec: x402 v2 section 5.3, for a payment of which no money moves: a buyer that reads it need not wonder.
+    pub fn put_not_charged(&self, headers: &mut HeaderMap, payment: &Payment, reason: &str) {
+        let payer = payment.terms.payer.as_str();
+        self.put_receipt(
+            headers,
+            &SettlementResponse::failed(&self.network, ErrorCode::from(reason), Some(payer)),
+        );
+    }
+
     pub fn put_payment(&self, headers: &mut HeaderMap, id: PaymentId) {
         if let Ok(value) = HeaderValue::from_str(&id.to_string()) {
             headers.insert(X_FARTHING_PAYMENT, value);
@@ -106,10 +115,10 @@ pub(crate) fn served(to: &Addressee, payment: &Payment, response: StoredResponse
     answer
 }
 
-/// The upstream's own answer, or 502 or 504 where that cannot be shown. Nothing was charged.
+/// The upstream's own answer, or 502 or 504 where that cannot be shown. Nothing was charged, and the receipt says so.
 pub(crate) fn not_charged(
     to: &Addressee,
-    id: PaymentId,
+    payment: &Payment,
     reason: &str,
     response: Option<StoredResponse>,
 ) -> Response<PaywallBody> {
@@ -127,8 +136,10 @@ pub(crate) fn not_charged(
             "the service gave no answer worth charging for; nothing was charged",
         ),
     };
-    no_store(answer.headers_mut());
-    to.put_payment(answer.headers_mut(), id);
+    let headers = answer.headers_mut();
+    no_store(headers);
+    to.put_not_charged(headers, payment, reason);
+    to.put_payment(headers, payment.id);
     answer
 }
 
@@ -141,9 +152,7 @@ pub(crate) fn settlement_failed(to: &Addressee, payment: &Payment, reason: &str)
     let headers = answer.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     no_store(headers);
-    let payer = payment.terms.payer.as_str();
-    let receipt = SettlementResponse::failed(&to.network, ErrorCode::from(reason), Some(payer));
-    to.put_receipt(headers, &receipt);
+    to.put_not_charged(headers, payment, reason);
     to.put_payment(headers, payment.id);
     answer
 }

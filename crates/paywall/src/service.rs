@@ -408,7 +408,7 @@ impl Visit {
             }
             SaleOutcome::NotCharged { payment, reason, response } => {
                 let bytes = response.as_ref().map_or(0, |response| response.body.len());
-                self.held(bytes, || answer::not_charged(to, payment.id, reason.code(), response))
+                self.held(bytes, || answer::not_charged(to, &payment, reason.code(), response))
             }
             SaleOutcome::Refused { reason } => match reason.fault() {
                 Fault::Payer => {
@@ -512,6 +512,9 @@ impl Visit {
             Flow::Authorization | Flow::Background => "the service gave no answer; nothing was charged",
         };
         let mut answer = answer::error(status, code, message);
+        if payment.flow != Flow::Upfront {
+            to.put_not_charged(answer.headers_mut(), payment, reason);
+        }
         self.put_receipt(to, payment, answer.headers_mut());
         answer
     }

@@ -28,19 +28,18 @@ enum Shown {
     Open {
         why: String,
         seller: Seller,
+        /// It says in a receipt that it charged nothing.
+        not_charged: bool,
     },
     Redirected(url::Url),
 }
 
 /// What a seller does who has no answer for us.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 enum Seller {
     /// It is at work, or cannot be reached.
     AtWork,
-    /// It fails.
     Failing,
-    /// It fails, and says in a receipt that it charged nothing.
-    NotCharged,
 }
 
 impl Client {
@@ -197,21 +196,21 @@ impl Client {
                     self.refuse(&purchase, &receipt, &reason, &mut payment).await;
                     return Ok(Outcome::Refused { answer, payment, reason });
                 }
-                Shown::Open { why, seller } => {
+                Shown::Open { why, seller, not_charged } => {
                     let again = match seller {
                         Seller::AtWork => self.inner.patience.presentations,
-                        Seller::Failing | Seller::NotCharged if harmless => {
+                        Seller::Failing if harmless => {
                             self.inner.patience.presentations.min(SHOWN_TO_FAILING)
                         }
                         // A handler that failed half way must not be started again.
-                        Seller::Failing | Seller::NotCharged => 1,
+                        Seller::Failing => 1,
                     };
                     let asked = sent.as_ref().ok().and_then(retry_after);
                     let wait = asked.unwrap_or(pause).max(pause);
                     let now = self.inner.world.monotonic();
                     let last = payment.shown >= again || now.saturating_add(wait) >= deadline;
                     // Its word frees nothing, as that of a refusal; but what it says is no secret either.
-                    if last && seller == Seller::NotCharged {
+                    if last && not_charged {
                         let Ok(answer) = sent else { continue };
                         self.refuse(&purchase, &receipt, &why, &mut payment).await;
                         return Ok(Outcome::Refused { answer, payment, reason: why });
@@ -340,7 +339,7 @@ fn judge(
     receipt: &Receipt,
     follow: bool,
 ) -> Shown {
-    let at_work = |why: String| Shown::Open { why, seller: Seller::AtWork };
+    let at_work = |why: String| Shown::Open { why, seller: Seller::AtWork, not_charged: false };
     let answer = match sent {
         Ok(answer) => answer,
         Err(error) => return at_work(error.to_string()),
@@ -362,11 +361,17 @@ fn judge(
             Some(url) => Shown::Redirected(url),
             None => Shown::Refused(format!("redirected ({status})")),
         },
-        500..=599 if receipt.said().is_some_and(|said| !said.success) => {
-            Shown::Open { why: reason(answer, receipt, header), seller: Seller::NotCharged }
+        408 | 425 | 429 | 500..=599 => {
+            let not_charged = receipt.said().is_some_and(|said| !said.success);
+            let seller = match status.as_u16() {
+                500 | 501 | 505.. => Seller::Failing,
+                // It may be on its way through a gateway still; unless the gateway says that it is not.
+                502 | 504 if not_charged => Seller::Failing,
+                _ => Seller::AtWork,
+            };
+            let why = if not_charged { reason(answer, receipt, header) } else { status.to_string() };
+            Shown::Open { why, seller, not_charged }
         }
-        408 | 425 | 429 | 502..=504 => at_work(status.to_string()),
-        500..=599 => Shown::Open { why: status.to_string(), seller: Seller::Failing },
         _ => Shown::Refused(reason(answer, receipt, header)),
     }
 }

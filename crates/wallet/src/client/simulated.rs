@@ -97,7 +97,7 @@ impl World for Scripted {
 type Script = Box<dyn Fn(Option<&v2::PaymentPayload>, usize) -> Reply + Send + Sync>;
 
 enum Reply {
-    Now(u16, Option<SettlementResponse>, &'static str),
+    Now(u16, Option<Box<SettlementResponse>>, &'static str),
     Lost,
     /// The answer never comes, and nor does anything else: the process is killed while it waits.
     Killed,
@@ -181,7 +181,7 @@ fn ask() -> Reply {
 fn goods(paid: &v2::PaymentPayload) -> Reply {
     let Ok(Payload::Eip3009 { authorization, .. }) = Payload::parse(&paid.payload) else { panic!() };
     let receipt = SettlementResponse::settled("eip155:84532", TX, Some(&authorization.from.to_string()));
-    Reply::Now(200, Some(receipt), "sunny")
+    Reply::Now(200, Some(Box::new(receipt)), "sunny")
 }
 
 fn serve(paid: Option<&v2::PaymentPayload>, _: usize) -> Reply {
@@ -360,11 +360,17 @@ fn what_nobody_answers_for_is_held_until_the_chain_proves_it_dead() {
 #[test]
 fn an_error_that_says_in_a_receipt_that_nothing_was_charged_is_a_refusal() {
     let no = || Some(SettlementResponse::failed("eip155:84532", ErrorCode::from("upstream_not_ok"), None));
-    for (status, method, times) in [(500, Method::GET, 3), (502, Method::GET, 3), (502, Method::POST, 1)] {
+    for (status, method, times) in [
+        (500, Method::GET, 3),
+        (502, Method::GET, 3),
+        (502, Method::POST, 1),
+        (503, Method::GET, 12),
+        (503, Method::POST, 12),
+    ] {
         let world = Scripted::new(6);
         let network = Network::new(&world, move |paid, _| match paid {
             None => ask(),
-            Some(_) => Reply::Now(status, no(), "broken"),
+            Some(_) => Reply::Now(status, no().map(Box::new), "broken"),
         });
         let life = live(&disk(), 1, &world, &network, None);
         let asked = HttpRequest { method, ..request() };
@@ -382,7 +388,7 @@ fn an_error_that_says_in_a_receipt_that_nothing_was_charged_is_a_refusal() {
         let said = receipt.clone();
         let network = Network::new(&world, move |paid, _| match paid {
             None => ask(),
-            Some(_) => Reply::Now(500, said.clone(), "broken"),
+            Some(_) => Reply::Now(500, said.clone().map(Box::new), "broken"),
         });
         let life = live(&disk(), 1, &world, &network, None);
         assert!(matches!(fetch(&life), Some(Outcome::Unknown { .. })), "{receipt:?}");
