@@ -13,8 +13,8 @@ use futures_util::lock::Mutex as AsyncMutex;
 use crate::live::lock;
 use crate::slot_call::call_in;
 use crate::{
-    Broadcast, Chain, Fees, Head, NotPrepared, Prepared, Receipt, RelayerKey, SlotCall, Store, StoredSlot, Tag,
-    TxHash, UnsignedTx, World,
+    Broadcast, Chain, Fees, Head, NotPrepared, Prepared, Receipt, RelayerKey, SlotCall, Store, StoredSlot,
+    Tag, TxHash, UnsignedTx, World,
 };
 
 /// What a relayer key may spend and how patient it is.
@@ -48,6 +48,8 @@ const RAISE_EIGHTHS: u128 = 9;
 const RECEIPTS_AT_ONCE: usize = 256;
 /// On how many heads in a row a used nonce must show no receipt of ours, before the slot counts as lost.
 const LOST_AFTER_HEADS: u32 = 5;
+/// After how long a transaction of which nobody knows whether the chain has it is given again, as it is.
+const SEND_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long a failing node is left alone.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
@@ -95,7 +97,19 @@ struct Tracked {
     lost_heads: u32,
     lost: bool,
     last_sent: Duration,
+    /// When it is to be given again as it is: a former process may have died before it sent it, or no node said that it
+    /// has it. Later nonces wait behind it.
+    again_at: Option<Duration>,
     waiters: Vec<oneshot::Sender<()>>,
+}
+
+/// Since when the store has a slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Durable {
+    NotYet,
+    Now,
+    /// By a former process, or from before a reorganization.
+    FromBefore,
 }
 
 impl std::fmt::Debug for Relayer {
@@ -171,7 +185,7 @@ impl Relayer {
             updated: now,
         };
         // Tracked from now on, so that nobody may free its nonce; sent only once it is durable.
-        self.track(StoredSlot { version: 0, slot: slot.clone() }, call, false);
+        self.track(StoredSlot { version: 0, slot: slot.clone() }, call, Durable::NotYet);
         Ok(Prepared { attempt, tx: Some(variant.tx), slots: vec![(None, slot)] })
     }
 
@@ -237,22 +251,24 @@ impl Relayer {
             return;
         };
         stored.slot.state = SlotState::Open;
-        self.track(stored, call, true);
+        self.track(stored, call, Durable::FromBefore);
         self.tick();
     }
 
-    fn track(&self, stored: StoredSlot, call: SlotCall, durable: bool) {
+    fn track(&self, stored: StoredSlot, call: SlotCall, durable: Durable) {
+        let now = self.world.monotonic();
         let tracked = Tracked {
             // Fillers have nobody who releases them.
             released: stored.slot.payments.is_empty(),
             stored,
             call,
-            durable,
+            durable: durable != Durable::NotYet,
             receipt: None,
             lost_heads: 0,
             lost: false,
             // Sent just now, or about to be.
-            last_sent: self.world.monotonic(),
+            last_sent: now,
+            again_at: (durable == Durable::FromBefore).then_some(now),
             waiters: Vec::new(),
         };
         lock(&self.open).slots.insert(tracked.stored.slot.nonce, tracked);
@@ -314,7 +330,10 @@ impl Relayer {
         let signed = crate::SignedTx { hash, raw: Bytes::copy_from_slice(&variant.raw) };
         let said = self.chain.broadcast(&signed).await;
         if let Some(tracked) = lock(&self.open).slots.get_mut(&nonce) {
-            tracked.last_sent = self.world.monotonic();
+            let now = self.world.monotonic();
+            tracked.last_sent = now;
+            tracked.again_at =
+                matches!(said, Broadcast::Ambiguous(_)).then(|| now.saturating_add(SEND_AGAIN_AFTER));
         }
         match said {
             Broadcast::Accepted | Broadcast::Ambiguous(_) => {}
@@ -353,7 +372,29 @@ impl Relayer {
                 }
             }
         }
+        self.send_doubted().await;
         if new_head.is_some() { self.tend_stuck().await } else { true }
+    }
+
+    /// Gives the chain again, as it is, what it may never have got. Not only at a new block: where every transaction
+    /// makes one, there is none before.
+    async fn send_doubted(&self) {
+        let now = self.world.monotonic();
+        let doubted: Vec<(u64, Variant)> = {
+            let open = lock(&self.open);
+            let due = open.slots.iter().filter(|(_, tracked)| {
+                tracked.durable
+                    && tracked.receipt.is_none()
+                    && !tracked.lost
+                    && tracked.again_at.is_some_and(|at| at <= now)
+            });
+            due.filter_map(|(nonce, tracked)| Some((*nonce, tracked.stored.slot.variants.last()?.clone())))
+                .collect()
+        };
+        // In the order of their nonces: some nodes refuse one whose predecessors they do not have.
+        for (nonce, variant) in doubted {
+            self.send(nonce, &variant).await;
+        }
     }
 
     fn take_in(&self, asked: &[(u64, TxHash)], receipts: Vec<Option<Receipt>>) {
@@ -472,7 +513,17 @@ impl Relayer {
     }
 
     /// A nonce that was given back, with open ones behind it, must be filled: a call of nothing to ourselves.
+    ///
+    /// So must one that nobody holds: a former process had given it to an attempt that never became durable.
     async fn fill_gaps(&self, on_chain: u64) {
+        {
+            let mut open = lock(&self.open);
+            let highest = open.slots.keys().next_back().copied().unwrap_or(on_chain);
+            // No more than may be open at once can be missing below one that is.
+            let end = highest.min(on_chain.saturating_add(self.config.max_open as u64));
+            let missing: Vec<u64> = (on_chain..end).filter(|nonce| !open.slots.contains_key(nonce)).collect();
+            open.freed.extend(missing);
+        }
         loop {
             let gap = {
                 let mut open = lock(&self.open);
@@ -505,7 +556,7 @@ impl Relayer {
                 lock(&self.open).freed.insert(nonce);
                 return;
             }
-            self.track(StoredSlot { version: 0, slot: slot.clone() }, call, true);
+            self.track(StoredSlot { version: 0, slot: slot.clone() }, call, Durable::Now);
             if let Some(variant) = slot.variants.last() {
                 self.send(nonce, variant).await;
             }

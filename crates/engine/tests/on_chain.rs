@@ -594,6 +594,51 @@ async fn a_refund_that_is_offered_more_for_after_a_restart_is_still_the_refund()
     house.books_balance().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_process_never_sent_is_sent_by_the_next_at_once() {
+    // Nothing is given again for being passed over: what the next process sends, it sends since it starts.
+    let house =
+        house(BlockTime::Instant, |relayer, _, _| relayer.bump_after = Duration::from_secs(3600)).await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let sold: Vec<_> = (1..=3)
+        .map(|n| {
+            let (engine, sale) = (house.engine.clone(), house.sale(n, LONG).0);
+            tokio::spawn(async move { engine.sell(sale, Arc::new(Shop::default())).await })
+        })
+        .collect();
+    until_in_pool(&house, "0x3").await;
+    let payments = house.store.unfinished(None, 10).await.expect("read");
+    assert_eq!(payments.len(), 3);
+    // As if it had been killed between each commit and its sending.
+    for payment in &payments {
+        let tx = payment.tx().expect("signed").as_str();
+        house.rpc("anvil_dropTransaction", json!([tx])).await;
+    }
+    sold.iter().for_each(tokio::task::JoinHandle::abort);
+    let relayer = Relayer::start(
+        house.chain.clone(),
+        Arc::new(LocalKey::new(key(RELAYER))),
+        house.store.clone(),
+        house.world.clone(),
+        RelayerConfig { bump_after: Duration::from_secs(3600), ..RelayerConfig::default() },
+    )
+    .expect("an EVM chain");
+    let (store, world) = (house.store.clone(), house.world.clone());
+    let rail = EvmRail::new(relayer, store.clone(), world.clone(), Depths::default(), Registry::builtin());
+    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(rail) as Arc<dyn Rail>)]);
+    let next = Engine::new(store, world, rails, EngineConfig::default());
+    next.recover().await.expect("recovered");
+    until_in_pool(&house, "0x3").await;
+    house.rpc("evm_setAutomine", json!([true])).await;
+    house.rpc("evm_mine", json!([])).await;
+    for payment in &payments {
+        house.until(payment.id, "settled").await;
+        let slots = house.store.slots_of(payment.id).await.expect("read");
+        assert_eq!(slots[0].slot.variants.len(), 1, "the same transaction, and no other");
+    }
+    house.books_balance().await;
+}
+
 fn hex_bytes(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
 }
