@@ -153,6 +153,13 @@ fn goods() -> Reply {
     Reply(200, vec![(header::PAYMENT_RESPONSE, receipt)], r#"{"sky":"clear"}"#)
 }
 
+/// A gateway whose service failed, and that says so.
+fn not_charged() -> Reply {
+    let reason = farthing_wire::x402::ErrorCode::from("upstream_timeout");
+    let receipt = SettlementResponse::failed("eip155:84532", reason, Some(PAYER)).to_header();
+    Reply(502, vec![(header::PAYMENT_RESPONSE, receipt)], "{}")
+}
+
 #[test]
 fn a_wallet_is_made_limited_and_frozen() {
     let buyer = Buyer::new();
@@ -262,6 +269,7 @@ fn the_exit_code_says_how_it_ended() {
             ("/dear", None) => ask("2500000"),
             (_, None) => ask("10000"),
             ("/never", Some(_)) => ask("10000"),
+            ("/broken", Some(_)) => not_charged(),
             (_, Some(_)) => goods(),
         })
     });
@@ -287,11 +295,21 @@ fn the_exit_code_says_how_it_ended() {
     assert!(shop.payments().is_empty());
     let (code, report) = buyer.fetch(&[&at("/never")]);
     assert_eq!((code, shop.payments().len()), (4, 1), "{report}");
+    let (code, report) = buyer.fetch(&[&at("/broken")]);
+    assert_eq!(
+        (code, &report["outcome"], &report["status"]),
+        (4, &"refused".into(), &502.into()),
+        "{report}"
+    );
+    let shown = shop.payments().len();
     buyer.json(&["wallet", "freeze"]);
     assert_eq!(buyer.fetch(&[&at("/paid")]).0, 3);
-    assert_eq!(shop.payments().len(), 1);
+    assert_eq!(shop.payments().len(), shown);
     for wrong in [
         &["fetch"][..],
+        &["fetch", "https://a.example", "--max", "1e3"],
+        &["fetch", "https://a.example", "--max", "-1"],
+        &["fetch", "https://a.example", "--max="],
         &["fetch", "http://["],
         &["fetch", "a.example", "b.example"],
         &["fetch", "a.example"],
