@@ -250,9 +250,31 @@ pub fn aggregate3(calls: impl IntoIterator<Item = Call>) -> Bytes {
 }
 
 /// What each call of an [`aggregate3`] of `expected` calls returned; `None` if that is not what the bytes are.
+///
+/// Several results may point at one place in the bytes, so a small answer could stand for much: the results together
+/// are never longer than the answer.
 pub fn aggregate3_results(data: &[u8], expected: usize) -> Option<Vec<(bool, Bytes)>> {
-    let results = multicall::aggregate3Call::abi_decode_returns(data).ok()?;
-    (results.len() == expected).then(|| results.into_iter().map(|r| (r.success, r.returnData)).collect())
+    let list = data.get(as_len(data.get(..32)?)?..)?;
+    let (count, places) = list.split_at_checked(32)?;
+    if as_len(count)? != expected {
+        return None;
+    }
+    let mut left = data.len();
+    let one = |n: usize| {
+        let place = places.get(n.checked_mul(32)?..)?.get(..32)?;
+        let result = places.get(as_len(place)?..)?;
+        let success = as_bool(result.get(..32)?)?;
+        let (len, rest) = result.get(as_len(result.get(32..64)?)?..)?.split_at_checked(32)?;
+        let returned = rest.get(..as_len(len)?)?;
+        left = left.checked_sub(returned.len())?;
+        Some((success, Bytes::copy_from_slice(returned)))
+    };
+    (0..expected).map(one).collect()
+}
+
+/// A word that counts bytes.
+pub(crate) fn as_len(word: &[u8]) -> Option<usize> {
+    usize::try_from(as_uint(word)?).ok()
 }
 
 /// A returned `uint256`: exactly one word.
@@ -269,12 +291,16 @@ pub fn as_bool(data: &[u8]) -> Option<bool> {
     }
 }
 
-/// A returned `string`, of at most 256 bytes.
+/// The longest text that is read of a contract, in bytes.
+pub const MAX_STRING_LEN: usize = 256;
+
+/// A returned `string`, of at most [`MAX_STRING_LEN`] bytes.
 pub fn as_string(data: &[u8]) -> Option<String> {
-    if data.len() > 64 + 256 {
+    if data.len() > 64 + MAX_STRING_LEN {
         return None;
     }
-    String::abi_decode(data).ok()
+    // An offset that points into the head leaves room for a longer text.
+    String::abi_decode(data).ok().filter(|text| text.len() <= MAX_STRING_LEN)
 }
 
 /// Whether a contract agreed that a signature is its own.

@@ -1,6 +1,8 @@
 //! Signatures of smart wallets: those that do not exist yet (ERC-6492), and accounts with delegated code (EIP-7702).
 
-use alloy_primitives::{Address, B256, Bytes, U256, b256};
+use alloy_primitives::{Address, B256, Bytes, b256};
+
+use crate::abi::as_len;
 
 /// What an ERC-6492 signature ends in.
 const MAGIC: B256 = b256!("6492649264926492649264926492649264926492649264926492649264926492");
@@ -76,16 +78,12 @@ fn word_as_address(word: &[u8]) -> Option<Address> {
     high.iter().all(|byte| *byte == 0).then(|| Address::from_slice(low))
 }
 
-fn word_as_len(word: &[u8]) -> Option<usize> {
-    usize::try_from(U256::try_from_be_slice(word)?).ok()
-}
-
 /// The bytes at the offset that `word` holds.
 fn tail<'a>(body: &'a [u8], word: &[u8]) -> Result<&'a [u8], WrapError> {
     let find = || {
-        let start = word_as_len(word)?;
+        let start = as_len(word)?;
         let data = start.checked_add(32)?;
-        let len = word_as_len(body.get(start..data)?)?;
+        let len = as_len(body.get(start..data)?)?;
         body.get(data..data.checked_add(len)?)
     };
     find().ok_or(WrapError::Malformed)

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use alloy_primitives::{Address, B256, Bytes, U256, hex, keccak256};
+use alloy_sol_types::SolValue;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -309,6 +310,12 @@ fn return_values_are_read_strictly() {
     magic[31] = 1;
     assert!(!abi::is_magic(&magic));
     assert_eq!(abi::as_string(&vec![0; 100_000]), None);
+    // Found by fuzzing: the head itself as part of the text.
+    let mut overlapping = vec![b'x'; 64 + 256];
+    overlapping[..32].copy_from_slice(&U256::ONE.to_be_bytes::<32>());
+    overlapping[31..33].copy_from_slice(&[1, 31]);
+    assert_eq!(String::abi_decode(&overlapping).unwrap().len(), 287);
+    assert_eq!(abi::as_string(&overlapping), None);
 }
 
 #[test]
@@ -373,6 +380,26 @@ fn events_are_read_exactly() {
     let expected = AuthorizationCanceled { authorizer: from, nonce: B256::repeat_byte(3) };
     assert_eq!(AuthorizationCanceled::decode(&canceled), Some(expected));
     assert_eq!(AuthorizationUsed::decode(&canceled), None);
+}
+
+/// Found by fuzzing: a node that lets all results point at one place would have its answer copied for each of them.
+#[test]
+fn results_are_never_longer_than_the_answer() {
+    let word = |n: usize| U256::from(n).to_be_bytes::<32>().to_vec();
+    let shared = |results: usize, len: usize| {
+        let places = vec![word(32 * results); results].concat();
+        let tail = [word(1), word(64), word(len), vec![7; len]].concat();
+        [word(32), word(results), places, tail].concat()
+    };
+    let data = shared(1, 100);
+    assert_eq!(abi::aggregate3_results(&data, 1), Some(vec![(true, vec![7; 100].into())]));
+    for (results, len) in [(2, 4096), (64, 4096)] {
+        assert_eq!(abi::aggregate3_results(&shared(results, len), results), None);
+    }
+    // Neither true nor false is no answer.
+    let mut odd = data;
+    odd[32 * 3 + 31] = 2;
+    assert_eq!(abi::aggregate3_results(&odd, 1), None);
 }
 
 fn view(n: u8) -> Read {
