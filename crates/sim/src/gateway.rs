@@ -1,0 +1,328 @@
+//! A machine that runs the gateway: the production paywall, engine, rail and relayer, over a disk that outlives it.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use farthing_chain::LocalKey;
+use farthing_engine::{
+    Depths, Engine, EngineConfig, EvmRail, ExposureLimit, Rail, Relayer, RelayerConfig, Store, World,
+};
+use farthing_payment::{Delivery, Flow, State};
+use farthing_paywall::{
+    Amount, Limits, Paid, Paywall, PaywallBody, PaywallLayer, Price, Route, RouteTable, Terms, Way,
+    X_FARTHING_PAYMENT,
+};
+use farthing_primitives::{Address, Network, PaymentId, PullMethod, Registry};
+use farthing_rails::offer::BindingKey;
+use futures_util::future::BoxFuture;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, Service, ServiceExt};
+
+use crate::chain::Tx;
+use crate::disk::{self, Disk};
+use crate::exec::{Exec, ProcessId, lock};
+use crate::facts::{self, Ledger};
+use crate::net::Listener;
+use crate::node::{self, Node, Tip};
+use crate::rng::Rng;
+use crate::wait;
+use crate::world::{ProcessWorld, Skew};
+
+pub const NETWORK: u64 = 84_532;
+pub const BLOCK_TIME: Duration = Duration::from_secs(2);
+/// What the routes cost, in atoms.
+pub const PRICE: u128 = 1000;
+/// Until how much is served on credit.
+pub const EXPOSURE: ExposureLimit = ExposureLimit { per_payer: 3000, total: 6000 };
+/// How long a payer has to pay.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What a route of the shop is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shelf {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub flow: Flow,
+    pub repeatable: bool,
+}
+
+pub const SHELVES: [Shelf; 5] = [
+    Shelf { method: "GET", path: "/weather", flow: Flow::Authorization, repeatable: true },
+    Shelf { method: "GET", path: "/other", flow: Flow::Authorization, repeatable: true },
+    Shelf { method: "POST", path: "/order", flow: Flow::Authorization, repeatable: false },
+    Shelf { method: "GET", path: "/upfront", flow: Flow::Upfront, repeatable: true },
+    Shelf { method: "GET", path: "/credit", flow: Flow::Background, repeatable: true },
+];
+
+/// How the upstream behaves. Chances in a thousand.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Mood {
+    pub latency: u64,
+    pub fails: u64,
+    pub breaks_off: u64,
+    pub hangs: u64,
+}
+
+pub struct Machine {
+    pub exec: Exec,
+    pub seed: u64,
+    pub ledger: Arc<Ledger>,
+    pub tip: Arc<Tip>,
+    pub platter: Arc<dyn Store>,
+    pub skew: Skew,
+    pub disk: Arc<Mutex<disk::Ailments>>,
+    pub node: Arc<Mutex<node::Ailments>>,
+    pub mood: Arc<Mutex<Mood>>,
+    pub payee: Address,
+    pub relayer: Arc<LocalKey>,
+    pub depth: u64,
+    pub lives: AtomicU64,
+    pub process: Mutex<Option<ProcessId>>,
+    pub listener: Arc<Mutex<Option<Listener>>>,
+    pub engine: Arc<Mutex<Option<Engine>>>,
+}
+
+impl std::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Machine")
+    }
+}
+
+impl Machine {
+    /// Starts the process. It listens once it has taken up what the former one left.
+    pub fn boot(self: &Arc<Self>) {
+        let life = self.lives.fetch_add(1, Ordering::Relaxed);
+        let process = self.exec.new_process();
+        *lock(&self.process) = Some(process);
+        self.ledger.note(|| format!("gateway starts, life {life}"));
+        let rng = |name: &str| Rng::stream(self.seed, &format!("gateway-{life}-{name}"));
+        let world: Arc<dyn World> =
+            Arc::new(ProcessWorld::new(self.exec.clone(), process, self.skew.clone(), rng("world")));
+        let store: Arc<dyn Store> = Arc::new(Disk::new(
+            self.exec.clone(),
+            process,
+            self.platter.clone(),
+            self.disk.clone(),
+            rng("disk"),
+        ));
+        let network = Network::eip155(NETWORK);
+        let (this, watched) = (self.clone(), self.clone());
+        let chain = Arc::new(Node::new(
+            self.exec.clone(),
+            self.tip.clone(),
+            network.clone(),
+            BLOCK_TIME,
+            self.node.clone(),
+            rng("node"),
+            Arc::new(move |tx| watched.broadcasts(tx)),
+        ));
+        let task = async move {
+            let config = RelayerConfig { bump_after: Duration::from_secs(6), ..RelayerConfig::default() };
+            let Some(relayer) = Relayer::start(chain, this.relayer.clone(), store.clone(), world.clone(), config) else { return };
+            let depths = Depths::blocks(this.depth);
+            let rail = EvmRail::new(relayer, store.clone(), world.clone(), depths, Registry::builtin());
+            let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network, Arc::new(rail) as Arc<dyn Rail>)]);
+            let config = EngineConfig {
+                answer_within: Duration::from_secs(20),
+                unclear_after: Duration::from_secs(10),
+                ..EngineConfig::default()
+            };
+            let engine = Engine::new(store, world.clone(), rails, config);
+            // A process that cannot take up what was left ends; its supervisor tries again.
+            while let Err(error) = engine.recover().await {
+                this.ledger.note(|| format!("gateway cannot recover yet: {error}"));
+                world.sleep(Duration::from_secs(1)).await;
+            }
+            let tending = engine.clone();
+            world.spawn(Box::pin(async move { tending.tend().await }));
+            let key = BindingKey::new([9; 32], None);
+            let paywall = Paywall::new(this.terms(), Arc::new(engine.clone()), world, key, Limits::default());
+            let service = PaywallLayer::new(paywall).layer(Upstream(this.clone()));
+            let handler = Arc::new(move |request: Request<Full<Bytes>>| -> BoxFuture<'static, _> {
+                let service = service.clone();
+                Box::pin(async move {
+                    match service.oneshot(request).await {
+                        Ok(response) => response,
+                        Err(never) => match never {},
+                    }
+                })
+            });
+            this.ledger.note(|| "gateway listens".to_owned());
+            *lock(&this.engine) = Some(engine);
+            *lock(&this.listener) = Some(Listener { process, handler });
+        };
+        self.exec.spawn(process, Box::pin(task));
+    }
+
+    pub fn kill(&self) {
+        self.ledger.note(|| "gateway is killed".to_owned());
+        *lock(&self.listener) = None;
+        *lock(&self.engine) = None;
+        if let Some(process) = lock(&self.process).take() {
+            self.exec.kill(process);
+        }
+        lock(&self.ledger.facts).restarts += 1;
+    }
+
+    fn terms(&self) -> Terms {
+        let registry = Registry::builtin();
+        let network = Network::eip155(NETWORK);
+        let mut routes = Vec::new();
+        for shelf in SHELVES {
+            let Some(asset) = registry.dollar(&network) else { continue };
+            let Ok(way) = Way::new(&registry, asset, self.payee.clone(), PullMethod::Eip3009) else { continue };
+            let Ok(offer) = Arc::new(way).offer(&Amount::Atoms(PRICE)) else { continue };
+            let mut paid = Paid::new(Price::Fixed(vec![offer]));
+            paid.flow = shelf.flow;
+            paid.max_timeout = MAX_TIMEOUT;
+            paid.upstream_timeout = Duration::from_secs(10);
+            if shelf.flow == Flow::Background {
+                paid.exposure = Some(EXPOSURE);
+            }
+            let Ok(pattern) = format!("{} {}", shelf.method, shelf.path).parse() else { continue };
+            routes.push((pattern, Route::paid(paid)));
+        }
+        // INVARIANT: the shelves are distinct.
+        #[allow(clippy::expect_used)]
+        Terms::new(RouteTable::new(routes).expect("distinct shelves"))
+    }
+
+    /// Checker: what leaves must be durable first.
+    fn broadcasts(&self, tx: &Tx) {
+        let relayer = farthing_evm::from_alloy(tx.from);
+        let hash = farthing_evm::B256::new(tx.hash).to_string();
+        let network = Network::eip155(NETWORK);
+        let known = wait(self.platter.live_slots(&network, &relayer)).unwrap_or_default();
+        let durable = known.iter().any(|stored| {
+            Some(stored.slot.nonce) == tx.nonce && stored.slot.variants.iter().any(|v| v.tx.as_str() == hash)
+        });
+        self.ledger.note(|| format!("gateway sends {} nonce {:?}", short(&hash), tx.nonce));
+        if !durable && !self.was_durable(tx, &hash) {
+            self.ledger.broken(format!("the transaction {hash} was sent before it was durable"));
+        }
+    }
+
+    /// A slot that is final or lost is no live one, and may be sent again by a task that has not heard of it.
+    fn was_durable(&self, tx: &Tx, hash: &str) -> bool {
+        let Some(auth) = crate::chain::authorization_in(&tx.data) else { return false };
+        let filter = farthing_engine::PaymentFilter { limit: 1000, ..Default::default() };
+        let all = wait(self.platter.payments(filter)).unwrap_or_default();
+        let nonce = auth.nonce.to_string();
+        all.iter().filter(|payment| payment.key.as_str().contains(&nonce)).any(|payment| {
+            let slots = wait(self.platter.slots_of(payment.id)).unwrap_or_default();
+            slots.iter().flat_map(|stored| &stored.slot.variants).any(|variant| variant.tx.as_str() == hash)
+        })
+    }
+}
+
+pub fn short(hash: &str) -> &str {
+    hash.get(..10).unwrap_or(hash)
+}
+
+/// What stands behind the paywall.
+#[derive(Clone)]
+struct Upstream(Arc<Machine>);
+
+impl Upstream {
+    /// Checker: nothing is served without a claim, nor to more than the exposure allows.
+    fn called(&self, id: PaymentId) {
+        let machine = &self.0;
+        let payment = wait(machine.platter.payment(id)).ok().flatten();
+        let Some(payment) = payment else {
+            return machine.ledger.broken(format!("the upstream was called for {id}, which nobody claimed"));
+        };
+        machine.ledger.note(|| format!("upstream is called for {id} ({})", payment.state.name()));
+        if payment.delivery != Delivery::Called {
+            let delivery = payment.delivery.name();
+            machine.ledger.broken(format!("the upstream was called for {id}, whose delivery is {delivery}"));
+        }
+        let fits = match payment.flow {
+            Flow::Authorization => matches!(payment.state, State::Funded),
+            // Settled: it was cut off on credit, was charged for, and is owed.
+            Flow::Background => matches!(payment.state, State::Funded | State::Settled { .. }),
+            Flow::Upfront => matches!(payment.state, State::Settled { .. }),
+        };
+        if !fits {
+            let state = payment.state.name();
+            machine.ledger.broken(format!("the upstream was called for {id}, which is {state}"));
+        }
+        if payment.flow == Flow::Background && payment.state == State::Funded {
+            let terms = &payment.terms;
+            let owed =
+                wait(machine.platter.exposure(&payment.tenant, &terms.payer, &terms.payee, terms.money.asset()));
+            if let Ok((of_payer, of_all)) = owed
+                && (of_payer.atoms() > EXPOSURE.per_payer || of_all.atoms() > EXPOSURE.total)
+            {
+                machine.ledger.broken(format!("{id} is served beyond the exposure: {of_payer:?}, {of_all:?}"));
+            }
+        }
+        let mut facts = lock(&machine.ledger.facts);
+        let before = facts.services.iter().filter(|service| service.payment == id).count();
+        facts.services.push(facts::Service { payment: id, at: machine.exec.micros(), complete: false });
+        drop(facts);
+        if before > 0 && !payment.binding.repeatable && payment.flow == Flow::Authorization {
+            machine.ledger.broken(format!("the upstream was called twice for {id}, which is not repeatable"));
+        }
+    }
+}
+
+impl Service<Request<Full<Bytes>>> for Upstream {
+    type Response = Response<PaywallBody>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Full<Bytes>>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move {
+            let machine = &this.0;
+            let id = request.headers().get(X_FARTHING_PAYMENT).and_then(|id| id.to_str().ok()?.parse().ok());
+            let Some(id) = id else {
+                machine.ledger.broken("the upstream was called for no payment".to_owned());
+                return Ok(answer(StatusCode::OK, Bytes::new()));
+            };
+            this.called(id);
+            let (latency, fails, breaks_off, hangs) = {
+                let mood = *lock(&machine.mood);
+                let mut rng = Rng::stream(machine.seed, &format!("upstream-{id}-{}", machine.exec.micros()));
+                let latency = Duration::from_micros(rng.below(mood.latency * 1000 + 500));
+                let mut chance = |of| rng.per_mille(of);
+                (latency, chance(mood.fails), chance(mood.breaks_off), chance(mood.hangs))
+            };
+            machine.exec.sleep(latency).await;
+            if hangs {
+                machine.exec.sleep(Duration::from_secs(3600)).await;
+            }
+            if fails {
+                return Ok(answer(StatusCode::INTERNAL_SERVER_ERROR, Bytes::from_static(b"sorry")));
+            }
+            let goods = Bytes::from(format!("goods for {id}"));
+            if breaks_off {
+                let frames = [Ok(http_body::Frame::data(goods)), Err("broken off".into())];
+                let body = http_body_util::StreamBody::new(futures_util::stream::iter(frames));
+                return Ok(Response::new(body.boxed_unsync()));
+            }
+            let mut facts = lock(&machine.ledger.facts);
+            if let Some(service) = facts.services.iter_mut().rev().find(|service| service.payment == id) {
+                service.complete = true;
+            }
+            drop(facts);
+            Ok(answer(StatusCode::OK, goods))
+        })
+    }
+}
+
+fn answer(status: StatusCode, body: Bytes) -> Response<PaywallBody> {
+    let mut response = Response::new(Full::new(body).map_err(|never| match never {}).boxed_unsync());
+    *response.status_mut() = status;
+    response
+}

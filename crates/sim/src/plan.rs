@@ -1,0 +1,156 @@
+//! What is to happen in a world, and when: all of it from the seed, and each line of it one that can be taken away.
+
+use farthing_payment::Flow;
+
+use crate::gateway::SHELVES;
+use crate::payer::Style;
+use crate::rng::Rng;
+
+/// One line of a plan.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Act {
+    Buy { buyer: usize, shelf: usize, style: Style },
+    KillGateway { down_for: u64 },
+    KillBuyer { buyer: usize, down_for: u64 },
+    /// The way from the gateway to the chain ails for a while.
+    Node { ailments: crate::node::Ailments, lasts: u64 },
+    Disk { ailments: crate::disk::Ailments, lasts: u64 },
+    Net { ailments: crate::net::Ailments, lasts: u64 },
+    Weather { passed_over: u64, forgotten: u64, gas_times: u128, lasts: u64 },
+    Mood { mood: crate::gateway::Mood, lasts: u64 },
+    Reorg { depth: usize, kept: u64 },
+    /// Somebody sends what he found in the pool.
+    FrontRun,
+    /// The payer's balance goes elsewhere, for a while.
+    Drain { buyer: usize, lasts: u64 },
+    /// The payer cancels its newest authorization.
+    Cancel { buyer: usize },
+    /// A machine's wall clock goes wrong by so many milliseconds, for a while.
+    Clock { gateway: bool, by: i64, lasts: u64 },
+}
+
+/// A line and its time, in milliseconds since the beginning.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Line {
+    pub at: u64,
+    pub act: Act,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    pub seed: u64,
+    pub buyers: usize,
+    /// How deep a settlement must be to count.
+    pub depth: u64,
+    /// When all ailments end, in milliseconds since the beginning.
+    pub heals_at: u64,
+    pub lines: Vec<Line>,
+}
+
+/// How long the troubles last, in milliseconds.
+const TROUBLES: u64 = 90_000;
+
+impl Plan {
+    pub fn from_seed(seed: u64) -> Self {
+        let mut rng = Rng::stream(seed, "plan");
+        let buyers = usize::try_from(rng.between(1, 4)).unwrap_or(1);
+        let buyer = |rng: &mut Rng| usize::try_from(rng.below(buyers as u64)).unwrap_or(0);
+        let depth = if rng.per_mille(600) { 1 } else { rng.between(2, 4) };
+        let mut lines = Vec::new();
+        for _ in 0..rng.between(2, 14) {
+            let style = match rng.below(10) {
+                0 => Style::Copies(5),
+                1 => Style::Elsewhere,
+                _ => Style::Plain,
+            };
+            let mut shelf = usize::try_from(rng.below(SHELVES.len() as u64)).unwrap_or(0);
+            if style == Style::Elsewhere {
+                shelf = usize::try_from(rng.below(2)).unwrap_or(0);
+            }
+            let act = Act::Buy { buyer: buyer(&mut rng), shelf, style };
+            lines.push(Line { at: rng.below(TROUBLES * 2 / 3), act });
+        }
+        // One world in eight has no trouble at all: then everybody must get what they pay for.
+        let troubles = if rng.per_mille(125) { 0 } else { rng.between(1, 12) };
+        for _ in 0..troubles {
+            let lasts = rng.between(500, 30_000);
+            let act = match rng.below(16) {
+                0..=2 => Act::KillGateway { down_for: rng.between(50, 20_000) },
+                3 => Act::KillBuyer { buyer: buyer(&mut rng), down_for: rng.between(50, 20_000) },
+                4 | 5 => Act::Node { ailments: node(&mut rng), lasts },
+                6 | 7 => Act::Disk {
+                    ailments: crate::disk::Ailments {
+                        latency: rng.below(1500),
+                        refused: rng.below(300),
+                        in_doubt: rng.below(150),
+                    },
+                    lasts,
+                },
+                8 | 9 => Act::Net {
+                    ailments: crate::net::Ailments {
+                        latency: rng.below(3000),
+                        request_lost: rng.below(400),
+                        answer_lost: rng.below(500),
+                        cut: rng.below(300),
+                        duplicated: rng.below(500),
+                        partitioned: rng.per_mille(100),
+                    },
+                    lasts,
+                },
+                10 => Act::Weather {
+                    passed_over: rng.below(900),
+                    forgotten: rng.below(400),
+                    gas_times: [1, 1, 3, 40, 300][usize::try_from(rng.below(5)).unwrap_or(0)],
+                    lasts,
+                },
+                11 => Act::Mood {
+                    mood: crate::gateway::Mood {
+                        latency: rng.below(12_000),
+                        fails: rng.below(600),
+                        breaks_off: rng.below(300),
+                        hangs: rng.below(200),
+                    },
+                    lasts,
+                },
+                12 => Act::Reorg {
+                    depth: usize::try_from(rng.between(1, depth.max(2))).unwrap_or(1),
+                    kept: [0, 500, 1000][usize::try_from(rng.below(3)).unwrap_or(0)],
+                },
+                13 => Act::FrontRun,
+                14 if rng.per_mille(500) => Act::Cancel { buyer: buyer(&mut rng) },
+                14 => Act::Drain { buyer: buyer(&mut rng), lasts },
+                _ => {
+                    let by = i64::try_from(rng.between(0, 240_000)).unwrap_or(0) - 120_000;
+                    Act::Clock { gateway: rng.per_mille(700), by, lasts }
+                }
+            };
+            lines.push(Line { at: rng.below(TROUBLES), act });
+        }
+        lines.sort_by_key(|line| line.at);
+        Self { seed, buyers, depth, heals_at: TROUBLES + 35_000, lines }
+    }
+
+    pub fn has(&self, test: impl Fn(&Act) -> bool) -> bool {
+        self.lines.iter().any(|line| test(&line.act))
+    }
+
+    /// Whether nothing goes wrong that would keep a purchase from succeeding.
+    pub fn is_fair(&self) -> bool {
+        !self.has(|act| !matches!(act, Act::Buy { .. }))
+    }
+
+    pub fn buys_on_credit(&self) -> bool {
+        self.has(|act| matches!(act, Act::Buy { shelf, .. } if SHELVES[*shelf].flow == Flow::Background))
+    }
+}
+
+fn node(rng: &mut Rng) -> crate::node::Ailments {
+    crate::node::Ailments {
+        latency: rng.below(2500),
+        down: rng.per_mille(150),
+        lost: rng.below(500),
+        behind: rng.below(500),
+        behind_by: rng.between(1, 3),
+        swallowed: rng.below(300),
+    }
+}

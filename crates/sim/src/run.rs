@@ -1,0 +1,420 @@
+//! Lets a plan happen.
+
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use farthing_chain::LocalKey;
+use farthing_evm::{Address, Domain, Key, U256, abi, from_alloy};
+use farthing_primitives::{Network, Registry};
+use farthing_store::MemoryStore;
+
+use crate::chain::{Chain, State, Tx, Weather, cancel_call};
+use crate::exec::{Ended, Exec, WORLD, lock};
+use crate::facts::Ledger;
+use crate::gateway::{BLOCK_TIME, Machine, Mood, NETWORK, SHELVES};
+use crate::net::Net;
+use crate::node::Tip;
+use crate::payer::Buyer;
+use crate::plan::{Act, Line, Plan};
+use crate::rng::Rng;
+use crate::world::EPOCH_SECS;
+use crate::{check, disk, node};
+
+/// How much each payer has, in atoms.
+const FUNDS: u128 = 1_000_000;
+/// How much the relayer has for gas, in wei.
+const GAS: u128 = 1_000_000_000_000_000_000;
+/// How long after the troubles everything must be over, in milliseconds: authorizations live for a minute.
+const PEACE: u64 = 180_000;
+
+/// How a world went.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub seed: u64,
+    /// The first thing that was wrong: when (microseconds since the beginning), and what.
+    pub violation: Option<(u64, String)>,
+    pub timeline: Vec<(u64, String)>,
+    /// The same for each run of one plan.
+    pub fingerprint: u64,
+    pub counts: Counts,
+}
+
+/// What happened in a world, so that it shows that something did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub payments: u64,
+    pub settled: u64,
+    pub failed: u64,
+    pub goods: u64,
+    pub services: u64,
+    pub restarts: u64,
+    pub reorganized: u64,
+    pub losses: u64,
+    pub polls: u64,
+    pub virtual_secs: u64,
+}
+
+/// Everything in a world that the checkers look at.
+pub(crate) struct Stage {
+    pub exec: Exec,
+    pub plan: Plan,
+    pub ledger: Arc<Ledger>,
+    pub tip: Arc<Tip>,
+    pub gateway: Arc<Machine>,
+    pub buyers: Vec<Arc<Buyer>>,
+    pub net: Net,
+    pub safe: Address,
+    pub token_total: u128,
+    pub wei_total: u128,
+}
+
+/// Lets a plan happen and checks what came of it. `record`: keep the timeline.
+pub fn run(plan: &Plan, record: bool) -> Outcome {
+    let stage = build(plan, record);
+    let heals = plan.heals_at * 1000;
+    let violation = || stage.ledger.violation().is_some();
+    let until_broken = || if violation() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let mut ended = stage.exec.run(heals, until_broken);
+    if !violation() && ended != Ended::Spinning {
+        stage.heal();
+        ended = stage.exec.run(heals + PEACE * 1000, until_broken);
+    }
+    if !violation() && ended != Ended::Spinning {
+        // Whoever was refused in doubt looks once more, as the last word.
+        stage.look_again();
+        ended = stage.exec.run(heals + (PEACE + 60_000) * 1000, until_broken);
+    }
+    if ended == Ended::Spinning {
+        stage.ledger.broken("some tasks run on and on while no time passes".to_owned());
+    }
+    let counts = check::all(&stage);
+    Outcome {
+        seed: plan.seed,
+        violation: stage.ledger.violation(),
+        timeline: stage.ledger.timeline(),
+        fingerprint: stage.ledger.fingerprint(),
+        counts,
+    }
+}
+
+fn key(seed: u64, name: &str) -> Key {
+    let mut rng = Rng::stream(seed, name);
+    loop {
+        let mut bytes = [0; 32];
+        rng.fill(&mut bytes);
+        if let Ok(key) = Key::from_bytes(bytes) {
+            return key;
+        }
+    }
+}
+
+fn build(plan: &Plan, record: bool) -> Stage {
+    let seed = plan.seed;
+    let exec = Exec::new(seed);
+    let ledger = Arc::new(Ledger::new(exec.clone(), record));
+    let registry = Registry::builtin();
+    // INVARIANT: the registry lists the dollar of the network that everything here is played on.
+    #[allow(clippy::expect_used)]
+    let asset = registry.dollar(&Network::eip155(NETWORK)).expect("listed");
+    let token = farthing_evm::to_alloy(asset.id.address()).unwrap_or_default();
+    let named = asset.domain.as_ref();
+    let domain = Domain::new(
+        named.map_or("", |domain| &domain.name),
+        named.map_or("", |domain| &domain.version),
+        NETWORK,
+        token,
+    );
+    let relayer = key(seed, "relayer");
+    let payee = key(seed, "payee");
+    let keys: Vec<Key> = (0..plan.buyers).map(|n| key(seed, &format!("payer-{n}"))).collect();
+    let mut genesis = State::default();
+    for key in &keys {
+        genesis.token.insert(key.address(), FUNDS);
+    }
+    genesis.wei.insert(relayer.address(), GAS);
+    let chain = Chain::new(NETWORK, token, domain, genesis, EPOCH_SECS, seed);
+    let tip = Arc::new(Tip::new(chain));
+    let net = Net::new(exec.clone(), Rng::stream(seed, "net"));
+    let gateway = Arc::new(Machine {
+        exec: exec.clone(),
+        seed,
+        ledger: ledger.clone(),
+        tip: tip.clone(),
+        platter: Arc::new(MemoryStore::new()),
+        skew: Arc::default(),
+        disk: Arc::new(Mutex::new(FAIR_DISK)),
+        node: Arc::new(Mutex::new(FAIR_NODE)),
+        mood: Arc::new(Mutex::new(FAIR_MOOD)),
+        payee: from_alloy(payee.address()),
+        relayer: Arc::new(LocalKey::new(relayer)),
+        depth: plan.depth,
+        lives: AtomicU64::new(0),
+        process: Mutex::default(),
+        listener: Arc::default(),
+        engine: Arc::default(),
+    });
+    *lock(&net.ailments) = FAIR_NET;
+    let buyers = keys.into_iter().enumerate().map(|(number, key)| {
+        Arc::new(Buyer {
+            number,
+            exec: exec.clone(),
+            seed,
+            ledger: ledger.clone(),
+            net: net.clone(),
+            gateway: gateway.clone(),
+            key,
+            skew: Arc::default(),
+            intents: Mutex::default(),
+            process: Mutex::new(exec.new_process()),
+            lives: AtomicU64::new(0),
+        })
+    });
+    let buyers = buyers.collect();
+    let stage = Stage {
+        exec: exec.clone(),
+        plan: plan.clone(),
+        ledger: ledger.clone(),
+        tip: tip.clone(),
+        gateway: gateway.clone(),
+        buyers,
+        net,
+        safe: Address::repeat_byte(0x5a),
+        token_total: FUNDS * plan.buyers as u128,
+        wei_total: GAS,
+    };
+    gateway.boot();
+    stage.mine_blocks();
+    for line in &plan.lines {
+        stage.schedule(*line);
+    }
+    stage
+}
+
+const FAIR_DISK: disk::Ailments = disk::Ailments { latency: 4, refused: 0, in_doubt: 0 };
+const FAIR_NODE: node::Ailments =
+    node::Ailments { latency: 20, down: false, lost: 0, behind: 0, behind_by: 0, swallowed: 0 };
+const FAIR_NET: crate::net::Ailments = crate::net::Ailments {
+    latency: 20,
+    request_lost: 0,
+    answer_lost: 0,
+    cut: 0,
+    duplicated: 0,
+    partitioned: false,
+};
+const FAIR_MOOD: Mood = Mood { latency: 300, fails: 0, breaks_off: 0, hangs: 0 };
+
+impl Stage {
+    /// A block every so often, for ever; and the checker that looks at each.
+    fn mine_blocks(&self) {
+        let (exec, tip, ledger) = (self.exec.clone(), self.tip.clone(), self.ledger.clone());
+        let (token_total, wei_total) = (self.token_total, self.wei_total);
+        let task = async move {
+            loop {
+                exec.sleep(BLOCK_TIME).await;
+                {
+                    let mut chain = lock(&tip.chain);
+                    chain.mine(EPOCH_SECS + exec.micros() / 1_000_000);
+                    check::block(&chain, token_total, wei_total, &ledger);
+                }
+                tip.moved();
+            }
+        };
+        self.exec.spawn(WORLD, Box::pin(task));
+    }
+
+    fn schedule(&self, line: Line) {
+        let exec = self.exec.clone();
+        let scene = self.scene();
+        let task = async move {
+            exec.sleep(Duration::from_millis(line.at)).await;
+            scene.perform(line.act).await;
+        };
+        self.exec.spawn(WORLD, Box::pin(task));
+    }
+
+    fn scene(&self) -> Scene {
+        Scene {
+            exec: self.exec.clone(),
+            ledger: self.ledger.clone(),
+            tip: self.tip.clone(),
+            gateway: self.gateway.clone(),
+            buyers: self.buyers.clone(),
+            net: self.net.clone(),
+            safe: self.safe,
+        }
+    }
+
+    /// All troubles are over.
+    fn heal(&self) {
+        self.ledger.note(|| "all troubles are over".to_owned());
+        *lock(&self.gateway.disk) = FAIR_DISK;
+        *lock(&self.gateway.node) = FAIR_NODE;
+        *lock(&self.gateway.mood) = FAIR_MOOD;
+        *lock(&self.net.ailments) = FAIR_NET;
+        lock(&self.tip.chain).weather = Weather::FAIR;
+        self.gateway.skew.store(0, Ordering::Relaxed);
+        if lock(&self.gateway.process).is_none() {
+            self.gateway.boot();
+        }
+        for buyer in &self.buyers {
+            buyer.skew.store(0, Ordering::Relaxed);
+            if !self.exec.is_alive(*lock(&buyer.process)) {
+                buyer.boot();
+            }
+        }
+    }
+
+    /// Every buyer that was refused, or in conflict, after it had signed, shows its payment once more.
+    fn look_again(&self) {
+        for buyer in &self.buyers {
+            let intents = lock(&buyer.intents).clone();
+            for (n, intent) in intents.into_iter().enumerate() {
+                let Some(header) = intent.header else { continue };
+                if intent.end == Some(crate::payer::End::Goods) {
+                    continue;
+                }
+                let buyer = buyer.clone();
+                let process = *lock(&buyer.process);
+                let task = async move {
+                    for _ in 0..3 {
+                        let answer = buyer.ask(intent.shelf, Some(&header)).await;
+                        let Ok(answer) = answer else { continue };
+                        if buyer.look(n, &answer).is_some() {
+                            break;
+                        }
+                        buyer.exec.sleep(Duration::from_secs(5)).await;
+                    }
+                };
+                self.exec.spawn(process, Box::pin(task));
+            }
+        }
+    }
+}
+
+/// What acts have to do with.
+struct Scene {
+    exec: Exec,
+    ledger: Arc<Ledger>,
+    tip: Arc<Tip>,
+    gateway: Arc<Machine>,
+    buyers: Vec<Arc<Buyer>>,
+    net: Net,
+    safe: Address,
+}
+
+impl Scene {
+    async fn perform(self, act: Act) {
+        if !matches!(act, Act::Buy { .. }) {
+            lock(&self.ledger.facts).faults += 1;
+            self.ledger.note(|| format!("{act:?}"));
+        }
+        let millis = Duration::from_millis;
+        match act {
+            Act::Buy { buyer, shelf, style } => {
+                if let (Some(buyer), Some(shelf)) = (self.buyers.get(buyer), SHELVES.get(shelf)) {
+                    buyer.want(*shelf, style);
+                }
+            }
+            Act::KillGateway { down_for } => {
+                if lock(&self.gateway.process).is_none() {
+                    return;
+                }
+                self.gateway.kill();
+                self.exec.sleep(millis(down_for)).await;
+                if lock(&self.gateway.process).is_none() {
+                    self.gateway.boot();
+                }
+            }
+            Act::KillBuyer { buyer, down_for } => {
+                let Some(buyer) = self.buyers.get(buyer).cloned() else { return };
+                if !self.exec.is_alive(*lock(&buyer.process)) {
+                    return;
+                }
+                buyer.kill();
+                self.exec.sleep(millis(down_for)).await;
+                if !self.exec.is_alive(*lock(&buyer.process)) {
+                    buyer.boot();
+                }
+            }
+            Act::Node { ailments, lasts } => {
+                *lock(&self.gateway.node) = ailments;
+                self.exec.sleep(millis(lasts)).await;
+                *lock(&self.gateway.node) = FAIR_NODE;
+            }
+            Act::Disk { ailments, lasts } => {
+                *lock(&self.gateway.disk) = ailments;
+                self.exec.sleep(millis(lasts)).await;
+                *lock(&self.gateway.disk) = FAIR_DISK;
+            }
+            Act::Net { ailments, lasts } => {
+                *lock(&self.net.ailments) = ailments;
+                self.exec.sleep(millis(lasts)).await;
+                *lock(&self.net.ailments) = FAIR_NET;
+            }
+            Act::Mood { mood, lasts } => {
+                *lock(&self.gateway.mood) = mood;
+                self.exec.sleep(millis(lasts)).await;
+                *lock(&self.gateway.mood) = FAIR_MOOD;
+            }
+            Act::Weather { passed_over, forgotten, gas_times, lasts } => {
+                let base_fee = Weather::FAIR.base_fee * gas_times;
+                lock(&self.tip.chain).weather = Weather { passed_over, forgotten, base_fee };
+                self.exec.sleep(millis(lasts)).await;
+                lock(&self.tip.chain).weather = Weather::FAIR;
+            }
+            Act::Reorg { depth, kept } => {
+                lock(&self.tip.chain).reorganize(depth, kept);
+                self.tip.moved();
+            }
+            Act::FrontRun => {
+                let mut chain = lock(&self.tip.chain);
+                let seen = chain.pool.iter().find(|tx| !tx.data.is_empty() && tx.nonce.is_some()).cloned();
+                if let Some(seen) = seen {
+                    chain.offer(Tx::of_owner(Address::repeat_byte(0xfe), seen.to, seen.data, self.salt()));
+                }
+            }
+            Act::Drain { buyer, lasts } => {
+                let Some(buyer) = self.buyers.get(buyer) else { return };
+                let (from, safe) = (buyer.key.address(), self.safe);
+                self.transfer(from, safe);
+                self.exec.sleep(millis(lasts)).await;
+                self.transfer(safe, from);
+            }
+            Act::Cancel { buyer } => {
+                let facts = lock(&self.ledger.facts);
+                let newest = facts.signed.iter().filter(|(_, signed)| signed.buyer == buyer);
+                let Some((nonce, signed)) = newest.max_by_key(|(_, signed)| signed.at) else { return };
+                let mut chain = lock(&self.tip.chain);
+                let (from, token) = (signed.from, chain.token);
+                chain.offer(Tx::of_owner(from, token, cancel_call(from, *nonce), self.salt()));
+            }
+            Act::Clock { gateway, by, lasts } => {
+                let skews: Vec<_> = if gateway {
+                    vec![self.gateway.skew.clone()]
+                } else {
+                    self.buyers.iter().map(|buyer| buyer.skew.clone()).collect()
+                };
+                skews.iter().for_each(|skew| skew.store(by, Ordering::Relaxed));
+                self.exec.sleep(millis(lasts)).await;
+                skews.iter().for_each(|skew| skew.store(0, Ordering::Relaxed));
+            }
+        }
+    }
+
+    /// Two transactions of one owner are never the same.
+    fn salt(&self) -> u64 {
+        self.exec.micros()
+    }
+
+    fn transfer(&self, from: Address, to: Address) {
+        let mut chain = lock(&self.tip.chain);
+        let balance = chain.tip().state.token.get(&from).copied().unwrap_or_default();
+        let token = chain.token;
+        let salt = self.salt();
+        chain.offer(Tx::of_owner(from, token, abi::transfer(to, U256::from(balance)).0, salt));
+    }
+}
+
