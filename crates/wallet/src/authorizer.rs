@@ -134,13 +134,16 @@ pub trait Authorizer: Send + Sync {
     /// Frees the reservation, on proof that no money moved nor can.
     async fn release(&self, id: &PurchaseId, proof: Proof) -> Result<(), Denied>;
 
+    /// Writes down that the chain's word for a settlement is final.
+    async fn finalize(&self, id: &PurchaseId) -> Result<(), Denied>;
+
     async fn purchase(&self, id: &PurchaseId) -> Result<Purchase, Denied>;
 
     /// Gives up what processes that are gone left unsigned, and what was never shown and has lapsed. Returns how many
     /// that were.
     async fn recover(&self) -> Result<usize, Denied>;
 
-    /// Purchases that are not proven to have moved their money or not, oldest first.
+    /// Purchases that are not proven for good to have moved their money or not, oldest first.
     async fn open(&self) -> Result<Vec<Purchase>, Denied>;
 
     /// Purchases that brought nothing yet, whose goods may still come, and whose process is gone, oldest first; of one
@@ -409,6 +412,11 @@ impl Authorizer for LocalAuthorizer {
     async fn release(&self, id: &PurchaseId, proof: Proof) -> Result<(), Denied> {
         let id = *id;
         self.on_disk(move |this| Ok(this.journal.release(&id, proof, &(this.clock)())?)).await
+    }
+
+    async fn finalize(&self, id: &PurchaseId) -> Result<(), Denied> {
+        let id = *id;
+        self.on_disk(move |this| Ok(this.journal.finalize(&id)?)).await
     }
 
     async fn purchase(&self, id: &PurchaseId) -> Result<Purchase, Denied> {

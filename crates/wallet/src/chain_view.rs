@@ -33,6 +33,9 @@ pub trait ChainView: Send + Sync + fmt::Debug {
     /// When the latest block was made; `None` if it cannot be told.
     async fn time(&self) -> Option<Timestamp>;
 
+    /// When the latest block was made that no reorganization should replace any more; `None` if it cannot be told.
+    async fn settled_time(&self) -> Option<Timestamp>;
+
     /// `None` if it cannot be told.
     async fn balance(&self, asset: &AssetId, owner: &Address) -> Option<u128>;
 
@@ -89,6 +92,12 @@ impl EngineView {
         (answers.len() == questions.len()).then_some(answers)
     }
 
+    /// When the block was made that has [`DEPTH`] others on top of it, up to `head`.
+    async fn below(&self, head: u64) -> Option<Timestamp> {
+        let deep = self.chain.head(Tag::Number(head.saturating_sub(DEPTH))).await.ok()??;
+        Some(deep.timestamp)
+    }
+
     /// Whether this transaction moved exactly this payment's money.
     async fn settled_by(&self, payment: &Checked, tx: TxHash) -> bool {
         let Ok(receipts) = self.chain.receipts(vec![tx]).await else { return false };
@@ -139,6 +148,11 @@ impl ChainView for EngineView {
         Some(self.chain.head(Tag::Latest).await.ok()??.timestamp)
     }
 
+    async fn settled_time(&self) -> Option<Timestamp> {
+        let head = self.chain.head(Tag::Latest).await.ok()??;
+        self.below(head.number).await
+    }
+
     async fn balance(&self, asset: &AssetId, owner: &Address) -> Option<u128> {
         let answers = self.view(asset, &[abi::balance_of(to_alloy(owner)?)]).await?;
         let balance = answers.first()?.returned().and_then(|data| abi::as_uint(data))?;
@@ -171,11 +185,7 @@ impl ChainView for EngineView {
                 self.trace(payment, head.number).await.map_or(Sight::Used, |tx| Sight::Settled { tx })
             }
             Some(false) => {
-                let deep = Tag::Number(head.number.saturating_sub(DEPTH));
-                match self.chain.head(deep).await {
-                    Ok(Some(deep)) => Sight::Unused { as_of: deep.timestamp },
-                    Ok(None) | Err(_) => Sight::Unavailable,
-                }
+                self.below(head.number).await.map_or(Sight::Unavailable, |as_of| Sight::Unused { as_of })
             }
             None => Sight::Unavailable,
         }

@@ -64,6 +64,7 @@ CREATE TABLE purchase (
     holder TEXT NOT NULL,
     shown INTEGER NOT NULL DEFAULT 0,
     tx TEXT,
+    -- 0: the seller says so. 1: the chain did. 2: the chain does for good.
     confirmed INTEGER NOT NULL DEFAULT 0,
     delivered INTEGER NOT NULL DEFAULT 0,
     receipt TEXT,
@@ -197,6 +198,8 @@ pub struct Purchase {
     pub tx: Option<String>,
     /// Whether a chain said so, and not only the seller.
     pub confirmed: bool,
+    /// Whether it said so when the authorization had lapsed, so that no reorganization can take it back.
+    pub finalized: bool,
     /// Whether a complete answer with a status of success came back for it.
     pub delivered: bool,
     /// The seller's receipt, as JSON.
@@ -548,7 +551,7 @@ impl Journal {
             match outcome {
                 Outcome::Settled { tx: hash, confirmed, delivered, receipt, note: said } => {
                     become_(tx, id, State::Settled, clock)?;
-                    // What a chain confirmed stays so, whatever a seller says later.
+                    // What a chain confirmed stays so, whatever a seller says later. A chain may correct itself.
                     tx.execute(
                         "UPDATE purchase SET confirmed = max(confirmed, ?4), tx = iif(confirmed > ?4, tx, coalesce(?2, tx)),
                          receipt = coalesce(?3, receipt), note = coalesce(?5, note), delivered = max(delivered, ?6)
@@ -578,12 +581,23 @@ impl Journal {
         })
     }
 
-    /// Frees the reservation of a purchase, on proof.
+    /// Writes down that the chain's word for a settlement is final. Nothing changes that any more.
+    pub fn finalize(&self, id: &PurchaseId) -> Result<(), JournalError> {
+        self.within(|tx| {
+            tx.execute(
+                "UPDATE purchase SET confirmed = 2 WHERE id = ?1 AND state = 'settled' AND confirmed = 1",
+                [key(id)],
+            )?;
+            Ok(())
+        })
+    }
+
+    /// Frees the reservation of a purchase, on proof. A chain may so take back what it said before a reorganization.
     pub fn release(&self, id: &PurchaseId, proof: Proof, clock: &Clock) -> Result<(), JournalError> {
         self.within(|tx| {
             let purchase = find(tx, id)?;
             let never_shown = matches!(purchase.state, State::Intended | State::Signed);
-            if purchase.confirmed || (proof == Proof::NeverShown && !never_shown) {
+            if purchase.finalized || (proof == Proof::NeverShown && !never_shown) {
                 return Err(JournalError::Transition { from: purchase.state, to: State::Released });
             }
             become_(tx, id, State::Released, clock)?;
@@ -628,12 +642,12 @@ impl Journal {
         })
     }
 
-    /// Purchases whose outcome is open, oldest first: to be asked about again, or to be proven unused.
+    /// Purchases whose outcome is open, or not final yet, oldest first: to be asked about again.
     pub fn open_purchases(&self) -> Result<Vec<Purchase>, JournalError> {
         self.within(|tx| {
             let sql = format!(
                 "SELECT {COLUMNS} FROM purchase
-                 WHERE state IN ('signed', 'presented', 'unknown', 'refused') OR (state = 'settled' AND NOT confirmed)
+                 WHERE state IN ('signed', 'presented', 'unknown', 'refused') OR (state = 'settled' AND confirmed < 2)
                  ORDER BY id LIMIT ?1"
             );
             let mut found = tx.prepare_cached(&sql)?;
@@ -928,7 +942,8 @@ fn read(row: &Row<'_>) -> Result<Purchase, JournalError> {
         instruction: row.get::<_, Option<Vec<u8>>>(16)?.map(Instruction::new),
         shown: row.get(17)?,
         tx: row.get(18)?,
-        confirmed: row.get(19)?,
+        confirmed: row.get::<_, i64>(19)? > 0,
+        finalized: row.get::<_, i64>(19)? > 1,
         receipt: row.get(20)?,
         note: row.get(21)?,
         delivered: row.get(22)?,

@@ -364,8 +364,9 @@ const SECRET: [&str; 6] =
 fn summarize(step: &Step) {
     match step {
         Step::Resuming(earlier) => eprintln!("{}", resuming(earlier)),
-        Step::Pausing { why, pause } if std::io::stderr().is_terminal() => {
-            let secs = pause.as_millis().div_ceil(1000);
+        // What is shorter nobody notices.
+        Step::Pausing { why, pause } if pause.as_secs() > 0 && std::io::stderr().is_terminal() => {
+            let secs = pause.as_secs();
             eprintln!("{why}; asking again in {secs} s, with the same payment");
         }
         _ => {}

@@ -1,13 +1,15 @@
 //! What became of payments: asking the chain, and taking up what a process that is gone left behind.
 
+use std::collections::BTreeMap;
+
 use farthing_engine::TxHash;
-use farthing_primitives::PurchaseId;
+use farthing_primitives::{Network, PurchaseId, Timestamp};
 use farthing_rails::exact_evm::Checked;
 use futures_util::StreamExt;
 
 use super::{Client, FetchError, Options, Outcome, tx_hash};
 use crate::authorizer::Denied;
-use crate::chain_view::Sight;
+use crate::chain_view::{REORG_MARGIN, Sight};
 use crate::journal::{self, Proof, Purchase};
 
 /// How often the chain is asked about a transaction that the seller just named: its node may be a block ahead of ours.
@@ -76,16 +78,37 @@ impl Client {
     }
 
     /// Asks the chain about every purchase that is open, and writes down what it proves. Shows nothing to anybody.
+    ///
+    /// What a chain has confirmed is asked about once more, when the authorization has lapsed: what a reorganization took
+    /// away for good is released.
     pub async fn reconcile_all(&self) -> Result<Sights, Denied> {
-        let open = self.inner.authorizer.open().await?.into_iter();
-        let sights = futures_util::stream::iter(open.filter(|purchase| purchase.instruction.is_some()))
-            .map(|purchase| async move { (purchase.id, self.reconcile(&purchase.id).await) })
+        let mut times: BTreeMap<Network, Option<Timestamp>> = BTreeMap::new();
+        let mut due = Vec::new();
+        for purchase in self.inner.authorizer.open().await? {
+            let network = purchase.money.asset().network();
+            let time = match (times.get(network), self.view(network)) {
+                (Some(time), _) => *time,
+                (None, None) => None,
+                (None, Some(view)) => *times.entry(network.clone()).or_insert(view.settled_time().await),
+            };
+            let lapsed = time.is_some_and(|time| time >= purchase.expires.plus(REORG_MARGIN));
+            if purchase.instruction.is_some() && (lapsed || !purchase.confirmed) {
+                due.push((purchase.id, lapsed));
+            }
+        }
+        let sights = futures_util::stream::iter(due)
+            .map(|(id, lapsed)| async move { (id, self.reconcile_one(&id, lapsed).await) })
             .buffered(AT_ONCE);
         Ok(sights.collect().await)
     }
 
     /// Asks the chain what became of a purchase, and writes down what it proves.
     pub async fn reconcile(&self, id: &PurchaseId) -> Result<Sight, Denied> {
+        self.reconcile_one(id, false).await
+    }
+
+    /// `lapsed` is whether the authorization ended long enough ago that what the chain says now is final.
+    async fn reconcile_one(&self, id: &PurchaseId, lapsed: bool) -> Result<Sight, Denied> {
         let purchase = self.inner.authorizer.purchase(id).await?;
         let sight = self.sight(&purchase, purchase.tx.as_deref().and_then(tx_hash)).await;
         match sight {
@@ -98,6 +121,9 @@ impl Client {
                     note: None,
                 };
                 self.inner.authorizer.conclude(id, outcome).await?;
+                if lapsed {
+                    self.inner.authorizer.finalize(id).await?;
+                }
             }
             _ if sight.proves_unused(purchase.expires) => {
                 self.inner.authorizer.release(id, Proof::UnusedAfterExpiry).await?;

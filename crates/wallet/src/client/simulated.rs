@@ -316,7 +316,7 @@ fn a_killed_buyer_that_asks_for_the_same_again_buys_nothing_new() {
 fn what_the_chain_settled_while_nobody_looked_is_asked_for_and_not_bought_anew() {
     let world = Scripted::new(4);
     let chain = Arc::new(FakeChain {
-        time: Some(START),
+        time: Mutex::new(Some(START)),
         ..FakeChain::seeing(Sight::Settled { tx: tx_hash(TX).unwrap() })
     });
     let network = Network::new(&world, |paid, _| if paid.is_some() { Reply::Killed } else { ask() });
@@ -337,8 +337,10 @@ fn what_the_chain_settled_while_nobody_looked_is_asked_for_and_not_bought_anew()
 #[test]
 fn what_nobody_answers_for_is_held_until_the_chain_proves_it_dead() {
     let world = Scripted::new(5);
-    let chain =
-        Arc::new(FakeChain { time: Some(START), ..FakeChain::seeing(Sight::Unused { as_of: START }) });
+    let chain = Arc::new(FakeChain {
+        time: Mutex::new(Some(START)),
+        ..FakeChain::seeing(Sight::Unused { as_of: START })
+    });
     let network = Network::new(&world, |paid, _| if paid.is_some() { Reply::Killed } else { ask() });
     let disk = disk();
     assert!(fetch(&live(&disk, 1, &world, &network, Some(&chain))).is_none());
@@ -354,6 +356,42 @@ fn what_nobody_answers_for_is_held_until_the_chain_proves_it_dead() {
         assert_eq!(purchase.state, state, "{secs} s");
         assert_eq!(recovered.shown.len(), usize::from(state != State::Released), "what is dead is not shown");
         assert_eq!(held(&life.journal, &world), if state == State::Released { 0 } else { 10_000 });
+    }
+}
+
+/// A settlement that the chain showed, and then took back.
+#[test]
+fn what_a_reorganization_took_away_is_released_when_it_can_never_come_back() {
+    let end = 60 + crate::REORG_MARGIN.as_secs();
+    let settled = Sight::Settled { tx: tx_hash(TX).unwrap() };
+    let unused = |secs| Sight::Unused { as_of: START.plus(Duration::from_secs(secs)) };
+    // When, what the chain says, whether it is asked at all, and what the books say then.
+    let taken_back = [
+        (10, unused(10), false, (State::Settled, false)),
+        (end - 1, unused(end - 1), false, (State::Settled, false)),
+        (end, unused(end), true, (State::Released, false)),
+    ];
+    let kept = [
+        (end, Sight::Unavailable, true, (State::Settled, false)),
+        (end, settled, true, (State::Settled, true)),
+        (end + 1, unused(end + 1), false, (State::Settled, true)),
+    ];
+    for story in [taken_back, kept] {
+        let world = Scripted::new(11);
+        let network = Network::new(&world, serve);
+        let chain = Arc::new(FakeChain { time: Mutex::new(Some(START)), ..FakeChain::seeing(settled) });
+        let life = live(&disk(), 1, &world, &network, Some(&chain));
+        let Some(Outcome::Paid { payment, .. }) = fetch(&life) else { panic!() };
+        assert_eq!(payment.settlement, Settlement::Confirmed);
+        for (secs, sight, asked, (state, finalized)) in story {
+            *chain.time.lock().unwrap() = Some(START.plus(Duration::from_secs(secs)));
+            *chain.sight.lock().unwrap() = sight;
+            let sights = run(life.client.reconcile_all()).unwrap().unwrap();
+            assert_eq!(sights.len(), usize::from(asked), "{secs} s, {sight:?}");
+            let purchase = life.journal.get(&payment.id).unwrap();
+            assert_eq!((purchase.state, purchase.finalized), (state, finalized), "{secs} s, {sight:?}");
+            assert_eq!(held(&life.journal, &world), if state == State::Released { 0 } else { 10_000 });
+        }
     }
 }
 
@@ -406,8 +444,9 @@ const DAY: i64 = 86_400;
 fn in_time(with_chain: bool) -> (Arc<Scripted>, Life, Option<Arc<FakeChain>>) {
     let world = Scripted::new(8);
     let network = Network::new(&world, serve);
-    let chain = with_chain
-        .then(|| Arc::new(FakeChain { time: Some(START), ..FakeChain::seeing(Sight::Unavailable) }));
+    let chain = with_chain.then(|| {
+        Arc::new(FakeChain { time: Mutex::new(Some(START)), ..FakeChain::seeing(Sight::Unavailable) })
+    });
     let life = live(&disk(), 1, &world, &network, chain.as_ref());
     (world, life, chain)
 }
@@ -478,12 +517,11 @@ fn a_leap_to_the_future_signs_nothing_and_ends_no_window() {
 
 #[test]
 fn a_chain_that_says_so_too_makes_a_leap_right() {
-    let (world, life, chain) = in_time(true);
+    let (world, life, _) = in_time(true);
     world.set_wall(-DAY);
     assert_eq!(buy(&life), "clock_behind_chain", "a machine that starts with yesterday's time");
     world.set_wall(0);
     assert_eq!(buy(&life), "paid", "and finds out what time it is");
-    assert_eq!(chain.unwrap().time, Some(START));
 }
 
 #[test]
@@ -529,7 +567,7 @@ fn what_lives_longer_on_a_slow_chain_counts_for_longer() {
     let counts_for = |behind: u64| {
         let world = Scripted::new(10);
         let network = Network::new(&world, serve);
-        let time = Some(START.minus(Duration::from_secs(behind)));
+        let time = Mutex::new(Some(START.minus(Duration::from_secs(behind))));
         let chain = Arc::new(FakeChain { time, ..FakeChain::seeing(Sight::Unavailable) });
         let life = live(&disk(), 1, &world, &network, Some(&chain));
         assert_eq!(buy(&life), "paid");

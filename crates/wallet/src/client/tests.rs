@@ -264,7 +264,7 @@ async fn denied(reply: impl Fn() -> Reply + Send + Sync + 'static) -> Vec<&'stat
 pub(super) struct FakeChain {
     pub(super) network: Network,
     pub(super) devnet: bool,
-    pub(super) time: Option<farthing_primitives::Timestamp>,
+    pub(super) time: Mutex<Option<farthing_primitives::Timestamp>>,
     pub(super) balance: Option<u128>,
     pub(super) permit2: Option<Permit2State>,
     pub(super) sight: Mutex<Sight>,
@@ -275,7 +275,7 @@ impl FakeChain {
         Self {
             network: network(84532),
             devnet: false,
-            time: Some(system_clock().wall),
+            time: Mutex::new(Some(system_clock().wall)),
             balance: None,
             permit2: None,
             sight: Mutex::new(sight),
@@ -294,7 +294,11 @@ impl ChainView for FakeChain {
     }
 
     async fn time(&self) -> Option<farthing_primitives::Timestamp> {
-        self.time
+        *self.time.lock().unwrap()
+    }
+
+    async fn settled_time(&self) -> Option<farthing_primitives::Timestamp> {
+        *self.time.lock().unwrap()
     }
 
     async fn balance(&self, _: &AssetId, _: &Address) -> Option<u128> {

@@ -130,9 +130,11 @@ fn a_purchase_lives_from_intent_to_settlement() {
     assert_eq!((purchase.state, purchase.confirmed, purchase.shown), (State::Settled, true, 2));
     assert_eq!(purchase.tx.as_deref(), Some("0xaa"));
     assert_eq!(purchase.money, request(50_000).charge.money().clone());
+    assert!(!purchase.finalized);
+    journal.finalize(&id).unwrap();
     assert!(journal.release(&id, Proof::UnusedAfterExpiry, &at(100)).is_err());
     assert_eq!(hour(&journal, &at(7)), 50_000);
-    assert_eq!(journal.history(10).unwrap(), [purchase]);
+    assert_eq!(journal.history(10).unwrap(), [Purchase { finalized: true, ..purchase }]);
     assert!(journal.open_purchases().unwrap().is_empty());
 }
 
