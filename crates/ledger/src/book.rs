@@ -14,6 +14,36 @@ pub struct Balance {
     pub credits_pending: u128,
 }
 
+/// A side of an account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    Debit,
+    Credit,
+}
+
+impl Balance {
+    /// Moves `atoms` on one side from where a transfer was (`None`: it was not in the books) to where it is now.
+    ///
+    /// `None` if the sum does not fit 128 bits, or the balance never had what should leave it: then nothing is moved.
+    #[must_use]
+    pub fn shift(&mut self, side: Side, was: Option<Phase>, now: Phase, atoms: u128) -> Option<()> {
+        let (pending, posted) = match side {
+            Side::Debit => (&mut self.debits_pending, &mut self.debits_posted),
+            Side::Credit => (&mut self.credits_pending, &mut self.credits_posted),
+        };
+        let left = if was == Some(Phase::Pending) { pending.checked_sub(atoms)? } else { *pending };
+        match now {
+            Phase::Pending => *pending = left.checked_add(atoms)?,
+            Phase::Posted => {
+                *posted = posted.checked_add(atoms)?;
+                *pending = left;
+            }
+            Phase::Voided => *pending = left,
+        }
+        Some(())
+    }
+}
+
 /// Why an entry does not go into the books.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
@@ -94,17 +124,10 @@ impl Ledger {
         let mut derived: BTreeMap<Account, Balance> = BTreeMap::new();
         for (id, tenant, money, phase) in transfers {
             let (debit, credit) = accounts(id, tenant, money);
-            let (posted, pending) = match phase {
-                Phase::Posted => (money.atoms(), 0),
-                Phase::Pending => (0, money.atoms()),
-                Phase::Voided => (0, 0),
-            };
-            let side = derived.entry(debit.clone()).or_default();
-            side.debits_posted = add(side.debits_posted, posted, &debit)?;
-            side.debits_pending = add(side.debits_pending, pending, &debit)?;
-            let side = derived.entry(credit.clone()).or_default();
-            side.credits_posted = add(side.credits_posted, posted, &credit)?;
-            side.credits_pending = add(side.credits_pending, pending, &credit)?;
+            for (account, side) in [(debit, Side::Debit), (credit, Side::Credit)] {
+                let balance = derived.entry(account.clone()).or_default();
+                balance.shift(side, None, phase, money.atoms()).ok_or(CheckError::Overflow(account))?;
+            }
         }
         let mut sums: BTreeMap<(TenantId, AssetId), (u128, u128)> = BTreeMap::new();
         for (account, stored) in balances {
@@ -176,33 +199,13 @@ impl Ledger {
         let phase = entry.phase();
         let atoms = money.atoms();
         let (debit, credit) = accounts(id, &tenant, &money);
-        let side = self.balances.entry(debit.clone()).or_default();
-        move_between(&mut side.debits_pending, &mut side.debits_posted, was, phase, atoms)
-            .ok_or(LedgerError::Overflow(debit))?;
-        let side = self.balances.entry(credit.clone()).or_default();
-        move_between(&mut side.credits_pending, &mut side.credits_posted, was, phase, atoms)
-            .ok_or(LedgerError::Overflow(credit))?;
+        for (account, side) in [(debit, Side::Debit), (credit, Side::Credit)] {
+            let balance = self.balances.entry(account.clone()).or_default();
+            balance.shift(side, was, phase, atoms).ok_or(LedgerError::Overflow(account))?;
+        }
         self.transfers.insert(id, Transfer { tenant, money, phase });
         Ok(())
     }
-}
-
-fn move_between(
-    pending: &mut u128,
-    posted: &mut u128,
-    was: Option<Phase>,
-    now: Phase,
-    atoms: u128,
-) -> Option<()> {
-    if was == Some(Phase::Pending) {
-        *pending = pending.checked_sub(atoms)?;
-    }
-    match now {
-        Phase::Pending => *pending = pending.checked_add(atoms)?,
-        Phase::Posted => *posted = posted.checked_add(atoms)?,
-        Phase::Voided => {}
-    }
-    Some(())
 }
 
 fn add(sum: u128, atoms: u128, account: &Account) -> Result<u128, CheckError> {

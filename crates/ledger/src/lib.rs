@@ -15,5 +15,5 @@ mod entry;
 mod tests;
 
 pub use account::{Account, AccountKind, UnknownKind};
-pub use book::{Balance, CheckError, Ledger, LedgerError};
+pub use book::{Balance, CheckError, Ledger, LedgerError, Side};
 pub use entry::{Entry, Phase, Purpose, TransferId, UnknownPurpose};

@@ -76,6 +76,22 @@ fn overflow_is_refused() {
 }
 
 #[test]
+fn a_shift_moves_all_or_nothing() {
+    let full = Balance { debits_pending: 5, debits_posted: u128::MAX - 4, ..Balance::default() };
+    let mut balance = full;
+    assert_eq!(balance.shift(Side::Debit, Some(Phase::Pending), Phase::Posted, 5), None);
+    assert_eq!(balance.shift(Side::Debit, Some(Phase::Pending), Phase::Voided, 6), None);
+    assert_eq!(balance.shift(Side::Credit, Some(Phase::Pending), Phase::Posted, 1), None);
+    assert_eq!(balance, full);
+    assert_eq!(balance.shift(Side::Debit, Some(Phase::Pending), Phase::Posted, 4), Some(()));
+    assert_eq!((balance.debits_pending, balance.debits_posted), (1, u128::MAX));
+    assert_eq!(balance.shift(Side::Credit, None, Phase::Pending, 7), Some(()));
+    assert_eq!(balance.shift(Side::Credit, Some(Phase::Pending), Phase::Voided, 7), Some(()));
+    assert_eq!(balance.shift(Side::Credit, None, Phase::Voided, 7), Some(()));
+    assert_eq!((balance.credits_pending, balance.credits_posted), (0, 0));
+}
+
+#[test]
 fn the_checker_sees_a_changed_balance_and_a_lost_one() {
     let mut ledger = Ledger::default();
     ledger.apply(&[transfer(1, Purpose::Relay, 7)]).expect("applies");

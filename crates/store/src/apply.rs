@@ -60,6 +60,7 @@ struct PaymentRow {
 #[derive(Debug)]
 pub(crate) struct SlotRow {
     expected: Option<i64>,
+    version: i64,
     slot: Slot,
     nonce: i64,
     updated: i64,
@@ -113,13 +114,14 @@ impl Request {
 
     pub(crate) fn commit(commit: farthing_engine::Commit) -> Result<Self, StoreError> {
         let farthing_engine::Commit { step, event, response, slots, credit } = commit;
+        let id = step.next.id;
         Ok(Self::Commit(Box::new(CommitRequest {
             expected: int(step.expected)?,
             row: PaymentRow::new(&step.next)?,
             next: step.next,
             entries: step.entries,
             event,
-            response: response.map(|response| (encode_head(&response), response)),
+            response: response.map(|response| (encode_head(id, &response), response)),
             slots: slots.into_iter().map(SlotRow::new).collect::<Result<_, _>>()?,
             credit,
         })))
@@ -165,7 +167,7 @@ impl PaymentRow {
         Ok(Self {
             version: int(payment.version)?,
             updated: int(payment.updated.millis())?,
-            detail: encode_state(&payment.state),
+            detail: encode_state(payment),
             open: payment.next() != Next::Rest,
             exposed: payment.is_exposed(),
             released: payment.releases_claim(),
@@ -175,11 +177,13 @@ impl PaymentRow {
 
 impl SlotRow {
     fn new((expected, slot): (Option<u64>, Slot)) -> Result<Self, StoreError> {
+        let version = expected.map_or(0, |version| version.saturating_add(1));
         Ok(Self {
             expected: expected.map(int).transpose()?,
             nonce: int(slot.nonce)?,
             updated: int(slot.updated.millis())?,
-            body: encode_slot(&slot),
+            body: encode_slot(version, &slot),
+            version: int(version)?,
             slot,
         })
     }
@@ -331,10 +335,22 @@ impl CommitRequest {
 
     fn write_history(&self, connection: &Connection, tenant: &str) -> Result<(), Fail> {
         let mut insert = connection.prepare_cached(
-            "INSERT INTO history (payment, version, tenant, event, at) VALUES (?1, ?2, ?3, ?4, ?5)",
+            "INSERT INTO history (payment, version, tenant, event, at, follows, round, state, delivery, detail) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
         )?;
-        let Self { next, row, event, .. } = self;
-        insert.execute(params![next.id.to_bytes(), row.version, tenant, event, row.updated])?;
+        let Self { next, row, event, expected, .. } = self;
+        insert.execute(params![
+            next.id.to_bytes(),
+            row.version,
+            tenant,
+            event,
+            row.updated,
+            expected,
+            next.round,
+            next.state.name(),
+            next.delivery.name(),
+            row.detail,
+        ])?;
         Ok(())
     }
 }
@@ -395,7 +411,6 @@ fn save_slots(connection: &Connection, slots: &[SlotRow]) -> Result<(), Fail> {
         if stored != row.expected {
             return Err(StoreError::Conflict.into());
         }
-        let version = stored.map_or(0, |version| version.saturating_add(1));
         let mut write = connection.prepare_cached(
             "INSERT INTO slots (id, version, network, relayer, nonce, state, updated, body) \
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) ON CONFLICT (id) DO UPDATE SET \
@@ -404,7 +419,7 @@ fn save_slots(connection: &Connection, slots: &[SlotRow]) -> Result<(), Fail> {
         write
             .execute(params![
                 id,
-                version,
+                row.version,
                 row.slot.network.as_str(),
                 AddressColumn::of(&row.slot.relayer),
                 row.nonce,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use farthing_ledger::{Account, Balance, Entry, LedgerError, Phase, TransferId};
+use farthing_ledger::{Account, Balance, Entry, LedgerError, Phase, Side, TransferId};
 use farthing_payment::Payment;
 use farthing_primitives::{Address, AssetId, Money, TenantId};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -118,7 +118,7 @@ impl Books {
     ) -> Result<(), Fail> {
         let (debit, credit) = row.id.purpose.accounts();
         let atoms = row.money.atoms();
-        for (kind, is_debit) in [(debit, true), (credit, false)] {
+        for (kind, side) in [(debit, Side::Debit), (credit, Side::Credit)] {
             let account = Account { tenant: row.tenant.clone(), kind, asset: row.money.asset().clone() };
             let index = match touched.iter().position(|(other, _)| *other == account) {
                 Some(index) => index,
@@ -129,12 +129,8 @@ impl Books {
                 }
             };
             let Some((_, balance)) = touched.get_mut(index) else { continue };
-            let (pending, posted) = if is_debit {
-                (&mut balance.debits_pending, &mut balance.debits_posted)
-            } else {
-                (&mut balance.credits_pending, &mut balance.credits_posted)
-            };
-            move_between(pending, posted, was, row.phase, atoms)
+            balance
+                .shift(side, was, row.phase, atoms)
                 .ok_or_else(|| books(&LedgerError::Overflow(account)))?;
         }
         Ok(())
@@ -151,24 +147,6 @@ impl Books {
         let keys = params![account.tenant.as_str(), account.kind.as_str(), asset_column(&account.asset)];
         Ok(select.query_row(keys, |row| read::balance(row, 0)).optional()?.unwrap_or_default())
     }
-}
-
-fn move_between(
-    pending: &mut u128,
-    posted: &mut u128,
-    was: Option<Phase>,
-    now: Phase,
-    atoms: u128,
-) -> Option<()> {
-    if was == Some(Phase::Pending) {
-        *pending = pending.checked_sub(atoms)?;
-    }
-    match now {
-        Phase::Pending => *pending = pending.checked_add(atoms)?,
-        Phase::Posted => *posted = posted.checked_add(atoms)?,
-        Phase::Voided => {}
-    }
-    Some(())
 }
 
 /// Whether it was not there yet.

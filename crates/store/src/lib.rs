@@ -11,6 +11,7 @@
 //! Spec: none outside; `docs/decisions/0004-sqlite.md` says why it is so.
 
 mod apply;
+mod backup;
 mod books;
 mod check;
 mod codec;
@@ -18,11 +19,15 @@ mod limits;
 mod memory;
 mod read;
 mod record;
+mod replay;
 mod schema;
 mod sqlite;
 mod writer;
 
+pub use backup::{BackupError, Restored, Stage, back_up, restore};
+pub use check::Checked;
 pub use limits::{MAX_LISTED, QUEUE_LEN};
 pub use memory::MemoryStore;
+pub use replay::{Chapter, Story};
 pub use schema::OpenError;
 pub use sqlite::SqliteStore;

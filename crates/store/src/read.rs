@@ -6,14 +6,16 @@ use farthing_payment::{ConsumptionKey, Payment, Slot, SlotState};
 use farthing_primitives::{
     Address, AssetId, AttemptId, Money, Network, PaymentId, SlotId, TenantId, Timestamp,
 };
-use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, ToSql, params};
 
 use crate::apply::hash;
 use crate::limits::capped_rows;
 use crate::record::{
-    AddressColumn, OwnedAddress, TermsColumns, asset, asset_column, decode_response, decode_slot,
-    decode_state, decode_terms, delivery, int, uint,
+    AddressColumn, OwnedAddress, TermsColumns, asset, asset_column, check_slot, check_state, check_terms,
+    decode_response, decode_slot, decode_state, decode_terms, delivery, int, uint,
 };
+use crate::replay::{After, HistoryRow};
 
 /// What SQLite's errors mean to the caller.
 pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
@@ -37,9 +39,14 @@ type Answer<T> = Result<T, StoreError>;
 /// The columns that [`to_payment`] takes, in its order.
 macro_rules! select_payments {
     ($rest:literal) => {
+        select_payments!("", $rest)
+    };
+    ($more:literal, $rest:literal) => {
         concat!(
             "SELECT id, tenant, version, round, state, delivery, created, updated, payer, payee, asset, atoms, \
-             detail, terms FROM payments ",
+             detail, terms",
+            $more,
+            " FROM payments ",
             $rest
         )
     };
@@ -160,6 +167,15 @@ fn tenant(row: &Row<'_>, index: usize) -> Answer<TenantId> {
     name.parse().map_err(|error: farthing_primitives::IdError| StoreError::Corrupt(error.to_string()))
 }
 
+/// Zero or one and nothing else: the conditions of the partial indexes say `= 1` and `= 0`.
+fn flag(row: &Row<'_>, index: usize) -> Answer<bool> {
+    match get::<i64>(row, index)? {
+        0 => Ok(false),
+        1 => Ok(true),
+        other => Err(StoreError::Corrupt(format!("neither yes nor no: {other}"))),
+    }
+}
+
 fn number(row: &Row<'_>, index: usize) -> Answer<u64> {
     uint(get(row, index)?)
 }
@@ -180,8 +196,9 @@ fn money(row: &Row<'_>, asset_index: usize, atoms_index: usize) -> Answer<Money>
 fn to_payment(row: &Row<'_>) -> Answer<Payment> {
     let columns =
         TermsColumns { payer: address(row, 8)?, payee: address(row, 9)?, money: money(row, 10, 11)? };
-    let (key, role, flow, terms, binding) = decode_terms(blob(row, 13)?, columns)?;
-    Ok(Payment {
+    let (detail, fixed) = (blob(row, 12)?, blob(row, 13)?);
+    let (key, role, flow, terms, binding) = decode_terms(fixed, columns)?;
+    let payment = Payment {
         id: PaymentId::from_bytes(get(row, 0)?),
         tenant: tenant(row, 1)?,
         version: number(row, 2)?,
@@ -191,11 +208,14 @@ fn to_payment(row: &Row<'_>) -> Answer<Payment> {
         flow,
         terms,
         binding,
-        state: decode_state(text(row, 4)?, blob(row, 12)?)?,
+        state: decode_state(text(row, 4)?, detail)?,
         delivery: delivery(text(row, 5)?)?,
         created: moment(row, 6)?,
         updated: moment(row, 7)?,
-    })
+    };
+    check_terms(&payment, fixed)?;
+    check_state(&payment, detail)?;
+    Ok(payment)
 }
 
 pub(crate) fn history(connection: &Connection, id: PaymentId) -> Answer<Vec<(u64, String, Timestamp)>> {
@@ -207,8 +227,9 @@ pub(crate) fn history(connection: &Connection, id: PaymentId) -> Answer<Vec<(u64
 
 pub(crate) fn response(connection: &Connection, id: PaymentId) -> Answer<Option<StoredResponse>> {
     let sql = "SELECT head, body FROM responses WHERE payment = ?1";
-    let mut found =
-        collect(connection, sql, &[&id.to_bytes()], |row| Ok(decode_response(blob(row, 0)?, get(row, 1)?)?))?;
+    let mut found = collect(connection, sql, &[&id.to_bytes()], |row| {
+        Ok(decode_response(id, blob(row, 0)?, get(row, 1)?)?)
+    })?;
     Ok(found.pop())
 }
 
@@ -228,7 +249,10 @@ fn to_slot(row: &Row<'_>) -> Answer<StoredSlot> {
         variants: Vec::new(),
         state: SlotState::Open,
     };
-    Ok(StoredSlot { version: number(row, 1)?, slot: decode_slot(slot, text(row, 5)?, blob(row, 7)?)? })
+    let (version, body) = (number(row, 1)?, blob(row, 7)?);
+    let slot = decode_slot(slot, text(row, 5)?, body)?;
+    check_slot(version, &slot, body)?;
+    Ok(StoredSlot { version, slot })
 }
 
 pub(crate) fn slot(connection: &Connection, id: SlotId) -> Answer<Option<StoredSlot>> {
@@ -340,20 +364,138 @@ pub(crate) fn transfers_of(connection: &Connection, id: PaymentId) -> Answer<Vec
     Ok(found)
 }
 
+/// All transfers; one that cannot be read does not hide the others.
 pub(crate) fn each_transfer(
     connection: &Connection,
-    mut with: impl FnMut(TransferRow) -> Answer<()>,
+    mut with: impl FnMut(Answer<TransferRow>) -> Answer<()>,
 ) -> Answer<()> {
-    each(connection, select_transfers!("ORDER BY payment, round, purpose"), &[], |row| {
-        with(to_transfer(row)?)
+    each(connection, select_transfers!("ORDER BY payment, round, purpose"), &[], |row| with(to_transfer(row)))
+}
+
+/// The columns of a payment that follow from the rest.
+#[derive(Debug)]
+pub(crate) struct PaymentColumns {
+    pub key_hash: [u8; 32],
+    pub open: bool,
+    pub exposed: bool,
+    pub released: bool,
+    pub answered: bool,
+}
+
+/// All payments; one that cannot be read does not hide the others.
+pub(crate) fn each_payment_to_check(
+    connection: &Connection,
+    mut with: impl FnMut(PaymentId, Answer<(Payment, PaymentColumns)>) -> Answer<()>,
+) -> Answer<()> {
+    let sql = select_payments!(", key_hash, open, exposed, released, answered", "ORDER BY id");
+    each(connection, sql, &[], |row| {
+        let columns = || -> Answer<PaymentColumns> {
+            Ok(PaymentColumns {
+                key_hash: get(row, 14)?,
+                open: flag(row, 15)?,
+                exposed: flag(row, 16)?,
+                released: flag(row, 17)?,
+                answered: flag(row, 18)?,
+            })
+        };
+        let id = get(row, 0).map_or(PaymentId::from_bytes([0; 16]), PaymentId::from_bytes);
+        with(id, to_payment(row).and_then(|payment| Ok((payment, columns()?))))
     })
 }
 
-pub(crate) fn each_payment(
+pub(crate) fn each_slot(
     connection: &Connection,
-    mut with: impl FnMut(Payment) -> Answer<()>,
+    mut with: impl FnMut(SlotId, Answer<Slot>) -> Answer<()>,
 ) -> Answer<()> {
-    each(connection, select_payments!("ORDER BY id"), &[], |row| with(to_payment(row)?))
+    let sql =
+        "SELECT id, version, network, relayer, nonce, state, updated, body, tenant FROM slots ORDER BY id";
+    each(connection, sql, &[], |row| {
+        let id = get(row, 0).map_or(SlotId::from_bytes([0; 16]), SlotId::from_bytes);
+        let slot = to_slot(row).and_then(|stored| {
+            operators(row, 8)?;
+            Ok(stored.slot)
+        });
+        with(id, slot)
+    })
+}
+
+/// Slots are the operator's, whoever's payments are in them.
+fn operators(row: &Row<'_>, index: usize) -> Answer<()> {
+    match text(row, index)? {
+        "local" => Ok(()),
+        other => Err(StoreError::Corrupt(format!("a slot of the tenant {other:?}"))),
+    }
+}
+
+/// The payments that the table says a slot is for, in order.
+pub(crate) fn payments_of_slot(connection: &Connection, id: SlotId) -> Answer<Vec<PaymentId>> {
+    let sql = "SELECT payment, tenant FROM slot_payments WHERE slot = ?1 ORDER BY payment";
+    collect(connection, sql, &[&id.to_bytes()], |row| {
+        operators(row, 1)?;
+        get(row, 0).map(PaymentId::from_bytes)
+    })
+}
+
+/// One transfer log that paid for something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CreditRow {
+    pub network: String,
+    pub tx: String,
+    pub log_index: u64,
+    pub tenant: String,
+}
+
+pub(crate) fn credits_of(connection: &Connection, id: PaymentId) -> Answer<Vec<CreditRow>> {
+    let sql = "SELECT network, tx, log_index, tenant FROM credits WHERE payment = ?1";
+    collect(connection, sql, &[&id.to_bytes()], |row| {
+        Ok(CreditRow {
+            network: get(row, 0)?,
+            tx: get(row, 1)?,
+            log_index: number(row, 2)?,
+            tenant: get(row, 3)?,
+        })
+    })
+}
+
+/// The tenant of a payment's stored answer, if there is one.
+pub(crate) fn has_response(connection: &Connection, id: PaymentId) -> Answer<Option<String>> {
+    let sql = "SELECT tenant FROM responses WHERE payment = ?1";
+    Ok(collect(connection, sql, &[&id.to_bytes()], |row| get(row, 0))?.pop())
+}
+
+pub(crate) fn history_rows(connection: &Connection, id: PaymentId) -> Answer<Vec<HistoryRow>> {
+    let sql = "SELECT version, tenant, event, at, round, state, delivery, detail, follows FROM history \
+               WHERE payment = ?1 ORDER BY version";
+    collect(connection, sql, &[&id.to_bytes()], |row| {
+        let kept: [Option<Value>; 4] = [get(row, 4)?, get(row, 6)?, get(row, 7)?, get(row, 8)?];
+        let after = match get::<Option<String>>(row, 5)? {
+            None if kept.iter().all(Option::is_none) => None,
+            None => return Err(StoreError::Corrupt("a change that leads to no state".to_owned())),
+            Some(state) => {
+                let detail = blob(row, 7)?;
+                Some(After {
+                    follows: number(row, 8)?,
+                    round: get(row, 4)?,
+                    state: decode_state(&state, detail)?,
+                    delivery: delivery(text(row, 6)?)?,
+                    detail: detail.to_vec(),
+                })
+            }
+        };
+        Ok(HistoryRow {
+            version: number(row, 0)?,
+            tenant: get(row, 1)?,
+            event: get(row, 2)?,
+            at: moment(row, 3)?,
+            after,
+        })
+    })
+}
+
+/// How many rows a table of ours has.
+pub(crate) fn count(connection: &Connection, table: &'static str) -> Answer<u64> {
+    let rows = collect(connection, &format!("SELECT count(*) FROM {table}"), &[], |row| number(row, 0))?;
+    Ok(rows.into_iter().sum())
 }
 
 pub(crate) fn balances(
@@ -393,12 +535,10 @@ pub(crate) fn in_one_view<T>(connection: &Connection, questions: impl FnOnce() -
     ended.map(|()| answer)
 }
 
-pub(crate) fn still_fine(connection: &Connection) -> Answer<Vec<String>> {
-    connection
-        .query_row("PRAGMA quick_check(10)", [], |row| row.get::<_, String>(0))
-        .optional()
-        .map_err(|error| store_error(&error))
-        .map(|found| found.into_iter().filter(|line| line != "ok").collect())
+/// What SQLite finds wrong with the file: its structure, its constraints, and its indexes against their tables.
+pub(crate) fn integrity(connection: &Connection) -> Answer<Vec<String>> {
+    let found = collect(connection, "PRAGMA integrity_check(20)", &[], |row| get::<String>(row, 0))?;
+    Ok(found.into_iter().filter(|line| line != "ok").collect())
 }
 
 #[cfg(test)]
@@ -410,6 +550,7 @@ mod tests {
     fn listings_use_their_indexes() {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(include_str!("schema/1.sql")).unwrap();
+        connection.execute_batch(include_str!("schema/2.sql")).unwrap();
         let check = |sql: &str, index: &str| {
             let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let plan: Vec<String> =

@@ -1,7 +1,8 @@
 //! Stored records and their versions. Domain types do not serialize themselves: what is on disk is decided here.
 //!
 //! What is queried has a column; the rest of a payment is two blobs, `terms` (fixed by the claim) and `detail`
-//! (what the state holds). Each blob starts with the version of its encoding.
+//! (what the state holds). Each blob starts with the version of its encoding, and ends with a seal over itself and
+//! the columns that belong to it: SQLite's pages have no checksums, and a bit that rots is to be an error, not money.
 
 use farthing_engine::{StoreError, StoredResponse};
 use farthing_payment::{
@@ -12,11 +13,19 @@ use farthing_primitives::{
     Address, AssetId, AttemptId, Money, Network, PaymentId, RefundId, RequestHash, Timestamp,
 };
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use sha2::{Digest, Sha256};
 
 use crate::codec::{Decoder, Encoder, Malformed};
 
 /// The version of every encoding below. A change of any of them gets a new number, and the old one stays readable.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
+
+/// The version that had no seals.
+const UNSEALED: u8 = 1;
+
+/// The bytes of a seal: the first of a SHA-256. It guards against accidents, not against somebody who can write the
+/// file.
+const SEAL_LEN: usize = 8;
 
 impl From<Malformed> for StoreError {
     fn from(malformed: Malformed) -> Self {
@@ -94,6 +103,114 @@ pub(crate) fn asset(column: &str) -> Result<AssetId, StoreError> {
     Ok(AssetId::new(network, address))
 }
 
+/// What a seal covers besides the blob.
+#[derive(Debug, Default)]
+struct Seal(Sha256);
+
+impl Seal {
+    fn with(mut self, part: &[u8]) -> Self {
+        self.0.update((part.len() as u64).to_be_bytes());
+        self.0.update(part);
+        self
+    }
+
+    fn with_number(self, number: u64) -> Self {
+        self.with(&number.to_be_bytes())
+    }
+
+    fn with_address(self, address: &Address) -> Self {
+        match AddressColumn::of(address) {
+            AddressColumn::Evm(bytes) => self.with(&bytes),
+            AddressColumn::Other(address) => self.with(address.as_str().as_bytes()),
+        }
+    }
+
+    fn finish(self, blob: &[u8]) -> [u8; SEAL_LEN] {
+        let digest: [u8; 32] = self.with(blob).0.finalize().into();
+        let mut seal = [0; SEAL_LEN];
+        for (byte, from) in seal.iter_mut().zip(digest) {
+            *byte = from;
+        }
+        seal
+    }
+
+    fn put(self, mut blob: Vec<u8>) -> Vec<u8> {
+        let seal = self.finish(&blob);
+        blob.extend_from_slice(&seal);
+        blob
+    }
+
+    fn check(self, sealed: &[u8]) -> Result<(), Malformed> {
+        match sealed.split_last_chunk::<SEAL_LEN>() {
+            _ if sealed.first() == Some(&UNSEALED) => Ok(()),
+            Some((blob, seal)) if self.finish(blob) == *seal => Ok(()),
+            _ => Err(Malformed("its seal is broken")),
+        }
+    }
+}
+
+fn seal_of_terms(payment: &Payment) -> Seal {
+    Seal::default()
+        .with(&payment.id.to_bytes())
+        .with(payment.tenant.as_str().as_bytes())
+        .with_number(payment.created.millis())
+        .with_address(&payment.terms.payer)
+        .with_address(&payment.terms.payee)
+        .with(asset_column(payment.terms.money.asset()).as_bytes())
+        .with(&payment.terms.money.atoms().to_be_bytes())
+}
+
+fn seal_of_state(payment: &Payment) -> Seal {
+    Seal::default()
+        .with(&payment.id.to_bytes())
+        .with_number(payment.version)
+        .with_number(u64::from(payment.round))
+        .with(payment.state.name().as_bytes())
+        .with(payment.delivery.name().as_bytes())
+        .with_number(payment.updated.millis())
+}
+
+fn seal_of_slot(version: u64, slot: &Slot) -> Seal {
+    Seal::default()
+        .with(&slot.id.to_bytes())
+        .with_number(version)
+        .with(slot.network.as_str().as_bytes())
+        .with_address(&slot.relayer)
+        .with_number(slot.nonce)
+        .with(slot.state.name().as_bytes())
+        .with_number(slot.updated.millis())
+}
+
+fn seal_of_response(payment: PaymentId, body: &[u8]) -> Seal {
+    Seal::default().with(&payment.to_bytes()).with(body)
+}
+
+/// Whether what was read of a payment is what was written.
+pub(crate) fn check_terms(payment: &Payment, terms: &[u8]) -> Result<(), Malformed> {
+    seal_of_terms(payment).check(terms)
+}
+
+/// The same for what its state holds, of the payment's own row or of one line of its history.
+pub(crate) fn check_state(payment: &Payment, detail: &[u8]) -> Result<(), Malformed> {
+    seal_of_state(payment).check(detail)
+}
+
+pub(crate) fn check_slot(version: u64, slot: &Slot, body: &[u8]) -> Result<(), Malformed> {
+    seal_of_slot(version, slot).check(body)
+}
+
+/// The blob after its version and before its seal.
+fn unsealed(bytes: &[u8]) -> Result<Decoder<'_>, Malformed> {
+    match bytes.split_first() {
+        Some((&UNSEALED, body)) => Ok(Decoder::new(body)),
+        Some((&VERSION, sealed)) => {
+            let (body, _) = sealed.split_last_chunk::<SEAL_LEN>().ok_or(Malformed("too short"))?;
+            Ok(Decoder::new(body))
+        }
+        _ => Err(Malformed("an encoding that this version does not know")),
+    }
+}
+
 /// What a claim fixes for ever.
 pub(crate) fn encode_terms(payment: &Payment) -> Vec<u8> {
     let Payment { key, role, flow, terms, binding, .. } = payment;
@@ -123,7 +240,7 @@ pub(crate) fn encode_terms(payment: &Payment) -> Vec<u8> {
     out.text(&binding.method);
     out.text(&binding.resource);
     out.sized(terms.instruction.as_bytes());
-    out.finish()
+    seal_of_terms(payment).put(out.finish())
 }
 
 /// What columns say of a payment's terms.
@@ -136,8 +253,7 @@ pub(crate) struct TermsColumns {
 pub(crate) type Fixed = (ConsumptionKey, Role, Flow, Terms, Binding);
 
 pub(crate) fn decode_terms(bytes: &[u8], columns: TermsColumns) -> Result<Fixed, Malformed> {
-    let mut from = Decoder::new(bytes);
-    version(&mut from)?;
+    let mut from = unsealed(bytes)?;
     let role = match from.byte()? {
         0 => Role::Seller,
         1 => Role::Facilitator,
@@ -173,10 +289,10 @@ pub(crate) fn decode_terms(bytes: &[u8], columns: TermsColumns) -> Result<Fixed,
 }
 
 /// What the state holds besides its name, which has a column.
-pub(crate) fn encode_state(state: &State) -> Vec<u8> {
+pub(crate) fn encode_state(payment: &Payment) -> Vec<u8> {
     let mut out = Encoder::with_capacity(160);
     out.byte(VERSION);
-    match state {
+    match &payment.state {
         State::Claimed | State::Funded => {}
         State::Settling { attempt, since, tx } | State::Unknown { attempt, since, tx } => {
             out.fixed(&attempt.to_bytes());
@@ -205,12 +321,11 @@ pub(crate) fn encode_state(state: &State) -> Vec<u8> {
             put_proof(&mut out, refund_proof);
         }
     }
-    out.finish()
+    seal_of_state(payment).put(out.finish())
 }
 
 pub(crate) fn decode_state(name: &str, bytes: &[u8]) -> Result<State, Malformed> {
-    let from = &mut Decoder::new(bytes);
-    version(from)?;
+    let from = &mut unsealed(bytes)?;
     let state = match name {
         "claimed" => State::Claimed,
         "funded" => State::Funded,
@@ -248,7 +363,7 @@ pub(crate) fn delivery(name: &str) -> Result<Delivery, Malformed> {
 }
 
 /// All of a slot that has no column.
-pub(crate) fn encode_slot(slot: &Slot) -> Vec<u8> {
+pub(crate) fn encode_slot(version: u64, slot: &Slot) -> Vec<u8> {
     let mut out = Encoder::with_capacity(512);
     out.byte(VERSION);
     out.fixed(&slot.attempt.to_bytes());
@@ -271,13 +386,12 @@ pub(crate) fn encode_slot(slot: &Slot) -> Vec<u8> {
         }
         SlotState::Final { tx } => put_tx(&mut out, tx),
     }
-    out.finish()
+    seal_of_slot(version, slot).put(out.finish())
 }
 
 /// Fills in what the columns of a slot do not say.
 pub(crate) fn decode_slot(mut slot: Slot, state: &str, bytes: &[u8]) -> Result<Slot, Malformed> {
-    let from = &mut Decoder::new(bytes);
-    version(from)?;
+    let from = &mut unsealed(bytes)?;
     slot.attempt = attempt(from)?;
     for _ in 0..from.count()? {
         slot.payments.push(PaymentId::from_bytes(from.fixed()?));
@@ -305,7 +419,7 @@ pub(crate) fn decode_slot(mut slot: Slot, state: &str, bytes: &[u8]) -> Result<S
 }
 
 /// All of an answer but its body, which has a column of its own.
-pub(crate) fn encode_head(response: &StoredResponse) -> Vec<u8> {
+pub(crate) fn encode_head(payment: PaymentId, response: &StoredResponse) -> Vec<u8> {
     let mut out = Encoder::with_capacity(256);
     out.byte(VERSION);
     out.number(u64::from(response.status));
@@ -316,12 +430,16 @@ pub(crate) fn encode_head(response: &StoredResponse) -> Vec<u8> {
             out.sized(value);
         }
     }
-    out.finish()
+    seal_of_response(payment, &response.body).put(out.finish())
 }
 
-pub(crate) fn decode_response(head: &[u8], body: Vec<u8>) -> Result<StoredResponse, Malformed> {
-    let from = &mut Decoder::new(head);
-    version(from)?;
+pub(crate) fn decode_response(
+    payment: PaymentId,
+    head: &[u8],
+    body: Vec<u8>,
+) -> Result<StoredResponse, Malformed> {
+    seal_of_response(payment, &body).check(head)?;
+    let from = &mut unsealed(head)?;
     let status = u16::try_from(from.number()?).map_err(|_| Malformed("no such status"))?;
     let headers = lines(from)?;
     let trailers = lines(from)?;
@@ -333,14 +451,6 @@ pub(crate) fn decode_response(head: &[u8], body: Vec<u8>) -> Result<StoredRespon
 
 fn lines(from: &mut Decoder<'_>) -> Result<Vec<(String, Vec<u8>)>, Malformed> {
     (0..from.count()?).map(|_| Ok((from.text()?.to_owned(), from.sized()?.to_vec()))).collect()
-}
-
-fn version(from: &mut Decoder<'_>) -> Result<(), Malformed> {
-    if from.byte()? == VERSION {
-        Ok(())
-    } else {
-        Err(Malformed("an encoding that is newer than this version"))
-    }
 }
 
 fn flag(from: &mut Decoder<'_>) -> Result<bool, Malformed> {

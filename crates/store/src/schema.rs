@@ -10,7 +10,7 @@ const APPLICATION_ID: i32 = 0x6672_7468;
 
 /// How the schema came to be. The position in the list plus one is the version; what is here never changes,
 /// later versions append.
-const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql")];
+const MIGRATIONS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// After how many pages in the log the writer moves them into the file: 32 MiB. Hot pages are written once for
 /// many groups, and a restart has this much to read again.
@@ -81,11 +81,11 @@ impl Drop for WriteLock {
 }
 
 /// SQLite's write-ahead log of this file.
-fn log_path(path: &Path) -> PathBuf {
+pub(crate) fn log_path(path: &Path) -> PathBuf {
     with_suffix(path, "-wal")
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
@@ -176,7 +176,7 @@ fn known_version() -> i64 {
 }
 
 /// The schema's version; zero for a file with nothing in it.
-fn version(path: &Path, connection: &Connection) -> Result<i64, OpenError> {
+pub(crate) fn version(path: &Path, connection: &Connection) -> Result<i64, OpenError> {
     let sqlite = |source| OpenError::Sqlite { path: path.to_owned(), source };
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).map_err(sqlite);
     let found = pragma("user_version")?;

@@ -15,9 +15,10 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::apply::{Answer, Request};
-use crate::check::check_books;
+use crate::check::{Checked, check};
 use crate::limits::{ERASE_BATCH, QUEUE_LEN, sum_too_large};
 use crate::read;
+use crate::replay::{self, Story};
 use crate::schema::{self, OpenError};
 use crate::writer::{Health, Writer};
 
@@ -66,6 +67,46 @@ impl SqliteStore {
     /// transaction and one sync, however many callers share it.
     pub fn groups(&self) -> u64 {
         self.health.groups()
+    }
+
+    /// Derives everything again that can be derived, and tells how far it is: payments done, and payments in all.
+    ///
+    /// # Errors
+    /// Only what kept it from looking; what it found is in [`Checked::problems`].
+    pub async fn check(
+        &self,
+        mut progress: impl FnMut(u64, u64) + Send + 'static,
+    ) -> Result<Checked, StoreError> {
+        if let Some(refusal) = self.health.refusal() {
+            return Err(refusal);
+        }
+        // It reads everything, and must not keep others waiting for a reader.
+        let (reply, answer) = oneshot::channel();
+        let path = self.path.clone();
+        let work = move || {
+            let opened = schema::open_reader(&path).map_err(|error| StoreError::Down(error.to_string()));
+            let _ = reply.send(opened.and_then(|connection| check(&connection, &mut progress)));
+        };
+        std::thread::Builder::new()
+            .name("store-check".to_owned())
+            .spawn(work)
+            .map_err(|error| StoreError::Down(error.to_string()))?;
+        answer.await.map_err(|_| StoreError::Down("the check has stopped".to_owned()))?
+    }
+
+    /// The story of a payment from its claim to where it is, with the causes.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] if its history cannot be true.
+    pub async fn story(&self, id: PaymentId) -> Result<Option<Story>, StoreError> {
+        self.read(move |connection| {
+            read::in_one_view(connection, || {
+                let Some(payment) = read::payment(connection, id)? else { return Ok(None) };
+                let rows = read::history_rows(connection, id)?;
+                replay::tell(&payment, &rows).map(Some).map_err(StoreError::Corrupt)
+            })
+        })
+        .await
     }
 
     async fn write(&self, request: Result<Request, StoreError>) -> Result<Answer, StoreError> {
@@ -199,21 +240,7 @@ impl Store for SqliteStore {
     }
 
     async fn check_books(&self) -> Result<BookCheck, StoreError> {
-        if let Some(refusal) = self.health.refusal() {
-            return Err(refusal);
-        }
-        // It reads everything, and must not keep others waiting for a reader.
-        let (reply, answer) = oneshot::channel();
-        let path = self.path.clone();
-        let work = move || {
-            let opened = schema::open_reader(&path).map_err(|error| StoreError::Down(error.to_string()));
-            let _ = reply.send(opened.and_then(|connection| check_books(&connection)));
-        };
-        std::thread::Builder::new()
-            .name("store-check".to_owned())
-            .spawn(work)
-            .map_err(|error| StoreError::Down(error.to_string()))?;
-        answer.await.map_err(|_| StoreError::Down("the check has stopped".to_owned()))?
+        self.check(|_, _| {}).await.map(BookCheck::from)
     }
 
     fn commit_latency(&self) -> Duration {

@@ -58,42 +58,6 @@ fn exposure_is_known_after_a_restart() {
     });
 }
 
-/// Corrupts the file behind the store's back, then lets `check_books` look.
-fn problems_after(sql: &str) -> Vec<String> {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("books.db");
-    run(async {
-        let store = SqliteStore::open(&path).unwrap();
-        let names = ["funds_confirmed", "call_started", "call_stored", "attempt_started", "included_deep"];
-        walk(&store, &like(1), &names).await;
-        walk(&store, &like(2), &["funds_confirmed"]).await;
-        assert_eq!(store.check_books().await.unwrap().problems, Vec::<String>::new());
-        let raw = rusqlite::Connection::open(&path).unwrap();
-        assert!(raw.execute(sql, []).unwrap() > 0, "{sql} changed nothing");
-        store.check_books().await.unwrap().problems
-    })
-}
-
-#[test]
-fn check_books_finds_what_was_tampered_with() {
-    let check = |sql: &str, expected: &str| {
-        let problems = problems_after(sql);
-        assert!(problems.iter().any(|problem| problem.contains(expected)), "{sql}: {problems:?}");
-    };
-    let other = "x'000000000000000000000000000003e9'";
-    check(
-        &format!("UPDATE balances SET debits_posted = {other} WHERE kind = 'receivable'"),
-        "but its transfers add up to",
-    );
-    check(&format!("UPDATE balances SET debits_posted = {other}"), "debits and credits");
-    check("DELETE FROM balances WHERE kind = 'treasury'", "has no balance");
-    check("DELETE FROM transfers WHERE purpose = 'settlement'", "is None in the books");
-    check("UPDATE transfers SET phase = 'voided' WHERE purpose = 'sale'", "in the books");
-    check("DELETE FROM payments WHERE state = 'funded'", "belong to no payment");
-    check("UPDATE payments SET tenant = 'other'", "another tenant");
-    check("UPDATE payments SET atoms = zeroblob(16) WHERE state = 'settled'", "in the books");
-}
-
 #[test]
 fn an_unreadable_row_is_corrupt_and_no_panic() {
     let dir = tempfile::tempdir().unwrap();
@@ -105,7 +69,7 @@ fn an_unreadable_row_is_corrupt_and_no_panic() {
         let good: Vec<u8> = raw.query_row("SELECT terms FROM payments", [], |row| row.get(0)).unwrap();
         let mut bad: Vec<Vec<u8>> = (0..good.len()).map(|len| good[..len].to_vec()).collect();
         bad.push([&good[..], &[0]].concat());
-        bad.push([&[2], &good[1..]].concat());
+        bad.push([&[9], &good[1..]].concat());
         for terms in bad {
             raw.execute("UPDATE payments SET terms = ?1", [&terms]).unwrap();
             let answer = store.payment(payment_id(1)).await;

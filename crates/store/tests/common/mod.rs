@@ -1,7 +1,7 @@
 //! Samples and walks that the suites share.
 #![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use farthing_engine::{Claim, Claimed, Commit, ExposureLimit, Store, StoredResponse};
+use farthing_engine::{Claim, Claimed, Commit, Credit, ExposureLimit, Store, StoredResponse};
 use farthing_payment::{
     Binding, Bound, ConsumptionKey, Dialect, Event, Fault, Flow, Instruction, NewPayment, Payment, Proof,
     Reason, Role, Slot, SlotState, Terms, TxRef, Variant, Witness,
@@ -175,7 +175,17 @@ pub fn commit_of(payment: &Payment, name: &str, n: u64, now: Timestamp) -> Commi
     let event = event(name, n);
     let name = event.name();
     let step = payment.step(event, now).unwrap_or_else(|error| panic!("{name}: {error}"));
-    Commit::new(step, name)
+    let credit = match name {
+        "included" | "included_deep" => Some(paid_by(n)),
+        "reorged" => Some(Credit::Free),
+        _ => None,
+    };
+    Commit { credit, ..Commit::new(step, name) }
+}
+
+/// The log that the proof of [`event`] names.
+pub fn paid_by(n: u64) -> Credit {
+    Credit::Take { network: network(), tx: format!("0x{n:064x}"), log_index: 1 }
 }
 
 /// Claims a payment and takes it through the events, one second each.
