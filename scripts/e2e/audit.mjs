@@ -51,6 +51,7 @@ export async function close(stage, opening, orders, { history, paymentsOf }) {
     ["the books of both gateways and of the facilitator balance", booksBalance(world)],
     ["what payers lost is what payees gained, and what the token's events say", balancesAgree(world)],
     ["the gateways' treasuries are what their payees received", treasuriesAgree(world)],
+    ["what was served and never paid is a loss in the books, and nothing else is", lossesShow(world)],
     ["the facilitator's books are what it moved", relayAgrees(world)],
     ["no nonce was used twice, and each transfer is one settled payment", transfersAgree(world)],
     ["each settled purchase of a journal is one settled payment of a ledger, and the other way round", journalsAgree(world)],
@@ -143,6 +144,26 @@ function treasuriesAgree({ opening, chain, books, settled }) {
   });
 }
 
+/** Served in the background, and the authorization lapsed before it could be settled. */
+const isLoss = ({ state, delivery }) => state === "failed" && delivery === "sent";
+
+function lossesShow({ books, sold }) {
+  return ["own", "via"].flatMap((shop) => {
+    const problems = [];
+    const lost = net(books[shop], "loss", problems, shop);
+    const losses = sold.filter((payment) => payment.shop === shop && isLoss(payment));
+    const atoms = sum(losses, ({ atoms }) => BigInt(atoms));
+    if (lost !== atoms) problems.push(wrong(`${shop}: the ledger has ${lost} atoms of loss, and its failed payments ${atoms}`));
+    const revenue = -net(books[shop], "revenue", problems, shop);
+    const treasury = net(books[shop], "treasury", problems, shop);
+    if (revenue !== treasury + lost) problems.push(wrong(`${shop}: ${revenue} atoms were earned, ${treasury} received and ${lost} lost`));
+    for (const payment of losses) {
+      if (!payment.resource.includes("/background/")) problems.push(wrong("a loss where nothing is served before it is settled", { payment }));
+    }
+    return problems;
+  });
+}
+
 function relayAgrees({ opening, chain, books, settled }) {
   const problems = [];
   const received = chain.usdc.get(chain.payees.via) - opening.usdc.get(chain.payees.via);
@@ -230,9 +251,9 @@ function signedOnce({ purchases }) {
   return problems;
 }
 
-/** Goods that left in the background before the gateway was killed: unpaid, and visible in its ledger as cut off. */
+/** Goods that left in the background and stay unpaid, visible in the ledger: a loss, or cut off as the gateway was killed. */
 const isExposure = (payment, order) => order.goods.name === "background" &&
-  ((payment.state === "refused" && payment.reason === "interrupted") || payment.state === "failed");
+  (isLoss(payment) || (payment.state === "refused" && payment.reason === "interrupted"));
 
 function nothingFree({ sold, orders }) {
   const problems = [];
@@ -337,7 +358,8 @@ ${kills} kills in ${seconds(struckMs)}, all healed and counted after ${seconds(t
   console.log(`  ${"of which the facilitator moved".padEnd(36)} ${dollars(through).padStart(12)} USDC`);
   if (exposed.length > 0) {
     const atoms = sum(exposed, ({ goods }) => BigInt(goods.atoms));
-    console.log(`  ${exposed.length} answers left in the background, unpaid, as their gateway was killed: ${dollars(atoms)} USDC of the seller's exposure`);
+    const losses = sold.filter(isLoss);
+    console.log(`  ${exposed.length} answers left in the background unpaid, within the seller's exposure: ${dollars(atoms)} USDC, of which ${dollars(sum(losses, (loss) => BigInt(loss.atoms)))} are losses in its books`);
   }
   console.log(checks.every(([, problems]) => problems.length === 0) ? "  All agree to the atom.\n" : "  THEY DO NOT AGREE.\n");
 }

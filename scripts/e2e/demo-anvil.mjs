@@ -15,6 +15,9 @@ await script(async () => {
     const again = await run(["demo", "--json", "--rpc", world.rpcUrl]);
     same("on the same chain once more, exit code 0", again.code, 0);
     check("and its books reconcile", again.json?.reconciles === true, again.json?.summary?.differences);
+    const killed = await run(["demo", "--kill", "--json", "--rpc", world.rpcUrl]);
+    same("with processes killed in the middle of payments, exit code 0", killed.code, 0);
+    check("and its books reconcile", killed.json?.reconciles === true && killed.json.kills.every(({ held }) => held), killed.json?.failures ?? killed.stderr);
   } finally {
     await world.stop();
   }
