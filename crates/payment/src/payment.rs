@@ -281,11 +281,6 @@ impl Payment {
         matches!(self.state, State::Refused { .. }) && self.delivery == Delivery::None
     }
 
-    /// Whether nothing will ever happen to this payment by itself.
-    pub fn is_terminal(&self) -> bool {
-        matches!(self.state, State::Refused { .. } | State::Failed { .. } | State::Refunded { .. })
-    }
-
     /// The transaction that may have moved or has moved the money.
     pub fn tx(&self) -> Option<&TxRef> {
         match &self.state {

@@ -187,6 +187,21 @@ fn an_attempt_takes_the_place_of_the_one_that_was_dropped_only() {
 }
 
 #[test]
+fn an_attempt_that_is_sent_again_stays_the_one_attempt() {
+    let (settling, _) = walk(
+        Role::Seller,
+        Flow::Authorization,
+        &["funds_confirmed", "call_started", "call_stored", "attempt_started"],
+    );
+    let (first, later) = (AttemptId::new(Timestamp::from_secs(1), [1; 10]), Timestamp::from_secs(9));
+    let tx = Some(TxRef::new("0x02"));
+    let again = settling.step(Event::AttemptStarted { attempt: first, tx: tx.clone() }, later).expect("fits");
+    assert_eq!(again.next.state, State::Settling { attempt: first, since: NOW, tx: tx.clone() });
+    let second = AttemptId::new(NOW, [2; 10]);
+    assert!(settling.step(Event::AttemptStarted { attempt: second, tx }, later).is_err());
+}
+
+#[test]
 fn a_refusal_after_a_former_call_keeps_the_claim_for_the_same_request() {
     let names = ["funds_confirmed", "call_started", "call_failed", "represented", "funds_refused"];
     let (payment, ledger) = walk(Role::Seller, Flow::Authorization, &names);
@@ -325,6 +340,89 @@ fn every_flow_reaches_a_settled_and_a_refused_payment() {
         let reached = |name| transitions(role, flow).iter().any(|t| t.to == name);
         assert!(reached("settled") && reached("refused") && reached("unknown"), "{role:?} {flow:?}");
     }
+}
+
+/// From the claim on, so that nobody is served on credit whom nobody counted; and no more once it is paid, given back
+/// or lost. An answer that is kept back is no credit.
+#[test]
+fn a_payee_is_exposed_by_what_leaves_before_it_is_settled() {
+    let funded = ["funds_confirmed", "call_started"];
+    for (then, exposed) in [
+        (&["sent"][..], true),
+        (&["sent", "attempt_started"], true),
+        (&["sent", "attempt_started", "unclear"], true),
+        (&["sent", "attempt_started", "reverted"], true),
+        (&["sent", "attempt_started", "included"], true),
+        (&["call_lost"], true),
+        (&["call_stored"], false),
+        (&["call_failed"], false),
+        (&["sent", "dead"], false),
+        (&["sent", "attempt_started", "dead"], false),
+        (&["sent", "attempt_started", "included_deep"], false),
+        (&["sent", "attempt_started", "included_deep", "refund_started"], false),
+        (&["sent", "attempt_started", "included_deep", "reorged"], true),
+    ] {
+        let names = [&funded[..], then].concat();
+        assert_eq!(walk(Role::Seller, Flow::Background, &names).0.is_exposed(), exposed, "{names:?}");
+    }
+    for (names, exposed) in
+        [(&[][..], true), (&funded[..1], true), (&funded, true), (&["funds_refused"], false)]
+    {
+        assert_eq!(walk(Role::Seller, Flow::Background, names).0.is_exposed(), exposed, "{names:?}");
+    }
+    // Where the answer waits for the money there is no credit.
+    for flow in [Flow::Authorization, Flow::Upfront] {
+        assert!(!walk(Role::Seller, flow, &["funds_confirmed"]).0.is_exposed(), "{flow:?}");
+    }
+}
+
+#[test]
+fn the_transaction_of_a_payment_is_the_one_that_may_have_moved_its_money() {
+    let base = ["funds_confirmed", "call_started", "call_stored", "attempt_started"];
+    for (then, known) in [
+        (&[][..], true),
+        (&["unclear"], true),
+        (&["reverted"], true),
+        (&["included"], true),
+        (&["included_deep"], true),
+        (&["included_deep", "refund_started"], true),
+        (&["included_deep", "refund_started", "refund_included"], true),
+        (&["dead"], false),
+    ] {
+        let (payment, _) = walk(Role::Seller, Flow::Authorization, &[&base[..], then].concat());
+        assert_eq!(payment.tx().map(TxRef::as_str), known.then_some("0x01"), "{then:?}");
+    }
+}
+
+/// What is stored, shown and compared by strangers.
+#[test]
+fn words_are_stable() {
+    let mut words: Vec<_> = events().iter().map(Event::name).collect();
+    let count = words.len();
+    words.sort_unstable();
+    words.dedup();
+    assert_eq!(words.len(), count, "each kind of event has a word of its own");
+    let slots = [
+        SlotState::Open,
+        SlotState::Included { tx: TxRef::new("0x01"), block: 1, block_hash: [0; 32] },
+        SlotState::Final { tx: TxRef::new("0x01") },
+        SlotState::Lost,
+    ];
+    assert_eq!(slots.map(|slot| slot.name()), ["open", "included", "final", "lost"]);
+    let deliveries = [Delivery::None, Delivery::Called, Delivery::Stored, Delivery::Sent, Delivery::Failed];
+    assert_eq!(deliveries.map(Delivery::name), ["none", "called", "stored", "sent", "failed"]);
+}
+
+#[test]
+fn names_are_kept_as_they_were_given() {
+    let key = ConsumptionKey::new("eip3009/eip155:8453/0x01");
+    assert_eq!(key.as_str(), "eip3009/eip155:8453/0x01");
+    assert_eq!(key.to_string(), key.as_str());
+    let tx = TxRef::new("0x02");
+    assert_eq!((tx.as_str(), tx.to_string()), ("0x02", "0x02".to_owned()));
+    assert_eq!(Instruction::new(vec![3, 4]).as_bytes(), [3, 4]);
+    let reason = Reason::new("no_funds", Fault::Payer);
+    assert_eq!((reason.to_string().as_str(), reason.fault()), ("no_funds", Fault::Payer));
 }
 
 #[test]
