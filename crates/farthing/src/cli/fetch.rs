@@ -472,11 +472,17 @@ fn ended(done: Result<Outcome, FetchError>, url: String, journal: &Journal) -> T
                 true => format!("the seller failed, and says that nothing was charged: {reason} ({status})"),
                 false => format!("the seller refused: {reason}"),
             });
-            told.lines.push(format!(
-                "the amount stays reserved: the payment could be settled until {}. \"farthing wallet history --check\" \
-                 frees it once the chain proves that it was not",
-                payment.expires
-            ));
+            told.lines.push(match payment.settlement {
+                Settlement::Confirmed | Settlement::Claimed => format!(
+                    "it was paid: ask for the goods again with the same command, or with: farthing fetch --resume {}",
+                    payment.id
+                ),
+                Settlement::Unproven | Settlement::Contradicted(_) => format!(
+                    "the amount stays reserved: the payment could be settled until {}. \"farthing wallet history \
+                     --check\" frees it once the chain proves that it was not",
+                    payment.expires
+                ),
+            });
             told.answer = Some(answer);
             told.payment = Some(payment);
         }

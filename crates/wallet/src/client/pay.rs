@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use farthing_primitives::PurchaseId;
+use farthing_wire::x402::ErrorCode;
 use http::{StatusCode, header};
 
 use super::challenge::{Challenge, Receipt, check_receipt};
@@ -183,8 +184,7 @@ impl Client {
                 }
                 Shown::Refused(reason) => {
                     let Ok(answer) = sent else { continue };
-                    self.refuse(&purchase, &receipt, &reason, &mut payment).await;
-                    return Ok(Outcome::Refused { answer, payment, reason });
+                    return Ok(self.refuse(&purchase, &receipt, reason, answer, payment).await);
                 }
                 Shown::Redirected(url) if redirects < MAX_REDIRECTS => {
                     redirects += 1;
@@ -193,8 +193,7 @@ impl Client {
                 Shown::Redirected(_) => {
                     let Ok(answer) = sent else { continue };
                     let reason = "redirected too often".to_owned();
-                    self.refuse(&purchase, &receipt, &reason, &mut payment).await;
-                    return Ok(Outcome::Refused { answer, payment, reason });
+                    return Ok(self.refuse(&purchase, &receipt, reason, answer, payment).await);
                 }
                 Shown::Open { why, seller, not_charged } => {
                     let again = match seller {
@@ -212,8 +211,7 @@ impl Client {
                     // Its word frees nothing, as that of a refusal; but what it says is no secret either.
                     if last && not_charged {
                         let Ok(answer) = sent else { continue };
-                        self.refuse(&purchase, &receipt, &why, &mut payment).await;
-                        return Ok(Outcome::Refused { answer, payment, reason: why });
+                        return Ok(self.refuse(&purchase, &receipt, why, answer, payment).await);
                     }
                     let unknown = journal::Outcome::Unknown {
                         tx: payment.tx.clone(),
@@ -293,19 +291,29 @@ impl Client {
     }
 
     /// The seller refused. What it says frees nothing; what the chain says is worth asking for.
-    async fn refuse(&self, purchase: &Purchase, receipt: &Receipt, reason: &str, payment: &mut Payment) {
-        let took = receipt.said().is_some_and(|said| said.success);
+    async fn refuse(
+        &self,
+        purchase: &Purchase,
+        receipt: &Receipt,
+        reason: String,
+        answer: Answer,
+        mut payment: Payment,
+    ) -> Outcome {
+        // It may refuse because it, or another copy of it, took the payment when it was shown before.
+        let taken = says_used(receipt);
         let looked = match receipt.tx() {
             Some(tx) => self.look(purchase, tx).await,
+            None if taken || purchase.shown > 0 || payment.shown > 1 => {
+                Some(self.sight(purchase, None).await)
+            }
             None => None,
         };
-        let confirmed = if let Some(Sight::Settled { tx }) = looked {
+        let confirmed = matches!(looked, Some(Sight::Settled { .. }));
+        if let Some(Sight::Settled { tx }) = looked {
             payment.tx = Some(tx.to_string());
-            true
-        } else {
-            false
-        };
-        let outcome = if confirmed || took {
+        }
+        let gone = looked == Some(Sight::Used) || (taken && !matches!(looked, Some(Sight::Unused { .. })));
+        let outcome = if confirmed || receipt.said().is_some_and(|said| said.success) {
             payment.settlement = if confirmed { Settlement::Confirmed } else { Settlement::Claimed };
             payment.note = Some("paid_without_goods".to_owned());
             journal::Outcome::Settled {
@@ -315,10 +323,16 @@ impl Client {
                 receipt: payment.receipt.clone(),
                 note: payment.note.clone(),
             }
+        } else if gone {
+            let (tx, receipt) = (payment.tx.clone(), payment.receipt.clone());
+            let unknown = journal::Outcome::Unknown { tx, delivered: false, receipt, note: reason.clone() };
+            self.conclude(&purchase.id, unknown, &mut payment).await;
+            return Outcome::Unknown { answer: Some(answer), payment, why: reason };
         } else {
-            journal::Outcome::Refused { receipt: payment.receipt.clone(), note: reason.to_owned() }
+            journal::Outcome::Refused { receipt: payment.receipt.clone(), note: reason.clone() }
         };
-        self.conclude(&purchase.id, outcome, payment).await;
+        self.conclude(&purchase.id, outcome, &mut payment).await;
+        Outcome::Refused { answer, payment, reason }
     }
 
     /// Writes down what is known. If that fails, the purchase stays as it was: reserved, and open.
@@ -374,6 +388,13 @@ fn judge(
         }
         _ => Shown::Refused(reason(answer, receipt, header)),
     }
+}
+
+/// Whether the seller says that the authorization is used up. Its nonce is ours alone, so it can only have been used for
+/// this payment.
+fn says_used(receipt: &Receipt) -> bool {
+    let reason = receipt.said().and_then(|said| said.error_reason.as_ref());
+    matches!(reason, Some(ErrorCode::InvalidExactEvmNonceAlreadyUsed | ErrorCode::Permit2InvalidNonce))
 }
 
 /// Why the seller says no: a code if there is one, else its words, cut short. For people and logs; decides nothing.

@@ -149,7 +149,7 @@ impl Client {
         Some(sight)
     }
 
-    async fn sight(&self, purchase: &Purchase, tx: Option<TxHash>) -> Sight {
+    pub(super) async fn sight(&self, purchase: &Purchase, tx: Option<TxHash>) -> Sight {
         let Some(view) = self.view(purchase.money.asset().network()) else { return Sight::Unavailable };
         let checked = purchase.instruction.as_ref().and_then(|known| Checked::recall(known).ok());
         match checked {

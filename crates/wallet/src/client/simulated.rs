@@ -359,6 +359,47 @@ fn what_nobody_answers_for_is_held_until_the_chain_proves_it_dead() {
     }
 }
 
+/// Known attack 15: the answer was lost, and the seller settled; shown again, it refuses what is used up.
+#[test]
+fn attack_15_a_refusal_of_what_was_taken_before_is_no_leave_to_pay_again() {
+    let (used, other) = (ErrorCode::InvalidExactEvmNonceAlreadyUsed, ErrorCode::from("no"));
+    let settled = Sight::Settled { tx: tx_hash(TX).unwrap() };
+    let unused = Sight::Unused { as_of: START };
+    for (code, sight, state) in [
+        (&used, Some(settled), State::Settled),
+        (&other, Some(settled), State::Settled),
+        (&used, Some(Sight::Used), State::Unknown),
+        (&other, Some(Sight::Used), State::Unknown),
+        (&used, Some(Sight::Unavailable), State::Unknown),
+        (&used, None, State::Unknown),
+        // It lies, or errs; it does not have the money.
+        (&used, Some(unused), State::Refused),
+        (&other, Some(unused), State::Refused),
+        (&other, None, State::Refused),
+    ] {
+        let world = Scripted::new(12);
+        let no = SettlementResponse::failed("eip155:84532", code.clone(), None);
+        let network = Network::new(&world, move |paid, before| match (paid, before) {
+            (None, _) => ask(),
+            (Some(_), 0) => Reply::Lost,
+            (Some(_), _) => Reply::Now(402, Some(Box::new(no.clone())), "{}"),
+        });
+        let chain = sight
+            .map(|sight| Arc::new(FakeChain { time: Mutex::new(Some(START)), ..FakeChain::seeing(sight) }));
+        let disk = disk();
+        let first = live(&disk, 1, &world, &network, chain.as_ref());
+        let outcome = fetch(&first).unwrap();
+        let purchase = first.journal.history(1).unwrap().remove(0);
+        assert_eq!(purchase.state, state, "{code} {sight:?}");
+        assert_eq!(matches!(outcome, Outcome::Unknown { .. }), state == State::Unknown, "{outcome:?}");
+        // The same command again makes another payment only where nobody took the first.
+        network.turns(serve);
+        fetch(&live(&disk, 2, &world, &network, None)).unwrap();
+        let bought = first.journal.history(10).unwrap().len();
+        assert_eq!(bought, if state == State::Refused { 2 } else { 1 }, "{code} {sight:?}");
+    }
+}
+
 /// A settlement that the chain showed, and then took back.
 #[test]
 fn what_a_reorganization_took_away_is_released_when_it_can_never_come_back() {
