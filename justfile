@@ -26,6 +26,10 @@ kills n="100" *args: _packages
 bench *args:
     scripts/bench {{args}}
 
+# Feeds strangers' bytes to every parser that meets them: just fuzz --seconds 600 --jobs 2
+fuzz *args:
+    scripts/fuzz {{args}}
+
 # Every pairing with the published packages, on a real chain node.
 interop *args: _packages
     cargo build --release

@@ -42,7 +42,7 @@ const HEAVY: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that nobody ships and nothing depends on. They may name whatever they measure or test.
-const DEVELOPMENT: &[&str] = &["bench", "faultdisk", "sim"];
+const DEVELOPMENT: &[&str] = &["bench", "faultdisk", "fuzzing", "sim"];
 
 #[test]
 fn crates_depend_only_on_what_the_architecture_allows() {

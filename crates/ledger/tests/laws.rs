@@ -33,7 +33,8 @@ fn atoms() -> impl Strategy<Value = u128> {
 }
 
 fn any_id() -> impl Strategy<Value = TransferId> {
-    (0u8..5, 0u16..2, prop::sample::select(Purpose::ALL.to_vec())).prop_map(|(p, r, purpose)| id(p, r, purpose))
+    (0u8..5, 0u16..2, prop::sample::select(Purpose::ALL.to_vec()))
+        .prop_map(|(p, r, purpose)| id(p, r, purpose))
 }
 
 fn any_entry() -> impl Strategy<Value = Entry> {

@@ -104,17 +104,15 @@ fn request() -> impl Strategy<Value = Request> {
         option::of(prop::sample::select(vec![8453u64, 84532])),
         0u64..300,
     )
-        .prop_map(|((which, atoms, to), (host, tls, private), max, only, validity)| {
-            Request {
-                scheme: "exact".to_owned(),
-                charge: Charge::of(registry(), asset(which).atoms(atoms)).expect("listed"),
-                payee: payee(to),
-                origin: Origin { host: host.parse().expect("a host"), port: 443, tls },
-                private,
-                max,
-                only: only.map(Network::eip155),
-                validity: Duration::from_secs(validity),
-            }
+        .prop_map(|((which, atoms, to), (host, tls, private), max, only, validity)| Request {
+            scheme: "exact".to_owned(),
+            charge: Charge::of(registry(), asset(which).atoms(atoms)).expect("listed"),
+            payee: payee(to),
+            origin: Origin { host: host.parse().expect("a host"), port: 443, tls },
+            private,
+            max,
+            only: only.map(Network::eip155),
+            validity: Duration::from_secs(validity),
         })
 }
 

@@ -1,0 +1,69 @@
+//! What a stranger's bytes must never do: one function for each group of parsers, which panics if a law is broken.
+//!
+//! A fuzzer drives them (`fuzz/`, `scripts/fuzz`), and `tests/corpus.rs` replays everything that the fuzzer found
+//! worth keeping, on the stable compiler, in every run of the tests. The laws go beyond "no panic": what is read
+//! prints and reads back as itself, one meaning has one spelling, an answer is never larger than the question, and
+//! where somebody else's reader exists, both agree.
+//!
+//! Some parsers are private to their crates. Their very files are read here a second time, rather than opening the
+//! crates for the sake of a test.
+
+// Here a panic is the report.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
+
+pub mod codec_peer;
+mod edit;
+mod input;
+mod money;
+pub mod seeds;
+mod targets;
+mod templates;
+
+#[path = "../../store/src/codec.rs"]
+#[allow(dead_code)]
+mod codec;
+#[path = "../../farthing/src/config/document.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod document;
+#[path = "../../store/src/record.rs"]
+#[allow(dead_code)]
+mod record;
+#[path = "../../chain/src/wire.rs"]
+#[allow(dead_code)]
+mod rpc_wire;
+#[path = "../../engine/src/slot_call.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod slot_call;
+
+/// A group of parsers that is fuzzed together.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    pub name: &'static str,
+    /// Panics if a law is broken.
+    pub run: fn(&[u8]),
+    /// The longest input worth trying, in bytes.
+    pub max_len: usize,
+}
+
+/// All targets. `fuzz/fuzz_targets` has a file for each, and `fuzz/corpus` a folder.
+pub const TARGETS: &[Target] = &[
+    Target { name: "json", run: targets::json::run, max_len: 4096 },
+    Target { name: "payment", run: targets::payment::run, max_len: 8192 },
+    Target { name: "challenge", run: targets::challenge::run, max_len: 8192 },
+    Target { name: "facilitator", run: targets::facilitator::run, max_len: 8192 },
+    Target { name: "names", run: targets::names::run, max_len: 512 },
+    Target { name: "evm", run: targets::evm::run, max_len: 2048 },
+    Target { name: "recall", run: targets::recall::run, max_len: 2048 },
+    Target { name: "path", run: targets::path::run, max_len: 512 },
+    Target { name: "stored", run: targets::stored::run, max_len: 2048 },
+    Target { name: "rpc", run: targets::rpc::run, max_len: 4096 },
+];
+
+/// Runs the target of this name.
+///
+/// # Panics
+/// If there is none, or if a law is broken.
+pub fn run(name: &str, data: &[u8]) {
+    let target = TARGETS.iter().find(|target| target.name == name).expect("a target of this name");
+    (target.run)(data);
+}

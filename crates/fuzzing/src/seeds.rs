@@ -1,0 +1,274 @@
+//! Where the fuzzer starts: the golden vectors, in the form in which each target takes its input.
+
+use std::path::Path;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use farthing_wire::{Json, Limits, json};
+
+use crate::templates::templates;
+
+/// The seeds of a target, each with a name.
+///
+/// `vectors` is the folder of the golden vectors.
+///
+/// # Panics
+/// If a vector is not there.
+pub fn seeds(target: &str, vectors: &Path) -> Vec<Vec<u8>> {
+    let with = |mode: u8, bytes: &[u8]| [&[mode], bytes].concat();
+    let t = templates();
+    let texts = |messages: &[Json]| messages.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let evm = |name: &str| read(&vectors.join("evm").join(name));
+    // Each template with no change and with one, so that the fuzzer finds all of them.
+    let templated = |mode: u8, count: usize| {
+        let at = |n: usize| u8::try_from(n).expect("few templates");
+        (0..count)
+            .flat_map(|n| {
+                [vec![mode, at(n)], vec![mode, at(n), 0, 9, 0, 3], vec![mode, at(n), 0, 12, 4, 1, 1, b'7']]
+            })
+            .collect::<Vec<_>>()
+    };
+    match target {
+        "json" => {
+            let all = [&t.payments[..], &t.challenges, &t.requests, &t.answers].concat();
+            let own =
+                [r#"[0,-0,1.5e-7,1E+2,"\u00e9\ud83d\udcb6\/\n",null,true,{"":[]}]"#, r#"{"a":1,"\u0061":2}"#];
+            texts(&all)
+                .into_iter()
+                .map(String::into_bytes)
+                .chain(own.map(|t| t.as_bytes().to_vec()))
+                .collect()
+        }
+        "payment" => {
+            let headers =
+                texts(&t.payments).into_iter().map(|text| with(0, STANDARD.encode(text).as_bytes()));
+            let malformed =
+                t.malformed.iter().filter(|header| header.len() < 4096).map(|header| with(0, header));
+            let plain = texts(&t.payments).into_iter().map(|text| with(1, text.as_bytes()));
+            headers.chain(malformed).chain(plain).chain(templated(2, t.payments.len())).collect()
+        }
+        "challenge" => {
+            let plain = texts(&t.challenges)
+                .into_iter()
+                .flat_map(|text| [with(1, text.as_bytes()), with(2, text.as_bytes())]);
+            let receipts = texts(&t.receipts).into_iter().map(|text| with(4, text.as_bytes()));
+            let templated = [templated(5, t.receipts.len()), templated(6, t.challenges.len())].concat();
+            plain.chain(receipts).chain(templated).collect()
+        }
+        "facilitator" => {
+            let plain = texts(&[&t.requests[..], &t.answers].concat())
+                .into_iter()
+                .map(|text| with(0, text.as_bytes()));
+            let templated = [templated(1, t.answers.len()), templated(2, t.requests.len())].concat();
+            plain.chain(templated).collect()
+        }
+        "names" => names(),
+        "evm" => {
+            let mut all = Vec::new();
+            for case in rows(&evm("signatures.json"), "signatures") {
+                let digest = bytes_of(&case, "digest");
+                for form in ["canonical", "parity", "compact"] {
+                    all.push(with(0, &[digest.clone(), bytes_of(&case, form)].concat()));
+                }
+            }
+            all.extend(
+                rows(&evm("erc6492.json"), "wrapped").iter().map(|case| with(1, &bytes_of(case, "wrapped"))),
+            );
+            all.push(with(
+                3,
+                &[&[7; 20][..], &[4, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10], &[0xef, 1, 0], &[8; 20]].concat(),
+            ));
+            all.extend(
+                rows(&evm("reverts.json"), "reverts").iter().map(|case| with(4, &bytes_of(case, "data"))),
+            );
+            all.push(with(5, &[&[1][..], &two_results()].concat()));
+            all.push(with(5, &[&[0][..], &[0; 31], &[1]].concat()));
+            all.push(with(5, &[&[2][..], &shared_result()].concat()));
+            all.push(with(6, &[&[0, 2][..], &[1; 32], &[1], &[2; 32], &[1], &[0; 32]].concat()));
+            all.push(with(6, &[&[1, 2][..], &[1; 32], &[1], &[2; 32], &[1]].concat()));
+            all.push(with(7, &[&[0; 28][..], &[4], b"USDC", &[1], b"2", &[9; 168]].concat()));
+            all
+        }
+        "recall" => {
+            let mut all = recalled();
+            all.push(with(1, b"1.1795251323.AQIDBAUGBwgJ.AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"));
+            let facts =
+                [&[1][..], &[3], b"/a*", &[0], &[3], b"GET", &[0; 15], &[5], &[6; 20], &[0], &[0; 7], &[60]]
+                    .concat();
+            all.push(with(2, &[&facts[..], &[1; 9], &[70, 1, b'A']].concat()));
+            all.push(with(3, &[&facts[..], &facts, &[9]].concat()));
+            all
+        }
+        "path" => paths(),
+        "stored" => {
+            let mut all: Vec<Vec<u8>> = Vec::new();
+            for mode in [1, 3, 5, 7, 9] {
+                for which in 0..11 {
+                    all.push([&[mode, which][..], &[which + 1; 300]].concat());
+                }
+            }
+            for mode in [0, 2, 4, 6] {
+                for which in 0..12 {
+                    all.push([&[mode, which, 1][..], &[1; 120]].concat());
+                }
+            }
+            all.push(with(
+                8,
+                &[&[2, 0xf8, 40, 1, 2, 3, 4, 5, 0x94][..], &[9; 20], &[0, 0x84, 1, 2, 3, 4, 0xc0, 1, 1, 1]]
+                    .concat(),
+            ));
+            all
+        }
+        "rpc" => rpc(),
+        other => panic!("no target is named {other}"),
+    }
+}
+
+fn names() -> Vec<Vec<u8>> {
+    let lists: [&[&str]; 12] = [
+        &["0", "1000", "340282366920938463463374607431768211455", "01", "+1"],
+        &["0", "115792089237316195423570985008687907853269984665640564039457584007913129639935", "1e3"],
+        &["\u{6}0.015", "\u{12}1.000000000000000001", "\u{0}7", "\u{6}1.0000000"],
+        &["$0.02", "1", "0.000000000000000001", "$340282366920938463463.374607431768211455"],
+        &[
+            "eip155:8453",
+            "base-sepolia",
+            "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp",
+            "eip155:8453/erc20:0x833589fCD6eDb6E08f4c7C32D4f71b54bdA02913",
+        ],
+        &["0xA0b86991c6218b36c1d19D4a2e9Eb0cE3606eB48", "EPjFWdd5AufqSSqeM2qN1xzybapC8G4wEGGkZwyTDt1v"],
+        &["pay_0199f3a1c1107abc8def0123456789ab", "local", "pay_7d5d747be160e280504c099d984bcfe0"],
+        &[
+            "api.example.com",
+            "xn--bcher-kva.example",
+            "b\u{fc}cher.example",
+            "[::ffff:10.0.0.1]",
+            "0x7f.1",
+            "127.0.0.1",
+            "localhost.",
+        ],
+        &["*", "*.example.com", "example.com:8443", "[::1]:80", "[::1]"],
+        &[
+            "https://api.example.com:8443/x",
+            "http://127.0.0.1/",
+            "https://user:p@x/",
+            "https://\u{ff41}pi.example./",
+            "https://[64:ff9b::a00:1]/",
+        ],
+        &["insufficient_funds", "settlement_pending", "rpc: out of gas"],
+        &[
+            "[gateway]\nlisten = \"127.0.0.1:4021\"\nnetwork = \"base-sepolia\"\n[[route]]\nmatch = \"GET /a\"\nprice = \"$0.01\"\n",
+            "a = [1, 0x_f, 1979-05-27, 1.5, { b = true }]\n",
+        ],
+    ];
+    let with = |(which, list): (usize, &&[&str])| {
+        let which = u8::try_from(which).expect("few");
+        list.iter().map(|text| [&[which], text.as_bytes()].concat()).collect::<Vec<_>>()
+    };
+    lists.iter().enumerate().flat_map(with).collect()
+}
+
+fn paths() -> Vec<Vec<u8>> {
+    let raw = [
+        "/paid/x",
+        "/free/a%2Fb",
+        "/paid%2Fx",
+        "/paid/x;v=1",
+        "/paid/%2578",
+        "/%25252570aid%25252Fx",
+        "/a//b/./c",
+        "/a\\b",
+        "/%2e%2e/paid",
+        "/..;/paid",
+        "/%E2%82%AC/",
+        "/paid%3Fx",
+        "/paid/x%23",
+        "/free/%25zz%252F..%252Fpaid",
+        "/A/B/c/",
+        "/x/%zz",
+    ];
+    let mut all: Vec<Vec<u8>> = Vec::new();
+    for table in 0..4 {
+        all.extend(raw.iter().map(|path| [&[table, 0], path.as_bytes()].concat()));
+    }
+    let patterns =
+        ["GET /weather/{city}", "POST|PUT /files/*", "/free", "* /*", "GET /a%2Fb/%20/{x}", "/caf\u{e9}"];
+    all.extend(patterns.iter().map(|pattern| [&[7], pattern.as_bytes()].concat()));
+    all
+}
+
+fn rpc() -> Vec<Vec<u8>> {
+    let hash = format!("\"0x{}\"", "11".repeat(32));
+    let address = format!("\"0x{}\"", "22".repeat(20));
+    let log = format!(
+        r#"{{"address":{address},"topics":[{hash},{hash}],"data":"0x01","logIndex":"0x3","transactionHash":{hash},"removed":false}}"#
+    );
+    let receipt = format!(
+        r#"{{"transactionHash":{hash},"status":"0x1","blockNumber":"0x10","blockHash":{hash},"gasUsed":"0x5208","effectiveGasPrice":"0x1","l1Fee":"0x7","logs":[{log}]}}"#
+    );
+    let head = format!(
+        r#"{{"number":"0x10","hash":{hash},"parentHash":{hash},"timestamp":"0x6b0","baseFeePerGas":"0x7"}}"#
+    );
+    let history = r#"{"baseFeePerGas":["0x1","0x2"],"reward":[["0x1"],["0x2"]]}"#.to_owned();
+    let error = r#"{"code":3,"message":"execution reverted: x","data":"0x08c379a0"}"#.to_owned();
+    let limited =
+        r#"{"code":-32005,"message":"Too Many Requests","data":{"data":"Reverted 0x01"}}"#.to_owned();
+    let texts = ["\"0x1f\"".to_owned(), head, format!("[{log}]"), receipt, history, error];
+    let mut all: Vec<Vec<u8>> =
+        (0u8..).zip(texts).map(|(which, text)| [&[which], text.as_bytes()].concat()).collect();
+    all.push([&[5], limited.as_bytes()].concat());
+    all
+}
+
+/// Instructions of payments that were checked.
+fn recalled() -> Vec<Vec<u8>> {
+    use farthing_primitives::PullMethod;
+    use farthing_rails::exact_evm::buy::{Nonce, authorize};
+    use farthing_rails::exact_evm::check;
+
+    let mut all = Vec::new();
+    for method in [PullMethod::Eip3009, PullMethod::Permit2] {
+        let asked = crate::money::asked(method);
+        let validity = std::time::Duration::from_secs(60);
+        let now = crate::money::NOW;
+        let unsigned =
+            authorize(&asked, &crate::money::account(), Nonce([7; 32]), validity, now).expect("payable");
+        let shown = unsigned.signed(&crate::money::payer().sign(unsigned.digest()), None);
+        for how in [&[4, 0][..], &[2, 3, 1, 2, 3, 0], &[4, 1, 0], &[3, 5, 1, 0]] {
+            let shown = crate::money::signed(&asked, shown.clone(), &mut crate::input::Input::new(how));
+            for policy in crate::money::policies() {
+                if let Some(Ok(checked)) = shown.as_ref().map(|shown| check(&asked, shown, now, policy)) {
+                    all.push([&[0, 1, 1, 1, 1, 1, 1, 1, 1], checked.instruction().as_bytes()].concat());
+                }
+            }
+        }
+    }
+    all
+}
+
+/// What an `aggregate3` of one call returns.
+fn two_results() -> Vec<u8> {
+    let word = |n: u8| [&[0; 31][..], &[n]].concat();
+    [word(32), word(1), word(32), word(1), word(64), word(32), word(5)].concat()
+}
+
+/// Two results that point at one place.
+fn shared_result() -> Vec<u8> {
+    let word = |n: u8| [&[0; 31][..], &[n]].concat();
+    [word(32), word(2), word(64), word(64), word(1), word(64), word(250), vec![7; 256]].concat()
+}
+
+fn read(path: &Path) -> Json {
+    const ROOMY: Limits = Limits { bytes: 1 << 22, values: 1 << 20, members: 1 << 12 };
+    let text = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    json::parse(&text, ROOMY).expect("a vector")
+}
+
+fn rows(file: &Json, key: &str) -> Vec<Json> {
+    file.as_object().and_then(|object| object.get(key)).and_then(Json::as_array).expect(key).to_vec()
+}
+
+fn bytes_of(case: &Json, key: &str) -> Vec<u8> {
+    let text = case.as_object().and_then(|object| object.get_str(key)).expect(key);
+    hex::decode(text.trim_start_matches("0x")).expect(key)
+}
