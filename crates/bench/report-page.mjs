@@ -120,7 +120,8 @@ Claims:
 ${table(head, claim.map(row))}`;
 }
 
-function history({ rows, left }, plot) {
+function history({ rows, left, leave_free_gib }, plot) {
+  if (rows.length === 0) return "## Cost as history grows\n\nNot measured: the disk had no room.";
   const points = (of) => rows.map((row) => [Math.max(row.payments, 1), of(row)]);
   const cost = plot("history", {
     title: "Cost of a claim, as stored history grows", x: "payments in the books", y: "µs", log_x: true,
@@ -134,7 +135,7 @@ function history({ rows, left }, plot) {
     lines: [{ name: "p50", points: points((row) => row.p50_ms) }, { name: "p99", points: points((row) => row.p99_ms) }],
   });
   const most = rows.at(-1);
-  const omitted = left.length ? ` Not measured: ${left.map((count) => count.toLocaleString("en-US")).join(" and ")} payments, for which the disk had no room while leaving 30 GiB free.` : "";
+  const omitted = left.length ? ` Not measured: ${left.map((count) => count.toLocaleString("en-US")).join(" and ")} payments, for which the disk had no room while leaving ${leave_free_gib} GiB free.` : "";
   return `## Cost as history grows
 
 The books of a facilitator, filled with ${most.payments.toLocaleString("en-US")} settled payments at most: the rows of 100 that were really settled, copied table by

@@ -2,7 +2,7 @@
 // The load report: measures, keeps what it measured in `performance/data.json`, and writes `performance.md` and its plots
 // from that. `scripts/load-report` builds what this needs and starts it.
 //
-//   node crates/bench/report.mjs [--quick] [--only saturation,payers,…] [--out DIR]
+//   node crates/bench/report.mjs [--quick] [--only saturation,payers,…] [--out DIR] [--leave-free GIB]
 //
 // Everything listens on loopback, and everything that is paid is worth nothing.
 
@@ -40,8 +40,6 @@ const IN_FLIGHT = 900;
 const BLOCK_GAS = 1_000_000_000n;
 /** What a facilitator says of a payer without tokens: after the claim was made durable, and before it is taken back. */
 const BROKE = "invalid_exact_evm_insufficient_balance";
-/** So much of the disk stays free, whatever is measured. */
-const LEAVE_FREE = 30 * 2 ** 30;
 /** What a payment takes in the books, and its indexes while they are made. */
 const BYTES_EACH = 3_200;
 /** A machine with more than this to do already measures the others. */
@@ -153,7 +151,7 @@ const parts = {
       }
       const full = await metered(server, () => load(kind, url, { ...how, rate }));
       for (const { share, report } of found.at) note(`    at ${share}: p50 ${report.p50_ms} p99 ${report.p99_ms} p99.9 ${report.p999_ms}; wrong ${JSON.stringify(report.wrong)}`);
-      rows.push({ who, kind, blockSeconds, connections, seconds, rate, steps: steps.length, at: found.at, full });
+      rows.push({ who, kind, blockSeconds, connections, seconds, rate, steps, at: found.at, full });
     };
     await chain({}, async (world) => {
       const peers = [ours, ...(X402_RS ? [x402rs] : []), typescript];
@@ -214,7 +212,7 @@ const parts = {
       let relayer = 5, first = 2_000_000;
       for (const payments of size.history) {
         const { bavail, bsize } = statfsSync(scratch);
-        if (bavail * bsize - payments * BYTES_EACH < LEAVE_FREE) {
+        if (bavail * bsize - payments * BYTES_EACH < arguments_.leaveFree * 2 ** 30) {
           left.push(payments);
           note(`  ${payments} payments: the disk has no room for them`);
           continue;
@@ -242,7 +240,7 @@ const parts = {
         note(`  ${grown.payments} payments (${Math.round(grown.bytes / 2 ** 20)} MiB, made in ${grew.toFixed(0)} s): ${line(row)}, started in ${Math.round(row.started_ms)} ms`);
         for (const end of ["", "-wal", "-shm", "-lock"]) rmSync(store + end, { force: true });
       }
-      return { rows, left };
+      return { rows, left, leave_free_gib: arguments_.leaveFree };
     });
   },
 
@@ -305,11 +303,12 @@ const line = (row) => `${Math.round(row.rate)}/s, ${Math.round(row.own_us)} µs 
 // The run.
 
 function readArguments(words) {
-  const options = { quick: false, only: PARTS, out: join(repo, "docs/reference"), page: false };
+  const options = { quick: false, only: PARTS, out: join(repo, "docs/reference"), leaveFree: 10 };
   for (let i = 0; i < words.length; i++) {
     if (words[i] === "--quick") options.quick = true;
     else if (words[i] === "--only" && words[i + 1]) options.only = words[++i].split(",");
     else if (words[i] === "--out" && words[i + 1]) options.out = resolve(words[++i]);
+    else if (words[i] === "--leave-free" && Number(words[i + 1]) > 0) options.leaveFree = Number(words[++i]);
     else throw new Error(`unknown option: ${words.slice(i).join(" ")}`);
   }
   const unknown = options.only.filter((part) => !PARTS.includes(part) && part !== "page");

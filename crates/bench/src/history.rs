@@ -131,6 +131,16 @@ struct Row {
     key_hash: Option<usize>,
     relayer: Option<(usize, usize)>,
     values: Vec<Value>,
+    /// Where bytes of the payment's own stand.
+    places: Vec<Place>,
+}
+
+/// Number `own` stands in column `column` at byte `at`, as itself or as hex digits.
+struct Place {
+    column: usize,
+    at: usize,
+    own: usize,
+    hex: bool,
 }
 
 /// Bytes that no other payment has.
@@ -193,6 +203,9 @@ fn original(
         own.push(dated(slot));
     }
     own.push(dated(attempt));
+    for row in &mut rows {
+        row.places = places(&row.values, &own);
+    }
     Ok(Original { rows, own })
 }
 
@@ -222,7 +235,7 @@ fn rows_of(
     id: &[u8],
 ) -> Result<Vec<Row>, rusqlite::Error> {
     let mut select = connection.prepare(&format!("SELECT * FROM {table} WHERE {owner} = ?1"))?;
-    let names: Vec<String> = select.column_names().into_iter().map(str::to_owned).collect();
+    let names: Vec<String> = select.column_names().map(str::to_owned).collect();
     let at = |name: &str| names.iter().position(|column| column == name);
     let insert = format!("INSERT INTO {table} VALUES ({})", vec!["?"; names.len()].join(","));
     let row = |row: &rusqlite::Row<'_>| {
@@ -233,6 +246,7 @@ fn rows_of(
             key_hash: at("key_hash"),
             relayer: at("relayer").zip(at("nonce")),
             values: (0..names.len()).map(|column| row.get(column)).collect::<Result<_, _>>()?,
+            places: Vec::new(),
         })
     };
     select.query_map([id], row)?.collect()
@@ -242,15 +256,19 @@ impl Original {
     /// Writes copy number `number`.
     fn copy(&self, connection: &Connection, number: u64) -> Result<(), rusqlite::Error> {
         let at = FIRST_MS + number * APART_MS;
-        let fresh: Vec<Vec<u8>> =
-            self.own.iter().enumerate().map(|(i, own)| own.fresh(number, i, at)).collect();
+        let fresh = |(i, own): (usize, &Own)| {
+            let fresh = own.fresh(number, i, at);
+            let digits = hex::encode(&fresh);
+            (fresh, digits)
+        };
+        let fresh: Vec<(Vec<u8>, String)> = self.own.iter().enumerate().map(fresh).collect();
         let mut key = None;
         for row in &self.rows {
             let mut values = row.values.clone();
-            for value in &mut values {
-                for (own, fresh) in self.own.iter().zip(&fresh) {
-                    own.replace(value, fresh);
-                }
+            for place in &row.places {
+                let (plain, digits) = &fresh[place.own];
+                let new = if place.hex { digits.as_bytes() } else { plain };
+                put(&mut values[place.column], place.at, new);
             }
             if let Some(hash) = row.key_hash {
                 // The key is in the terms, which are the last column: it ends with the nonce.
@@ -305,31 +323,39 @@ impl Own {
         }
         bytes
     }
-
-    fn replace(&self, value: &mut Value, fresh: &[u8]) {
-        match value {
-            Value::Blob(blob) => {
-                replace(blob, &self.bytes, fresh);
-                if self.hex {
-                    replace(blob, hex::encode(&self.bytes).as_bytes(), hex::encode(fresh).as_bytes());
-                }
-            }
-            Value::Text(text) if self.hex && text.len() >= 64 => {
-                *text = text.replace(&hex::encode(&self.bytes), &hex::encode(fresh));
-            }
-            _ => {}
-        }
-    }
 }
 
-fn replace(within: &mut [u8], old: &[u8], new: &[u8]) {
-    let mut from = 0;
-    while let Some(at) = within[from..].windows(old.len()).position(|window| window == old) {
-        within[from + at..from + at + old.len()].copy_from_slice(new);
-        from += at + old.len();
-        if from >= within.len() {
-            break;
+fn places(values: &[Value], own: &[Own]) -> Vec<Place> {
+    let mut places = Vec::new();
+    for (column, value) in values.iter().enumerate() {
+        let within = match value {
+            Value::Blob(blob) => blob.as_slice(),
+            Value::Text(text) => text.as_bytes(),
+            _ => continue,
+        };
+        for (number, own_bytes) in own.iter().enumerate() {
+            let digits = hex::encode(&own_bytes.bytes);
+            let forms = [(own_bytes.bytes.as_slice(), false), (digits.as_bytes(), true)];
+            for (form, hex) in forms.into_iter().filter(|(_, hex)| own_bytes.hex || !hex) {
+                let found = within.windows(form.len()).enumerate().filter(|(_, window)| *window == form);
+                places.extend(found.map(|(at, _)| Place { column, at, own: number, hex }));
+            }
         }
+    }
+    places
+}
+
+/// Writes `new` over what stands at `at`.
+fn put(value: &mut Value, at: usize, new: &[u8]) {
+    match value {
+        Value::Blob(blob) => blob[at..at + new.len()].copy_from_slice(new),
+        // Only hex digits are put into texts, over hex digits.
+        Value::Text(text) => {
+            if let Ok(new) = std::str::from_utf8(new) {
+                text.replace_range(at..at + new.len(), new);
+            }
+        }
+        _ => {}
     }
 }
 
@@ -374,14 +400,20 @@ mod tests {
     fn a_copy_has_a_key_of_its_own_and_of_the_same_form() {
         assert_eq!(nonce_of(&terms()), Some(NONCE.to_vec()));
         let own = Own { bytes: NONCE.to_vec(), hex: true, dated: false };
-        let mut copy = Value::Blob(terms());
         let fresh = own.fresh(7, 0, FIRST_MS);
-        own.replace(&mut copy, &fresh);
+        let other_fresh = own.fresh(8, 0, FIRST_MS);
+        let mut copy = Value::Blob(terms());
+        let found = places(std::slice::from_ref(&copy), &[own]);
+        assert_eq!(found.iter().map(|place| place.hex).collect::<Vec<_>>(), [false, true]);
+        for Place { at, hex, .. } in found {
+            let digits = hex::encode(&fresh);
+            put(&mut copy, at, if hex { digits.as_bytes() } else { &fresh });
+        }
         let key = String::from_utf8(key_of(&copy).unwrap()).unwrap();
         assert!(key.starts_with("eip3009:84532:0xbbbb") && key.ends_with(&hex::encode(&fresh)), "{key}");
         let Value::Blob(copy) = copy else { panic!("no record") };
         assert!(copy.ends_with(&fresh) && copy.len() == terms().len());
-        assert_ne!(own.fresh(8, 0, FIRST_MS), fresh);
+        assert_ne!(other_fresh, fresh);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::stats::Report;
 const MOST_WRONG_PER_MILLE: f64 = 1.0;
 /// A queue that grows by more than this share of a second in each second grows without end.
 const MOST_GROWTH: f64 = 0.03;
+/// Where answers wait for blocks, a mean varies by which blocks it saw: less than this is no growth.
+const LEAST_LATE_TO_EARLY: f64 = 1.25;
 /// Where the load itself is later than this, it has met its own limit and not the server's.
 const MOST_OWN_LAG_MS: f64 = 50.0;
 /// How the rate changes while only one side is known.
@@ -69,7 +71,7 @@ pub fn fault(report: &Report, limits: Limits) -> Option<Fault> {
     if wrong * 1000.0 > (good + wrong) * MOST_WRONG_PER_MILLE || report.good == 0 {
         return Some(Fault::Wrong);
     }
-    if report.growth > MOST_GROWTH {
+    if report.growth > MOST_GROWTH && report.late_to_early > LEAST_LATE_TO_EARLY {
         return Some(Fault::FallsBehind);
     }
     limits.p99_ms.is_some_and(|most| report.p99_ms > most).then_some(Fault::TooSlow)
@@ -172,6 +174,8 @@ mod tests {
         assert_eq!(fault(&good, limits(Some(5.0))), None);
         assert_eq!(fault(&good, limits(Some(0.5))), Some(Fault::TooSlow));
         assert_eq!(fault(&served(1000.0, 1100.0), limits(None)), Some(Fault::FallsBehind));
+        let blocks = Report { growth: 0.04, late_to_early: 1.2, ..good.clone() };
+        assert_eq!(fault(&blocks, limits(None)), None);
         let late = Report { own_lag_p99_ms: 80.0, ..good.clone() };
         assert_eq!(fault(&late, limits(None)), Some(Fault::LoadItself));
         let mut one_in_a_hundred = good;

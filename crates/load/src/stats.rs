@@ -93,6 +93,8 @@ pub struct Report {
     pub own_lag_p99_ms: f64,
     /// By how much latency grows for each second of the run; above zero, the server falls behind by that share.
     pub growth: f64,
+    /// The mean latency towards the end of the run in units of that near its beginning.
+    pub late_to_early: f64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, PartialEq)]
@@ -149,6 +151,8 @@ impl Tally {
             },
             own_lag_p99_ms: self.lag.ms(0.99),
             growth: growth(&self.parts, length),
+            late_to_early: ends(&self.parts)
+                .map_or(1.0, |(early, late)| if early > 0.0 { late / early } else { 1.0 }),
             wrong: self.wrong,
             samples: self.samples,
         }
@@ -166,12 +170,16 @@ fn part(at: f64) -> usize {
     ((at.clamp(0.0, 1.0) * PARTS as f64) as usize).min(PARTS - 1)
 }
 
-/// The mean latency of the last part beside that of the second: the first warms up.
-fn growth(parts: &[(f64, u64); PARTS], length: Duration) -> f64 {
+/// The mean latencies, in seconds, of the second part and of the last: the first warms up.
+fn ends(parts: &[(f64, u64); PARTS]) -> Option<(f64, f64)> {
     let mean = |part: usize| parts.get(part).filter(|(_, count)| *count > 0).map(|(sum, n)| sum / *n as f64);
+    mean(1).zip(mean(PARTS - 1))
+}
+
+fn growth(parts: &[(f64, u64); PARTS], length: Duration) -> f64 {
     let apart = length.as_secs_f64() * (PARTS - 2) as f64 / PARTS as f64;
-    match (mean(1), mean(PARTS - 1)) {
-        (Some(early), Some(late)) if apart > 0.0 => (late - early) / apart,
+    match ends(parts) {
+        Some((early, late)) if apart > 0.0 => (late - early) / apart,
         _ => 0.0,
     }
 }

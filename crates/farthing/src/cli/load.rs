@@ -609,7 +609,7 @@ fn print_report(report: &Report) {
     if report.wrong.keys().any(|code| code.contains("insufficient")) {
         println!("  payers without tokens: --fund URL gives them some on a development chain");
     }
-    if report.growth > 0.03 {
+    if saturation::fault(report, Limits::default()) == Some(Fault::FallsBehind) {
         println!("  falls behind: {:.0} ms more in each second", report.growth * 1000.0);
     }
 }
