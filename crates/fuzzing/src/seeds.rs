@@ -193,6 +193,12 @@ fn paths() -> Vec<Vec<u8>> {
     }
     let patterns =
         ["GET /weather/{city}", "POST|PUT /files/*", "/free", "* /*", "GET /a%2Fb/%20/{x}", "/caf\u{e9}"];
+    // `connection: te, accept, host`, `te: trailers`, `host: a`, `accept: b`.
+    let lines: [(u8, &[u8]); 4] = [(0, b"te, Accept ,host"), (2, b"trailers"), (6, b"a"), (7, b"b")];
+    let lines = lines
+        .map(|(name, value)| [&[name, u8::try_from(value.len()).expect("short")], value].concat())
+        .concat();
+    all.push([&[6], &lines[..]].concat());
     all.extend(patterns.iter().map(|pattern| [&[7], pattern.as_bytes()].concat()));
     all
 }

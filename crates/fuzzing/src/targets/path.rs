@@ -1,4 +1,4 @@
-//! Request paths: what any server behind us takes for one resource has one price.
+//! Request paths: what any server behind us takes for one resource has one price. And the headers of one connection.
 //!
 //! A gateway is bypassed where it reads a path otherwise than what stands behind it. So each path that the router lets
 //! through is read in all the ways in which servers are known to read paths, by code that shares nothing with the
@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 use std::sync::OnceLock;
 
-use farthing_paywall::{MAX_PATH_LEN, MAX_SEGMENTS, Pattern, RequestPath, RouteTable};
-use http::Method;
+use farthing_paywall::{MAX_PATH_LEN, MAX_SEGMENTS, Pattern, RequestPath, RouteTable, strip_hop_by_hop};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 use super::is_short;
@@ -22,13 +22,30 @@ const TABLES: &[&[&str]] = &[
     &["/paid/*", "/*"],
 ];
 
+const HEADERS: &[&str] = &[
+    "connection",
+    "connection",
+    "te",
+    "upgrade",
+    "transfer-encoding",
+    "content-length",
+    "host",
+    "accept",
+    "payment-signature",
+    "proxy-authorization",
+    "keep-alive",
+    "",
+];
+
 const METHODS: &[&str] = &["GET", "POST", "HEAD", "PUT", "get", "M-SEARCH"];
 
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let which = input.byte();
-    if which % 8 == 7 {
-        return pattern(&mut input);
+    match which % 8 {
+        7 => return pattern(&mut input),
+        6 => return hop_by_hop(&mut input),
+        _ => {}
     }
     let table = &tables()[usize::from(which) % TABLES.len()];
     let method: Method = input.pick(METHODS).parse().expect("a method");
@@ -100,6 +117,52 @@ fn pattern(input: &mut Input<'_>) {
         }
         Err(error) => is_short(&error),
     }
+}
+
+/// What belongs to one connection goes no further, whatever a stranger lists there; all else stays as it is.
+///
+/// Spec: RFC 9110 section 7.6.1.
+fn hop_by_hop(input: &mut Input<'_>) {
+    let mut headers = HeaderMap::new();
+    while !input.is_empty() {
+        let name = match *input.pick(HEADERS) {
+            "" => HeaderName::from_bytes(input.blob()).ok(),
+            known => Some(HeaderName::from_static(known)),
+        };
+        if let (Some(name), Ok(value)) = (name, HeaderValue::from_bytes(input.blob())) {
+            headers.append(name, value);
+        }
+    }
+    let before = headers.clone();
+    strip_hop_by_hop(&mut headers);
+    for gone in [
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "transfer-encoding",
+        "upgrade",
+        "proxy-authorization",
+    ] {
+        assert!(!headers.contains_key(gone), "{gone} goes on");
+    }
+    let named = |name: &HeaderName| {
+        let values = before.get_all("connection").into_iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case(name.as_str()))
+    };
+    for name in before.keys() {
+        // Where a message ends and goes is not a stranger's to take out.
+        if ["content-length", "host"].contains(&name.as_str()) {
+            assert!(headers.get_all(name).iter().eq(before.get_all(name).iter()), "{name} is changed");
+        } else if name != "te" && named(name) {
+            assert!(!headers.contains_key(name), "{name} goes on although it is the connection's own");
+        }
+    }
+    for name in headers.keys().filter(|name| *name != "te") {
+        assert!(headers.get_all(name).iter().eq(before.get_all(name).iter()), "{name} is changed");
+    }
+    let once = headers.clone();
+    strip_hop_by_hop(&mut headers);
+    assert_eq!(headers, once);
 }
 
 /// All the ways in which servers are known to read a path.
