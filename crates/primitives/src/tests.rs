@@ -223,6 +223,76 @@ proptest! {
         prop_assert_eq!(difference.checked_add(&low), Ok(high));
     }
 
+    /// Money is neither made nor lost by adding it up, in whatever order; and a sum that does not fit is refused.
+    #[test]
+    fn a_sum_is_the_sum_in_any_order(mut parts in prop::collection::vec(any::<u128>().prop_map(|n| n >> (n % 128)), 0..12), turn: prop::sample::Index) {
+        let sum = |parts: &[u128]| {
+            parts.iter().try_fold(usdc().atoms(0), |sum, part| sum.checked_add(&usdc().atoms(*part)))
+        };
+        let expected = parts.iter().try_fold(0u128, |sum, part| sum.checked_add(*part));
+        let forward = sum(&parts);
+        prop_assert_eq!(forward.as_ref().ok().map(Money::atoms), expected);
+        prop_assert!(forward.is_ok() || forward == Err(MoneyError::Overflow));
+        if !parts.is_empty() {
+            let middle = turn.index(parts.len());
+            parts.rotate_left(middle);
+        }
+        prop_assert_eq!(sum(&parts), forward);
+    }
+
+    /// Nothing wraps: each operation is the one on whole numbers, or an error that says why not.
+    #[test]
+    fn money_never_wraps(a: u128, b: u128, numerator: u64, denominator: u64) {
+        let (x, y) = (usdc().atoms(a), usdc().atoms(b));
+        prop_assert_eq!(x.checked_add(&y).map(|m| m.atoms()), a.checked_add(b).ok_or(MoneyError::Overflow));
+        prop_assert_eq!(x.checked_sub(&y).map(|m| m.atoms()), a.checked_sub(b).ok_or(MoneyError::Overdraft));
+        let more = [x.exceeds(&y), y.exceeds(&x), Ok(x == y)];
+        prop_assert_eq!(more.iter().filter(|is| **is == Ok(true)).count(), 1);
+        match x.split(numerator, denominator) {
+            Ok((share, rest)) => prop_assert_eq!(share.checked_add(&rest), Ok(x)),
+            Err(MoneyError::Overflow) => prop_assert!(a.checked_mul(u128::from(numerator)).is_none()),
+            Err(MoneyError::Overdraft) => prop_assert!(numerator > denominator),
+            Err(error) => prop_assert_eq!((error, denominator), (MoneyError::DivisionByZero, 0)),
+        }
+    }
+
+    /// A share is rounded down, never by a whole atom or more, and a larger part is never a smaller share.
+    #[test]
+    fn a_share_is_rounded_down(atoms: u64, part in 0u32.., whole in 1u32..) {
+        let (part, whole) = (part.min(whole), whole);
+        let share = |part: u32| usdc().atoms(atoms.into()).split(part.into(), whole.into()).expect("a fraction").0.atoms();
+        let (exact, denominator) = (u128::from(atoms) * u128::from(part), u128::from(whole));
+        prop_assert!(share(part) * denominator <= exact && exact < (share(part) + 1) * denominator);
+        if part > 0 {
+            prop_assert!(share(part - 1) <= share(part));
+        }
+    }
+
+    #[test]
+    fn two_assets_never_meet(a: u128, b: u128) {
+        let registry = Registry::builtin();
+        let euro = registry.by_symbol(&Network::eip155(8453), "EURC").expect("listed").atoms(b);
+        let dollar = usdc().atoms(a);
+        let mixed = Err(MoneyError::MixedAssets(dollar.asset().clone(), euro.asset().clone()));
+        prop_assert_eq!(dollar.checked_add(&euro), mixed.clone());
+        prop_assert_eq!(dollar.checked_sub(&euro), mixed);
+        prop_assert!(dollar.exceeds(&euro).is_err() && dollar != euro);
+    }
+
+    /// Texts of moments sort as the moments do, up to the year 9999; and spans add up, short of the end of time.
+    #[test]
+    fn moments_keep_their_order(a in 0u64..253_402_300_800_000, b in 0u64..253_402_300_800_000, more: u64) {
+        let (early, late) = (Timestamp::from_millis(a.min(b)), Timestamp::from_millis(a.max(b)));
+        prop_assert!(early.to_string() <= late.to_string());
+        prop_assert_eq!(early.to_string() == late.to_string(), a == b);
+        prop_assert_eq!(early.plus(late.since(early)), late);
+        prop_assert_eq!(early.since(late) == std::time::Duration::ZERO, true);
+        let span = std::time::Duration::from_millis(more);
+        let later = late.plus(span);
+        prop_assert!(later >= late && late.minus(span) <= late);
+        prop_assert_eq!(later.since(late) == span, later.millis() < u64::MAX || more == u64::MAX - late.millis());
+    }
+
     #[test]
     fn no_text_makes_a_parser_panic(text in ".{0,80}") {
         let _ = parse_atoms(&text);
