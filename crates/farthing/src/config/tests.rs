@@ -414,3 +414,88 @@ fn a_payee_with_a_typing_error_is_refused_by_its_checksum() {
     let typo = good.replace("2096", "2097");
     assert!(!super::checksum_holds(&typo, &Address::evm(&typo).unwrap()));
 }
+
+/// Whatever stands where: a text is read or refused, each complaint is about a line that is there, and nothing panics.
+#[test]
+fn a_changed_document_is_read_or_refused() {
+    const REFERENCE: &str = include_str!("../../../../docs/reference/config.md");
+    const ODD: &[&str] = &[
+        "",
+        "\"\"",
+        "0",
+        "-1",
+        "9223372036854775807",
+        "9223372036854775808",
+        "1.5",
+        "true",
+        "[]",
+        "{}",
+        "[[]]",
+        "\"$\"",
+        "\"$0\"",
+        "\"$-1\"",
+        "\"$1e9\"",
+        "\"$340282366920938463463374607431768211455\"",
+        "\"0x\"",
+        "\"*\"",
+        "\"eip155:0\"",
+        "\"env:\"",
+        "\"file:\"",
+        "\"http://[::1\"",
+        "\"GET /{\"",
+        "\"/\\u0000\"",
+        "\"255.255.255.255:0\"",
+        "\"10.0.0.0/33\"",
+        "[\"10.0.0.0/8\", 1]",
+        "{ a = 1 }",
+        "1979-05-27",
+        "'''\n'''",
+        "\"\u{202e}\"",
+        "nan",
+    ];
+    const KEYS: [&str; 5] = ["network", "price", "\"\"", "a.b", "\u{e9}"];
+    const CHARACTERS: [char; 10] = ['"', '[', ']', '=', '.', '#', '\\', '0', '\u{1F4B6}', '\t'];
+    let shown = REFERENCE.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let blocks: Vec<&str> = shown.chain([SIMPLE]).collect();
+    assert!(blocks.len() > 1, "the reference shows no configuration");
+    // A fixed sequence: what fails once fails again.
+    let mut state = 7u64;
+    let mut draw = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(state >> 33).unwrap() % below.max(1)
+    };
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..2000 {
+        let mut lines: Vec<String> = blocks[draw(blocks.len())].lines().map(str::to_owned).collect();
+        for _ in 0..=draw(3) {
+            let at = draw(lines.len());
+            let line = lines[at].clone();
+            lines[at] = match (draw(4), line.split_once('=')) {
+                (0, Some((key, _))) => format!("{key}= {}", ODD[draw(ODD.len())]),
+                (1, Some((_, value))) => format!("{} ={value}", KEYS[draw(KEYS.len())]),
+                (2, _) => {
+                    let mut characters: Vec<char> = line.chars().collect();
+                    let place = draw(characters.len() + 1);
+                    characters.insert(place, CHARACTERS[draw(CHARACTERS.len())]);
+                    characters.into_iter().collect()
+                }
+                _ => lines[draw(lines.len())].clone(),
+            };
+        }
+        let text = lines.join("\n");
+        let there = text.split('\n').count();
+        match Config::parse("farthing.toml", &text, std::iter::empty()) {
+            Ok(_) => taken += 1,
+            Err(error) => {
+                refused += 1;
+                assert!(!error.problems.is_empty(), "{text}");
+                for problem in &error.problems {
+                    if let Some(super::document::Place::Line(line)) = problem.place {
+                        assert!((1..=there).contains(&line), "line {line} of {there}:\n{text}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(taken > 20 && refused > 1000, "{taken} taken, {refused} refused");
+}
