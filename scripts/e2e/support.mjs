@@ -131,7 +131,7 @@ export async function service(args, env = {}) {
     exited.then((code) => fail(new Error(`farthing ${args[0]} ended with ${code} before it listened`)));
   });
   const said = await within(ready, `the start of farthing ${args[0]}`);
-  return { ...said, url: said.url.replace(/\/$/, ""), kill: () => end("SIGKILL"), stop: () => end("SIGTERM"), exited };
+  return { ...said, pid: child.pid, url: said.url.replace(/\/$/, ""), kill: () => end("SIGKILL"), stop: () => end("SIGTERM"), exited };
 }
 
 /** Runs a command to its end. `hear` is told what it says on standard error, as it says it. */

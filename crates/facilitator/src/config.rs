@@ -113,7 +113,7 @@ impl Default for TenantLimits {
 /// The most wei that may be spent on gas; `None`: no limit of its own. The gas caps of the policy and the relayer's
 /// highest fee hold in any case.
 ///
-/// Kept in memory, over the last hour and the last 24 hours: a restart forgets what was spent before it.
+/// Counted over the last hour and the last 24 hours; after a restart, from the books.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GasBudget {
     /// What one settlement may cost at the most: its gas cap at the price of the moment.

@@ -10,6 +10,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
+use farthing_engine::StoreError;
 use farthing_listener::{Inbound, Limits, Server};
 use farthing_wire::Object;
 use farthing_wire::x402::ErrorCode;
@@ -46,6 +47,9 @@ pub enum ServeError {
     Open(SocketAddr),
     #[error("the socket cannot be used: {0}")]
     Socket(#[from] std::io::Error),
+    /// What is left of the gas budgets is not known.
+    #[error("what was spent on gas cannot be read from the books: {0}")]
+    Books(#[from] StoreError),
 }
 
 /// The facilitator as HTTP routes.
@@ -76,6 +80,7 @@ pub async fn serve(
     if service.is_open() && !address.ip().is_loopback() {
         return Err(ServeError::Open(address));
     }
+    service.recall_spending().await?;
     let routes = router(service);
     let server = Server {
         handler: move |request: http::Request<Inbound>, _| {

@@ -13,6 +13,7 @@ mod http;
 mod limit;
 mod mirror;
 mod read;
+mod recall;
 mod service;
 mod settle;
 mod supported;

@@ -80,7 +80,7 @@ impl Rolling {
     }
 
     fn slot(&self, now: Duration) -> u64 {
-        now.as_secs() / self.slot_secs
+        now.saturating_add(BEFORE).as_secs() / self.slot_secs
     }
 
     /// The sum of the slots that are not over; saturates, which is more than any limit.
@@ -93,7 +93,15 @@ impl Rolling {
     }
 
     fn add(&mut self, now: Duration, wei: u128) {
-        let slot = self.slot(now);
+        self.add_to(self.slot(now), wei);
+    }
+
+    /// Adds what was spent so long ago. What comes out of its order counts as spent with what came before it.
+    fn recall(&mut self, now: Duration, ago: Duration, wei: u128) {
+        self.add_to(now.saturating_add(BEFORE).saturating_sub(ago).as_secs() / self.slot_secs, wei);
+    }
+
+    fn add_to(&mut self, slot: u64, wei: u128) {
         match self.sums.back_mut() {
             Some((at, sum)) if *at >= slot => *sum = sum.saturating_add(wei),
             _ => self.sums.push_back((slot, wei)),
@@ -115,6 +123,9 @@ pub(crate) struct Gas {
     budget: GasBudget,
     spent: Mutex<(Rolling, Rolling)>,
 }
+
+/// Added to monotonic time, which may begin with this process, so that what was spent before it has a time too.
+const BEFORE: Duration = Duration::from_secs(2 * 86_400);
 
 /// Counted as spent until it is known what it came to.
 #[derive(Debug, Clone, Copy)]
@@ -158,6 +169,13 @@ impl Gas {
         spent.0.add(now, wei);
         spent.1.add(now, wei);
         Some(Reserved { at: now, wei })
+    }
+
+    /// Counts what was spent so long ago, before this process began.
+    pub fn recall(&self, now: Duration, ago: Duration, wei: u128) {
+        let mut spent = lock(&self.spent);
+        spent.0.recall(now, ago, wei);
+        spent.1.recall(now, ago, wei);
     }
 
     /// It came to `actual`.
@@ -255,6 +273,18 @@ mod tests {
         assert!(gas.reserve(later, 50).is_some());
         assert!(gas.reserve(later, 1).is_none(), "more than a day may cost");
         assert!(gas.reserve(25 * hour, 1).is_some());
+    }
+
+    #[test]
+    fn what_was_spent_before_the_process_began_counts_for_as_long() {
+        let gas = Gas::new(GasBudget { per_hour: Some(100), per_day: Some(150), ..GasBudget::default() });
+        let (began, hour) = (Duration::ZERO, 3600 * SECOND);
+        gas.recall(began, 30 * hour, 1000);
+        gas.recall(began, 20 * hour, 60);
+        gas.recall(began, hour / 2, 40);
+        assert!(gas.reserve(began, 51).is_none(), "of the day 50 are left");
+        assert!(gas.reserve(began, 50).is_some());
+        assert!(gas.reserve(5 * hour, 60).is_some(), "what is a day old is forgotten");
     }
 
     #[test]

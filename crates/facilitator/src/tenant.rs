@@ -62,6 +62,13 @@ impl Tenants {
         Ok(Self::Keyed(tenants.iter().map(account).collect()))
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Account>> {
+        match self {
+            Self::Open(account) => std::slice::from_ref(account).iter(),
+            Self::Keyed(accounts) => accounts.iter(),
+        }
+    }
+
     pub fn are_open(&self) -> bool {
         matches!(self, Self::Open(_))
     }

@@ -555,6 +555,52 @@ async fn attack_61_gas_is_budgeted_by_tenant_and_in_all() {
     assert_eq!(bench.chain.script().broadcasts.len(), 3);
 }
 
+#[tokio::test(start_paused = true)]
+async fn attack_61_a_restart_gives_nobody_a_new_gas_budget() {
+    let (most, costs) = (u128::from(GasCaps::default().eip3009) * 10, 800_000);
+    let config = |tenant_s: u128, of_all: u128| {
+        let gas = |per_day| GasBudget { per_day: Some(per_day), ..GasBudget::default() };
+        let limits = |per_day| TenantLimits { gas: gas(per_day), ..TenantLimits::default() };
+        let tenants =
+            vec![tenant("first", KEY, limits(tenant_s)), tenant("other", OTHER_KEY, limits(u128::MAX))];
+        FacilitatorConfig { tenants, gas: gas(of_all), ..FacilitatorConfig::default() }
+    };
+    let shop = shop();
+    let before = bench_with(config(u128::MAX, u128::MAX));
+    before.fund(&shop, 50_000);
+    assert!(before.ask_with("/settle", shop.v2(1), Some(KEY)).await.is("success"));
+
+    // One more would be within the budget if nothing had been spent; and so it is for the other, if not for all.
+    let after = before.restarted(config(most + costs - 1, u128::MAX)).await;
+    let said = after.ask_with("/settle", shop.v2(2), Some(KEY)).await;
+    assert_eq!((said.status.as_u16(), said.text_of("errorReason").as_str()), (429, "gas_budget_exhausted"));
+    let said = after.ask_with("/settle", shop.v2(2), Some(OTHER_KEY)).await;
+    assert!(said.is("success"), "{said:?}");
+
+    let after = before.restarted(config(u128::MAX, most + 2 * costs - 1)).await;
+    let said = after.ask_with("/settle", shop.v2(3), Some(OTHER_KEY)).await;
+    assert_eq!((said.status.as_u16(), said.text_of("errorReason").as_str()), (503, "gas_budget_exhausted"));
+    tokio::time::advance(Duration::from_secs(25 * 3600)).await;
+    let later = before.restarted(config(most, most)).await;
+    assert!(later.ask_with("/verify", shop.v2(4), Some(KEY)).await.status != 429, "a day later it is over");
+}
+
+#[tokio::test(start_paused = true)]
+async fn attack_61_what_was_tried_before_a_restart_counts_at_its_most() {
+    let gas = |per_day| GasBudget { per_day: Some(per_day), ..GasBudget::default() };
+    let config = |per_day| FacilitatorConfig { gas: gas(per_day), ..FacilitatorConfig::default() };
+    let shop = shop();
+    let before = bench_with(config(u128::MAX));
+    before.fund(&shop, 50_000);
+    before.chain.script().stuck = true;
+    assert_settle_failure(&before.ask("/settle", shop.v2(1)).await, "settlement_pending");
+    let caps = GasCaps::default();
+    let most = u128::from(caps.eip3009) * 10;
+    let after = before.restarted(config(2 * most - 1)).await;
+    let said = after.ask("/settle", shop.v2(2)).await;
+    assert_eq!((said.status.as_u16(), said.text_of("errorReason").as_str()), (503, "gas_budget_exhausted"));
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // What cannot be told.
 

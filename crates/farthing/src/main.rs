@@ -11,11 +11,15 @@ mod world;
 
 use std::process::ExitCode;
 
+/// What is logged unless `FARTHING_LOG` says otherwise. The HTTP/2 library warns of what strangers do, as often as they do
+/// it.
+const LOGGED: &str = "warn,h2=error";
+
 fn main() -> ExitCode {
     // Both fail only if something was installed before, which nothing does.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let filter = tracing_subscriber::EnvFilter::try_from_env("FARTHING_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(LOGGED));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let _ = logs.try_init();
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

@@ -21,7 +21,8 @@ pub const MAX_FRAME_OF_ANSWER: usize = 64 * 1024;
 /// Bounds on connections. `Default` is for a service that anybody can reach.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Open connections, of all peers. For one more, the longest idle of the peer with the most of them is closed.
+    /// Open connections, of all peers. For one more, an idle one is closed: one that never asked for anything before
+    /// others, and then one of the peer with the most of them.
     pub max_connections: usize,
     /// Open connections of one peer: an IPv4 address, or an IPv6 /64. For one more, its longest idle one is closed.
     pub max_per_peer: usize,

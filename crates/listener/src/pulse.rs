@@ -23,6 +23,7 @@ pub(crate) struct Pulse {
     /// Answers of which a piece was handed out and no other asked for, and since when.
     untaken: Mutex<HashMap<u64, u64>>,
     next: AtomicU64,
+    must_go: AtomicBool,
     evicted: Notify,
 }
 
@@ -51,6 +52,7 @@ impl Pulse {
             blocked_since: AtomicU64::new(NEVER),
             untaken: Mutex::default(),
             next: AtomicU64::new(0),
+            must_go: AtomicBool::new(false),
             evicted: Notify::new(),
         })
     }
@@ -66,9 +68,18 @@ impl Pulse {
         UnderWay(self.clone())
     }
 
-    /// For how long nothing has been under way; `None` while something is.
+    /// Whether there was any request.
+    pub fn has_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.under_way.load(Ordering::Acquire) > 0
+    }
+
+    /// For how long nothing has been under way; `None` while something is, and if it was asked to go already.
     pub fn idle_for(&self) -> Option<Duration> {
-        if self.under_way.load(Ordering::Acquire) > 0 {
+        if self.is_busy() || self.must_go.load(Ordering::Acquire) {
             return None;
         }
         Some(Duration::from_millis(self.now().saturating_sub(self.idle_since.load(Ordering::Acquire))))
@@ -122,10 +133,10 @@ impl Pulse {
         {
             return Verdict::Stalled;
         }
-        if self.under_way.load(Ordering::Acquire) > 0 {
+        if self.is_busy() {
             return Verdict::Fine;
         }
-        if !self.asked.load(Ordering::Acquire) {
+        if !self.has_asked() {
             return if over(0, self.limits.head_timeout) { Verdict::Silent } else { Verdict::Fine };
         }
         let since = self.idle_since.load(Ordering::Acquire);
@@ -134,6 +145,7 @@ impl Pulse {
 
     /// Asks the connection to make room for another.
     pub fn evict(&self) {
+        self.must_go.store(true, Ordering::Release);
         self.evicted.notify_one();
     }
 

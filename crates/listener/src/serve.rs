@@ -172,8 +172,13 @@ where
                 break;
             }
             () = pulse.evicted() => {
-                tracing::debug!("an idle connection made room for another");
-                break;
+                tracing::debug!("an idle connection makes room for another");
+                // Whoever never asked has nothing to lose; a request of the others may be on its way just now.
+                if leaving || !pulse.has_asked() {
+                    break;
+                }
+                serving.as_mut().graceful_shutdown();
+                leaving = true;
             }
             () = told(&mut stopped), if !leaving => {
                 serving.as_mut().graceful_shutdown();
@@ -181,6 +186,7 @@ where
             }
             () = look.as_mut() => {
                 match pulse.judge() {
+                    Verdict::Fine if leaving && !pulse.is_busy() => break,
                     Verdict::Fine => {}
                     // First it is asked to go, so that a request that is on its way just now is not lost.
                     Verdict::Idle if !leaving => {

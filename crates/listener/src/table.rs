@@ -148,7 +148,8 @@ impl Open {
         idle.max_by_key(|(idle, _)| *idle).map(|(_, pulse)| pulse.clone())
     }
 
-    /// That one of some idle connections whose peer has the most of them, and of these the longest idle.
+    /// That one of some idle connections that never asked for anything; whose peer has the most of them; and that is idle
+    /// for the longest time: in this order.
     fn least_missed(&mut self) -> Option<Arc<Pulse>> {
         self.cursor = self.cursor.wrapping_add(LOOK_AT);
         let start = self.cursor.checked_rem(self.entries.len())?;
@@ -157,10 +158,10 @@ impl Open {
         idle.max_by_key(|(rank, _)| *rank).map(|(_, pulse)| pulse.clone())
     }
 
-    fn rank(&self, entry: &Entry) -> Option<(usize, Duration)> {
+    fn rank(&self, entry: &Entry) -> Option<(bool, usize, Duration)> {
         let idle = entry.pulse.idle_for()?;
         let many = entry.peer.and_then(|(peer, _)| self.peers.get(&peer)).map_or(1, Vec::len);
-        Some((many, idle))
+        Some((!entry.pulse.has_asked(), many, idle))
     }
 }
 

@@ -298,6 +298,34 @@ async fn when_all_places_are_taken_the_peer_with_the_most_makes_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_asked_for_something_stays_before_those_who_never_did() {
+    let limits = Limits::default();
+    let table = Table::new(&limits, 10);
+    let honest: Vec<_> = (0..4).map(|_| Pulse::new(limits)).collect();
+    let _honest: Vec<_> = honest
+        .iter()
+        .map(|pulse| {
+            drop(pulse.request());
+            table.enter(peer(1), pulse).expect("a place")
+        })
+        .collect();
+    tokio::time::advance(Duration::from_secs(5)).await;
+    // From an address of its own each, and each for one that goes: in a burst, before any of them is gone.
+    let strangers: Vec<_> = (0..12).map(|_| Pulse::new(limits)).collect();
+    let places: Vec<_> =
+        strangers.iter().zip(10..).map(|(pulse, n)| table.enter(peer(n), pulse).expect("a place")).collect();
+    let mut gone = 0;
+    for pulse in &strangers {
+        gone += usize::from(is_evicted(pulse).await);
+    }
+    assert_eq!(gone, 6, "as many as are too many");
+    for pulse in &honest {
+        assert!(!is_evicted(pulse).await);
+    }
+    drop(places);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_table_keeps_nothing_of_those_who_left_and_takes_as_many_again() {
     let limits = Limits { max_per_peer: 3, ..Limits::default() };
     let table = Table::new(&limits, 3);

@@ -40,5 +40,5 @@ pub use price::{
 };
 pub use route::{MAX_ROUTES, Match, Pattern, PatternError, RouteError, RouteTable, TableError};
 pub use seller::Seller;
-pub use service::{ClientAddr, ClientScheme, MatchedRoute, PaywallLayer, PaywallService};
+pub use service::{ClientAddr, ClientScheme, MAX_PAID_TARGET, MatchedRoute, PaywallLayer, PaywallService};
 pub use upstream::{MAX_RESPONSE_HEADERS, Unframed};

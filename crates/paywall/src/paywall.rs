@@ -1,6 +1,7 @@
 //! The seller's terms: routes, prices, keys and limits, shared by all requests and replaced as a whole on reload.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
@@ -107,6 +108,8 @@ pub(crate) struct Shared {
     pub in_flight: Arc<Places>,
     pub calls: Arc<Places>,
     pub memory: Arc<Memory>,
+    /// Since when, in milliseconds, strangers may have us write into the log again.
+    quiet_until: AtomicU64,
     current: RwLock<Arc<Current>>,
 }
 
@@ -161,6 +164,7 @@ impl Paywall {
             in_flight: Places::new(limits.in_flight, limits.in_flight_per_client),
             calls: Places::new(limits.calls, limits.calls_per_client),
             memory: Memory::new(limits.body_memory),
+            quiet_until: AtomicU64::new(0),
             limits,
             current: RwLock::new(Arc::new(Current::new(terms, VecDeque::new()))),
         }))
@@ -209,7 +213,19 @@ impl Current {
     }
 }
 
+/// How often something that a stranger can cause is logged as a warning.
+const WARN_EVERY: Duration = Duration::from_secs(1);
+
 impl Shared {
+    /// Whether something that a stranger can cause is to be logged as a warning now: a log can be filled too.
+    pub fn may_warn(&self) -> bool {
+        let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let now = millis(self.world.monotonic());
+        let later = now.saturating_add(millis(WARN_EVERY));
+        let move_on = |until: u64| (until <= now).then_some(later);
+        self.quiet_until.fetch_update(Ordering::AcqRel, Ordering::Acquire, move_on).is_ok()
+    }
+
     pub fn current(&self) -> Arc<Current> {
         self.current.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
     }

@@ -30,6 +30,9 @@ use crate::paywall::{Current, Paywall, Shared, Unmatched};
 use crate::price::{Paid, Price, QuoteRequest, Route};
 use crate::upstream::{Buffered, Template, judge, reasons};
 
+/// The longest path and query of a paid request, in bytes.
+pub const MAX_PAID_TARGET: usize = 8192;
+
 /// Who sent the request, where the server knows: put it into the request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ClientAddr(pub IpAddr);
@@ -147,6 +150,10 @@ where
             request.extensions_mut().insert(MatchedRoute(pattern.into()));
             pass(inner, &shared, request).await
         }
+        // It is stored with each payment that is shown for it.
+        Some((_, Route::Paid(_))) if resource.len() > MAX_PAID_TARGET => {
+            answer::error(StatusCode::URI_TOO_LONG, "target_too_long", "the path and the query are too long")
+        }
         Some((pattern, Route::Paid(paid))) => {
             let pattern: Arc<str> = pattern.into();
             request.extensions_mut().insert(MatchedRoute(pattern.clone()));
@@ -187,7 +194,10 @@ where
     match inner.oneshot(request).await {
         Ok(response) => response.map(|body| body::keeping(boxed(body), place)),
         Err(error) => {
-            tracing::warn!(error = %error.into(), "the upstream cannot be reached");
+            // Also if it is the client that cannot: its body may have come to nothing.
+            if shared.may_warn() {
+                tracing::warn!(error = %error.into(), "a request did not get through to the upstream");
+            }
             answer::error(StatusCode::BAD_GATEWAY, reasons::UNREACHABLE, "the service cannot be reached")
         }
     }
@@ -614,7 +624,9 @@ impl Visit {
     /// What this route asks for now.
     async fn asked(&self, paid: &Paid, parts: &http::request::Parts) -> Result<Vec<Requirement>, Answer> {
         let no_price = |error: &dyn std::fmt::Display| {
-            tracing::warn!(%error, route = %self.pattern, "no price");
+            if self.shared.may_warn() {
+                tracing::warn!(%error, route = %self.pattern, "no price");
+            }
             answer::unavailable("no_price")
         };
         match &paid.price {

@@ -12,6 +12,7 @@ use farthing_engine::*;
 use farthing_evm::{
     Address as Raw, AuthorizationUsed, B256, Key, Log, Read, ReadResult, Transfer, U256, from_alloy, to_alloy,
 };
+use farthing_facilitator::Facilitator;
 use farthing_facilitator::*;
 use farthing_primitives::{Address, Money, Network, PullMethod, Registry, Timestamp};
 use farthing_rails::exact_evm::{Presented, Requirement, Token, buy};
@@ -313,10 +314,26 @@ pub fn bench() -> Bench {
 
 pub fn bench_with(config: FacilitatorConfig) -> Bench {
     let began = Instant::now();
-    let world: Arc<dyn World> = Arc::new(TestWorld { began, seed: AtomicU64::new(1) });
     let script = Script { head: 1, ..Script::default() };
     let chain = Arc::new(FakeChain { network: network(), began, script: Mutex::new(script) });
-    let store = Arc::new(MemoryStore::new());
+    bench_on(chain, Arc::new(MemoryStore::new()), 1, config)
+}
+
+impl Bench {
+    /// Another process, on the same chain and the same books.
+    pub async fn restarted(&self, config: FacilitatorConfig) -> Self {
+        let bench = bench_on(self.chain.clone(), self.store.clone(), OTHER_SEED, config);
+        bench.service.engine().recover().await.expect("the store answers");
+        bench.service.recall_spending().await.expect("the store answers");
+        bench
+    }
+}
+
+/// Far enough from 1 that two processes give nothing the same name.
+const OTHER_SEED: u64 = 1 << 32;
+
+fn bench_on(chain: Arc<FakeChain>, store: Arc<MemoryStore>, seed: u64, config: FacilitatorConfig) -> Bench {
+    let world: Arc<dyn World> = Arc::new(TestWorld { began: chain.began, seed: AtomicU64::new(seed) });
     let relayer = Relayer::start(
         chain.clone(),
         Arc::new(TestKey),

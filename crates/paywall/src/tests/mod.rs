@@ -5,6 +5,7 @@ mod attacks;
 mod edges;
 mod flows;
 mod headers;
+mod limits;
 mod paths;
 mod pricing;
 mod support;

@@ -215,3 +215,46 @@ async fn stopping_lets_what_is_under_way_end() {
     served.stop().await;
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
+
+#[tokio::test]
+async fn a_request_names_one_host() {
+    let upstream = RawUpstream::saying("ok").await;
+    let served = Served::start(config(upstream.address, "", ROUTES)).await;
+    let ask = |target: &str, hosts: &str| {
+        let request = format!("GET {target} HTTP/1.1\r\nconnection: close\r\n{hosts}\r\n");
+        let served = &served;
+        async move { served.raw(&request).await }
+    };
+    let two = ask("/paid", "host: a.example\r\nhost: b.example\r\n").await;
+    assert_eq!((status(&two), body(&two)), (400, "{\"error\":\"several_hosts\"}"));
+    let none = ask("/paid", "").await;
+    assert_eq!((status(&none), body(&none)), (400, "{\"error\":\"no_host\"}"));
+    // The target's own host goes before the header's.
+    let unpaid = ask("http://c.example/paid", "host: a.example\r\n").await;
+    assert!(body(&unpaid).contains("http://c.example/paid"), "{unpaid}");
+    assert_eq!(status(&ask("http://c.example/free", "host: a.example\r\n").await), 200);
+    assert_eq!(header(&upstream.last(), "x-forwarded-host"), Some("c.example"));
+    let credentials = ask("http://u:p@c.example/paid", "host: a.example\r\n").await;
+    assert_eq!(status(&credentials), 400);
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn a_tls_handshake_that_never_comes_is_not_waited_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, include_str!("one.cert.pem")).unwrap();
+    std::fs::write(&key, include_str!("one.key.pem")).unwrap();
+    let upstream = RawUpstream::saying("ok").await;
+    let tls = format!("tls = {{ cert = \"{}\", key = \"{}\" }}", cert.display(), key.display());
+    let routes = format!("{ROUTES}[limits]\nheader_timeout = \"1s\"\n");
+    let served = Served::start(config(upstream.address, &tls, &routes)).await;
+    for begun in [&b""[..], &[0x16, 3, 1, 2, 0]] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(begun).await.unwrap();
+        let mut said = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(30), stream.read_to_end(&mut said)).await;
+        let _ = ended.expect("the gateway closes it");
+    }
+    served.stop().await;
+}
