@@ -36,23 +36,23 @@ fn bucket() -> impl Strategy<Value = Bucket> {
 
 /// Sizes around each other in either unit, so that caps are met from both sides.
 fn amount() -> impl Strategy<Value = u128> {
-    prop_oneof![0u128..200, (0u128..200).prop_map(|n| n * 10u128.pow(12)), any::<u128>()]
+    prop_oneof![4 => 0u128..200, 4 => (0u128..200).prop_map(|n| n * 10u128.pow(12)), 1 => any::<u128>()]
 }
 
 fn caps() -> impl Strategy<Value = Caps> {
     // Often wide, so that the other rules decide.
-    let cap = || prop_oneof![1 => amount(), 2 => Just(u128::MAX)];
+    let cap = || prop_oneof![1 => amount(), 4 => Just(u128::MAX)];
     (cap(), cap(), cap()).prop_map(|(per_payment, hour, day)| Caps { per_payment, hour, day })
 }
 
 fn rules() -> impl Strategy<Value = Rules> {
-    let pattern = prop_oneof![1 => Just("*"), 2 => prop::sample::select(PATTERNS.to_vec())];
-    let hosts = vec((pattern, any::<bool>(), any::<bool>()), 0..4);
+    let pattern = prop_oneof![1 => Just("*"), 1 => prop::sample::select(PATTERNS.to_vec())];
+    let hosts = vec((pattern, any::<bool>(), any::<bool>()), 0..6);
     (
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.9),
-        vec(prop::sample::select(vec![8453u64, 84532, 1]), 0..6),
-        prop::collection::btree_map(bucket(), caps(), 0..4),
+        vec(prop::sample::select(vec![8453u64, 84532, 1]), 0..8),
+        prop::collection::btree_map(bucket(), caps(), 0..6),
         hosts,
         0u64..600,
         option::of((0u32..8, 0u64..1000)),
@@ -89,7 +89,7 @@ fn payee(n: u8) -> Address {
 }
 
 fn history() -> impl Strategy<Value = History> {
-    (vec(movement(), 0..4), vec(0u8..2, 0..2), 0u32..3).prop_map(|(movements, pinned, refusals)| History {
+    (vec(movement(), 0..4), vec(0u8..2, 0..3), 0u32..3).prop_map(|(movements, pinned, refusals)| History {
         movements,
         pinned: pinned.into_iter().map(payee).collect(),
         refusals,
@@ -99,9 +99,9 @@ fn history() -> impl Strategy<Value = History> {
 fn request() -> impl Strategy<Value = Request> {
     (
         (0u8..3, 0u128..200, 0u8..2),
-        (prop::sample::select(HOSTS.to_vec()), any::<bool>(), any::<bool>()),
-        option::of(0u128..300),
-        option::of(prop::sample::select(vec![8453u64, 84532])),
+        (prop::sample::select(HOSTS.to_vec()), prop::bool::weighted(0.8), prop::bool::weighted(0.2)),
+        option::weighted(0.3, 0u128..300),
+        option::weighted(0.3, prop::sample::select(vec![8453u64, 84532])),
         0u64..300,
     )
         .prop_map(|((which, atoms, to), (host, tls, private), max, only, validity)| Request {
@@ -247,7 +247,7 @@ proptest! {
 
 #[test]
 fn the_generators_reach_permissions() {
-    // Laws about permissions say nothing where nothing is ever permitted.
+    // Laws about permissions say little where little is ever permitted.
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut allowed = BTreeMap::new();
     for _ in 0..1000 {
@@ -256,5 +256,5 @@ fn the_generators_reach_permissions() {
         let (rules, history, asked) = strategy.new_tree(&mut runner).expect("a case").current();
         *allowed.entry(decide(&rules, &history, &asked, NOW).is_allowed()).or_insert(0) += 1;
     }
-    assert!(allowed.get(&true).is_some_and(|count| *count >= 20), "{allowed:?}");
+    assert!(allowed.get(&true).is_some_and(|count| *count >= 50), "{allowed:?}");
 }
