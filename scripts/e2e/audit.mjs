@@ -144,8 +144,12 @@ function treasuriesAgree({ opening, chain, books, settled }) {
   });
 }
 
-/** Served in the background, and the authorization lapsed before it could be settled. */
-const isLoss = ({ state, delivery }) => state === "failed" && delivery === "sent";
+/**
+ * Served on credit, and the authorization lapsed before it could be settled. As in `Payment::is_on_credit`: a delivery in
+ * the background that a crash cut off counts as well, since nobody knows how much of it left.
+ */
+const isLoss = ({ state, delivery, resource }) => state === "failed" &&
+  (delivery === "sent" || (delivery === "failed" && resource.includes("/background/")));
 
 function lossesShow({ books, sold }) {
   return ["own", "via"].flatMap((shop) => {
