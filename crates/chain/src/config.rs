@@ -23,7 +23,8 @@ pub struct ChainConfig {
     pub poll_interval: Option<Duration>,
     /// The Multicall3 contract. A node where it has no code, or `None`, gets JSON-RPC batches of `eth_call` instead.
     pub multicall: Option<Address>,
-    /// How many reads share one `eth_call`. Default 96. More saves calls, fewer uses more cores of the node.
+    /// How many reads share one `eth_call`. Default 48, which are sixteen payments. More saves calls; fewer uses more
+    /// cores of the node, and lets it work while we read what came before.
     pub max_reads_per_call: usize,
     /// How many shared calls may be on their way at once. Default 32.
     pub max_calls_in_flight: usize,
@@ -67,7 +68,7 @@ impl ChainConfig {
             request_timeout: Duration::from_secs(5),
             poll_interval: None,
             multicall: Some(known::MULTICALL3),
-            max_reads_per_call: 96,
+            max_reads_per_call: 48,
             max_calls_in_flight: 32,
             max_queued_reads: 20_000,
             batch_window: Duration::from_millis(2),
