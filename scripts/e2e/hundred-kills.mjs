@@ -248,6 +248,8 @@ async function step(order, random) {
   } else if (code === 3) {
     order.done = "denied";
     order.objections = (report.offers ?? []).map(({ objection }) => objection?.code).filter(Boolean);
+    // Two processes came to the cap at once: the plan still allowed it, and the reservation did not. That has no code.
+    if (report.messages?.some((text) => /^denied: the last hour would go from .* above /.test(text))) order.objections.push("over_hour_cap");
   } else if (code === 4) {
     order.done = "refused";
   } else if (![1, 5, 6, 22].includes(code)) {
