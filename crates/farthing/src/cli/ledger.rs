@@ -1,4 +1,4 @@
-//! `farthing ledger`: the books of a store, read without touching them.
+//! `farthing ledger`: the books of a store, read without touching them, and copies of them.
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -7,19 +7,29 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use farthing_engine::{PaymentFilter, Store};
 use farthing_payment::{Bound, Payment};
-use farthing_primitives::{PaymentId, Registry};
-use farthing_store::SqliteStore;
+use farthing_primitives::PaymentId;
+use farthing_store::{Checked, SqliteStore};
 use serde_json::{Value, json};
 
 use super::Failure;
 
-/// Look into the books: balances, payments, one payment's story, and a check that re-derives everything.
+mod amounts;
+mod copies;
+mod progress;
+mod story;
+
+use amounts::Amounts;
+use progress::Line;
+
+/// Look into the books: balances, payments, one payment's story, and a check that re-derives everything; back them up.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   farthing ledger balances --store farthing.db
   farthing ledger payments --store farthing.db | jq .
   farthing ledger show pay_0192… --store farthing.db
-  farthing ledger check --store farthing.db         exit code 0 only if the books balance")]
+  farthing ledger check --store farthing.db         exit code 0 only if everything derives again
+  farthing ledger backup monday.db --store farthing.db
+  farthing ledger restore monday.db --store farthing.db --replace")]
 pub struct LedgerArgs {
     #[command(subcommand)]
     command: LedgerCommand,
@@ -42,7 +52,7 @@ enum LedgerCommand {
         #[arg(long, default_value_t = 100)]
         limit: usize,
     },
-    /// The story of one payment: states, times, entries, transactions
+    /// The story of one payment: what happened, when, why and by whom; transactions and entries
     #[command(after_help = "Example:\n  farthing ledger show pay_0192… --store farthing.db")]
     Show {
         /// The payment
@@ -50,9 +60,35 @@ enum LedgerCommand {
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Re-derive every balance from its transfers
-    #[command(after_help = "Example:\n  farthing ledger check --store farthing.db && echo the books balance")]
+    /// Derive every payment, transfer, balance, credit and slot again, and compare
+    #[command(
+        after_help = "Example:\n  farthing ledger check --store farthing.db && echo the books balance\n\n\
+                      Exit code 1 if anything is wrong, with a line for each thing."
+    )]
     Check(StoreArgs),
+    /// Copy the store to a new file while it is in use, and check the copy
+    #[command(after_help = "Example:\n  farthing ledger backup backups/monday.db --store farthing.db\n\n\
+                            The file has its name only once it is whole, checked and synced.")]
+    Backup {
+        /// The new file
+        file: PathBuf,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Put a copy in the store's place, after checking it; nobody may have the store open
+    #[command(
+        after_help = "Example:\n  farthing ledger restore backups/monday.db --store farthing.db --replace\n\n\
+                      An older store forgets what happened since. Read docs/operating/backup.md before."
+    )]
+    Restore {
+        /// The copy
+        file: PathBuf,
+        /// Replace a store that is there; it is kept beside it
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -67,8 +103,7 @@ struct StoreArgs {
 
 impl StoreArgs {
     fn open(&self) -> Result<SqliteStore, Failure> {
-        SqliteStore::open_read_only(&self.store)
-            .map_err(|error| Failure::failed(format!("{}: {error}", self.store.display())))
+        SqliteStore::open_read_only(&self.store).map_err(|error| Failure::failed(error.to_string()))
     }
 
     fn as_json(&self) -> bool {
@@ -80,15 +115,17 @@ pub async fn run(args: LedgerArgs) -> Result<ExitCode, Failure> {
     match args.command {
         LedgerCommand::Balances(store) => balances(store).await,
         LedgerCommand::Payments { store, after, limit } => payments(store, after, limit).await,
-        LedgerCommand::Show { payment, store } => show(store, payment).await,
+        LedgerCommand::Show { payment, store } => story::show(store, payment).await,
         LedgerCommand::Check(store) => check(store).await,
+        LedgerCommand::Backup { file, store } => copies::back_up(&file, &store),
+        LedgerCommand::Restore { file, replace, store } => copies::restore(&file, &store, replace),
     }
 }
 
 async fn balances(args: StoreArgs) -> Result<ExitCode, Failure> {
     let store = args.open()?;
     let rows = store.balances(None).await.map_err(failed)?;
-    let registry = Registry::builtin();
+    let amounts = Amounts::new();
     if args.as_json() {
         let rows: Vec<Value> = rows
             .iter()
@@ -97,6 +134,7 @@ async fn balances(args: StoreArgs) -> Result<ExitCode, Failure> {
                     "tenant": account.tenant.as_str(),
                     "account": account.kind.as_str(),
                     "asset": account.asset.to_string(),
+                    "unit": amounts.unit(&account.asset),
                     "debits_posted": balance.debits_posted.to_string(),
                     "credits_posted": balance.credits_posted.to_string(),
                     "debits_pending": balance.debits_pending.to_string(),
@@ -107,17 +145,15 @@ async fn balances(args: StoreArgs) -> Result<ExitCode, Failure> {
         println!("{}", Value::from(rows));
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:<12} {:<12} {:>18} {:>18}  asset", "tenant", "account", "debit", "credit");
+    println!("{:<12} {:<12} {:>24} {:>24}  unit", "tenant", "account", "debit", "credit");
     for (account, balance) in rows {
-        let known = registry.get(&account.asset);
-        let show = |atoms: u128| known.map_or_else(|| atoms.to_string(), |asset| asset.format(atoms));
-        let name = known.map_or_else(|| account.asset.to_string(), |asset| asset.symbol.clone());
         println!(
-            "{:<12} {:<12} {:>18} {:>18}  {name}",
+            "{:<12} {:<12} {:>24} {:>24}  {}",
             account.tenant.as_str(),
             account.kind.as_str(),
-            show(balance.debits_posted),
-            show(balance.credits_posted),
+            amounts.plain(&account.asset, balance.debits_posted),
+            amounts.plain(&account.asset, balance.credits_posted),
+            amounts.unit(&account.asset),
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -131,14 +167,15 @@ async fn payments(args: StoreArgs, after: Option<PaymentId>, limit: usize) -> Re
         println!("{}", Value::from(rows.iter().map(summary).collect::<Vec<_>>()));
         return Ok(ExitCode::SUCCESS);
     }
-    println!("{:<36} {:<11} {:<9} {:>12}  resource", "payment", "state", "delivery", "atoms");
+    let amounts = Amounts::new();
+    println!("{:<36} {:<11} {:<9} {:>18}  resource", "payment", "state", "delivery", "amount");
     for payment in rows {
         println!(
-            "{:<36} {:<11} {:<9} {:>12}  {} {}",
+            "{:<36} {:<11} {:<9} {:>18}  {} {}",
             payment.id.to_string(),
             payment.state.name(),
             payment.delivery.name(),
-            payment.terms.money.atoms(),
+            amounts.brief(&payment.terms.money),
             payment.binding.method,
             payment.binding.resource,
         );
@@ -146,91 +183,65 @@ async fn payments(args: StoreArgs, after: Option<PaymentId>, limit: usize) -> Re
     Ok(ExitCode::SUCCESS)
 }
 
-async fn show(args: StoreArgs, id: PaymentId) -> Result<ExitCode, Failure> {
-    let store = args.open()?;
-    let payment =
-        store.payment(id).await.map_err(failed)?.ok_or_else(|| {
-            Failure::failed(format!("there is no payment {id} in {}", args.store.display()))
-        })?;
-    let history = store.history(id).await.map_err(failed)?;
-    let transfers = store.transfers_of(id).await.map_err(failed)?;
-    let slots = store.slots_of(id).await.map_err(failed)?;
-    if args.as_json() {
-        let mut value = summary(&payment);
-        value["history"] = history
-            .iter()
-            .map(|(version, event, at)| json!({"version": version, "event": event, "at": at.to_string()}))
-            .collect();
-        value["transfers"] = transfers
-            .iter()
-            .map(|(id, money, phase)| {
-                json!({
-                    "purpose": id.purpose.as_str(),
-                    "round": id.round,
-                    "atoms": money.atoms().to_string(),
-                    "asset": money.asset().to_string(),
-                    "phase": format!("{phase:?}").to_lowercase(),
-                })
-            })
-            .collect();
-        value["attempts"] = slots
-            .iter()
-            .map(|stored| {
-                json!({
-                    "relayer": stored.slot.relayer.as_str(),
-                    "nonce": stored.slot.nonce,
-                    "state": stored.slot.state.name(),
-                    "transactions": stored.slot.variants.iter().map(|v| v.tx.as_str()).collect::<Vec<_>>(),
-                })
-            })
-            .collect();
-        println!("{value}");
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("{id}  {}, delivery {}", payment.state.name(), payment.delivery.name());
-    println!("  {} {}", payment.binding.method, payment.binding.resource);
-    println!("  from {} to {}", payment.terms.payer, payment.terms.payee);
-    println!("  {} atoms of {}", payment.terms.money.atoms(), payment.terms.money.asset());
-    for (version, event, at) in history {
-        println!("  {at}  v{version:<3} {event}");
-    }
-    for (transfer, money, phase) in transfers {
-        let (debit, credit) = transfer.purpose.accounts();
-        println!("  {:<14} {debit} <- {credit}  {}  {phase:?}", transfer.purpose.as_str(), money.atoms());
-    }
-    for stored in slots {
-        for variant in &stored.slot.variants {
-            println!("  nonce {} {}  {}", stored.slot.nonce, stored.slot.state.name(), variant.tx);
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 async fn check(args: StoreArgs) -> Result<ExitCode, Failure> {
     let store = args.open()?;
-    let found = store.check_books().await.map_err(failed)?;
+    let line = Line::new();
+    let found = store
+        .check(move |done, of| line.show(&format!("{done} of {of} payments checked")))
+        .await
+        .map_err(failed)?;
+    Line::new().clear();
     if args.as_json() {
-        println!(
-            "{}",
-            json!({
-                "payments": found.payments,
-                "transfers": found.transfers,
-                "accounts": found.accounts,
-                "problems": found.problems,
-            })
-        );
+        println!("{}", checked_json(&found));
     } else {
-        println!("{} payments, {} transfers, {} accounts", found.payments, found.transfers, found.accounts);
+        print_checked(&found);
+    }
+    Ok(if found.problems.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn checked_json(found: &Checked) -> Value {
+    json!({
+        "sound": found.problems.is_empty(),
+        "payments": found.payments,
+        "replayed": found.replayed,
+        "changes": found.changes,
+        "transfers": found.transfers,
+        "accounts": found.accounts,
+        "credits": found.credits,
+        "responses": found.responses,
+        "slots": found.slots,
+        "newest": found.newest.map(|at| at.to_string()),
+        "problems": found.problems,
+    })
+}
+
+/// What was looked at; only if nothing is wrong was it proved.
+fn print_checked(found: &Checked) {
+    let Checked { payments, replayed, changes, transfers, accounts, credits, responses, slots, .. } = found;
+    if !found.problems.is_empty() {
+        println!("looked at {payments} payments, {transfers} transfers, {accounts} accounts, {slots} slots");
         found.problems.iter().for_each(|problem| println!("PROBLEM: {problem}"));
+        println!("{} problems: do not trust these books before they are explained", found.problems.len());
+        return;
     }
-    if found.problems.is_empty() {
-        if !args.as_json() {
-            println!("the books balance");
-        }
-        Ok(ExitCode::SUCCESS)
-    } else {
-        Ok(ExitCode::FAILURE)
+    println!("the file, its constraints and its indexes are whole");
+    println!("{payments:>10} payments are what their {changes} changes made of them");
+    println!(
+        "{replayed:>10} of them were made again, event by event, by the machine's own rules: the books have"
+    );
+    println!("{:>10} exactly the transfers that this gives", "");
+    if replayed < payments {
+        let older = payments - replayed;
+        println!(
+            "{older:>10} began under an older schema: the books have the transfers that their states ask for"
+        );
     }
+    println!("{transfers:>10} transfers belong to them");
+    println!("{accounts:>10} balances are the sums of their transfers, and every asset sums to zero");
+    println!("{credits:>10} logs of the chain paid one payment each, which says so too");
+    println!("{slots:>10} relayer slots and their payments name each other");
+    println!("{responses:>10} stored answers can be read");
+    println!("the books balance");
 }
 
 fn summary(payment: &Payment) -> Value {
@@ -243,6 +254,7 @@ fn summary(payment: &Payment) -> Value {
         "payee": payment.terms.payee.as_str(),
         "atoms": payment.terms.money.atoms().to_string(),
         "asset": payment.terms.money.asset().to_string(),
+        "amount": Amounts::new().short(&payment.terms.money),
         "method": payment.binding.method,
         "resource": payment.binding.resource,
         "bound": match payment.binding.bound {
