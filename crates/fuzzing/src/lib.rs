@@ -34,6 +34,9 @@ mod rpc_wire;
 #[path = "../../engine/src/slot_call.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod slot_call;
+#[path = "../../wallet/src/record.rs"]
+#[allow(dead_code)]
+mod wallet_record;
 
 /// A group of parsers that is fuzzed together.
 #[derive(Clone, Copy, Debug)]

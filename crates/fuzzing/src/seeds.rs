@@ -117,6 +117,17 @@ pub fn seeds(target: &str, vectors: &Path) -> Vec<Vec<u8>> {
                 &[&[2, 0xf8, 40, 1, 2, 3, 4, 5, 0x94][..], &[9; 20], &[0, 0x84, 1, 2, 3, 4, 0xc0, 1, 1, 1]]
                     .concat(),
             ));
+            let rules = farthing_policy::Rules {
+                hosts: vec![farthing_policy::HostRule::new("*.a.example".parse().expect("a pattern"))],
+                ..farthing_policy::Rules::tight([farthing_primitives::Network::eip155(84532)])
+            };
+            all.push(with(10, crate::wallet_record::print_rules(&rules).as_bytes()));
+            all.push(with(10, br#"{"time_ms":1,"boot":"a","elapsed_ms":2}"#));
+            all.push(with(
+                11,
+                &[&[0; 8][..], &[1, 5], b"exact", &[9; 48], &[7; 20], &[1, 3], b"*.a", &[1, 0], &[9; 8]]
+                    .concat(),
+            ));
             all
         }
         "rpc" => rpc(),

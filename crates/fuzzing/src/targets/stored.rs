@@ -1,5 +1,7 @@
-//! What a disk gives back: stored records, and signed transactions. Damaged bytes are an error, and whole ones are what
+//! What a disk gives back: stored records, signed transactions, and a wallet's rules. Damaged bytes are an error, and whole ones are what
 //! they were.
+
+use std::time::Duration;
 
 use alloy_rlp::{Encodable, Header};
 use bytes::Bytes;
@@ -8,6 +10,7 @@ use farthing_payment::{
     Binding, Bound, ConsumptionKey, Dialect, Fault, Flow, Instruction, NewPayment, Payment, Proof, Reason,
     Role, Slot, SlotState, State, Terms, TxRef, Variant, Witness,
 };
+use farthing_policy::{Bucket, Caps, HostRule, Rules};
 use farthing_primitives::{
     Address, AssetId, AttemptId, Money, Network, PaymentId, RefundId, RequestHash, SlotId, TenantId,
     Timestamp,
@@ -20,6 +23,7 @@ use crate::record::{
     decode_state, decode_terms, delivery, encode_head, encode_slot, encode_state, encode_terms,
 };
 use crate::slot_call::call_in;
+use crate::wallet_record::{print_mark, print_rules, read_mark, read_rules};
 
 const STATES: &[&str] = &[
     "claimed",
@@ -39,7 +43,7 @@ const SLOT_STATES: &[&str] = &["open", "included", "final", "lost", "?"];
 
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.byte() % 10 {
+    match input.byte() % 12 {
         0 => damaged_terms(input.rest()),
         1 => whole_terms(&mut input),
         2 => {
@@ -55,7 +59,9 @@ pub(crate) fn run(data: &[u8]) {
         6 => damaged_response(input.rest()),
         7 => whole_response(&mut input),
         8 => transaction(input.rest()),
-        _ => whole_transaction(&mut input),
+        9 => whole_transaction(&mut input),
+        10 => rules(input.rest()),
+        _ => whole_rules(&mut input),
     }
 }
 
@@ -298,6 +304,40 @@ fn slot_survives(slot: &Slot) {
     assert_eq!(decode_slot(empty_slot(), slot.state.name(), &bytes).as_ref().ok(), Some(slot));
     assert!(decode_slot(empty_slot(), slot.state.name(), &bytes[..bytes.len() - 1]).is_err());
     assert!(decode_slot(empty_slot(), slot.state.name(), &[&bytes[..], &[0]].concat()).is_err());
+}
+
+/// What the wallet's owner allowed is what comes back, or nothing is allowed.
+fn rules(text: &[u8]) {
+    let Ok(text) = std::str::from_utf8(text) else { return };
+    if let Some(rules) = read_rules(text) {
+        rules_survive(&rules);
+    }
+    if let Some(mark) = read_mark(text) {
+        assert_eq!(read_mark(&print_mark(&mark)), Some(mark));
+    }
+}
+
+fn whole_rules(input: &mut Input<'_>) {
+    let network = Network::eip155(input.u64());
+    let mut rules = Rules::tight([network.clone()]);
+    rules.frozen = input.flag();
+    rules.schemes.insert(input.text());
+    let caps = Caps { per_payment: input.u128(), hour: input.u128(), day: input.u128() };
+    let asset = AssetId::new(network, Address::from_evm_bytes(input.array()));
+    rules.caps.insert(if input.flag() { Bucket::Dollar } else { Bucket::Asset(asset) }, caps);
+    if let Ok(pattern) = input.text().parse() {
+        rules.hosts.push(HostRule { pattern, private: input.flag(), plaintext: input.flag() });
+    }
+    rules.max_validity = Duration::from_secs(input.u64());
+    rules.breaker = None;
+    rules_survive(&rules);
+}
+
+fn rules_survive(rules: &Rules) {
+    let text = print_rules(rules);
+    assert_eq!(read_rules(&text).as_ref(), Some(rules), "{text}");
+    // Broken off, they allow nothing.
+    assert_eq!(read_rules(&text[..text.len() - 1]), None);
 }
 
 const OF: [u8; 16] = [5; 16];
