@@ -1,0 +1,271 @@
+//! Who may see a payment, who gets its goods, and who is told that it belongs to somebody else.
+
+// In a test a panic is the report.
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use farthing_engine::*;
+use farthing_payment::*;
+use farthing_primitives::*;
+use farthing_store::MemoryStore;
+
+/// A clock that stands unless it is set.
+#[derive(Default)]
+struct TestWorld {
+    millis: AtomicU64,
+    seed: AtomicU64,
+}
+
+impl World for TestWorld {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(10_000 + self.millis.load(Ordering::SeqCst))
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.millis.load(Ordering::SeqCst))
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        tokio::spawn(task);
+    }
+    fn random(&self, into: &mut [u8]) {
+        let seed = self.seed.fetch_add(1, Ordering::SeqCst).to_be_bytes();
+        into.iter_mut().zip(seed.iter().cycle()).for_each(|(byte, s)| *byte = *s);
+    }
+}
+
+/// A rail on which everything works at once.
+struct GoodRail;
+
+impl GoodRail {
+    fn included(payment: &Payment) -> Progress {
+        let proof = Proof {
+            tx: TxRef::new(format!("0x{}", payment.id)),
+            witness: Witness::Chain,
+            block: 7,
+            block_hash: [7; 32],
+            log_index: 0,
+            fee: None,
+        };
+        Progress::Included { proof, deep: true, slots: Vec::new() }
+    }
+}
+
+#[async_trait]
+impl Rail for GoodRail {
+    async fn funds(&self, _: &Payment) -> Funds {
+        Funds::Confirmed
+    }
+    async fn prepare(&self, payment: &Payment) -> Result<Prepared, NotPrepared> {
+        let attempt = AttemptId::new(payment.created, [9; 10]);
+        Ok(Prepared { attempt, tx: Some(TxRef::new("0xabc")), slots: Vec::new() })
+    }
+    fn abandon(&self, _: Prepared) {}
+    async fn submit(&self, payment: &Payment, _: Prepared) -> Progress {
+        Self::included(payment)
+    }
+    async fn progress(&self, payment: &Payment, _: Duration) -> Progress {
+        Self::included(payment)
+    }
+    fn release(&self, _: &Payment) {}
+    async fn still_included(&self, _: &Proof) -> Option<bool> {
+        Some(true)
+    }
+    async fn prepare_refund(&self, _: &Payment, _: &farthing_evm::Key) -> Result<Prepared, NotPrepared> {
+        Err(NotPrepared::Unavailable("refunds"))
+    }
+    async fn submit_refund(&self, _: Prepared) {}
+    async fn refund_progress(&self, _: &Payment, _: Duration) -> Progress {
+        Progress::Open
+    }
+    async fn resume(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Answers once it is let.
+struct Shop {
+    calls: AtomicU32,
+    open: tokio::sync::Semaphore,
+}
+
+impl Shop {
+    fn new(open: usize) -> Arc<Self> {
+        Arc::new(Self { calls: AtomicU32::new(0), open: tokio::sync::Semaphore::new(open) })
+    }
+}
+
+#[async_trait]
+impl Upstream for Shop {
+    async fn call(&self, _: &Payment) -> UpstreamAnswer {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        self.open.acquire().await.expect("open").forget();
+        let body = Bytes::from_static(b"goods");
+        UpstreamAnswer::Complete(StoredResponse {
+            status: 200,
+            headers: Vec::new(),
+            body,
+            trailers: Vec::new(),
+        })
+    }
+}
+
+fn network() -> Network {
+    Network::eip155(84532)
+}
+
+fn sale(flow: Flow) -> Sale {
+    Sale {
+        tenant: TenantId::local(),
+        key: ConsumptionKey::new("key"),
+        terms: Terms {
+            payer: Address::from_evm_bytes([1; 20]),
+            payee: Address::from_evm_bytes([2; 20]),
+            money: Registry::builtin().dollar(&network()).expect("listed").atoms(1000),
+            expires: Timestamp::from_secs(1_000_000),
+            dialect: Dialect::X402V2,
+            instruction: Instruction::new(Vec::new()),
+        },
+        binding: Binding {
+            method: "GET".to_owned(),
+            resource: "/weather".to_owned(),
+            request: RequestHash([1; 32]),
+            bound: Bound::ByOffer,
+            repeatable: true,
+        },
+        flow,
+        exposure: None,
+    }
+}
+
+fn of_acme(sale: Sale) -> Sale {
+    Sale { tenant: acme(), ..sale }
+}
+
+fn acme() -> TenantId {
+    "acme".parse().expect("a tenant")
+}
+
+fn engine() -> (Engine, Arc<TestWorld>) {
+    let world = Arc::new(TestWorld::default());
+    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(GoodRail) as Arc<dyn Rail>)]);
+    let store = Arc::new(MemoryStore::default());
+    (Engine::new(store, world.clone(), rails, EngineConfig::default()), world)
+}
+
+/// Until every task has done what it can.
+async fn settle_down() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
+fn is_of_another_request(outcome: &SaleOutcome) -> bool {
+    matches!(outcome, SaleOutcome::Conflict { kind: ConflictKind::OtherRequest, .. })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_payment_under_way_is_shown_to_its_own_tenant_and_request_only() {
+    let (engine, _) = engine();
+    let shop = Shop::new(0);
+    assert_eq!(engine.live(), 0);
+    let outcome = Arc::new(Mutex::new(None));
+    let (seller, sells, told) = (engine.clone(), shop.clone(), outcome.clone());
+    tokio::spawn(async move {
+        let outcome = seller.sell(sale(Flow::Authorization), sells).await;
+        *told.lock().expect("whole") = Some(outcome);
+    });
+    settle_down().await;
+    assert_eq!(engine.live(), 1);
+    // The same authorization and request, in another tenant's name; and the same tenant with another request.
+    let theirs = engine.sell(of_acme(sale(Flow::Authorization)), shop.clone()).await;
+    assert!(is_of_another_request(&theirs), "{theirs:?}");
+    let mut other = sale(Flow::Authorization);
+    other.binding.request = RequestHash([2; 32]);
+    let other = engine.sell(other, shop.clone()).await;
+    assert!(is_of_another_request(&other), "{other:?}");
+    shop.open.add_permits(1);
+    settle_down().await;
+    assert!(matches!(&*outcome.lock().expect("whole"), Some(SaleOutcome::Served { .. })));
+    assert_eq!((shop.calls.load(Ordering::SeqCst), engine.live()), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_finished_payment_is_shown_to_its_own_tenant_and_role_only() {
+    let (engine, _) = engine();
+    let shop = Shop::new(9);
+    let SaleOutcome::Served { payment, .. } = engine.sell(sale(Flow::Authorization), shop.clone()).await
+    else {
+        panic!("not served");
+    };
+    settle_down().await;
+    let theirs = engine.sell(of_acme(sale(Flow::Authorization)), shop.clone()).await;
+    assert!(is_of_another_request(&theirs), "{theirs:?}");
+    settle_down().await;
+    // What was sold is nobody's to settle as a facilitator.
+    let relayed = engine.relay(sale(Flow::Upfront)).await;
+    assert!(is_of_another_request(&relayed), "{relayed:?}");
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+
+    let found = engine.status(payment.id).await.expect("read").expect("known");
+    assert_eq!((found.id, found.state.name()), (payment.id, "settled"));
+    let nobodys = PaymentId::new(payment.created, [0xff; 10]);
+    assert_eq!(engine.status(nobodys).await, Ok(None));
+    let shown = engine.public_status(&TenantId::local(), payment.id).await.expect("read");
+    assert_eq!(shown.map(|payment| payment.id), Some(payment.id));
+    assert_eq!(engine.public_status(&acme(), payment.id).await, Ok(None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_paid_and_not_delivered_is_delivered_to_who_comes_again() {
+    let (engine, _) = engine();
+    let shop = Shop::new(9);
+    for _ in 0..2 {
+        let outcome = engine.sell(sale(Flow::Upfront), shop.clone()).await;
+        let SaleOutcome::Deliver { permit, .. } = outcome else { panic!("{outcome:?}") };
+        permit.failed(Reason::new("broke_off", Fault::Us));
+        settle_down().await;
+    }
+    let outcome = engine.sell(sale(Flow::Upfront), shop.clone()).await;
+    let SaleOutcome::Deliver { permit, payment } = outcome else { panic!("{outcome:?}") };
+    permit.delivered();
+    settle_down().await;
+    let delivered = engine.status(payment.id).await.expect("read").expect("known");
+    assert_eq!((delivered.state.name(), delivered.delivery), ("settled", Delivery::Sent));
+    // And then no more.
+    let outcome = engine.sell(sale(Flow::Upfront), shop.clone()).await;
+    assert!(matches!(outcome, SaleOutcome::Conflict { kind: ConflictKind::UsedUp, .. }), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_still_stored_is_not_shown_after_its_time() {
+    let (engine, world) = engine();
+    let shop = Shop::new(9);
+    assert!(matches!(engine.sell(sale(Flow::Authorization), shop.clone()).await, SaleOutcome::Served { .. }));
+    settle_down().await;
+    let replay = EngineConfig::default().replay_ttl;
+    world.millis.fetch_add(u64::try_from(replay.as_millis()).expect("short"), Ordering::SeqCst);
+    let in_time = engine.sell(sale(Flow::Authorization), shop.clone()).await;
+    assert!(matches!(in_time, SaleOutcome::Served { .. }), "{in_time:?}");
+    settle_down().await;
+    world.millis.fetch_add(1, Ordering::SeqCst);
+    let late = engine.sell(sale(Flow::Authorization), shop.clone()).await;
+    assert!(matches!(late, SaleOutcome::Conflict { kind: ConflictKind::UsedUp, .. }), "{late:?}");
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rail_is_known_by_its_network() {
+    let (engine, _) = engine();
+    assert!(engine.rail(&network()).is_some());
+    assert!(engine.rail(&Network::eip155(1)).is_none());
+    let mut elsewhere = sale(Flow::Authorization);
+    elsewhere.terms.money = Registry::builtin().dollar(&Network::eip155(1)).expect("listed").atoms(1);
+    let outcome = engine.sell(elsewhere, Shop::new(9)).await;
+    assert!(matches!(outcome, SaleOutcome::Unavailable { what: "network" }), "{outcome:?}");
+}
