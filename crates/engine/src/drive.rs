@@ -1,11 +1,12 @@
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use farthing_payment::{Delivery, Event, Flow, Next, Payment, Reason, Role, State, Step};
+use farthing_payment::{Delivery, Event, Flow, Next, Payment, Proof, Reason, Role, State, Step};
+use farthing_primitives::{AttemptId, Timestamp};
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 
-use crate::live::{Live, Outcome};
+use crate::live::{Live, Outcome, lock};
 use crate::rail::{Funds, NotPrepared, Prepared, Progress, Rail};
 use crate::{Commit, Credit, Engine, Permit, StoreError, StoredResponse, Upstream, UpstreamAnswer, reasons};
 
@@ -17,6 +18,8 @@ const LOOK_FOR: Duration = Duration::from_secs(2);
 const PERMIT_WITHIN: Duration = Duration::from_secs(5);
 /// How long past its end an authorization is watched where nobody can prove that it is dead.
 const WATCH_PAST_END: Duration = Duration::from_secs(3600);
+/// How seldom, in the end, what was served on credit is tried again.
+const CHASE_SELDOM: Duration = Duration::from_secs(30);
 /// How often a claimed payment asks a rail that does not answer, before its claim is given back.
 const FUNDS_TRIES: u32 = 3;
 
@@ -27,6 +30,18 @@ pub(crate) struct Driver {
     live: Arc<Live>,
     /// Absent for a facilitator's payments, and after a restart: nobody waits for the goods then.
     upstream: Option<Arc<dyn Upstream>>,
+    /// How the call of the upstream went, until that is durable: the store may refuse it a few times.
+    learned: Mutex<Option<Learned>>,
+    /// The attempt that is watched, and since when by the clock that never goes back.
+    watched: Mutex<Option<(AttemptId, Duration)>>,
+}
+
+/// What only this task knows of a call.
+#[derive(Clone)]
+enum Learned {
+    Answer(UpstreamAnswer),
+    /// How the delivery ended.
+    Delivery(Event),
 }
 
 /// What the loop does after a turn.
@@ -44,7 +59,7 @@ impl Driver {
         live: Arc<Live>,
         upstream: Option<Arc<dyn Upstream>>,
     ) -> Self {
-        Self { engine, rail, live, upstream }
+        Self { engine, rail, live, upstream, learned: Mutex::default(), watched: Mutex::default() }
     }
 
     pub async fn run(self, mut payment: Payment) {
@@ -56,6 +71,8 @@ impl Driver {
                 Next::CallUpstream => self.call_upstream(payment).await,
                 Next::Settle => self.settle(payment, None).await,
                 Next::Watch | Next::Confirm => self.watch(payment).await,
+                // The call is over, and the store has not taken in how it went.
+                Next::AwaitUpstream if lock(&self.learned).is_some() => self.take_in_call(payment).await,
                 // Only another task of this process awaits an upstream, and a live payment has one task. Refunds
                 // have a driver of their own.
                 Next::AwaitUpstream | Next::WatchRefund | Next::Rest => return self.rest(payment).await,
@@ -65,6 +82,10 @@ impl Driver {
                 Ok(Turn::Rest) => return,
                 Err(error) => match self.reload(id, &error).await {
                     Some(current) => {
+                        // Somebody moved the payment or its slot, and the rail may hold the slot as it was.
+                        if matches!(error, StoreError::Conflict) {
+                            self.rail.retake(&current).await;
+                        }
                         // Nobody else moved it, so what was tried would be tried again at once.
                         if current.version == version {
                             self.sleep(RETRY_AFTER).await;
@@ -129,7 +150,7 @@ impl Driver {
                 let payment = step.next.clone();
                 self.settle(payment, Some(step)).await
             }
-            Next::CallUpstream if self.upstream.is_some() => {
+            Next::CallUpstream if self.may_call(&step.next) => {
                 let step = self.and(step, Event::CallStarted)?;
                 let payment = step.next.clone();
                 self.engine.0.store.commit(Commit::new(step, "call_started")).await?;
@@ -145,9 +166,9 @@ impl Driver {
     }
 
     async fn call_upstream(&self, payment: Payment) -> Result<Turn, StoreError> {
-        if self.upstream.is_none() {
+        if !self.may_call(&payment) {
             if payment.delivery == Delivery::None && matches!(payment.state, State::Funded) {
-                // Restarted between claim and call: nothing was served, so the claim is given back.
+                // Nothing was served and nobody is there any more: the claim is given back.
                 let refused = Event::FundsRefused(reasons::interrupted());
                 self.live.publish(Outcome::Unavailable { what: reasons::INTERRUPTED });
                 self.engine.commit(&payment, refused).await?;
@@ -160,8 +181,14 @@ impl Driver {
         self.serve(payment).await
     }
 
+    /// Whether there is an upstream, and somebody who would take what it streams.
+    fn may_call(&self, payment: &Payment) -> bool {
+        self.upstream.is_some() && (payment.flow == Flow::Authorization || self.live.is_awaited())
+    }
+
     /// The call is durable: makes it.
     async fn serve(&self, payment: Payment) -> Result<Turn, StoreError> {
+        *lock(&self.learned) = None;
         match payment.flow {
             Flow::Authorization => self.serve_whole(payment).await,
             Flow::Upfront | Flow::Background => self.serve_stream(payment).await,
@@ -170,13 +197,31 @@ impl Driver {
 
     async fn serve_whole(&self, payment: Payment) -> Result<Turn, StoreError> {
         let Some(upstream) = &self.upstream else { return Ok(Turn::Rest) };
-        match upstream.call(&payment).await {
-            UpstreamAnswer::Complete(response) => self.settle_stored(payment, response).await,
-            UpstreamAnswer::Failed { reason, response } => {
+        let answer = upstream.call(&payment).await;
+        *lock(&self.learned) = Some(Learned::Answer(answer));
+        self.take_in_call(payment).await
+    }
+
+    /// Makes durable how the call went. What was learned is kept for another try.
+    async fn take_in_call(&self, payment: Payment) -> Result<Turn, StoreError> {
+        let learned = lock(&self.learned).clone();
+        match learned {
+            Some(Learned::Answer(UpstreamAnswer::Complete(response))) => {
+                self.settle_stored(payment, response).await
+            }
+            Some(Learned::Answer(UpstreamAnswer::Failed { reason, response })) => {
                 let payment = self.engine.commit(&payment, Event::CallFailed(reason.clone())).await?;
                 self.live.publish(Outcome::NotCharged { payment: Box::new(payment), reason, response });
                 Ok(Turn::Rest)
             }
+            Some(Learned::Delivery(event)) => {
+                let payment = self.engine.commit(&payment, event).await?;
+                // Paid and not delivered: it is owed to its buyer, who has to come for it. Calling again with nobody
+                // there would go on for ever.
+                let owed = payment.next() == Next::CallUpstream;
+                Ok(if owed { Turn::Rest } else { Turn::On(Box::new(payment)) })
+            }
+            None => Ok(Turn::Rest),
         }
     }
 
@@ -203,8 +248,8 @@ impl Driver {
             Ok(Err(reason)) => Event::CallFailed(reason),
             Err(_) => Event::CallLost(reasons::interrupted()),
         };
-        let payment = self.engine.commit(&payment, event).await?;
-        Ok(Turn::On(Box::new(payment)))
+        *lock(&self.learned) = Some(Learned::Delivery(event));
+        self.take_in_call(payment).await
     }
 
     /// The upstream's answer and the attempt become durable in one commit, if the rail is ready at once.
@@ -240,7 +285,7 @@ impl Driver {
                 };
                 self.submit(step, prepared, None).await
             }
-            Err(NotPrepared::Refused(reason)) if payment.delivery != Delivery::Sent => {
+            Err(NotPrepared::Refused(reason)) if !payment.is_on_credit() => {
                 let step = match pending {
                     Some(step) => self.and(step, Event::FundsRefused(reason.clone()))?,
                     None => self.step(&payment, Event::FundsRefused(reason.clone()))?,
@@ -255,7 +300,10 @@ impl Driver {
                 if let Some(step) = pending {
                     self.engine.0.store.commit(Commit::new(step, "funds_confirmed")).await?;
                 }
-                if payment.terms.expires <= self.engine.0.world.now() {
+                if payment.is_on_credit() {
+                    return self.chase(payment).await;
+                }
+                if payment.terms.expires <= self.engine.0.clock.stamp() {
                     return self.give_up(payment).await;
                 }
                 self.sleep(RETRY_AFTER).await;
@@ -264,16 +312,49 @@ impl Driver {
         }
     }
 
-    /// The authorization died before any attempt of ours was made, so none of ours can move money.
+    /// Nothing was served, and no attempt of ours was made or will be: by our clock there is no time left for one.
     async fn give_up(&self, payment: Payment) -> Result<Turn, StoreError> {
         let reason = reasons::expired();
-        let event = match payment.delivery {
-            Delivery::Sent => Event::Dead(reason.clone()),
-            _ => Event::FundsRefused(reason.clone()),
-        };
-        self.engine.commit(&payment, event).await?;
+        self.engine.commit(&payment, Event::FundsRefused(reason.clone())).await?;
         self.live.publish(Outcome::Refused { reason });
         Ok(Turn::Rest)
+    }
+
+    /// Served on credit, and no attempt can be made now. Perhaps somebody else has submitted the authorization; and a
+    /// loss is posted only with proof that nobody can any more: our clock, which may be wrong, is none.
+    async fn chase(&self, payment: Payment) -> Result<Turn, StoreError> {
+        match self.rail.progress(&payment, Duration::ZERO).await {
+            Progress::Included { proof, deep, slots } => {
+                let attempt = AttemptId::new(self.engine.0.clock.stamp(), self.engine.0.world.random10());
+                let started = Event::AttemptStarted { attempt, tx: Some(proof.tx.clone()) };
+                let credit = credit_of(&payment, &proof);
+                let event = Event::Included { proof, deep };
+                let name = event.name();
+                let step = self.and(self.step(&payment, started)?, event)?;
+                let next = step.next.clone();
+                let mut commit = Commit::new(step, name);
+                commit.slots = slots;
+                commit.credit = Some(credit);
+                self.engine.0.store.commit(commit).await?;
+                Ok(Turn::On(Box::new(next)))
+            }
+            Progress::Dead(reason) => self.dead(payment, reason).await,
+            _ => {
+                // The longer it goes on, the less another try will change.
+                let age = self.engine.0.clock.stamp().since(payment.updated);
+                self.sleep((age / 8).clamp(RETRY_AFTER, CHASE_SELDOM)).await;
+                Ok(Turn::On(Box::new(payment)))
+            }
+        }
+    }
+
+    /// There is proof that no money moved and none will.
+    async fn dead(&self, payment: Payment, reason: Reason) -> Result<Turn, StoreError> {
+        let payment = self.engine.commit(&payment, Event::Dead(reason)).await?;
+        if payment.is_on_credit() {
+            tracing::error!(payment = %payment.id, amount = ?payment.terms.money, "served and never paid: a loss");
+        }
+        Ok(Turn::On(Box::new(payment)))
     }
 
     async fn refuse(&self, stored: Step, reason: Reason) -> Result<Turn, StoreError> {
@@ -311,10 +392,11 @@ impl Driver {
     async fn watch(&self, payment: Payment) -> Result<Turn, StoreError> {
         let looked = self.engine.0.world.monotonic();
         let progress = self.rail.progress(&payment, LOOK_FOR).await;
-        let now = self.engine.0.world.now();
+        let now = self.engine.0.clock.surely();
         if is_no_news(&payment, &progress) {
             if now > payment.terms.expires.plus(WATCH_PAST_END) {
-                // It stays what it is, never failed, and a restart looks again.
+                // It stays what it is, never failed, and is looked at again now and then.
+                lock(&self.engine.0.given_up).push(payment.id);
                 tracing::error!(payment = %payment.id, state = payment.state.name(), "a person must look at this payment");
                 return Ok(Turn::Rest);
             }
@@ -331,8 +413,7 @@ impl Driver {
         let on = |payment| Ok(Turn::On(Box::new(payment)));
         match progress {
             Progress::Open => match &payment.state {
-                State::Settling { since, tx, .. }
-                    if self.engine.0.world.now().since(*since) >= self.engine.0.config.unclear_after =>
+                State::Settling { attempt, since, tx } if self.is_overdue(*attempt, *since) =>
                 {
                     let event = Event::Unclear { tx: tx.clone() };
                     on(self.engine.commit(&payment, event).await?)
@@ -345,11 +426,7 @@ impl Driver {
                 {
                     return on(payment);
                 }
-                let credit = Credit::Take {
-                    network: payment.terms.money.asset().network().clone(),
-                    tx: proof.tx.as_str().to_owned(),
-                    log_index: proof.log_index,
-                };
+                let credit = credit_of(&payment, &proof);
                 let event = Event::Included { proof, deep };
                 let name = event.name();
                 let step = self.step(&payment, event)?;
@@ -380,15 +457,12 @@ impl Driver {
             },
             Progress::Lost => match &payment.state {
                 State::Settling { attempt, .. } | State::Unknown { attempt, .. } => {
-                    let event = Event::AttemptDropped { attempt: *attempt };
-                    on(self.engine.commit(&payment, event).await?)
+                    let dropped = *attempt;
+                    self.replace(payment, dropped).await
                 }
                 _ => on(payment),
             },
-            Progress::Dead(reason) => {
-                let payment = self.engine.commit(&payment, Event::Dead(reason)).await?;
-                on(payment)
-            }
+            Progress::Dead(reason) => self.dead(payment, reason).await,
             Progress::Reorged => {
                 let step = self.step(&payment, Event::Reorged)?;
                 let next = step.next.clone();
@@ -399,6 +473,27 @@ impl Driver {
             }
         }
         .inspect(|turn| self.tell_lapsing(turn))
+    }
+
+    /// An attempt can never move money: another takes its place, or none if none would.
+    async fn replace(&self, payment: Payment, dropped: AttemptId) -> Result<Turn, StoreError> {
+        match self.rail.prepare(&payment).await {
+            Ok(prepared) => {
+                let (attempt, tx) = (prepared.attempt, prepared.tx.clone());
+                let step = self.step(&payment, Event::AttemptReplaced { dropped, attempt, tx })?;
+                // Boxed, as what comes of it may be lost again.
+                Box::pin(self.submit(step, prepared, None)).await
+            }
+            Err(NotPrepared::Refused(_)) => {
+                let event = Event::AttemptDropped { attempt: dropped };
+                Ok(Turn::On(Box::new(self.engine.commit(&payment, event).await?)))
+            }
+            Err(NotPrepared::Unavailable(what)) => {
+                tracing::warn!(payment = %payment.id, what, "a lost attempt cannot be replaced yet");
+                self.sleep(RETRY_AFTER).await;
+                Ok(Turn::On(Box::new(payment)))
+            }
+        }
     }
 
     /// Whoever waits for an attempt that came to nothing is told so; the watch goes on without them.
@@ -445,16 +540,41 @@ impl Driver {
         }
     }
 
+    /// Whether an attempt has been without news for too long: by its record, or by this driver's own watch, since the
+    /// record may be of a clock that was ahead.
+    fn is_overdue(&self, attempt: AttemptId, since: Timestamp) -> bool {
+        let now = self.engine.0.world.monotonic();
+        let mut watched = lock(&self.watched);
+        let from = match *watched {
+            Some((known, from)) if known == attempt => from,
+            _ => {
+                *watched = Some((attempt, now));
+                now
+            }
+        };
+        let limit = self.engine.0.config.unclear_after;
+        now.saturating_sub(from) >= limit || self.engine.0.clock.stamp().since(since) >= limit
+    }
+
     fn step(&self, payment: &Payment, event: Event) -> Result<Step, StoreError> {
-        payment.step(event, self.engine.0.world.now()).map_err(|error| StoreError::Books(error.to_string()))
+        payment.step(event, self.engine.0.clock.stamp()).map_err(|error| StoreError::Books(error.to_string()))
     }
 
     fn and(&self, step: Step, event: Event) -> Result<Step, StoreError> {
-        step.and(event, self.engine.0.world.now()).map_err(|error| StoreError::Books(error.to_string()))
+        step.and(event, self.engine.0.clock.stamp()).map_err(|error| StoreError::Books(error.to_string()))
     }
 
     fn sleep(&self, duration: Duration) -> crate::BoxFuture<'static, ()> {
         self.engine.0.world.sleep(duration)
+    }
+}
+
+/// The log that paid, which pays for nothing else.
+fn credit_of(payment: &Payment, proof: &Proof) -> Credit {
+    Credit::Take {
+        network: payment.terms.money.asset().network().clone(),
+        tx: proof.tx.as_str().to_owned(),
+        log_index: proof.log_index,
     }
 }
 

@@ -2,10 +2,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use farthing_payment::{Delivery, Event, Flow, NewPayment, Payment, Role, State};
-use farthing_primitives::{Network, PaymentId, TenantId};
+use farthing_payment::{Delivery, Event, NewPayment, Next, Payment, Role, State};
+use farthing_primitives::{Network, PaymentId, TenantId, Timestamp};
 use futures_util::future::{Either, select};
 
+use crate::clock::Clock;
 use crate::drive::Driver;
 use crate::live::{Joined, Live, LiveSet, Outcome};
 use crate::{
@@ -54,6 +55,11 @@ pub(crate) struct Inner {
     pub live: LiveSet,
     /// The blocks of recent settlements that were seen in the chain.
     pub standing: Mutex<HashSet<(u64, [u8; 32])>>,
+    pub clock: Clock,
+    /// What a person was called for, to be looked at again now and then.
+    pub given_up: Mutex<Vec<PaymentId>>,
+    /// Since when settlements of former processes are watched, until this one has run for long enough.
+    pub watched_since: Mutex<Option<Timestamp>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -70,12 +76,15 @@ impl Engine {
         config: EngineConfig,
     ) -> Self {
         Self(Arc::new(Inner {
+            clock: Clock::new(world.clone()),
             store,
             world,
             rails,
             config,
             live: LiveSet::default(),
             standing: Mutex::default(),
+            given_up: Mutex::default(),
+            watched_since: Mutex::default(),
         }))
     }
 
@@ -177,7 +186,7 @@ impl Engine {
         let Some(rail) = self.0.rails.get(&network).cloned() else {
             return live.publish(Outcome::Unavailable { what: "network" });
         };
-        let now = self.0.world.now();
+        let now = self.0.clock.stamp();
         let request = sale.binding.request;
         let tenant = sale.tenant.clone();
         let new = NewPayment {
@@ -218,7 +227,6 @@ impl Engine {
     /// Returns the payment if it has to be driven on; publishes the outcome otherwise.
     async fn resume_held(&self, mut payment: Payment, live: &Arc<Live>) -> Option<Payment> {
         live.set_payment(&payment);
-        let now = self.0.world.now();
         // A call that nobody in this process awaits was cut off by a crash: how it went is not known.
         if payment.delivery == Delivery::Called {
             let lost = Event::CallLost(crate::reasons::interrupted());
@@ -237,7 +245,7 @@ impl Engine {
                 None
             }
             (State::Settled { .. }, Delivery::Stored | Delivery::Sent) => {
-                let fresh = now.since(payment.updated) <= self.0.config.replay_ttl;
+                let fresh = self.0.clock.surely().since(payment.updated) <= self.0.config.replay_ttl;
                 match self.0.store.response(payment.id).await {
                     Ok(Some(response)) if fresh => {
                         live.publish(Outcome::Served { payment: Box::new(payment), response });
@@ -250,11 +258,7 @@ impl Engine {
                 }
                 None
             }
-            (State::Settled { .. }, Delivery::None | Delivery::Failed)
-                if payment.role == Role::Seller && payment.flow == Flow::Upfront =>
-            {
-                Some(payment)
-            }
+            (State::Settled { .. }, _) if payment.next() == Next::CallUpstream => Some(payment),
             (State::Settled { .. }, _) => {
                 live.publish(Outcome::Settled { payment: Box::new(payment) });
                 None
@@ -299,7 +303,7 @@ impl Engine {
     pub(crate) async fn commit(&self, payment: &Payment, event: Event) -> Result<Payment, StoreError> {
         let name = event.name();
         let step =
-            payment.step(event, self.0.world.now()).map_err(|error| StoreError::Books(error.to_string()))?;
+            payment.step(event, self.0.clock.stamp()).map_err(|error| StoreError::Books(error.to_string()))?;
         let next = step.next.clone();
         self.0.store.commit(Commit::new(step, name)).await?;
         Ok(next)

@@ -4,6 +4,7 @@
 //! and names no runtime, no database and no HTTP library.
 
 mod chain;
+mod clock;
 mod drive;
 mod engine;
 mod evidence;

@@ -87,6 +87,11 @@ impl Live {
         }
     }
 
+    /// Whether those who wait have not been told anything yet.
+    pub fn is_awaited(&self) -> bool {
+        lock(&self.state).publish.is_some()
+    }
+
     fn take_publisher(&self) -> Option<oneshot::Sender<Outcome>> {
         let publisher = lock(&self.state).publish.take();
         if publisher.is_some() {

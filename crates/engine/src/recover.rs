@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farthing_payment::{Delivery, Event, Next, Payment, State, Witness};
+use farthing_primitives::Timestamp;
 
 use crate::drive::Driver;
 use crate::live::{Joined, lock};
@@ -15,8 +16,13 @@ const ROUND: Duration = Duration::from_secs(2);
 
 /// How many settled payments a round looks at, and how many every so many rounds.
 const GLANCE: usize = 256;
-const MOST_RECENT: usize = 10_000;
+/// As many as the store lists at once.
+const MOST_RECENT: usize = 1000;
 const FULL_EVERY: u64 = 15;
+/// How often one round looks further back, as long as each look finds something lost.
+const MOST_LOOKS: u32 = 64;
+/// How often payments that a person was called for are looked at again.
+const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(600);
 
 /// What a start found of a former process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -37,6 +43,10 @@ impl Engine {
         for rail in self.0.rails.values() {
             rail.resume().await.map_err(StoreError::Down)?;
         }
+        // Before anything is settled anew: from then on the newest settlement is another.
+        let newest = self.0.store.settled_since(Timestamp::from_millis(0), 1).await?;
+        let from_before = newest.first().map(|newest| newest.updated.minus(self.0.config.reorg_horizon));
+        *lock(&self.0.watched_since) = from_before;
         let mut found = Recovered::default();
         let mut after = None;
         loop {
@@ -60,8 +70,12 @@ impl Engine {
                 found.released += 1;
             }
             Next::AwaitUpstream => {
-                self.commit(&payment, Event::CallLost(reasons::interrupted())).await?;
+                let payment = self.commit(&payment, Event::CallLost(reasons::interrupted())).await?;
                 found.cut_off += 1;
+                // What was served on credit may have left: it is charged for, and owed to its buyer in turn.
+                if payment.next() == Next::Settle {
+                    self.drive(payment);
+                }
             }
             Next::Settle if payment.delivery == Delivery::None => {
                 // Nothing was served and no attempt was made: whoever wants it will show it again.
@@ -101,6 +115,7 @@ impl Engine {
     /// Watches settled payments for reorganizations and erases answers whose replay time is over. Runs for ever:
     /// spawn it once.
     pub async fn tend(&self) {
+        let mut looked_again = self.0.world.monotonic();
         for round in 0u64.. {
             self.0.world.sleep(ROUND).await;
             // The newest settlements tell of a reorganization of the chains that have any; now and then all are read,
@@ -109,35 +124,89 @@ impl Engine {
             if let Err(error) = self.tend_recent(most).await {
                 tracing::warn!(%error, "could not tend the settled payments");
             }
+            if self.0.world.monotonic().saturating_sub(looked_again) >= LOOK_AGAIN_EVERY {
+                looked_again = self.0.world.monotonic();
+                if let Err(error) = self.look_again().await {
+                    tracing::warn!(%error, "could not look again at what was given up");
+                }
+            }
         }
     }
 
     /// One whole round of [`Engine::tend`].
     pub async fn tend_once(&self) -> Result<(), StoreError> {
-        self.tend_recent(MOST_RECENT).await
+        self.tend_recent(MOST_RECENT).await?;
+        self.look_again().await
     }
 
-    async fn tend_recent(&self, most: usize) -> Result<(), StoreError> {
-        let now = self.0.world.now();
-        let recent = self.0.store.settled_since(now.minus(self.0.config.reorg_horizon), most).await?;
-        if most == MOST_RECENT {
-            // All that are still watched are among these.
-            let watched: HashSet<_> = recent.iter().filter_map(place_of).collect();
-            lock(&self.0.standing).retain(|block| watched.contains(block));
+    /// Takes up what a person was called for: a node or a facilitator may tell more by now.
+    async fn look_again(&self) -> Result<(), StoreError> {
+        let given_up = std::mem::take(&mut *lock(&self.0.given_up));
+        for (at, id) in given_up.iter().enumerate() {
+            match self.0.store.payment(*id).await {
+                Ok(Some(payment)) => self.drive(payment),
+                Ok(None) => {}
+                Err(error) => {
+                    lock(&self.0.given_up).extend_from_slice(given_up.get(at..).unwrap_or_default());
+                    return Err(error);
+                }
+            }
         }
-        for rail_payments in by_network(recent) {
-            self.check_canonical(rail_payments).await?;
-        }
-        self.0.store.erase_responses(now.minus(self.0.config.replay_ttl)).await?;
         Ok(())
     }
 
-    /// A reorganization replaces a suffix of the chain: if the newest settlement's block is still there, so are
-    /// those that were seen beside it before. One that was not may have been in a block that a newer settlement's
-    /// chain replaced, and is looked at by itself.
-    async fn check_canonical(&self, mut payments: Vec<Payment>) -> Result<(), StoreError> {
+    /// From when on settlements are watched.
+    ///
+    /// What a former process settled is watched for as long as what this one does, however long nothing ran meanwhile
+    /// and whatever was done to the clock: so it goes by the newest settlement, until this process has run for long
+    /// enough.
+    fn watched_since(&self) -> Timestamp {
+        let horizon = self.0.config.reorg_horizon;
+        let since = self.0.clock.surely().minus(horizon);
+        let from_before = lock(&self.0.watched_since).filter(|_| self.0.clock.running() <= horizon);
+        from_before.map_or(since, |from_before| since.min(from_before))
+    }
+
+    async fn tend_recent(&self, most: usize) -> Result<(), StoreError> {
+        let since = self.watched_since();
+        let mut most = most;
+        for _ in 0..MOST_LOOKS {
+            let recent = self.0.store.settled_since(since, most).await?;
+            if most == MOST_RECENT {
+                // All that are still watched are among these.
+                let watched: HashSet<_> = recent.iter().filter_map(place_of).collect();
+                lock(&self.0.standing).retain(|block| watched.contains(block));
+            }
+            let may_be_more = recent.len() >= most;
+            let (mut lost, mut unvouched) = (0, false);
+            for payments in by_network(recent) {
+                let found = self.check_canonical(payments).await?;
+                lost += found.lost;
+                unvouched |= found.unvouched;
+            }
+            // What was lost is not among the settled any more, so that another look goes further back. So it must if
+            // none of those read was seen before: older ones may be in blocks that theirs have replaced.
+            match (lost > 0, may_be_more && unvouched && most < MOST_RECENT) {
+                (false, false) => break,
+                _ => most = MOST_RECENT,
+            }
+        }
+        // Nothing is forgotten before this process has run for as long as it is to be remembered: the clock may have
+        // been set while nothing ran.
+        if self.0.clock.running() > self.0.config.replay_ttl {
+            let before = self.0.clock.surely().minus(self.0.config.replay_ttl);
+            self.0.store.erase_responses(before).await?;
+        }
+        Ok(())
+    }
+
+    /// A reorganization replaces a suffix of the chain: if a block that was seen before is still there, so are the
+    /// older ones that were seen beside it. A block that is new says nothing of those: it may be in the very chain
+    /// that replaced them.
+    async fn check_canonical(&self, mut payments: Vec<Payment>) -> Result<Looked, StoreError> {
         payments.sort_by_key(|payment| std::cmp::Reverse(block_of(payment)));
-        let mut newest_stands = false;
+        let mut looked = Looked::default();
+        let mut vouched = false;
         let mut last = None;
         for payment in payments {
             let State::Settled { proof, .. } = &payment.state else { continue };
@@ -148,34 +217,72 @@ impl Engine {
             let network = payment.terms.money.asset().network();
             let Some(rail) = self.0.rails.get(network) else { continue };
             let block = (proof.block, proof.block_hash);
-            if last == Some(block) || newest_stands && lock(&self.0.standing).contains(&block) {
+            let seen = lock(&self.0.standing).contains(&block);
+            if last == Some(block) || vouched && seen {
                 continue;
             }
             match rail.still_included(proof).await {
-                // It cannot be told: nothing older is taken as seen either.
-                None => return Ok(()),
+                // It cannot be told: nothing older is taken as seen either, and a deeper look would tell no more.
+                None => return Ok(Looked { unvouched: false, ..looked }),
                 Some(true) => {
-                    newest_stands = true;
+                    vouched |= seen;
+                    looked.unvouched = !vouched;
                     last = Some(block);
                     lock(&self.0.standing).insert(block);
                 }
                 Some(false) => {
                     lock(&self.0.standing).remove(&block);
                     tracing::error!(payment = %payment.id, tx = %proof.tx, "a settled payment was reorganized away");
-                    let now = self.0.world.now();
-                    let step = payment
-                        .step(Event::Reorged, now)
-                        .map_err(|error| StoreError::Books(error.to_string()))?;
-                    let next = step.next.clone();
-                    let mut commit = Commit::new(step, "reorged");
-                    commit.credit = Some(Credit::Free);
-                    self.0.store.commit(commit).await?;
-                    self.drive(next);
+                    match self.unsettle(&payment).await {
+                        Ok(next) => {
+                            looked.lost += 1;
+                            rail.retake(&next).await;
+                            self.drive(next);
+                        }
+                        // Somebody moved it, or its books do not take it: the others are lost all the same.
+                        Err(error @ (StoreError::Conflict | StoreError::Books(_))) => {
+                            tracing::error!(payment = %payment.id, %error, "could not take back a lost settlement");
+                        }
+                        Err(error) => return Err(error),
+                    }
                 }
             }
         }
-        Ok(())
+        Ok(looked)
     }
+
+    /// The block is gone: the books take back what they said, and the log that paid is free.
+    ///
+    /// A payment that was just settled may still be recorded as sent: the newer version of it is as lost.
+    async fn unsettle(&self, payment: &Payment) -> Result<Payment, StoreError> {
+        match self.unsettle_as_read(payment).await {
+            Err(StoreError::Conflict) => match self.0.store.payment(payment.id).await? {
+                Some(current) if current.state == payment.state => self.unsettle_as_read(&current).await,
+                _ => Err(StoreError::Conflict),
+            },
+            done => done,
+        }
+    }
+
+    async fn unsettle_as_read(&self, payment: &Payment) -> Result<Payment, StoreError> {
+        let step = payment
+            .step(Event::Reorged, self.0.clock.stamp())
+            .map_err(|error| StoreError::Books(error.to_string()))?;
+        let next = step.next.clone();
+        let mut commit = Commit::new(step, "reorged");
+        commit.credit = Some(Credit::Free);
+        self.0.store.commit(commit).await?;
+        Ok(next)
+    }
+}
+
+/// What a look at settled payments of one network found.
+#[derive(Default)]
+struct Looked {
+    /// How many were taken back.
+    lost: u64,
+    /// All that stand are in blocks that were not seen before, so that they say nothing of older ones.
+    unvouched: bool,
 }
 
 fn place_of(payment: &Payment) -> Option<(u64, [u8; 32])> {

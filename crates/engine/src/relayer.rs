@@ -84,6 +84,8 @@ struct Open {
     slots: BTreeMap<u64, Tracked>,
     /// Nonces that were taken for attempts that never were.
     freed: BTreeSet<u64>,
+    /// Nonces that nobody holds, below some that are held, and since when that was seen.
+    missing: BTreeMap<u64, Duration>,
 }
 
 struct Tracked {
@@ -514,15 +516,13 @@ impl Relayer {
 
     /// A nonce that was given back, with open ones behind it, must be filled: a call of nothing to ourselves.
     ///
-    /// So must one that nobody holds: a former process had given it to an attempt that never became durable.
+    /// So must one that nobody holds: a former process had given it to an attempt that never became durable, or its
+    /// transaction came to nothing and a reorganization has taken away its block. But not at once: after a
+    /// reorganization the payments take their transactions up again one by one.
     async fn fill_gaps(&self, on_chain: u64) {
-        {
-            let mut open = lock(&self.open);
-            let highest = open.slots.keys().next_back().copied().unwrap_or(on_chain);
-            // No more than may be open at once can be missing below one that is.
-            let end = highest.min(on_chain.saturating_add(self.config.max_open as u64));
-            let missing: Vec<u64> = (on_chain..end).filter(|nonce| !open.slots.contains_key(nonce)).collect();
-            open.freed.extend(missing);
+        let missing = self.missing_too_long(on_chain);
+        if !missing.is_empty() && !self.retake(&missing).await {
+            return;
         }
         loop {
             let gap = {
@@ -561,6 +561,45 @@ impl Relayer {
                 self.send(nonce, variant).await;
             }
         }
+    }
+
+    /// The nonces that nobody has held for long, below one that is held.
+    fn missing_too_long(&self, on_chain: u64) -> Vec<u64> {
+        let now = self.world.monotonic();
+        let mut open = lock(&self.open);
+        let highest = open.slots.keys().next_back().copied().unwrap_or(on_chain);
+        // No more than may be open at once can be missing below one that is.
+        let end = highest.min(on_chain.saturating_add(self.config.max_open as u64));
+        let seen = std::mem::take(&mut open.missing);
+        for nonce in on_chain..end {
+            if !open.slots.contains_key(&nonce) && !open.freed.contains(&nonce) {
+                open.missing.insert(nonce, seen.get(&nonce).copied().unwrap_or(now));
+            }
+        }
+        let long = |(_, since): &(&u64, &Duration)| now.saturating_sub(**since) >= self.config.bump_after;
+        open.missing.iter().filter(long).map(|(nonce, _)| *nonce).collect()
+    }
+
+    /// Gives the transactions again that once had these nonces, and frees the nonces that none had. Returns whether the
+    /// store could tell which.
+    async fn retake(&self, missing: &[u64]) -> bool {
+        let Ok(stored) = self.store.live_slots(self.network(), &self.key.address()).await else {
+            return false;
+        };
+        let mut stored: BTreeMap<u64, StoredSlot> =
+            stored.into_iter().map(|stored| (stored.slot.nonce, stored)).collect();
+        for nonce in missing {
+            lock(&self.open).missing.remove(nonce);
+            let Some(stored) = stored.remove(nonce) else {
+                lock(&self.open).freed.insert(*nonce);
+                continue;
+            };
+            let attempt = stored.slot.attempt;
+            self.retrack(stored);
+            // It only has to be in a block again: whoever has a use for its receipt takes it up by itself.
+            self.release(attempt);
+        }
+        true
     }
 
     /// Whether any slot is open.

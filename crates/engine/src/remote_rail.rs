@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use farthing_evm::Key;
-use farthing_payment::{Delivery, Dialect, Fault, Payment, Proof, Reason, State, TxRef, Witness};
+use farthing_payment::{Dialect, Fault, Payment, Proof, Reason, State, TxRef, Witness};
 use farthing_primitives::{Address, AttemptId, Network, Registry, parse_atoms};
 use farthing_rails::exact_evm::{Checked, Requirement, Token};
 use farthing_rails::x402;
@@ -39,8 +39,8 @@ const SETTLE_WITHIN: Duration = Duration::from_secs(60);
 /// How soon an attempt of unknown outcome is asked for again, at first and in the end.
 const ASK_AGAIN: Duration = Duration::from_secs(3);
 const ASK_SELDOM: Duration = Duration::from_secs(60);
-/// How long a facilitator that was not reached is passed over.
-const DOWN_FOR: Duration = Duration::from_secs(3);
+/// How long a facilitator that was not reached is asked after the others.
+const DOWN_FOR: Duration = Duration::from_secs(30);
 /// How long what a facilitator supports is remembered, and how long that it would not say.
 const SUPPORTED_FOR: Duration = Duration::from_secs(600);
 const SUPPORTED_AGAIN: Duration = Duration::from_secs(30);
@@ -449,7 +449,7 @@ impl Rail for RemoteRail {
         let checked = Checked::recall(&payment.terms.instruction)
             .map_err(|_| NotPrepared::Unavailable("instruction"))?;
         // What was served on credit is not given up because our clock says so: the facilitator has its own.
-        if self.world.now() >= payment.terms.expires && payment.delivery != Delivery::Sent {
+        if self.world.now() >= payment.terms.expires && !payment.is_on_credit() {
             return Err(NotPrepared::Refused(reasons::expired()));
         }
         for (_, node) in self.in_order() {
@@ -472,13 +472,9 @@ impl Rail for RemoteRail {
             Said::Settled(tx) => self.settled(payment, &checked, tx).await,
             Said::Unclear(tx) => Progress::Unclear { tx },
             Said::Refused(reason) => Progress::Reverted { reason, tx: None },
-            // The first question of this attempt never left, so that the next attempt may be another's.
-            Said::NotSent => {
-                if self.nodes.iter().all(|node| self.is_down(node)) {
-                    self.world.sleep(DOWN_FOR).await;
-                }
-                Progress::Lost
-            }
+            // The first question of this attempt never left, so the next attempt may be another's, if there is another.
+            Said::NotSent if self.nodes.iter().any(|node| !self.is_down(node)) => Progress::Lost,
+            Said::NotSent => Progress::Open,
         }
     }
 

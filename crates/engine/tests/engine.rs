@@ -4,7 +4,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,12 +17,15 @@ use farthing_store::MemoryStore;
 
 struct TestWorld {
     clock: AtomicU64,
+    /// How far the wall clock was set ahead, or back.
+    wall_ahead: AtomicI64,
     seed: AtomicU64,
 }
 
 impl World for TestWorld {
     fn now(&self) -> Timestamp {
-        Timestamp::from_millis(self.clock.load(Ordering::SeqCst))
+        let ahead = self.wall_ahead.load(Ordering::SeqCst);
+        Timestamp::from_millis(self.clock.load(Ordering::SeqCst).saturating_add_signed(ahead))
     }
     fn monotonic(&self) -> Duration {
         Duration::from_millis(self.clock.load(Ordering::SeqCst))
@@ -204,7 +207,16 @@ fn bench() -> Bench {
 
 /// A new process over what the former one left.
 fn restart(store: Arc<MemoryStore>, rail: Arc<ScriptedRail>) -> Bench {
-    let world = Arc::new(TestWorld { clock: AtomicU64::new(10_000), seed: AtomicU64::new(1 << 32) });
+    restart_at(store, rail, 10_000)
+}
+
+/// The same, when the wall clock of the new process shows this many milliseconds.
+fn restart_at(store: Arc<MemoryStore>, rail: Arc<ScriptedRail>, millis: u64) -> Bench {
+    let world = Arc::new(TestWorld {
+        clock: AtomicU64::new(millis),
+        wall_ahead: AtomicI64::new(0),
+        seed: AtomicU64::new(1 << 32),
+    });
     world.seed.fetch_add(u64::from(Arc::strong_count(&store) as u32) << 16, Ordering::SeqCst);
     let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), rail.clone() as Arc<dyn Rail>)]);
     let engine = Engine::new(store.clone(), world.clone(), rails, EngineConfig::default());
@@ -597,4 +609,340 @@ async fn a_settlement_that_was_reorganized_away_is_noticed_behind_a_newer_one_th
     states.sort_unstable();
     assert_eq!(states, ["settled", "settling"]);
     bench.assert_books().await;
+}
+
+const DAY_MS: i64 = 86_400_000;
+
+impl Bench {
+    /// Time passes, for every clock.
+    async fn pass(&self, duration: Duration) {
+        self.world.clock.fetch_add(u64::try_from(duration.as_millis()).expect("short"), Ordering::SeqCst);
+        self.settle_down().await;
+    }
+
+    /// The wall clock is set ahead of what it was at first, or back.
+    async fn leap(&self, millis: i64) {
+        self.world.wall_ahead.store(millis, Ordering::SeqCst);
+        self.settle_down().await;
+    }
+
+    /// All that has something to do does it.
+    async fn settle_down(&self) {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+    }
+
+    async fn events(&self, id: PaymentId) -> Vec<String> {
+        let history = self.store.history(id).await.expect("read");
+        history.into_iter().map(|(_, event, _)| event).collect()
+    }
+
+    /// The postings of a payment by their purpose.
+    async fn posted(&self, id: PaymentId, purpose: farthing_ledger::Purpose) -> Vec<farthing_ledger::Phase> {
+        let transfers = self.store.transfers_of(id).await.expect("read");
+        transfers.into_iter().filter(|(id, ..)| id.purpose == purpose).map(|(.., phase)| phase).collect()
+    }
+}
+
+fn background(n: u8) -> Sale {
+    let mut sale = sale(n);
+    sale.flow = Flow::Background;
+    sale.exposure = Some(ExposureLimit { per_payer: 1_000_000, total: 1_000_000 });
+    sale
+}
+
+/// A payment that was served on credit, and for which no attempt can be made.
+async fn served_on_credit(bench: &Bench) -> PaymentId {
+    bench.rail.clone().with(|s| {
+        s.prepare = Some(NotPrepared::Unavailable("chain"));
+        s.progress = Some(Progress::Open);
+    });
+    let outcome = bench.engine.sell(background(1), Arc::new(Shop::default())).await;
+    let SaleOutcome::Deliver { permit, payment } = outcome else { panic!("{outcome:?}") };
+    permit.delivered();
+    bench.settle_down().await;
+    assert_eq!(bench.only_payment().await.delivery, Delivery::Sent);
+    payment.id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_leaps_ahead_forgets_no_answer() {
+    let bench = bench();
+    let shop = Arc::new(Shop::default());
+    assert!(served(&bench.engine.sell(sale(1), shop.clone()).await));
+    bench.pass(Duration::from_secs(590)).await;
+    bench.leap(10 * DAY_MS).await;
+    bench.engine.tend_once().await.expect("tended");
+    assert!(served(&bench.engine.sell(sale(1), shop.clone()).await), "shown again");
+    // Set right again, and back: what was stored meanwhile is no older for it.
+    assert!(served(&bench.engine.sell(sale(2), shop.clone()).await));
+    bench.leap(-10 * DAY_MS).await;
+    assert!(served(&bench.engine.sell(sale(3), shop.clone()).await));
+    bench.leap(0).await;
+    bench.pass(Duration::from_secs(100)).await;
+    bench.engine.tend_once().await.expect("tended");
+    let outcome = bench.engine.sell(sale(1), shop.clone()).await;
+    assert!(matches!(outcome, SaleOutcome::Conflict { kind: ConflictKind::UsedUp, .. }), "{outcome:?}");
+    assert!(served(&bench.engine.sell(sale(2), shop.clone()).await));
+    assert!(served(&bench.engine.sell(sale(3), shop.clone()).await));
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_ahead_while_nothing_ran_forgets_no_answer() {
+    let before = bench();
+    let shop = Arc::new(Shop::default());
+    assert!(served(&before.engine.sell(sale(1), shop.clone()).await));
+    before.settle_down().await;
+    let after = restart_at(before.store.clone(), before.rail.clone(), 10 * DAY_MS as u64);
+    after.engine.recover().await.expect("recovered");
+    after.engine.tend_once().await.expect("tended");
+    let id = after.only_payment().await.id;
+    assert!(
+        after.store.response(id).await.expect("read").is_some(),
+        "kept until this process has run for so long"
+    );
+    after.pass(Duration::from_secs(601)).await;
+    after.engine.tend_once().await.expect("tended");
+    assert!(after.store.response(id).await.expect("read").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wall_clock_that_is_set_back_keeps_no_attempt_from_becoming_unknown() {
+    let bench = bench();
+    bench.rail.clone().with(|s| {
+        s.submit = Some(Progress::Open);
+        s.progress = Some(Progress::Open);
+    });
+    let engine = bench.engine.clone();
+    let selling = tokio::spawn(async move { engine.sell(sale(1), Arc::new(Shop::default())).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(bench.only_payment().await.state.name(), "settling");
+    bench.leap(-DAY_MS).await;
+    bench.pass(Duration::from_secs(31)).await;
+    assert_eq!(bench.only_payment().await.state.name(), "unknown");
+    assert!(matches!(selling.await.expect("no panic"), SaleOutcome::Pending { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nor_does_one_that_was_set_back_while_nothing_ran() {
+    let before = restart_at(Arc::default(), Arc::default(), 10 * DAY_MS as u64);
+    before.rail.clone().with(|s| {
+        s.submit = Some(Progress::Open);
+        s.progress = Some(Progress::Open);
+    });
+    let cut = before.engine.sell(sale(1), Arc::new(Shop::default()));
+    assert!(tokio::time::timeout(Duration::from_secs(1), cut).await.is_err());
+    assert_eq!(before.only_payment().await.state.name(), "settling");
+    // What the former process does after this instant is a dead process's, and finds the version moved.
+    let after = restart(before.store.clone(), before.rail.clone());
+    after.engine.recover().await.expect("recovered");
+    after.settle_down().await;
+    assert_eq!(after.only_payment().await.state.name(), "settling");
+    after.pass(Duration::from_secs(31)).await;
+    assert_eq!(after.only_payment().await.state.name(), "unknown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_served_on_credit_is_no_loss_because_our_clock_says_so() {
+    let bench = bench();
+    let id = served_on_credit(&bench).await;
+    bench.leap(2_000_000_000).await;
+    bench.pass(Duration::from_secs(7200)).await;
+    let payment = bench.only_payment().await;
+    assert_eq!(payment.state.name(), "funded", "held, and not guessed");
+    assert_eq!(bench.posted(id, farthing_ledger::Purpose::WriteOff).await, []);
+    // The chain's clock was right: it settles.
+    bench.rail.clone().with(|s| {
+        s.prepare = None;
+        s.progress = None;
+    });
+    bench.settle_down().await;
+    assert_eq!(bench.only_payment().await.state.name(), "settled");
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_served_on_credit_is_a_posted_loss_by_the_chains_proof() {
+    let bench = bench();
+    let id = served_on_credit(&bench).await;
+    let reason = Reason::new("authorization_expired", Fault::Us);
+    bench.rail.clone().with(|s| s.progress = Some(Progress::Dead(reason)));
+    bench.settle_down().await;
+    assert_eq!(bench.only_payment().await.state.name(), "failed");
+    assert_eq!(bench.posted(id, farthing_ledger::Purpose::WriteOff).await, [farthing_ledger::Phase::Posted]);
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_served_on_credit_is_paid_if_somebody_else_submitted_it() {
+    let bench = bench();
+    let id = served_on_credit(&bench).await;
+    bench.rail.clone().with(|s| s.progress = None);
+    bench.settle_down().await;
+    assert_eq!(bench.only_payment().await.state.name(), "settled");
+    assert_eq!(bench.rail.submitted.load(Ordering::SeqCst), 0);
+    assert_eq!(bench.posted(id, farthing_ledger::Purpose::WriteOff).await, []);
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leap_ahead_ends_no_watch() {
+    let bench = bench();
+    bench.rail.clone().with(|s| {
+        s.submit = Some(Progress::Unclear { tx: None });
+        s.progress = Some(Progress::Unclear { tx: None });
+    });
+    bench.engine.sell(sale(1), Arc::new(Shop::default())).await;
+    bench.leap(1_000_000_000_000).await;
+    assert_eq!(bench.engine.live(), 1, "still watched");
+    bench.rail.clone().with(|s| s.progress = None);
+    bench.settle_down().await;
+    assert_eq!(bench.only_payment().await.state.name(), "settled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_person_was_called_for_is_looked_at_again() {
+    let bench = bench();
+    bench.rail.clone().with(|s| {
+        s.submit = Some(Progress::Unclear { tx: None });
+        s.progress = Some(Progress::Unclear { tx: None });
+    });
+    bench.engine.sell(sale(1), Arc::new(Shop::default())).await;
+    bench.pass(Duration::from_secs(1_000_000 + 2 * 3600)).await;
+    assert_eq!(bench.engine.live(), 0);
+    assert_eq!(bench.only_payment().await.state.name(), "unknown");
+    // The node is back, and shows it.
+    bench.rail.clone().with(|s| s.progress = None);
+    bench.engine.tend_once().await.expect("tended");
+    bench.settle_down().await;
+    assert_eq!(bench.only_payment().await.state.name(), "settled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leap_of_the_clock_hides_no_reorganization() {
+    for leap in [10 * DAY_MS, -9_000] {
+        let bench = bench();
+        assert!(served(&bench.engine.sell(sale(1), Arc::new(Shop::default())).await));
+        bench.leap(leap).await;
+        bench.rail.clone().with(|s| {
+            s.canonical = Some(false);
+            s.progress = Some(Progress::Open);
+        });
+        bench.engine.tend_once().await.expect("tended");
+        assert_eq!(bench.only_payment().await.state.name(), "settling", "{leap}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reorganization_while_nothing_ran_is_noticed_however_long_that_was() {
+    let before = bench();
+    for n in 1..=3 {
+        assert!(served(&before.engine.sell(sale(n), Arc::new(Shop::default())).await));
+    }
+    before.settle_down().await;
+    before.rail.clone().with(|s| {
+        s.canonical = Some(false);
+        s.progress = Some(Progress::Open);
+    });
+    let after = restart_at(before.store.clone(), before.rail.clone(), 10 * DAY_MS as u64);
+    after.engine.recover().await.expect("recovered");
+    after.engine.tend_once().await.expect("tended");
+    let all = after.store.payments(PaymentFilter { limit: 10, ..Default::default() }).await.expect("read");
+    assert!(all.iter().all(|payment| payment.state.name() == "settling"), "{all:?}");
+    after.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_payments_of_one_lost_block_are_both_taken_back_and_their_logs_are_free_again() {
+    let bench = bench();
+    let in_block = |log_index| Progress::Included {
+        proof: Proof {
+            tx: TxRef::new("0xbatch"),
+            witness: Witness::Chain,
+            block: 7,
+            block_hash: [7; 32],
+            log_index,
+            fee: None,
+        },
+        deep: true,
+        slots: Vec::new(),
+    };
+    for n in [1u8, 2] {
+        bench.rail.clone().with(|s| s.submit = Some(in_block(u64::from(n))));
+        assert!(served(&bench.engine.sell(sale(n), Arc::new(Shop::default())).await));
+    }
+    bench.settle_down().await;
+    bench.rail.clone().with(|s| {
+        s.canonical = Some(false);
+        s.progress = Some(Progress::Open);
+    });
+    bench.engine.tend_once().await.expect("tended");
+    let states = |all: &[Payment]| -> Vec<&'static str> { all.iter().map(|p| p.state.name()).collect() };
+    let all = bench.store.payments(PaymentFilter { limit: 10, ..Default::default() }).await.expect("read");
+    assert_eq!(states(&all), ["settling", "settling"]);
+    bench.assert_books().await;
+    // The logs are free: what comes back first takes one, whoever had it before, and nobody else does.
+    bench.rail.clone().with(|s| {
+        s.canonical = None;
+        s.progress = Some(in_block(1));
+    });
+    bench.settle_down().await;
+    let all = bench.store.payments(PaymentFilter { limit: 10, ..Default::default() }).await.expect("read");
+    let mut named = states(&all);
+    named.sort_unstable();
+    assert_eq!(named, ["lapsing", "settled"]);
+    let settled = all.iter().find(|payment| payment.state.name() == "settled").expect("one");
+    let events = bench.events(settled.id).await;
+    assert_eq!(events[events.len() - 2..], ["reorged", "included_deep"], "{events:?}");
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_served_payment_that_a_reorganization_took_away_for_good_is_a_posted_loss() {
+    let bench = bench();
+    assert!(served(&bench.engine.sell(sale(1), Arc::new(Shop::default())).await));
+    bench.settle_down().await;
+    let reason = Reason::new("authorization_expired", Fault::Us);
+    bench.rail.clone().with(|s| {
+        s.canonical = Some(false);
+        s.progress = Some(Progress::Dead(reason));
+    });
+    bench.engine.tend_once().await.expect("tended");
+    bench.settle_down().await;
+    let payment = bench.only_payment().await;
+    assert_eq!((payment.state.name(), payment.delivery), ("failed", Delivery::Sent));
+    let events = bench.events(payment.id).await;
+    assert_eq!(events[events.len() - 2..], ["reorged", "dead"], "{events:?}");
+    assert_eq!(
+        bench.posted(payment.id, farthing_ledger::Purpose::WriteOff).await,
+        [farthing_ledger::Phase::Posted]
+    );
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_lost_settlement_that_cannot_be_taken_back_keeps_none_of_the_others() {
+    let bench = bench();
+    let key = farthing_evm::Key::from_bytes([7; 32]).expect("a key");
+    for n in [1u8, 2] {
+        let mut paid = sale(n);
+        paid.terms.payee = farthing_evm::from_alloy(key.address());
+        assert!(served(&bench.engine.sell(paid, Arc::new(Shop::default())).await));
+    }
+    bench.settle_down().await;
+    let all = bench.store.payments(PaymentFilter { limit: 10, ..Default::default() }).await.expect("read");
+    bench.rail.clone().with(|s| {
+        s.canonical = Some(false);
+        s.progress = Some(Progress::Open);
+    });
+    // A refund of one is under way.
+    let (engine, id) = (bench.engine.clone(), all[1].id);
+    tokio::spawn(async move { engine.refund(id, &key).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.engine.tend_once().await.expect("tended");
+    let state = |id| {
+        let store = bench.store.clone();
+        async move { store.payment(id).await.expect("read").expect("there").state.name() }
+    };
+    assert_eq!((state(all[0].id).await, state(all[1].id).await), ("settling", "refunding"));
 }

@@ -88,10 +88,16 @@ async fn house(
     block_time: BlockTime,
     tune: impl FnOnce(&mut RelayerConfig, &mut EngineConfig, &mut Depths),
 ) -> House {
+    house_on(DevnetConfig { block_time, ..DevnetConfig::default() }, tune).await
+}
+
+async fn house_on(
+    config: DevnetConfig,
+    tune: impl FnOnce(&mut RelayerConfig, &mut EngineConfig, &mut Depths),
+) -> House {
     // Another test may have installed it.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let devnet =
-        Devnet::start(DevnetConfig { block_time, ..DevnetConfig::default() }).await.expect("a devnet");
+    let devnet = Devnet::start(config).await.expect("a devnet");
     let folder = tempfile::tempdir().expect("a folder");
     let store = Arc::new(SqliteStore::open(&folder.path().join("farthing.db")).expect("a store"));
     let world = Arc::new(RealWorld { start: Instant::now(), ahead_ms: AtomicU64::new(0) });
@@ -636,6 +642,305 @@ async fn what_a_killed_process_never_sent_is_sent_by_the_next_at_once() {
         let slots = house.store.slots_of(payment.id).await.expect("read");
         assert_eq!(slots[0].slot.variants.len(), 1, "the same transaction, and no other");
     }
+    house.books_balance().await;
+}
+
+impl House {
+    async fn reorg(&self, depth: u64, transactions: &str) {
+        self.rpc("farthing_reorg", json!([{"depth": depth, "transactions": transactions}])).await;
+    }
+
+    async fn mine(&self, blocks: u64) {
+        for _ in 0..blocks {
+            self.rpc("evm_mine", json!([])).await;
+        }
+    }
+
+    /// Blocks go by until the payment is as wanted.
+    async fn mine_until(&self, id: PaymentId, wanted: &str) -> Payment {
+        for _ in 0..200 {
+            if self.payment(id).await.state.name() == wanted {
+                break;
+            }
+            self.mine(1).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.until(id, wanted).await
+    }
+
+    async fn events(&self, id: PaymentId) -> Vec<String> {
+        let history = self.store.history(id).await.expect("read");
+        history.into_iter().map(|(_, event, _)| event).collect()
+    }
+
+    async fn variants(&self, id: PaymentId) -> usize {
+        let slots = self.store.slots_of(id).await.expect("read");
+        slots.iter().map(|stored| stored.slot.variants.len()).sum()
+    }
+
+    /// A new process over what this one left. What runs of the old one is that of a process that is not dead yet.
+    async fn next_process(&self) -> Engine {
+        let relayer = Relayer::start(
+            self.chain.clone(),
+            Arc::new(LocalKey::new(key(RELAYER))),
+            self.store.clone(),
+            self.world.clone(),
+            RelayerConfig { bump_after: Duration::from_millis(300), ..RelayerConfig::default() },
+        )
+        .expect("an EVM chain");
+        let (store, world) = (self.store.clone(), self.world.clone());
+        let rail =
+            EvmRail::new(relayer, store.clone(), world.clone(), Depths::default(), Registry::builtin());
+        let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(rail) as Arc<dyn Rail>)]);
+        let engine = Engine::new(store, world, rails, EngineConfig::default());
+        engine.recover().await.expect("recovered");
+        engine
+    }
+
+    /// Sells and waits until nothing of it is under way.
+    async fn sold(&self, n: u64, validity: Duration) -> PaymentId {
+        let outcome = self.engine.sell(self.sale(n, validity).0, Arc::new(Shop::default())).await;
+        let SaleOutcome::Served { payment, .. } = outcome else { panic!("{outcome:?}") };
+        for _ in 0..200 {
+            if self.payment(payment.id).await.delivery == Delivery::Sent {
+                return payment.id;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("not sent");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_becomes_of_its_transaction_a_lost_settlement_pays_once_in_the_end() {
+    for (depth, transactions) in [(1, "remine"), (3, "remine"), (1, "pool"), (3, "pool"), (3, "drop")] {
+        let house = house(BlockTime::Instant, |_, _, _| {}).await;
+        let payee = house.balance(&account(PAYEE)).await;
+        let id = house.sold(1, LONG).await;
+        let first = house.payment(id).await;
+        house.mine(depth - 1).await;
+        house.engine.tend_once().await.expect("tended");
+        assert_eq!(house.events(id).await.iter().filter(|event| *event == "reorged").count(), 0);
+        house.reorg(depth, transactions).await;
+        house.engine.tend_once().await.expect("tended");
+        let payment = house.mine_until(id, "settled").await;
+        let events = house.events(id).await;
+        assert!(events.contains(&"reorged".to_owned()), "{depth} {transactions} {events:?}");
+        assert_eq!(house.balance(&account(PAYEE)).await, payee + 1000, "{depth} {transactions}");
+        let (State::Settled { proof: old, .. }, State::Settled { proof: new, .. }) =
+            (&first.state, &payment.state)
+        else {
+            panic!("not settled");
+        };
+        assert_ne!(old.block_hash, new.block_hash);
+        house.books_balance().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn payments_of_one_lost_block_are_all_settled_again_with_the_transactions_they_had() {
+    let house =
+        house(BlockTime::Instant, |relayer, _, _| relayer.bump_after = Duration::from_secs(3600)).await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let payee = house.balance(&account(PAYEE)).await;
+    let sold: Vec<_> = (1..=3)
+        .map(|n| {
+            let (engine, sale) = (house.engine.clone(), house.sale(n, LONG).0);
+            tokio::spawn(async move { engine.sell(sale, Arc::new(Shop::default())).await })
+        })
+        .collect();
+    until_in_pool(&house, "0x3").await;
+    house.mine(1).await;
+    let mut ids = Vec::new();
+    for outcome in futures_util::future::join_all(sold).await {
+        let SaleOutcome::Served { payment, .. } = outcome.expect("no panic") else { panic!("not served") };
+        ids.push(payment.id);
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    house.reorg(1, "drop").await;
+    assert_eq!(house.balance(&account(PAYEE)).await, payee);
+    house.engine.tend_once().await.expect("tended");
+    until_in_pool(&house, "0x3").await;
+    for id in &ids {
+        house.mine_until(*id, "settled").await;
+        assert_eq!(house.variants(*id).await, 1, "the same transaction, and no other");
+    }
+    assert_eq!(house.balance(&account(PAYEE)).await, payee + 3000);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_settlement_whose_authorization_ended_meanwhile_is_a_loss_that_shows() {
+    let house = house(BlockTime::Instant, |_, _, _| {}).await;
+    let payer = house.balance(&account(PAYER)).await;
+    let id = house.sold(1, Duration::from_secs(30)).await;
+    house.reorg(1, "drop").await;
+    // Only the chain's clock passes the end: ours stays where it was.
+    house.rpc("evm_increaseTime", json!([60])).await;
+    house.mine(4).await;
+    house.engine.tend_once().await.expect("tended");
+    house.mine_until(id, "failed").await;
+    assert_eq!(house.balance(&account(PAYER)).await, payer);
+    let transfers = house.store.transfers_of(id).await.expect("read");
+    let lost = transfers.iter().find(|(id, ..)| id.purpose == farthing_ledger::Purpose::WriteOff);
+    assert_eq!(
+        lost.map(|(_, money, phase)| (money.atoms(), *phase)),
+        Some((1000, farthing_ledger::Phase::Posted))
+    );
+    let events = house.events(id).await;
+    assert_eq!(events.last().map(String::as_str), Some("dead"), "{events:?}");
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reorganization_while_nothing_ran_is_noticed_by_the_next_process() {
+    let house = house(BlockTime::Instant, |_, _, _| {}).await;
+    let payee = house.balance(&account(PAYEE)).await;
+    let id = house.sold(1, LONG).await;
+    house.reorg(1, "drop").await;
+    let next = house.next_process().await;
+    next.tend_once().await.expect("tended");
+    house.mine_until(id, "settled").await;
+    assert!(house.events(id).await.contains(&"reorged".to_owned()));
+    assert_eq!(house.balance(&account(PAYEE)).await, payee + 1000);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_block_with_a_transaction_that_nobody_waits_for_holds_up_none_of_the_others() {
+    let house = house(BlockTime::Instant, |_, _, _| {}).await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    // The first reverts: its payer's money goes elsewhere before it.
+    let failing = {
+        let (engine, sale) = (house.engine.clone(), house.sale(1, LONG).0);
+        tokio::spawn(async move { engine.sell(sale, Arc::new(Shop::default())).await })
+    };
+    until_in_pool(&house, "0x1").await;
+    let all = house.balance(&account(PAYER)).await;
+    drain(&house, all).await;
+    house.mine(1).await;
+    let outcome = failing.await.expect("no panic");
+    let SaleOutcome::SettlementFailed { payment: failed, .. } = outcome else { panic!("{outcome:?}") };
+    house.rpc("evm_setAutomine", json!([true])).await;
+    house.rpc("farthing_mintUsdc", json!([account(PAYER).as_str(), "0x2710"])).await;
+    let payee = house.balance(&account(PAYEE)).await;
+    let id = house.sold(2, LONG).await;
+    // Both of our transactions are gone, the minted money with them.
+    house.reorg(3, "drop").await;
+    house.rpc("farthing_mintUsdc", json!([account(PAYER).as_str(), "0x2710"])).await;
+    house.engine.tend_once().await.expect("tended");
+    house.mine_until(id, "settled").await;
+    // The payer's money never went elsewhere, now: what had failed pays as well, and is in the books.
+    house.mine_until(failed.id, "settled").await;
+    assert_eq!(house.balance(&account(PAYEE)).await, payee + 2000);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_must_be_final_waits_for_the_chain_to_call_it_so() {
+    for finality in [Finality::Safe, Finality::Finalized] {
+        let config =
+            DevnetConfig { block_time: BlockTime::Instant, finality_blocks: 4, ..DevnetConfig::default() };
+        let house = house_on(config, |_, engine, depths| {
+            depths.most = finality;
+            engine.answer_within = Duration::from_millis(500);
+        })
+        .await;
+        let (sale, _) = house.sale(1, LONG);
+        let shop = Arc::new(Shop::default());
+        let outcome = house.engine.sell(sale.clone(), shop.clone()).await;
+        let SaleOutcome::Pending { payment, .. } = outcome else { panic!("{outcome:?}") };
+        house.mine(3).await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(house.payment(payment).await.state.name(), "confirming", "{finality}");
+        // Taken away before it was final: nothing was served for it.
+        house.reorg(4, "drop").await;
+        house.mine_until(payment, "settled").await;
+        let events = house.events(payment).await;
+        assert!(events.contains(&"reorged".to_owned()), "{events:?}");
+        let outcome = house.engine.sell(sale, shop.clone()).await;
+        assert!(matches!(outcome, SaleOutcome::Served { .. }), "{outcome:?}");
+        assert_eq!(shop.0.load(Ordering::SeqCst), 1);
+        house.books_balance().await;
+    }
+}
+
+/// An upstream that does something to the world before it answers.
+struct Meddling<F>(F);
+
+#[async_trait]
+impl<F, T> Upstream for Meddling<F>
+where
+    F: Fn() -> T + Send + Sync,
+    T: Future<Output = ()> + Send,
+{
+    async fn call(&self, payment: &Payment) -> UpstreamAnswer {
+        (self.0)().await;
+        Shop::default().call(payment).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_that_ends_between_claim_and_broadcast_is_refused_and_costs_no_gas() {
+    let house = Arc::new(house(BlockTime::Instant, |_, _, _| {}).await);
+    let payer = house.balance(&account(PAYER)).await;
+    let meddling = {
+        let house = house.clone();
+        // Only the chain's clock passes the end: ours stays where it was.
+        Meddling(move || {
+            let house = house.clone();
+            async move {
+                house.rpc("evm_increaseTime", json!([60])).await;
+                house.mine(1).await;
+            }
+        })
+    };
+    let outcome = house.engine.sell(house.sale(1, Duration::from_secs(30)).0, Arc::new(meddling)).await;
+    assert!(matches!(outcome, SaleOutcome::Refused { .. }), "{outcome:?}");
+    assert_eq!(house.chain.nonce(&account(RELAYER), true).await, Ok(0), "no gas was spent");
+    assert_eq!(house.balance(&account(PAYER)).await, payer);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn our_clock_alone_ends_no_authorization_that_lives_on_the_chain() {
+    let house = Arc::new(house(BlockTime::Instant, |_, _, _| {}).await);
+    let payee = house.balance(&account(PAYEE)).await;
+    let meddling = {
+        let house = house.clone();
+        Meddling(move || {
+            house.world.ahead_ms.store(86_400_000, Ordering::SeqCst);
+            std::future::ready(())
+        })
+    };
+    let outcome = house.engine.sell(house.sale(1, LONG).0, Arc::new(meddling)).await;
+    assert!(matches!(outcome, SaleOutcome::Served { .. }), "{outcome:?}");
+    assert_eq!(house.balance(&account(PAYEE)).await, payee + 1000);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authorization_that_ends_between_broadcast_and_inclusion_is_dead_by_the_chains_clock() {
+    let house = house(BlockTime::Instant, |_, engine, _| {
+        engine.answer_within = Duration::from_millis(200);
+        engine.unclear_after = Duration::from_millis(100);
+    })
+    .await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let payer = house.balance(&account(PAYER)).await;
+    let selling = {
+        let (engine, sale) = (house.engine.clone(), house.sale(1, Duration::from_secs(30)).0);
+        tokio::spawn(async move { engine.sell(sale, Arc::new(Shop::default())).await })
+    };
+    until_in_pool(&house, "0x1").await;
+    let SaleOutcome::Pending { payment, .. } = selling.await.expect("no panic") else {
+        panic!("not pending")
+    };
+    // It comes into a block a moment too late, and reverts there. Our clock stays where it was.
+    house.rpc("evm_increaseTime", json!([60])).await;
+    house.mine(4).await;
+    house.mine_until(payment, "failed").await;
+    assert_eq!(house.balance(&account(PAYER)).await, payer);
     house.books_balance().await;
 }
 

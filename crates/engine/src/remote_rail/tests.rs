@@ -431,7 +431,7 @@ async fn a_first_answer_is_believed_only_if_it_is_one() {
     check(ok(r#"{"success":false,"transaction":"","network":"eip155:84532"}"#), unclear(None)).await;
     check(Says::No(NoAnswer::Lost), unclear(None)).await;
     check(Says::Never, unclear(None)).await;
-    check(Says::No(NoAnswer::NotSent), Progress::Lost).await;
+    check(Says::No(NoAnswer::NotSent), Progress::Open).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -519,12 +519,17 @@ async fn an_attempt_that_never_left_leaves_the_next_to_another_facilitator() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_nobody_is_reached_the_next_attempt_waits() {
-    let one = scripted("one", [Says::No(NoAnswer::NotSent)]);
-    let house = house(&[&one]);
-    let before = house.world.monotonic();
+async fn where_nobody_is_reached_the_attempt_stays_with_its_facilitator_and_is_not_tried_without_end() {
+    let (one, two) =
+        (scripted("one", [Says::No(NoAnswer::NotSent)]), scripted("two", [Says::No(NoAnswer::NotSent)]));
+    let house = house(&[&one, &two]);
     assert_eq!(submitted(&house).await.1, Progress::Lost);
-    assert!(house.world.monotonic() >= before + DOWN_FOR);
+    let (payment, second) = submitted(&house).await;
+    assert_eq!(second, Progress::Open);
+    let before = house.world.monotonic();
+    assert_eq!(house.rail.progress(&payment, Duration::ZERO).await, Progress::Open);
+    assert!(house.world.monotonic() >= before + ASK_AGAIN);
+    assert_eq!((one.settled.load(Ordering::SeqCst), two.settled.load(Ordering::SeqCst)), (1, 2));
 }
 
 #[tokio::test(start_paused = true)]
@@ -717,7 +722,7 @@ async fn what_was_served_on_credit_is_tried_though_our_clock_says_that_it_is_ove
     house.world.wall.store(payment.terms.expires.millis(), Ordering::SeqCst);
     assert_eq!(house.rail.prepare(&payment).await, Err(NotPrepared::Refused(reasons::expired())));
     let mut served = payment;
-    served.delivery = Delivery::Sent;
+    served.delivery = farthing_payment::Delivery::Sent;
     assert!(house.rail.prepare(&served).await.is_ok());
 }
 
