@@ -770,3 +770,134 @@ fn keep_sectors(
 fn below(rng: &mut Rng, bound: usize) -> usize {
     usize::try_from(rng.below(bound as u64)).unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn begun(fault: Option<Fault>) -> (State, Handle) {
+        let mut state = State { seed: 1, ..State::default() };
+        let file = state.open("a", Kind::Log, true).unwrap();
+        state.write(file, 0, &[1; 1024]).unwrap();
+        state.sync(file).unwrap();
+        state.faults.extend(fault);
+        (state, file)
+    }
+
+    fn read(state: &mut State, file: Handle) -> Vec<u8> {
+        let mut out = vec![0; 1024];
+        state.read(file, 0, &mut out).unwrap();
+        out
+    }
+
+    /// What the disk has when the power is back.
+    fn after_a_cut(mut state: State) -> Vec<u8> {
+        state.restart(Crash::Power);
+        let file = state.open("a", Kind::Log, false).unwrap();
+        read(&mut state, file)
+    }
+
+    #[test]
+    fn what_was_synced_stays_and_a_cut_chooses_of_the_rest() {
+        let mut seen = [false; 3];
+        for seed in 0..200 {
+            let (mut state, file) = begun(None);
+            state.seed = seed;
+            state.write(file, 0, &[2; 1024]).unwrap();
+            let found = after_a_cut(state);
+            assert!(found.iter().all(|byte| [1, 2].contains(byte)));
+            let new = found.iter().filter(|byte| **byte == 2).count();
+            seen[match new {
+                0 => 0,
+                1024 => 1,
+                _ => 2,
+            }] = true;
+        }
+        assert_eq!(seen, [true; 3], "nothing, everything and a part");
+        let (mut state, file) = begun(None);
+        state.write(file, 0, &[2; 1024]).unwrap();
+        state.restart(Crash::Process);
+        assert!(state.read(file, 0, &mut [0]).is_err(), "a file of the process that died");
+        let file = state.open("a", Kind::Log, false).unwrap();
+        assert_eq!(read(&mut state, file), [2; 1024]);
+    }
+
+    #[test]
+    fn what_a_failed_sync_lost_no_later_sync_brings_back() {
+        let (mut lost, mut kept) = (0, 0);
+        for seed in 0..100 {
+            for (fault, unseen) in [(Fault::sync_fails(), false), (Fault::sync_fails_unseen(), true)] {
+                let (mut state, file) = begun(Some(fault));
+                state.seed = seed;
+                state.write(file, 0, &[2; 1024]).unwrap();
+                assert_eq!(state.sync(file), Err(Error::Io));
+                let shown = read(&mut state, file);
+                state.sync(file).unwrap();
+                let found = after_a_cut(state);
+                // Either the truth is shown, or all of what was written although it is not there.
+                assert_eq!(shown, if unseen { vec![2; 1024] } else { found.clone() });
+                if found == [2; 1024] { kept += 1 } else { lost += 1 }
+            }
+        }
+        assert!(lost > 50 && kept > 10, "{lost} lost, {kept} kept");
+    }
+
+    #[test]
+    fn a_full_disk_takes_what_needs_no_room() {
+        let (mut state, file) = begun(None);
+        state.capacity = Some(1024 + 100);
+        assert_eq!(state.write(file, 0, &[3; 1024]), Ok(()));
+        assert_eq!(state.write(file, 1024, &[3; 200]), Err(Error::Full));
+        assert_eq!(state.size(file), Ok(1124));
+        state.truncate(file, 0).unwrap();
+        assert_eq!(state.write(file, 0, &[3; 1124]), Ok(()));
+    }
+
+    #[test]
+    fn a_name_is_durable_with_its_directory() {
+        let (mut back, mut gone) = (0, 0);
+        for seed in 0..40 {
+            let (mut state, _) = begun(None);
+            state.seed = seed;
+            state.delete("a", false).unwrap();
+            state.restart(Crash::Power);
+            if state.open("a", Kind::Log, false).is_ok() {
+                back += 1
+            } else {
+                gone += 1
+            }
+            let (mut state, _) = begun(None);
+            state.seed = seed;
+            state.delete("a", true).unwrap();
+            state.restart(Crash::Power);
+            assert_eq!(state.open("a", Kind::Log, false).err(), Some(Error::Missing));
+        }
+        assert!(back > 5 && gone > 5, "{back} back, {gone} gone");
+    }
+
+    #[test]
+    fn locks_exclude_each_other() {
+        let (mut state, one) = begun(None);
+        let two = state.open("a", Kind::Database, false).unwrap();
+        assert_eq!(state.lock(one, SHARED), Ok(()));
+        assert_eq!(state.lock(two, SHARED), Ok(()));
+        assert_eq!(state.lock(one, RESERVED), Ok(()));
+        assert_eq!(state.lock(two, RESERVED), Err(Error::Busy));
+        assert_eq!(state.lock(one, EXCLUSIVE), Err(Error::Busy));
+        state.unlock(two, 0);
+        assert_eq!(state.lock(two, SHARED), Err(Error::Busy), "one waits to be alone");
+        assert_eq!(state.lock(one, EXCLUSIVE), Ok(()));
+        state.close(one);
+        assert_eq!(state.lock(two, EXCLUSIVE), Ok(()));
+
+        state.map(two, 0, 32, true).unwrap();
+        let three = state.open("a", Kind::Database, false).unwrap();
+        assert_eq!(state.lock_memory(two, 0b11, true, true), Ok(()));
+        assert_eq!(state.lock_memory(three, 0b10, false, true), Err(Error::Busy));
+        assert_eq!(state.lock_memory(two, 0b11, true, false), Ok(()));
+        assert_eq!(state.lock_memory(three, 0b10, false, true), Ok(()));
+        assert_eq!(state.lock_memory(two, 0b10, true, true), Err(Error::Busy));
+        assert_eq!(state.lock_memory(two, 0b10, false, true), Ok(()));
+    }
+}

@@ -393,3 +393,44 @@ impl Loop {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use farthing_primitives::Timestamp;
+
+    use super::*;
+
+    fn ask(writer: &Writer) -> Result<Answer, StoreError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(writer.change(Request::erase(Timestamp::from_secs(1))))
+    }
+
+    /// Who takes a change and goes away with it may have made it durable.
+    #[test]
+    fn a_writer_that_goes_away_with_a_change_leaves_it_unknown() {
+        let (queue, jobs) = sync_channel(1);
+        let thread = std::thread::spawn(move || drop(jobs.recv()));
+        let writer = Writer { queue: Some(queue), thread: Some(thread) };
+        assert!(matches!(ask(&writer), Err(StoreError::Unknown(_))));
+    }
+
+    #[test]
+    fn a_writer_that_takes_nothing_has_changed_nothing() {
+        let (queue, jobs) = sync_channel(1);
+        drop(jobs);
+        assert!(matches!(ask(&Writer { queue: Some(queue), thread: None }), Err(StoreError::Down(_))));
+        let (queue, _jobs) = sync_channel(0);
+        assert_eq!(ask(&Writer { queue: Some(queue), thread: None }), Err(StoreError::Busy));
+    }
+
+    #[test]
+    fn a_failed_sync_outweighs_a_settled_doubt() {
+        let health = Health::default();
+        assert_eq!(health.refusal(), None);
+        health.in_doubt.store(true, Ordering::Release);
+        assert!(matches!(health.refusal(), Some(StoreError::Down(why)) if why.contains("in doubt")));
+        health.sync_failed.store(true, Ordering::Release);
+        health.in_doubt.store(false, Ordering::Release);
+        assert!(matches!(health.refusal(), Some(StoreError::Down(why)) if why.contains("opened again")));
+    }
+}
