@@ -413,8 +413,7 @@ impl Driver {
         let on = |payment| Ok(Turn::On(Box::new(payment)));
         match progress {
             Progress::Open => match &payment.state {
-                State::Settling { attempt, since, tx } if self.is_overdue(*attempt, *since) =>
-                {
+                State::Settling { attempt, since, tx } if self.is_overdue(*attempt, *since) => {
                     let event = Event::Unclear { tx: tx.clone() };
                     on(self.engine.commit(&payment, event).await?)
                 }

@@ -302,8 +302,9 @@ impl Engine {
     /// Commits one event of a payment by itself.
     pub(crate) async fn commit(&self, payment: &Payment, event: Event) -> Result<Payment, StoreError> {
         let name = event.name();
-        let step =
-            payment.step(event, self.0.clock.stamp()).map_err(|error| StoreError::Books(error.to_string()))?;
+        let step = payment
+            .step(event, self.0.clock.stamp())
+            .map_err(|error| StoreError::Books(error.to_string()))?;
         let next = step.next.clone();
         self.0.store.commit(Commit::new(step, name)).await?;
         Ok(next)

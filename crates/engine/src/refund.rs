@@ -77,8 +77,9 @@ impl Engine {
         })?;
         let refund = RefundId::new(self.0.world.now(), self.0.world.random10());
         let event = Event::RefundStarted { refund, tx: prepared.tx.clone() };
-        let step =
-            payment.step(event, self.0.clock.stamp()).map_err(|error| StoreError::Books(error.to_string()))?;
+        let step = payment
+            .step(event, self.0.clock.stamp())
+            .map_err(|error| StoreError::Books(error.to_string()))?;
         let next = step.next.clone();
         let mut commit = Commit::new(step, "refund_started");
         commit.slots.clone_from(&prepared.slots);

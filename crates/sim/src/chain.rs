@@ -11,7 +11,8 @@ use alloy_primitives::keccak256;
 use bytes::Bytes;
 use farthing_engine::{Broadcast, Receipt, TxHash};
 use farthing_evm::{
-    Address, AuthorizationCanceled, AuthorizationUsed, B256, Domain, Log, Signature, Transfer, TransferAuthorization, U256, abi,
+    Address, AuthorizationCanceled, AuthorizationUsed, B256, Domain, Log, Signature, Transfer,
+    TransferAuthorization, U256, abi,
 };
 
 use crate::rng::Rng;
@@ -180,7 +181,8 @@ impl Chain {
             let rival = self.pool.iter().position(|known| known.from == tx.from && known.nonce == tx.nonce);
             if let Some(at) = rival {
                 let rival = &self.pool[at];
-                let enough = |new: u128, old: u128| new.saturating_mul(100) >= old.saturating_mul(REPLACE_PERCENT);
+                let enough =
+                    |new: u128, old: u128| new.saturating_mul(100) >= old.saturating_mul(REPLACE_PERCENT);
                 if !enough(tx.max_fee, rival.max_fee) || !enough(tx.tip, rival.tip) {
                     return Broadcast::Underpriced;
                 }
@@ -261,9 +263,19 @@ impl Chain {
         self.pool.retain(|waiting| !txs.iter().any(|tx| tx.hash == waiting.hash));
         // What can never be taken any more is forgotten.
         let nonces = &state.nonces;
-        self.pool.retain(|tx| tx.nonce.is_none_or(|n| n >= nonces.get(&tx.from).copied().unwrap_or_default()));
+        self.pool
+            .retain(|tx| tx.nonce.is_none_or(|n| n >= nonces.get(&tx.from).copied().unwrap_or_default()));
         let (parent, base_fee) = (parent.hash, weather.base_fee);
-        self.blocks.push(Block { number, hash, parent, time, base_fee, receipts, txs, state: Arc::new(state) });
+        self.blocks.push(Block {
+            number,
+            hash,
+            parent,
+            time,
+            base_fee,
+            receipts,
+            txs,
+            state: Arc::new(state),
+        });
     }
 
     /// Replaces the newest `depth` blocks by one more. `kept`: how many in a thousand of their transactions find their
@@ -290,13 +302,7 @@ impl Chain {
     }
 
     /// Runs a call on a state. `Err` holds the revert data.
-    pub fn execute(
-        &self,
-        state: &mut State,
-        tx: &Tx,
-        time: u64,
-        logs: &mut Vec<Log>,
-    ) -> Result<(), Bytes> {
+    pub fn execute(&self, state: &mut State, tx: &Tx, time: u64, logs: &mut Vec<Log>) -> Result<(), Bytes> {
         if tx.data.is_empty() {
             return Ok(());
         }
@@ -320,7 +326,8 @@ impl Chain {
                 if signer != Some(auth.from) {
                     return Err(revert("FiatTokenV2: invalid signature"));
                 }
-                let value = u128::try_from(auth.value).map_err(|_| revert("ERC20: transfer amount exceeds balance"))?;
+                let value = u128::try_from(auth.value)
+                    .map_err(|_| revert("ERC20: transfer amount exceeds balance"))?;
                 let used = Used::Paid { to: auth.to, value, tx: B256::new(tx.hash) };
                 state.used.insert(key, used);
                 logs.push(Log {

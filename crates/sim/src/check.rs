@@ -13,6 +13,7 @@ use crate::facts::Ledger;
 use crate::payer::End;
 use crate::run::{Counts, Stage};
 use crate::wait;
+use farthing_wallet::journal::State as Purchased;
 
 /// No atom and no wei is made or lost, whatever the fork.
 pub fn block(chain: &Chain, token_total: u128, wei_total: u128, ledger: &Ledger) {
@@ -49,6 +50,7 @@ pub(crate) fn all(stage: &Stage) -> Counts {
     authorizations(stage, &payments);
     counts.losses = books(stage, &payments);
     deliveries(stage, &payments);
+    journals(stage);
     if stage.plan.is_fair() {
         everybody_served(stage);
     }
@@ -157,7 +159,9 @@ fn books(stage: &Stage, payments: &[Payment]) -> u64 {
     // What the books say of gas was spent; fillers and reverts are spent besides.
     let gas = net(AccountKind::Gas);
     if u128::try_from(gas).is_ok_and(|gas| gas > tip.state.spent_wei) {
-        stage.ledger.broken(format!("the books have {gas} wei of gas, and {} were spent", tip.state.spent_wei));
+        stage
+            .ledger
+            .broken(format!("the books have {gas} wei of gas, and {} were spent", tip.state.spent_wei));
     }
     let mut losses = 0;
     for payment in payments {
@@ -212,6 +216,38 @@ fn deliveries(stage: &Stage, payments: &[Payment]) {
     }
 }
 
+/// Each wallet's journal says of each purchase what the chain says, and of none that the chain does not know of.
+fn journals(stage: &Stage) {
+    let chain = lock(&stage.tip.chain);
+    let used = &chain.tip().state.used;
+    let facts = lock(&stage.ledger.facts);
+    for owner in &stage.owners {
+        let broken = |what: String| stage.ledger.broken(format!("wallet {}: {what}", owner.number));
+        let purchases = match owner.journal.history(1000) {
+            Ok(purchases) => purchases,
+            Err(error) => return broken(error.to_string()),
+        };
+        for (nonce, signed) in facts.signed.iter().filter(|(_, signed)| signed.buyer == owner.number) {
+            let of_it =
+                purchases.iter().find(|purchase| purchase.consumption.as_str().contains(&nonce.to_string()));
+            let Some(purchase) = of_it else {
+                broken(format!("{nonce} was shown, and the journal does not know it"));
+                continue;
+            };
+            let paid = matches!(used.get(&(signed.from, *nonce)), Some(Used::Paid { .. }));
+            let (id, state) = (purchase.id, purchase.state);
+            match (paid, state) {
+                (true, Purchased::Settled) if purchase.confirmed => {}
+                (false, Purchased::Released) => {}
+                _ => broken(format!(
+                    "{id} is {state}, confirmed {}; paid on chain: {paid}",
+                    purchase.confirmed
+                )),
+            }
+        }
+    }
+}
+
 /// Where nothing goes wrong, everybody has what he wanted.
 fn everybody_served(stage: &Stage) {
     for buyer in &stage.buyers {
@@ -224,7 +260,9 @@ fn everybody_served(stage: &Stage) {
             };
             if !fine {
                 let (buyer, path) = (buyer.number, intent.shelf.path);
-                stage.ledger.broken(format!("in fair weather buyer {buyer} got no {path} (#{n}): {:?}", intent.end));
+                stage
+                    .ledger
+                    .broken(format!("in fair weather buyer {buyer} got no {path} (#{n}): {:?}", intent.end));
             }
         }
     }

@@ -27,7 +27,6 @@ pub struct Ailments {
     pub in_doubt: u64,
 }
 
-
 /// A process's store over a disk that outlives it.
 pub struct Disk {
     exec: Exec,
@@ -65,7 +64,10 @@ impl Disk {
     }
 
     /// Hands a change to the writer, which finishes it whoever waits, as long as the process lives.
-    async fn write<T, F>(&self, change: impl FnOnce(Arc<dyn Store>) -> F + Send + 'static) -> Result<T, StoreError>
+    async fn write<T, F>(
+        &self,
+        change: impl FnOnce(Arc<dyn Store>) -> F + Send + 'static,
+    ) -> Result<T, StoreError>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, StoreError>> + Send + 'static,

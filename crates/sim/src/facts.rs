@@ -14,6 +14,8 @@ pub struct Signed {
     pub buyer: usize,
     pub intent: usize,
     pub path: &'static str,
+    /// What it was signed for, where that is one thing.
+    pub url: String,
     pub from: farthing_evm::Address,
     pub to: farthing_evm::Address,
     pub value: u128,

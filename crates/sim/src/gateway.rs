@@ -124,10 +124,15 @@ impl Machine {
         ));
         let task = async move {
             let config = RelayerConfig { bump_after: Duration::from_secs(6), ..RelayerConfig::default() };
-            let Some(relayer) = Relayer::start(chain, this.relayer.clone(), store.clone(), world.clone(), config) else { return };
+            let Some(relayer) =
+                Relayer::start(chain, this.relayer.clone(), store.clone(), world.clone(), config)
+            else {
+                return;
+            };
             let depths = Depths::blocks(this.depth);
             let rail = EvmRail::new(relayer, store.clone(), world.clone(), depths, Registry::builtin());
-            let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network, Arc::new(rail) as Arc<dyn Rail>)]);
+            let rails: HashMap<_, Arc<dyn Rail>> =
+                HashMap::from([(network, Arc::new(rail) as Arc<dyn Rail>)]);
             let config = EngineConfig {
                 answer_within: Duration::from_secs(20),
                 unclear_after: Duration::from_secs(10),
@@ -176,7 +181,9 @@ impl Machine {
         let mut routes = Vec::new();
         for shelf in SHELVES {
             let Some(asset) = registry.dollar(&network) else { continue };
-            let Ok(way) = Way::new(&registry, asset, self.payee.clone(), PullMethod::Eip3009) else { continue };
+            let Ok(way) = Way::new(&registry, asset, self.payee.clone(), PullMethod::Eip3009) else {
+                continue;
+            };
             let Ok(offer) = Arc::new(way).offer(&Amount::Atoms(PRICE)) else { continue };
             let mut paid = Paid::new(Price::Fixed(vec![offer]));
             paid.flow = shelf.flow;
@@ -254,12 +261,18 @@ impl Upstream {
         }
         if payment.flow == Flow::Background && payment.state == State::Funded {
             let terms = &payment.terms;
-            let owed =
-                wait(machine.platter.exposure(&payment.tenant, &terms.payer, &terms.payee, terms.money.asset()));
+            let owed = wait(machine.platter.exposure(
+                &payment.tenant,
+                &terms.payer,
+                &terms.payee,
+                terms.money.asset(),
+            ));
             if let Ok((of_payer, of_all)) = owed
                 && (of_payer.atoms() > EXPOSURE.per_payer || of_all.atoms() > EXPOSURE.total)
             {
-                machine.ledger.broken(format!("{id} is served beyond the exposure: {of_payer:?}, {of_all:?}"));
+                machine
+                    .ledger
+                    .broken(format!("{id} is served beyond the exposure: {of_payer:?}, {of_all:?}"));
             }
         }
         let mut facts = lock(&machine.ledger.facts);

@@ -15,6 +15,7 @@ mod facts;
 mod gateway;
 mod net;
 mod node;
+mod owner;
 mod payer;
 mod plan;
 mod rng;

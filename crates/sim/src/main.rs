@@ -4,8 +4,8 @@
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use clap::Parser;
@@ -13,7 +13,10 @@ use farthing_sim::{Plan, run, shrink};
 
 /// Runs seeded worlds over the production code, and checks that money is neither lost nor made.
 #[derive(Debug, Parser)]
-#[command(name = "sim", after_help = "Examples:\n  sim 10000            ten thousand worlds\n  sim --seed 77        one world, with its timeline\n  sim --seed 77 --shrink   and what of it is needed to break")]
+#[command(
+    name = "sim",
+    after_help = "Examples:\n  sim 10000            ten thousand worlds\n  sim --seed 77        one world, with its timeline\n  sim --seed 77 --shrink   and what of it is needed to break"
+)]
 struct Options {
     /// How many seeds to run.
     #[arg(default_value_t = 1000)]
@@ -54,13 +57,16 @@ fn one(seed: u64, options: &Options) -> ExitCode {
     if options.shrink && run(&plan, false).violation.is_some() {
         plan = shrink(&plan);
     }
-    println!("seed {seed}: {} buyers, depth {}", plan.buyers, plan.depth);
+    println!("seed {seed}: {} buyers, {} wallets, depth {}", plan.buyers, plan.owners, plan.depth);
     for line in &plan.lines {
         println!("  {:>8.3} {:?}", line.at as f64 / 1000.0, line.act);
     }
     if options.log {
         // Beside the timeline: what the production code says of itself, as it says it.
-        tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG).without_time().init();
+        tracing_subscriber::fmt()
+            .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+            .without_time()
+            .init();
     }
     let outcome = run(&plan, true);
     println!();
@@ -81,7 +87,8 @@ fn one(seed: u64, options: &Options) -> ExitCode {
 }
 
 fn many(options: &Options) -> ExitCode {
-    let threads = options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let threads =
+        options.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     let next = AtomicU64::new(options.first);
     let end = options.first + options.seeds;
     let broken = Mutex::new(Vec::new());
@@ -100,12 +107,25 @@ fn many(options: &Options) -> ExitCode {
                     let plan = Plan::from_seed(seed);
                     let outcome = run(&plan, false);
                     let mut violation = outcome.violation;
-                    if options.twice && violation.is_none() && run(&plan, false).fingerprint != outcome.fingerprint {
+                    if options.twice
+                        && violation.is_none()
+                        && run(&plan, false).fingerprint != outcome.fingerprint
+                    {
                         violation = Some((0, "two runs differ".to_owned()));
                     }
                     let c = outcome.counts;
                     if let Ok(mut totals) = totals.lock() {
-                        let more = [c.payments, c.settled, c.failed, c.goods, c.services, c.restarts, c.reorganized, c.losses, c.virtual_secs];
+                        let more = [
+                            c.payments,
+                            c.settled,
+                            c.failed,
+                            c.goods,
+                            c.services,
+                            c.restarts,
+                            c.reorganized,
+                            c.losses,
+                            c.virtual_secs,
+                        ];
                         totals.iter_mut().zip(more).for_each(|(total, more)| *total += more);
                     }
                     if let Some((_, what)) = violation {

@@ -46,7 +46,9 @@ pub enum NoAnswer {
 
 /// Whoever takes a request and answers it, once.
 pub type Handler = Arc<
-    dyn Fn(Request<Full<Bytes>>) -> futures_util::future::BoxFuture<'static, Response<PaywallBody>> + Send + Sync,
+    dyn Fn(Request<Full<Bytes>>) -> futures_util::future::BoxFuture<'static, Response<PaywallBody>>
+        + Send
+        + Sync,
 >;
 
 /// A process that listens.

@@ -108,7 +108,9 @@ impl Node {
             } else if rng.per_mille(ailments.lost) {
                 if rng.per_mille(500) { Fate::QuestionLost } else { Fate::AnswerLost }
             } else if rng.per_mille(ailments.behind) {
-                Fate::Answered { behind: usize::try_from(rng.between(1, ailments.behind_by.max(1))).unwrap_or(1) }
+                Fate::Answered {
+                    behind: usize::try_from(rng.between(1, ailments.behind_by.max(1))).unwrap_or(1),
+                }
             } else {
                 Fate::Answered { behind: 0 }
             };
@@ -184,7 +186,8 @@ impl ChainFace for Node {
             };
             Some(reads.iter().map(answer).collect())
         });
-        let unknown = || ChainError::Node { network: self.network.clone(), message: "unknown block".to_owned() };
+        let unknown =
+            || ChainError::Node { network: self.network.clone(), message: "unknown block".to_owned() };
         results.await?.ok_or_else(unknown)
     }
 
@@ -195,7 +198,8 @@ impl ChainFace for Node {
     async fn next_head(&self, seen: Option<Head>, patience: Duration) -> Result<Head, ChainError> {
         let until = self.exec.elapsed() + patience;
         loop {
-            let head = self.ask(|chain, newest| Self::tagged(chain, newest, Tag::Latest).map(head_of)).await?;
+            let head =
+                self.ask(|chain, newest| Self::tagged(chain, newest, Tag::Latest).map(head_of)).await?;
             let left = until.saturating_sub(self.exec.elapsed());
             match head {
                 Some(head) if Some(head) != seen || left.is_zero() => return Ok(head),
@@ -224,8 +228,10 @@ impl ChainFace for Node {
     }
 
     async fn native_balance(&self, of: &Address) -> Result<u128, ChainError> {
-        self.ask(|chain, newest| chain.blocks[newest].state.wei.get(&account(of)).copied().unwrap_or_default())
-            .await
+        self.ask(|chain, newest| {
+            chain.blocks[newest].state.wei.get(&account(of)).copied().unwrap_or_default()
+        })
+        .await
     }
 
     async fn fees(&self) -> Result<Fees, ChainError> {
@@ -272,7 +278,10 @@ impl ChainFace for Node {
         let wanted: Vec<Option<B256>> = filter.topics.iter().map(|topic| topic.map(B256::new)).collect();
         let fits = |log: &Log| {
             log.address == address
-                && wanted.iter().enumerate().all(|(n, topic)| topic.is_none_or(|t| log.topics.get(n) == Some(&t)))
+                && wanted
+                    .iter()
+                    .enumerate()
+                    .all(|(n, topic)| topic.is_none_or(|t| log.topics.get(n) == Some(&t)))
         };
         self.ask(|chain, newest| {
             let blocks = chain.blocks.iter().take(newest + 1);

@@ -228,7 +228,8 @@ impl Buyer {
 
     /// Signs what the challenge asks for, and writes it down before anybody sees it.
     fn sign(&self, n: usize, answer: &Answer, rng: &mut Rng) -> Option<()> {
-        let challenge = v2::PaymentRequired::from_header(answer.headers.get("payment-required")?.as_bytes()).ok()?;
+        let challenge =
+            v2::PaymentRequired::from_header(answer.headers.get("payment-required")?.as_bytes()).ok()?;
         let offer = challenge.accepts.first()?;
         let registry = Registry::builtin();
         let asked = x402::requirement_v2(offer, &Tokens::new(&registry)).ok()?;
@@ -241,8 +242,12 @@ impl Buyer {
         let validity = Duration::from_secs(rng.between(12, MAX_TIMEOUT.as_secs()));
         let unsigned = buy::authorize(&asked, &payer, buy::Nonce(nonce), validity, now).ok()?;
         let presented: Presented = unsigned.signed(&self.key.sign(unsigned.digest()), None);
-        let payload =
-            x402::payment_v2(offer, &presented, Some(challenge.resource.clone()), challenge.extensions.clone())?;
+        let payload = x402::payment_v2(
+            offer,
+            &presented,
+            Some(challenge.resource.clone()),
+            challenge.extensions.clone(),
+        )?;
         let nonce = B256::new(nonce);
         let mut intents = lock(&self.intents);
         let intent = intents.get_mut(n)?;
@@ -250,6 +255,7 @@ impl Buyer {
             buyer: self.number,
             intent: n,
             path: intent.shelf.path,
+            url: String::new(),
             from: self.key.address(),
             to: to_alloy(&asked.pay_to())?,
             value: asked.price().atoms(),

@@ -9,24 +9,72 @@ use crate::rng::Rng;
 /// One line of a plan.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Act {
-    Buy { buyer: usize, shelf: usize, style: Style },
-    KillGateway { down_for: u64 },
-    KillBuyer { buyer: usize, down_for: u64 },
-    /// The way from the gateway to the chain ails for a while.
-    Node { ailments: crate::node::Ailments, lasts: u64 },
-    Disk { ailments: crate::disk::Ailments, lasts: u64 },
-    Net { ailments: crate::net::Ailments, lasts: u64 },
-    Weather { passed_over: u64, forgotten: u64, gas_times: u128, lasts: u64 },
-    Mood { mood: crate::gateway::Mood, lasts: u64 },
-    Reorg { depth: usize, kept: u64 },
+    Buy {
+        buyer: usize,
+        shelf: usize,
+        style: Style,
+    },
+    KillGateway {
+        down_for: u64,
+    },
+    KillBuyer {
+        buyer: usize,
+        down_for: u64,
+    },
+    /// A machine with our wallet wants something.
+    Want {
+        owner: usize,
+        shelf: usize,
+    },
+    KillWallet {
+        owner: usize,
+        down_for: u64,
+    },
+    /// The way from the gateway, or from the wallets, to the chain ails for a while.
+    Node {
+        gateway: bool,
+        ailments: crate::node::Ailments,
+        lasts: u64,
+    },
+    Disk {
+        ailments: crate::disk::Ailments,
+        lasts: u64,
+    },
+    Net {
+        ailments: crate::net::Ailments,
+        lasts: u64,
+    },
+    Weather {
+        passed_over: u64,
+        forgotten: u64,
+        gas_times: u128,
+        lasts: u64,
+    },
+    Mood {
+        mood: crate::gateway::Mood,
+        lasts: u64,
+    },
+    Reorg {
+        depth: usize,
+        kept: u64,
+    },
     /// Somebody sends what he found in the pool.
     FrontRun,
     /// The payer's balance goes elsewhere, for a while.
-    Drain { buyer: usize, lasts: u64 },
+    Drain {
+        buyer: usize,
+        lasts: u64,
+    },
     /// The payer cancels its newest authorization.
-    Cancel { buyer: usize },
+    Cancel {
+        buyer: usize,
+    },
     /// A machine's wall clock goes wrong by so many milliseconds, for a while.
-    Clock { gateway: bool, by: i64, lasts: u64 },
+    Clock {
+        gateway: bool,
+        by: i64,
+        lasts: u64,
+    },
 }
 
 /// A line and its time, in milliseconds since the beginning.
@@ -40,6 +88,8 @@ pub struct Line {
 pub struct Plan {
     pub seed: u64,
     pub buyers: usize,
+    /// How many machines with our wallet there are.
+    pub owners: usize,
     /// How deep a settlement must be to count.
     pub depth: u64,
     /// When all ailments end, in milliseconds since the beginning.
@@ -55,6 +105,8 @@ impl Plan {
         let mut rng = Rng::stream(seed, "plan");
         let buyers = usize::try_from(rng.between(1, 4)).unwrap_or(1);
         let buyer = |rng: &mut Rng| usize::try_from(rng.below(buyers as u64)).unwrap_or(0);
+        let owners = usize::try_from(rng.below(3)).unwrap_or(0);
+        let owner = |rng: &mut Rng| usize::try_from(rng.below(owners.max(1) as u64)).unwrap_or(0);
         let depth = if rng.per_mille(600) { 1 } else { rng.between(2, 4) };
         let mut lines = Vec::new();
         for _ in 0..rng.between(2, 14) {
@@ -70,14 +122,24 @@ impl Plan {
             let act = Act::Buy { buyer: buyer(&mut rng), shelf, style };
             lines.push(Line { at: rng.below(TROUBLES * 2 / 3), act });
         }
+        for _ in 0..if owners == 0 { 0 } else { rng.between(1, 8) } {
+            let shelf = usize::try_from(rng.below(SHELVES.len() as u64)).unwrap_or(0);
+            let act = Act::Want { owner: owner(&mut rng), shelf };
+            lines.push(Line { at: rng.below(TROUBLES * 2 / 3), act });
+        }
         // One world in eight has no trouble at all: then everybody must get what they pay for.
         let troubles = if rng.per_mille(125) { 0 } else { rng.between(1, 12) };
         for _ in 0..troubles {
             let lasts = rng.between(500, 30_000);
-            let act = match rng.below(16) {
+            let act = match rng.below(18) {
                 0..=2 => Act::KillGateway { down_for: rng.between(50, 20_000) },
                 3 => Act::KillBuyer { buyer: buyer(&mut rng), down_for: rng.between(50, 20_000) },
-                4 | 5 => Act::Node { ailments: node(&mut rng), lasts },
+                4 | 5 => {
+                    Act::Node { gateway: owners == 0 || rng.per_mille(700), ailments: node(&mut rng), lasts }
+                }
+                16 | 17 if owners > 0 => {
+                    Act::KillWallet { owner: owner(&mut rng), down_for: rng.between(50, 20_000) }
+                }
                 6 | 7 => Act::Disk {
                     ailments: crate::disk::Ailments {
                         latency: rng.below(1500),
@@ -127,7 +189,7 @@ impl Plan {
             lines.push(Line { at: rng.below(TROUBLES), act });
         }
         lines.sort_by_key(|line| line.at);
-        Self { seed, buyers, depth, heals_at: TROUBLES + 35_000, lines }
+        Self { seed, buyers, owners, depth, heals_at: TROUBLES + 35_000, lines }
     }
 
     pub fn has(&self, test: impl Fn(&Act) -> bool) -> bool {
@@ -136,7 +198,7 @@ impl Plan {
 
     /// Whether nothing goes wrong that would keep a purchase from succeeding.
     pub fn is_fair(&self) -> bool {
-        !self.has(|act| !matches!(act, Act::Buy { .. }))
+        !self.has(|act| !matches!(act, Act::Buy { .. } | Act::Want { .. }))
     }
 
     pub fn buys_on_credit(&self) -> bool {

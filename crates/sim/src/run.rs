@@ -1,6 +1,5 @@
 //! Lets a plan happen.
 
-
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,6 +16,7 @@ use crate::facts::Ledger;
 use crate::gateway::{BLOCK_TIME, Machine, Mood, NETWORK, SHELVES};
 use crate::net::Net;
 use crate::node::Tip;
+use crate::owner::{self, Owner};
 use crate::payer::Buyer;
 use crate::plan::{Act, Line, Plan};
 use crate::rng::Rng;
@@ -65,6 +65,7 @@ pub(crate) struct Stage {
     pub tip: Arc<Tip>,
     pub gateway: Arc<Machine>,
     pub buyers: Vec<Arc<Buyer>>,
+    pub owners: Vec<Arc<Owner>>,
     pub net: Net,
     pub safe: Address,
     pub token_total: u128,
@@ -131,7 +132,8 @@ fn build(plan: &Plan, record: bool) -> Stage {
     let payee = key(seed, "payee");
     let keys: Vec<Key> = (0..plan.buyers).map(|n| key(seed, &format!("payer-{n}"))).collect();
     let mut genesis = State::default();
-    for key in &keys {
+    let wallets: Vec<Key> = (0..plan.owners).map(|n| key(seed, &format!("wallet-{n}"))).collect();
+    for key in keys.iter().chain(&wallets) {
         genesis.token.insert(key.address(), FUNDS);
     }
     genesis.wei.insert(relayer.address(), GAS);
@@ -173,6 +175,27 @@ fn build(plan: &Plan, record: bool) -> Stage {
         })
     });
     let buyers = buyers.collect();
+    let owners = wallets.into_iter().enumerate().map(|(n, key)| {
+        Arc::new(Owner {
+            number: owner::FIRST + n,
+            exec: exec.clone(),
+            seed,
+            ledger: ledger.clone(),
+            net: net.clone(),
+            tip: tip.clone(),
+            gateway: gateway.clone(),
+            key: key.expose_secret(),
+            skew: Arc::default(),
+            node: Arc::new(Mutex::new(FAIR_NODE)),
+            journal: owner::journal(),
+            wants: Mutex::default(),
+            process: Mutex::new(exec.new_process()),
+            client: Mutex::default(),
+            lives: Arc::default(),
+            wanted: AtomicU64::new(0),
+        })
+    });
+    let owners: Vec<_> = owners.collect();
     let stage = Stage {
         exec: exec.clone(),
         plan: plan.clone(),
@@ -180,12 +203,14 @@ fn build(plan: &Plan, record: bool) -> Stage {
         tip: tip.clone(),
         gateway: gateway.clone(),
         buyers,
+        owners,
         net,
         safe: Address::repeat_byte(0x5a),
-        token_total: FUNDS * plan.buyers as u128,
+        token_total: FUNDS * (plan.buyers + plan.owners) as u128,
         wei_total: GAS,
     };
     gateway.boot();
+    stage.owners.iter().for_each(Owner::boot);
     stage.mine_blocks();
     for line in &plan.lines {
         stage.schedule(*line);
@@ -242,6 +267,7 @@ impl Stage {
             tip: self.tip.clone(),
             gateway: self.gateway.clone(),
             buyers: self.buyers.clone(),
+            owners: self.owners.clone(),
             net: self.net.clone(),
             safe: self.safe,
         }
@@ -259,6 +285,13 @@ impl Stage {
         if lock(&self.gateway.process).is_none() {
             self.gateway.boot();
         }
+        for owner in &self.owners {
+            owner.skew.store(0, Ordering::Relaxed);
+            *lock(&owner.node) = FAIR_NODE;
+            if !self.exec.is_alive(*lock(&owner.process)) {
+                owner.boot();
+            }
+        }
         for buyer in &self.buyers {
             buyer.skew.store(0, Ordering::Relaxed);
             if !self.exec.is_alive(*lock(&buyer.process)) {
@@ -269,6 +302,7 @@ impl Stage {
 
     /// Every buyer that was refused, or in conflict, after it had signed, shows its payment once more.
     fn look_again(&self) {
+        self.owners.iter().for_each(Owner::look_again);
         for buyer in &self.buyers {
             let intents = lock(&buyer.intents).clone();
             for (n, intent) in intents.into_iter().enumerate() {
@@ -301,13 +335,14 @@ struct Scene {
     tip: Arc<Tip>,
     gateway: Arc<Machine>,
     buyers: Vec<Arc<Buyer>>,
+    owners: Vec<Arc<Owner>>,
     net: Net,
     safe: Address,
 }
 
 impl Scene {
     async fn perform(self, act: Act) {
-        if !matches!(act, Act::Buy { .. }) {
+        if !matches!(act, Act::Buy { .. } | Act::Want { .. }) {
             lock(&self.ledger.facts).faults += 1;
             self.ledger.note(|| format!("{act:?}"));
         }
@@ -339,10 +374,31 @@ impl Scene {
                     buyer.boot();
                 }
             }
-            Act::Node { ailments, lasts } => {
-                *lock(&self.gateway.node) = ailments;
+            Act::Node { gateway, ailments, lasts } => {
+                let ways: Vec<_> = if gateway {
+                    vec![self.gateway.node.clone()]
+                } else {
+                    self.owners.iter().map(|owner| owner.node.clone()).collect()
+                };
+                ways.iter().for_each(|way| *lock(way) = ailments);
                 self.exec.sleep(millis(lasts)).await;
-                *lock(&self.gateway.node) = FAIR_NODE;
+                ways.iter().for_each(|way| *lock(way) = FAIR_NODE);
+            }
+            Act::Want { owner, shelf } => {
+                if let (Some(owner), Some(shelf)) = (self.owners.get(owner), SHELVES.get(shelf)) {
+                    owner.want(*shelf);
+                }
+            }
+            Act::KillWallet { owner, down_for } => {
+                let Some(owner) = self.owners.get(owner).cloned() else { return };
+                if !self.exec.is_alive(*lock(&owner.process)) {
+                    return;
+                }
+                owner.kill();
+                self.exec.sleep(millis(down_for)).await;
+                if !self.exec.is_alive(*lock(&owner.process)) {
+                    owner.boot();
+                }
             }
             Act::Disk { ailments, lasts } => {
                 *lock(&self.gateway.disk) = ailments;
@@ -395,7 +451,8 @@ impl Scene {
                 let skews: Vec<_> = if gateway {
                     vec![self.gateway.skew.clone()]
                 } else {
-                    self.buyers.iter().map(|buyer| buyer.skew.clone()).collect()
+                    let wallets = self.owners.iter().map(|owner| owner.skew.clone());
+                    self.buyers.iter().map(|buyer| buyer.skew.clone()).chain(wallets).collect()
                 };
                 skews.iter().for_each(|skew| skew.store(by, Ordering::Relaxed));
                 self.exec.sleep(millis(lasts)).await;
@@ -417,4 +474,3 @@ impl Scene {
         chain.offer(Tx::of_owner(from, token, abi::transfer(to, U256::from(balance)).0, salt));
     }
 }
-

@@ -668,10 +668,12 @@ impl Journal {
         })
     }
 
-    /// Purchases that brought nothing yet and still may, and whose process is gone, oldest first: whoever asks for the
-    /// same again should show that payment, and not make another. Of exactly this request, or of all.
+    /// Purchases that brought nothing yet and still may, and that nobody is showing for the first time now, oldest first:
+    /// whoever asks for the same again should show that payment, and not make another. Of exactly this request, or of
+    /// all.
     ///
-    /// That are those whose outcome is open, and those that are settled, for as long as [`GOODS_OWED`].
+    /// That are those whose outcome is unknown, those that are settled, for as long as [`GOODS_OWED`], and those that
+    /// were on their way when their process ended.
     pub fn abandoned(
         &self,
         request: Option<&RequestHash>,
@@ -689,8 +691,11 @@ impl Journal {
             let mut rows = found.query(params![request.map(|hash| &hash.0[..]), millis(owed_since)])?;
             let mut left = Vec::new();
             while let Some(row) = rows.next()? {
-                if (self.processes.is_gone)(&row.get::<_, String>("holder")?) {
-                    left.push(read(row)?);
+                let purchase = read(row)?;
+                // What was shown and is open may be shown again by anybody: it is one payment, however often.
+                let open = matches!(purchase.state, State::Unknown | State::Settled);
+                if open || (self.processes.is_gone)(&row.get::<_, String>("holder")?) {
+                    left.push(purchase);
                 }
             }
             left.reverse();

@@ -58,8 +58,8 @@ impl Client {
         self.pay(plan, options, deadline).await
     }
 
-    /// The same; but a payment that an earlier process left open for exactly this request is shown again instead of
-    /// another being made.
+    /// The same; but a payment that an earlier call left open for exactly this request is shown again instead of another
+    /// being made.
     pub async fn fetch_once(&self, request: HttpRequest, options: &Options) -> Result<Outcome, FetchError> {
         self.inner.authorizer.recover().await?;
         let abandoned = self.inner.authorizer.abandoned(Some(&request_hash(&request))).await?;

@@ -313,6 +313,20 @@ fn a_killed_buyer_that_asks_for_the_same_again_buys_nothing_new() {
 }
 
 #[test]
+fn a_process_that_lives_on_and_asks_again_pays_once() {
+    let world = Scripted::new(5);
+    let network = Network::new(&world, |paid, _| if paid.is_some() { Reply::Lost } else { ask() });
+    let disk = disk();
+    let life = live(&disk, 1, &world, &network, None);
+    assert!(matches!(fetch(&life), Some(Outcome::Unknown { .. })));
+    network.turns(serve);
+    assert!(matches!(fetch(&life), Some(Outcome::Paid { .. })));
+    let shown = network.shown();
+    assert!(shown.iter().all(|header| *header == shown[0]), "one payment, however often");
+    assert_eq!(life.journal.history(10).unwrap().len(), 1);
+}
+
+#[test]
 fn what_the_chain_settled_while_nobody_looked_is_asked_for_and_not_bought_anew() {
     let world = Scripted::new(4);
     let chain = Arc::new(FakeChain {
