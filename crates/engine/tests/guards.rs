@@ -260,6 +260,34 @@ async fn an_answer_that_is_still_stored_is_not_shown_after_its_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_more_payments_are_under_way_than_we_can_bear() {
+    let world = Arc::new(TestWorld::default());
+    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(GoodRail) as Arc<dyn Rail>)]);
+    let config = EngineConfig { max_live: 2, ..EngineConfig::default() };
+    let engine = Engine::new(Arc::new(MemoryStore::default()), world, rails, config);
+    let numbered = |n: u8| Sale {
+        key: ConsumptionKey::new([b'0' + n].escape_ascii().to_string()),
+        ..sale(Flow::Authorization)
+    };
+    let shop = Shop::new(0);
+    for n in 0..2 {
+        let (engine, shop) = (engine.clone(), shop.clone());
+        tokio::spawn(async move { engine.sell(numbered(n), shop).await });
+        settle_down().await;
+    }
+    let refused = engine.sell(numbered(2), shop.clone()).await;
+    assert!(matches!(refused, SaleOutcome::Unavailable { what: "too_many_payments" }), "{refused:?}");
+    // One that is under way already is no more than that.
+    let (again, sells) = (engine.clone(), shop.clone());
+    let waits = tokio::spawn(async move { again.sell(numbered(0), sells).await });
+    shop.open.add_permits(9);
+    assert!(matches!(waits.await.expect("no panic"), SaleOutcome::Served { .. }));
+    settle_down().await;
+    assert!(matches!(engine.sell(numbered(2), shop.clone()).await, SaleOutcome::Served { .. }));
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 3);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_rail_is_known_by_its_network() {
     let (engine, _) = engine();
     assert!(engine.rail(&network()).is_some());
