@@ -26,6 +26,10 @@ kills n="100" *args: _packages
 bench *args:
     scripts/bench {{args}}
 
+# Saturation, latencies, cost as payers and history grow; writes docs/reference/performance.md.
+load-report *args:
+    scripts/load-report {{args}}
+
 # Feeds strangers' bytes to every parser that meets them: just fuzz --seconds 600 --jobs 2
 fuzz *args:
     scripts/fuzz {{args}}

@@ -81,7 +81,7 @@ where
             .y_labels(6)
             .x_label_formatter(&|value| short(*value))
             .y_label_formatter(&|value| short(*value))
-            .light_line_style(RGBColor(240, 240, 240))
+            .max_light_lines(0)
             .draw()
             .map_err(|error| failed(&error))?;
         for (line, color) in plot.lines.iter().zip(COLORS.iter().cycle()) {
