@@ -32,11 +32,18 @@ pub(crate) fn payer() -> &'static Key {
 
 /// A thousandth of a dollar on Base Sepolia.
 pub(crate) fn asked(method: PullMethod) -> Requirement {
-    let registry = Registry::builtin();
-    let asset = registry.dollar(&Network::eip155(84532)).expect("listed");
-    let token = tokens().get(&asset.id).expect("listed").clone();
-    let minute = Duration::from_secs(60);
-    Requirement::new(token, &asset.atoms(1000), &payee(), method, minute).expect("well-formed")
+    static ASKED: OnceLock<[Requirement; 2]> = OnceLock::new();
+    let both = ASKED.get_or_init(|| {
+        let registry = Registry::builtin();
+        let asset = registry.dollar(&Network::eip155(84532)).expect("listed");
+        let token = tokens().get(&asset.id).expect("listed");
+        let minute = Duration::from_secs(60);
+        [PullMethod::Eip3009, PullMethod::Permit2].map(|method| {
+            Requirement::new(token.clone(), &asset.atoms(1000), &payee(), method, minute)
+                .expect("well-formed")
+        })
+    });
+    both[usize::from(method == PullMethod::Permit2)].clone()
 }
 
 /// What operators may allow: the default, nothing but keys, and everything.

@@ -65,9 +65,9 @@ fn request(body: &[u8], how: &mut Input<'_>) {
     };
     match shown {
         Ok(shown) => {
-            is_judged(&asked, &shown, NOW);
+            is_judged(&asked, &shown, NOW, how);
             if let Some(shown) = signed(&asked, shown, how) {
-                is_judged(&asked, &shown, NOW);
+                is_judged(&asked, &shown, NOW, how);
             }
         }
         Err(error) => {

@@ -69,17 +69,16 @@ fn version_2(payment: &v2::PaymentPayload, header_len: usize, how: &mut Input<'_
     if let Err(error) = &theirs {
         is_short(error);
     }
-    let ours = [PullMethod::Eip3009, PullMethod::Permit2].map(asked);
-    for asked in theirs.iter().chain(&ours) {
-        match x402::presented_v2(asked, payment) {
-            Ok(shown) => {
-                is_judged(asked, &shown, NOW);
-                if let Some(shown) = signed(asked, shown, how) {
-                    is_judged(asked, &shown, NOW);
-                }
+    let ours = asked(*how.pick(&[PullMethod::Eip3009, PullMethod::Permit2]));
+    let asked = theirs.as_ref().ok().filter(|_| how.byte() % 4 != 0).unwrap_or(&ours);
+    match x402::presented_v2(asked, payment) {
+        Ok(shown) => {
+            is_judged(asked, &shown, NOW, how);
+            if let Some(shown) = signed(asked, shown, how) {
+                is_judged(asked, &shown, NOW, how);
             }
-            Err(error) => is_short(&error),
         }
+        Err(error) => is_short(&error),
     }
     if let Ok(asked) = &theirs {
         is_offered(asked);
@@ -93,9 +92,9 @@ fn version_1(payment: &v1::PaymentPayload, header_len: usize, how: &mut Input<'_
     let asked = asked(PullMethod::Eip3009);
     match x402::presented_v1(&asked, payment) {
         Ok(shown) => {
-            is_judged(&asked, &shown, NOW);
+            is_judged(&asked, &shown, NOW, how);
             if let Some(shown) = signed(&asked, shown, how) {
-                is_judged(&asked, &shown, NOW);
+                is_judged(&asked, &shown, NOW, how);
             }
         }
         Err(error) => is_short(&error),
