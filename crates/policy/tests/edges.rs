@@ -163,6 +163,19 @@ fn a_name_below_ends_in_a_dot_and_the_name() {
 }
 
 #[test]
+fn a_port_is_digits_and_not_zero() {
+    for (text, port) in [("a.example:1", 1), ("a.example:65535", 65535), ("[::1]:80", 80)] {
+        let pattern: HostPattern = text.parse().unwrap();
+        assert!(matches!(pattern, HostPattern::Exact(_, Some(found)) if found == port), "{pattern}");
+    }
+    for text in
+        ["a.example:", "a.example:0", "a.example:+80", "a.example:-1", "a.example:8a", "a.example:65536"]
+    {
+        assert!(text.parse::<HostPattern>().is_err(), "{text}");
+    }
+}
+
+#[test]
 fn only_loopback_goes_without_tls_uninvited() {
     let rule =
         |pattern: &str| HostRule { pattern: pattern.parse().unwrap(), private: true, plaintext: false };
