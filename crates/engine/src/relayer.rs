@@ -679,7 +679,7 @@ async fn watch_all(relayer: std::sync::Weak<Relayer>, mut ticks: mpsc::Receiver<
 pub(crate) fn parse_hash(tx: &TxRef) -> Option<TxHash> {
     let digits = tx.as_str().strip_prefix("0x")?;
     let mut bytes = [0u8; 32];
-    if digits.len() != 64 || !digits.is_ascii() {
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return None;
     }
     for (byte, pair) in bytes.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {

@@ -334,8 +334,8 @@ impl RemoteRail {
             };
         }
         match reason {
-            // Whoever names a transaction has sent one, whatever became of it.
-            Some(code) if tx.is_none() && was_never_sent(code) => {
+            // Whoever names a transaction has sent one, whatever became of it, also where we cannot read its name.
+            Some(code) if answer.transaction.is_empty() && was_never_sent(code) => {
                 Said::Refused(Reason::new(code.as_str(), Fault::Payer))
             }
             _ => Said::Unclear(tx),

@@ -376,6 +376,8 @@ async fn a_first_answer_is_believed_only_if_it_is_one() {
     for body in [
         r#"{"success":true,"transaction":"","network":"eip155:84532"}"#.to_owned(),
         r#"{"success":true,"transaction":"0x12","network":"eip155:84532"}"#.to_owned(),
+        // Signs are no digits.
+        good.replace(TX, &format!("0x{}", "+1".repeat(32))),
         good.replace("84532", "8453"),
         good.replace("\"eip155:84532\"", "\"\""),
         good.replace("true,", "true,\"errorReason\":\"insufficient_funds\","),
@@ -413,6 +415,10 @@ async fn a_first_answer_is_believed_only_if_it_is_one() {
         check(failed(code, ""), Progress::Reverted { reason, tx: None }).await;
         // Whoever names a transaction has sent one.
         check(failed(code, TX), unclear(tx())).await;
+        // Also one that we cannot read: without its prefix, of another kind of chain, cut off.
+        for unreadable in [&TX[2..], &TX[..20], "5VERv8NMvzbJMEkV8xnrLkEaWRtSz9CosKDYjCJjBRnb", "0X12", " "] {
+            check(failed(code, unreadable), unclear(None)).await;
+        }
     }
     // It may have sent something, or somebody has.
     for code in [
