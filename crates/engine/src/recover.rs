@@ -59,7 +59,13 @@ impl Engine {
         }
     }
 
-    async fn recover_one(&self, payment: Payment, found: &mut Recovered) -> Result<(), StoreError> {
+    async fn recover_one(&self, mut payment: Payment, found: &mut Recovered) -> Result<(), StoreError> {
+        if payment.delivery == Delivery::Called && payment.next() != Next::AwaitUpstream {
+            // The block with its payment went away, or the money back, during the call, which nobody awaits any more:
+            // else it would be owed, once it is settled again, and nobody could come for it.
+            payment = self.commit(&payment, Event::CallLost(reasons::interrupted())).await?;
+            found.cut_off += 1;
+        }
         match payment.next() {
             Next::CheckFunds => {
                 self.commit(&payment, Event::FundsRefused(reasons::interrupted())).await?;

@@ -154,9 +154,13 @@ fn acme() -> TenantId {
 }
 
 fn engine() -> (Engine, Arc<TestWorld>) {
+    engine_over(Arc::new(MemoryStore::default()))
+}
+
+/// A process over what a former one left.
+fn engine_over(store: Arc<MemoryStore>) -> (Engine, Arc<TestWorld>) {
     let world = Arc::new(TestWorld::default());
     let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(GoodRail) as Arc<dyn Rail>)]);
-    let store = Arc::new(MemoryStore::default());
     (Engine::new(store, world.clone(), rails, EngineConfig::default()), world)
 }
 
@@ -240,6 +244,28 @@ async fn what_was_paid_and_not_delivered_is_delivered_to_who_comes_again() {
     // And then no more.
     let outcome = engine.sell(sale(Flow::Upfront), shop.clone()).await;
     assert!(matches!(outcome, SaleOutcome::Conflict { kind: ConflictKind::UsedUp, .. }), "{outcome:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_a_crash_cut_off_while_its_block_was_gone_is_owed_once_it_is_settled_again() {
+    let store = Arc::new(MemoryStore::default());
+    let (former, _) = engine_over(store.clone());
+    let shop = Shop::new(9);
+    let outcome = former.sell(sale(Flow::Upfront), shop.clone()).await;
+    let SaleOutcome::Deliver { payment, permit } = outcome else { panic!("{outcome:?}") };
+    settle_down().await;
+    let called = former.status(payment.id).await.expect("read").expect("known");
+    assert_eq!((called.state.name(), called.delivery), ("settled", Delivery::Called));
+    let reorged = called.step(Event::Reorged, Timestamp::from_secs(11)).expect("fits");
+    store.commit(Commit::new(reorged, "reorged")).await.expect("durable");
+
+    let (engine, _) = engine_over(store);
+    assert_eq!(engine.recover().await, Ok(Recovered { driven: 1, released: 0, cut_off: 1 }));
+    settle_down().await;
+    let settled = engine.status(payment.id).await.expect("read").expect("known");
+    assert_eq!((settled.state.name(), settled.delivery), ("settled", Delivery::Failed));
+    assert!(matches!(engine.sell(sale(Flow::Upfront), shop).await, SaleOutcome::Deliver { .. }));
+    drop(permit);
 }
 
 #[tokio::test(start_paused = true)]

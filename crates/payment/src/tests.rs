@@ -70,6 +70,10 @@ fn what_to_do_after_a_restart_in_each_state() {
     );
     check(A, &["funds_confirmed", "call_started", "call_failed"], Next::Rest);
     check(B, &["funds_confirmed", "call_started", "sent"], Next::Settle);
+    // Cut off on credit: charged for, and owed to its buyer then.
+    let cut_off = ["funds_confirmed", "call_started", "call_lost", "attempt_started", "included_deep"];
+    check(B, &cut_off[..3], Next::Settle);
+    check(B, &cut_off, Next::CallUpstream);
     check(U, &["funds_confirmed"], Next::Settle);
     check(U, &["funds_confirmed", "attempt_started", "included_deep"], Next::CallUpstream);
     check(U, &["funds_confirmed", "attempt_started", "included_deep", "call_started"], Next::AwaitUpstream);
