@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use farthing_evm::U256;
 use farthing_primitives::Network;
 use farthing_rails::exact_evm::buy::{self, Nonce};
-use farthing_rails::exact_evm::{Policy, Requirement, SignatureStatus, check};
+use farthing_rails::exact_evm::{Policy, Presented, Requirement, SignatureStatus, check};
 use farthing_rails::x402;
-use farthing_wire::x402::extensions::{BUILDER_CODE, PAYMENT_IDENTIFIER};
+use farthing_wire::x402::extensions::{BUILDER_CODE, EIP2612_GAS_SPONSORING, PAYMENT_IDENTIFIER};
 use farthing_wire::x402::header::MAX_PAYMENT_HEADER_BYTES;
 use farthing_wire::x402::{Extensions, Message, SettlementResponse, header, requirements_match, v1, v2};
 use farthing_wire::{Json, Object};
@@ -74,11 +75,21 @@ fn header_of_version_2(value: &[u8]) {
 fn pay_version_2(challenge: &v2::PaymentRequired, offer: &v2::PaymentRequirements, asked: &Requirement) {
     let Ok(unsigned) = buy::authorize(asked, &account(), Nonce([7; 32]), VALIDITY, NOW) else { return };
     assert_eq!(unsigned.money(), &offer.money());
-    let shown = unsigned.signed(&payer().sign(unsigned.digest()), None);
     let mut extensions = challenge.extensions.clone();
+    let mut approval = None;
     if let Some(all) = &mut extensions {
         answer(all);
+        if all.get(EIP2612_GAS_SPONSORING).is_some()
+            && let Ok(unsigned) = buy::approve(asked, &unsigned, U256::from(3u8))
+        {
+            let signed = unsigned.signed(&payer().sign(unsigned.digest()));
+            // A seller that has filled in the form itself cannot be answered, and is not paid.
+            let Ok(()) = all.answer(EIP2612_GAS_SPONSORING, x402::approval_info(&signed)) else { return };
+            approval = Some(signed);
+        }
     }
+    let approves = approval.is_some();
+    let shown = unsigned.signed(&payer().sign(unsigned.digest()), approval);
     let payment = x402::payment_v2(offer, &shown, Some(challenge.resource.clone()), extensions.clone())
         .expect("an amount that was read from the wire");
     let value = payment.to_header();
@@ -100,12 +111,25 @@ fn pay_version_2(challenge: &v2::PaymentRequired, offer: &v2::PaymentRequirement
             return assert!(announced.is_some_and(|read| read.is_err()), "{error:?} for our own payment");
         }
     };
-    assert_eq!(again, shown);
+    // An approval that the seller wrote itself is read as ours, and is worth nothing.
+    assert_eq!(without_approval(again.clone(), !approves), without_approval(shown, !approves));
     let checked = check(asked, &again, NOW, &Policy::default()).expect("our own payment");
+    if let Presented::Permit2 { approval, .. } = checked.presented() {
+        assert_eq!(approval.is_some(), approves, "an approval counts if the payer signed it");
+    }
     assert_eq!(checked.signature_status(), SignatureStatus::Proven);
     assert_eq!((checked.money(), &checked.key()), (&offer.money(), unsigned.key()));
     assert_eq!((checked.payer(), checked.expires()), (account(), unsigned.expires()));
     assert_eq!(&checked.pay_to(), offer.pay_to.address());
+}
+
+fn without_approval(shown: Presented, without: bool) -> Presented {
+    match shown {
+        Presented::Permit2 { owner, transfer, signature, .. } if without => {
+            Presented::Permit2 { owner, transfer, signature, approval: None }
+        }
+        other => other,
+    }
 }
 
 /// Answers what the client answers, and checks that the server finds all that it announced.
