@@ -70,7 +70,7 @@ fn version_2(payment: &v2::PaymentPayload, header_len: usize, how: &mut Input<'_
         is_short(error);
     }
     let ours = asked(*how.pick(&[PullMethod::Eip3009, PullMethod::Permit2]));
-    let asked = theirs.as_ref().ok().filter(|_| how.byte() % 4 != 0).unwrap_or(&ours);
+    let asked = theirs.as_ref().ok().filter(|_| !how.byte().is_multiple_of(4)).unwrap_or(&ours);
     match x402::presented_v2(asked, payment) {
         Ok(shown) => {
             is_judged(asked, &shown, NOW, how);
