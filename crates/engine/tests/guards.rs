@@ -41,8 +41,11 @@ impl World for TestWorld {
     }
 }
 
-/// A rail on which everything works at once.
-struct GoodRail;
+/// A rail on which everything works: at once, or after the first word was that it did not.
+#[derive(Default)]
+struct GoodRail {
+    reverts_first: bool,
+}
 
 impl GoodRail {
     fn included(payment: &Payment) -> Progress {
@@ -69,6 +72,9 @@ impl Rail for GoodRail {
     }
     fn abandon(&self, _: Prepared) {}
     async fn submit(&self, payment: &Payment, _: Prepared) -> Progress {
+        if self.reverts_first {
+            return Progress::Reverted { reason: Reason::new("reverted", Fault::Chain), tx: None };
+        }
         Self::included(payment)
     }
     async fn progress(&self, payment: &Payment, _: Duration) -> Progress {
@@ -160,7 +166,8 @@ fn engine() -> (Engine, Arc<TestWorld>) {
 /// A process over what a former one left.
 fn engine_over(store: Arc<MemoryStore>) -> (Engine, Arc<TestWorld>) {
     let world = Arc::new(TestWorld::default());
-    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(GoodRail) as Arc<dyn Rail>)]);
+    let rails: HashMap<_, Arc<dyn Rail>> =
+        HashMap::from([(network(), Arc::new(GoodRail::default()) as Arc<dyn Rail>)]);
     (Engine::new(store, world.clone(), rails, EngineConfig::default()), world)
 }
 
@@ -268,6 +275,24 @@ async fn a_call_that_a_crash_cut_off_while_its_block_was_gone_is_owed_once_it_is
     drop(permit);
 }
 
+/// The buyer was told that it failed, and is gone. It is owed what it turned out to have paid for; nobody delivers it
+/// into the void.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_delivered_to_who_was_told_that_it_failed_until_it_comes_again() {
+    let rail = Arc::new(GoodRail { reverts_first: true });
+    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), rail as Arc<dyn Rail>)]);
+    let store = Arc::new(MemoryStore::default());
+    let engine = Engine::new(store.clone(), Arc::new(TestWorld::default()), rails, EngineConfig::default());
+    let outcome = engine.sell(sale(Flow::Upfront), Shop::new(9)).await;
+    let SaleOutcome::SettlementFailed { payment, .. } = outcome else { panic!("{outcome:?}") };
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let settled = engine.status(payment.id).await.expect("read").expect("known");
+    assert_eq!((settled.state.name(), settled.delivery), ("settled", Delivery::None));
+    let events = store.history(payment.id).await.expect("read");
+    assert!(events.iter().all(|(_, event, _)| event != "call_started"), "{events:?}");
+    assert!(matches!(engine.sell(sale(Flow::Upfront), Shop::new(9)).await, SaleOutcome::Deliver { .. }));
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_is_still_stored_is_not_shown_after_its_time() {
     let (engine, world) = engine();
@@ -288,7 +313,8 @@ async fn an_answer_that_is_still_stored_is_not_shown_after_its_time() {
 #[tokio::test(start_paused = true)]
 async fn no_more_payments_are_under_way_than_we_can_bear() {
     let world = Arc::new(TestWorld::default());
-    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(GoodRail) as Arc<dyn Rail>)]);
+    let rails: HashMap<_, Arc<dyn Rail>> =
+        HashMap::from([(network(), Arc::new(GoodRail::default()) as Arc<dyn Rail>)]);
     let config = EngineConfig { max_live: 2, ..EngineConfig::default() };
     let engine = Engine::new(Arc::new(MemoryStore::default()), world, rails, config);
     let numbered = |n: u8| Sale {
