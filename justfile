@@ -22,6 +22,14 @@ kills n="100" *args: _packages
     cargo build --release
     node scripts/e2e/hundred-kills.mjs --kills {{n}} {{args}}
 
+# Seeded worlds over the production code: just sim 10000; just sim --seed 77 --shrink
+sim *args:
+    cargo run --release -q -p farthing-sim --bin sim -- {{args}}
+
+# Breaks each guard on purpose, and sees that the simulator notices.
+sim-mutants *args:
+    scripts/sim-mutants {{args}}
+
 # Functions by criterion, servers by load; every number beside its peer or its limit.
 bench *args:
     scripts/bench {{args}}

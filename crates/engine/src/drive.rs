@@ -372,6 +372,9 @@ impl Driver {
         response: Option<StoredResponse>,
     ) -> Result<Turn, StoreError> {
         let payment = step.next.clone();
+        if cfg!(mutant = "broadcast") {
+            self.rail.submit(&payment, prepared.clone()).await;
+        }
         let mut commit = Commit::new(step, "attempt_started");
         commit.slots.clone_from(&prepared.slots);
         commit.response = response;
@@ -414,7 +417,10 @@ impl Driver {
         match progress {
             Progress::Open => match &payment.state {
                 State::Settling { attempt, since, tx } if self.is_overdue(*attempt, *since) => {
-                    let event = Event::Unclear { tx: tx.clone() };
+                    let event = match cfg!(mutant = "unknown") {
+                        true => Event::Dead(reasons::expired()),
+                        false => Event::Unclear { tx: tx.clone() },
+                    };
                     on(self.engine.commit(&payment, event).await?)
                 }
                 _ => on(payment),

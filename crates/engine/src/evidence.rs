@@ -11,7 +11,7 @@ use farthing_rails::exact_evm::Checked;
 
 use crate::rail::Progress;
 use crate::relayer::{at, parse_hash};
-use crate::{Chain, Depths, Finality, Head, LogFilter, Receipt, Tag, World};
+use crate::{Chain, Depths, Finality, Head, LogFilter, Receipt, Tag, World, reasons};
 
 /// How long past its end an authorization must be, on the chain's own clock, before its absence is proof.
 pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(2);
@@ -137,6 +137,26 @@ impl Evidence {
             }
         }
         None
+    }
+
+    /// What became of an authorization, whoever had it: settled, dead (expired unused or spent otherwise, deep enough),
+    /// spent otherwise but not deep yet ([`Progress::Reverted`]), or open.
+    pub async fn fate(&self, payment: &Payment, checked: &Checked) -> Progress {
+        let reason = |found: Reason| payment.reason().cloned().unwrap_or(found);
+        match self.consumed(checked, Tag::Latest).await {
+            Some(true) => match self.trace(payment, checked, None).await {
+                Progress::Reverted { reason: found, .. }
+                    if self.is_consumed_deep(checked).await == Some(true) =>
+                {
+                    Progress::Dead(reason(found))
+                }
+                found => found,
+            },
+            Some(false) if self.is_dead(checked).await == Some(true) => {
+                Progress::Dead(reason(reasons::expired()))
+            }
+            Some(false) | None => Progress::Open,
+        }
     }
 
     /// The authorization was used, and not by a transaction that we know: finds the one that did.

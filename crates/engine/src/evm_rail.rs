@@ -207,32 +207,17 @@ impl EvmRail {
 
     /// What became of an authorization that no attempt of ours has shown to anybody: somebody else may have used it.
     async fn watch_unattempted(&self, payment: &Payment, checked: &Checked) -> Progress {
-        match self.evidence.consumed(checked, Tag::Latest).await {
-            Some(true) => self.evidence.trace(payment, checked, None).await,
-            Some(false) if self.evidence.is_dead(checked).await == Some(true) => {
-                Progress::Dead(reasons::expired())
-            }
-            Some(false) | None => Progress::Open,
+        match self.evidence.fate(payment, checked).await {
+            // Spent otherwise, but not deep enough to be certain.
+            Progress::Reverted { .. } => Progress::Open,
+            found => found,
         }
     }
 
     async fn watch_lapsing(&self, payment: &Payment, checked: &Checked, patience: Duration) -> Progress {
-        match self.evidence.consumed(checked, Tag::Latest).await {
-            Some(true) => match self.evidence.trace(payment, checked, None).await {
-                found @ Progress::Included { .. } => return found,
-                // Cancelled, in a block that is deep enough: nobody can use it any more.
-                Progress::Reverted { reason, .. }
-                    if self.evidence.is_consumed_deep(checked).await == Some(true) =>
-                {
-                    return Progress::Dead(payment.reason().cloned().unwrap_or(reason));
-                }
-                _ => {}
-            },
-            Some(false) if self.evidence.is_dead(checked).await == Some(true) => {
-                let reason = payment.reason().cloned().unwrap_or_else(reasons::expired);
-                return Progress::Dead(reason);
-            }
-            Some(false) | None => {}
+        let found = self.evidence.fate(payment, checked).await;
+        if matches!(found, Progress::Included { .. } | Progress::Dead(_)) {
+            return found;
         }
         self.world.sleep(patience.max(self.chain.block_time())).await;
         Progress::Open

@@ -30,7 +30,7 @@ use crate::facilitator::{
 use crate::live::lock;
 use crate::rail::{Funds, NotPrepared, Prepared, Progress, Rail};
 use crate::relayer::parse_hash;
-use crate::{Chain, Depths, Tag, World, reasons};
+use crate::{Chain, Depths, World, reasons};
 
 /// How long `/verify` and `/supported` may take.
 const VERIFY_WITHIN: Duration = Duration::from_secs(10);
@@ -364,15 +364,9 @@ impl RemoteRail {
         {
             return found;
         }
-        match evidence.consumed(checked, Tag::Latest).await {
-            Some(true) => match evidence.trace(payment, checked, None).await {
-                Progress::Unclear { .. } => Progress::Open,
-                found => found,
-            },
-            Some(false) if evidence.is_dead(checked).await == Some(true) => {
-                Progress::Dead(payment.reason().cloned().unwrap_or_else(reasons::expired))
-            }
-            Some(false) | None => Progress::Open,
+        match evidence.fate(payment, checked).await {
+            Progress::Unclear { .. } => Progress::Open,
+            found => found,
         }
     }
 

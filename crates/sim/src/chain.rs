@@ -113,7 +113,6 @@ impl Weather {
 
 #[derive(Debug)]
 pub struct Chain {
-    pub id: u64,
     pub token: Address,
     domain: Domain,
     /// The canonical chain from its beginning.
@@ -131,7 +130,7 @@ pub struct Chain {
 }
 
 impl Chain {
-    pub fn new(id: u64, token: Address, domain: Domain, genesis: State, time: u64, seed: u64) -> Self {
+    pub fn new(token: Address, domain: Domain, genesis: State, time: u64, seed: u64) -> Self {
         let first = Block {
             number: 0,
             hash: keccak256(b"genesis").0,
@@ -143,7 +142,6 @@ impl Chain {
             state: Arc::new(genesis),
         };
         Self {
-            id,
             token,
             domain,
             blocks: vec![first],

@@ -276,6 +276,17 @@ impl Upstream {
             }
         }
         let mut facts = lock(&machine.ledger.facts);
+        // One authorization buys once, whatever it is called in the books.
+        let same_key = wait(
+            machine.platter.payments(farthing_engine::PaymentFilter { limit: 1000, ..Default::default() }),
+        );
+        let same_key = same_key.unwrap_or_default();
+        let mut twins = same_key.iter().filter(|twin| twin.key == payment.key && twin.id != id);
+        if let Some(twin) =
+            twins.find(|twin| facts.services.iter().any(|s| s.payment == twin.id && s.complete))
+        {
+            machine.ledger.broken(format!("{id} is served for what {} was served for", twin.id));
+        }
         let before = facts.services.iter().filter(|service| service.payment == id).count();
         facts.services.push(facts::Service { payment: id, at: machine.exec.micros(), complete: false });
         drop(facts);

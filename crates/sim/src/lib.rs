@@ -23,8 +23,13 @@ mod run;
 mod shrink;
 mod world;
 
+pub use disk::Ailments as DiskAilments;
+pub use gateway::Mood;
+pub use net::Ailments as NetAilments;
+pub use node::Ailments as NodeAilments;
+pub use payer::Style;
 pub use plan::{Act, Line, Plan};
-pub use run::{Outcome, run};
+pub use run::{Counts, Outcome, run};
 pub use shrink::shrink;
 
 use std::pin::pin;

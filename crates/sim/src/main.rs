@@ -1,6 +1,6 @@
 //! `sim`: runs seeds, replays one, and shrinks what breaks.
 // A development tool: it may stop at what cannot be.
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#![allow(clippy::print_stdout, clippy::print_stderr, clippy::float_arithmetic)]
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -137,7 +137,7 @@ fn many(options: &Options) -> ExitCode {
                             stop.store(true, Ordering::Relaxed);
                         }
                     }
-                    if tty && seed % 50 == 0 {
+                    if tty && seed.is_multiple_of(50) {
                         eprint!("\r{} of {} ", seed - options.first, options.seeds);
                         let _ = std::io::stderr().flush();
                     }

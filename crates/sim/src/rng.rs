@@ -6,10 +6,6 @@
 pub struct Rng(u64);
 
 impl Rng {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
     /// An independent stream, named.
     pub fn stream(seed: u64, name: &str) -> Self {
         let mut rng = Self(seed ^ 0x6a09_e667_f3bc_c908);
@@ -41,11 +37,6 @@ impl Rng {
     /// True so many times in a thousand.
     pub fn per_mille(&mut self, of_thousand: u64) -> bool {
         self.below(1000) < of_thousand
-    }
-
-    pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        let at = usize::try_from(self.below(from.len() as u64)).ok()?;
-        from.get(at)
     }
 
     pub fn fill(&mut self, into: &mut [u8]) {

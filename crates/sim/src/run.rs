@@ -137,7 +137,7 @@ fn build(plan: &Plan, record: bool) -> Stage {
         genesis.token.insert(key.address(), FUNDS);
     }
     genesis.wei.insert(relayer.address(), GAS);
-    let chain = Chain::new(NETWORK, token, domain, genesis, EPOCH_SECS, seed);
+    let chain = Chain::new(token, domain, genesis, EPOCH_SECS, seed);
     let tip = Arc::new(Tip::new(chain));
     let net = Net::new(exec.clone(), Rng::stream(seed, "net"));
     let gateway = Arc::new(Machine {

@@ -1,0 +1,168 @@
+//! Worlds that must hold: fresh ones in each run, and those that once did not.
+
+// In a test a panic is the report.
+#![allow(clippy::panic, clippy::unwrap_used)]
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use farthing_sim::{Act, DiskAilments, Line, Mood, NetAilments, NodeAilments, Plan, Style, run};
+
+/// How many fresh worlds a run of the tests looks at. `sim 10000` looks at more.
+const FRESH: u64 = 150;
+
+fn holds(name: &str, plan: &Plan) {
+    let outcome = run(plan, false);
+    if let Some((at, what)) = outcome.violation {
+        panic!("{name}, seed {}, at {:?}: {what}", plan.seed, std::time::Duration::from_micros(at));
+    }
+}
+
+/// The seeds are new each time; whoever sees one fail says `sim --seed N --shrink`.
+#[test]
+fn fresh_worlds_hold() {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let first = match std::env::var("FARTHING_SIM_SEED") {
+        Ok(seed) => seed.parse().unwrap(),
+        Err(_) => since.as_secs() % 1_000_000_000,
+    };
+    for seed in first..first + FRESH {
+        holds("a fresh world", &Plan::from_seed(seed));
+    }
+}
+
+#[test]
+fn one_seed_is_one_history() {
+    for seed in 1..20 {
+        let plan = Plan::from_seed(seed);
+        assert_eq!(run(&plan, false).fingerprint, run(&plan, false).fingerprint, "seed {seed}");
+    }
+    let other = run(&Plan::from_seed(2), false).fingerprint;
+    assert_ne!(run(&Plan::from_seed(1), false).fingerprint, other);
+}
+
+/// What happens in these worlds is not nothing.
+#[test]
+fn worlds_are_eventful() {
+    let outcomes: Vec<_> = (1..60).map(|seed| run(&Plan::from_seed(seed), false).counts).collect();
+    let sum = |field: fn(&farthing_sim::Counts) -> u64| outcomes.iter().map(field).sum::<u64>();
+    assert!(sum(|counts| counts.settled) > 200);
+    assert!(sum(|counts| counts.restarts) > 30);
+    assert!(sum(|counts| counts.reorganized) > 10);
+    assert!(sum(|counts| counts.failed) > 0);
+    assert!(sum(|counts| counts.losses) > 0, "credit is lost now and then, and shows");
+}
+
+/// A plan of one buyer, no wallet and depth 1, with these lines.
+fn plan(seed: u64, lines: &[(u64, Act)]) -> Plan {
+    let lines = lines.iter().map(|(at, act)| Line { at: *at, act: *act }).collect();
+    Plan { seed, buyers: 1, owners: 0, depth: 1, heals_at: 125_000, lines }
+}
+
+fn buys(shelf: usize) -> Act {
+    Act::Buy { buyer: 0, shelf, style: Style::Plain }
+}
+
+/// The shelves by their numbers.
+const WEATHER: usize = 0;
+const OTHER: usize = 1;
+const UPFRONT: usize = 3;
+const CREDIT: usize = 4;
+
+fn disk(latency: u64, refused: u64, in_doubt: u64, lasts: u64) -> Act {
+    Act::Disk { ailments: DiskAilments { latency, refused, in_doubt }, lasts }
+}
+
+#[test]
+fn a_delivery_whose_commit_is_refused_is_settled_all_the_same() {
+    for refused in [50, 157, 300] {
+        holds("credit", &plan(1, &[(38_178, disk(28, refused, 52, 16_615)), (48_962, buys(CREDIT))]));
+    }
+}
+
+#[test]
+fn a_paid_stream_that_nobody_came_for_is_called_when_somebody_does() {
+    let troubles = disk(1448, 101, 101, 23_518);
+    let kill = Act::KillGateway { down_for: 3574 };
+    holds("upfront", &plan(1408, &[(27_257, troubles), (28_256, kill), (45_063, buys(UPFRONT))]));
+}
+
+#[test]
+fn a_slot_that_somebody_else_changed_keeps_no_payment_in_conflict() {
+    let mood = Mood { latency: 6897, fails: 74, breaks_off: 12, hangs: 87 };
+    let weather = Act::Weather { passed_over: 664, forgotten: 31, gas_times: 3, lasts: 29_163 };
+    let lines = [
+        (54_782, Act::Mood { mood, lasts: 15_382 }),
+        (59_342, buys(UPFRONT)),
+        (62_162, Act::Reorg { depth: 2, kept: 1000 }),
+        (69_719, weather),
+    ];
+    holds("reorganized while it streams", &plan(529, &lines));
+}
+
+#[test]
+fn a_nonce_that_died_with_its_process_blocks_no_other() {
+    let copies = Act::Buy { buyer: 0, shelf: UPFRONT, style: Style::Copies(5) };
+    let kill = Act::KillGateway { down_for: 1390 };
+    for seed in 3024..3034 {
+        let lines = [(9_472, disk(1299, 12, 107, 24_424)), (23_426, copies), (50_014, kill)];
+        holds("a gap", &plan(seed, &lines));
+    }
+}
+
+#[test]
+fn a_lost_block_is_seen_behind_a_newer_settlement() {
+    for at in [41_000, 41_277, 41_500, 42_500] {
+        let reorg = Act::Reorg { depth: 2, kept: 1000 };
+        holds("behind", &plan(2189, &[(36_500, buys(WEATHER)), (40_904, buys(OTHER)), (at, reorg)]));
+    }
+}
+
+#[test]
+fn a_cancelled_authorization_is_watched_to_its_end_and_no_longer() {
+    for shelf in [OTHER, CREDIT] {
+        holds("cancelled", &plan(33, &[(58_063, buys(shelf)), (58_755, Act::Cancel { buyer: 0 })]));
+    }
+}
+
+#[test]
+fn a_cancelled_authorization_that_was_served_on_credit_shows_as_a_loss() {
+    let way = NodeAilments { latency: 96, down: false, lost: 500, behind: 96, behind_by: 3, swallowed: 64 };
+    for seed in 260..270 {
+        let troubles = Act::Node { gateway: true, ailments: way, lasts: 26_521 };
+        let lines = [(26_731, troubles), (29_582, buys(CREDIT)), (30_877, Act::Cancel { buyer: 0 })];
+        holds("cancelled on credit", &plan(seed, &lines));
+    }
+}
+
+#[test]
+fn a_delivery_on_credit_that_a_crash_cut_off_is_charged_and_owed() {
+    let mood = Mood { latency: 6479, fails: 0, breaks_off: 0, hangs: 0 };
+    for at in [77_500, 79_000, 80_463, 83_000] {
+        let kill = Act::KillGateway { down_for: 11_559 };
+        let lines = [(77_000, Act::Mood { mood, lasts: 20_208 }), (77_101, buys(CREDIT)), (at, kill)];
+        holds("cut off", &plan(19, &lines));
+    }
+}
+
+#[test]
+fn a_wallet_that_asks_again_pays_once() {
+    let net = NetAilments {
+        latency: 500,
+        request_lost: 200,
+        answer_lost: 500,
+        cut: 200,
+        duplicated: 300,
+        partitioned: false,
+    };
+    for seed in 512..522 {
+        let mood = Mood { latency: 596, fails: 595, breaks_off: 213, hangs: 30 };
+        let lines = [
+            (18_372, Act::Mood { mood, lasts: 20_449 }),
+            (20_000, Act::Net { ailments: net, lasts: 30_000 }),
+            (27_814, Act::Want { owner: 0, shelf: CREDIT }),
+            (28_000, Act::Want { owner: 0, shelf: UPFRONT }),
+            (33_000, Act::KillWallet { owner: 0, down_for: 4000 }),
+        ];
+        holds("a wallet", &Plan { owners: 1, ..plan(seed, &lines) });
+    }
+}
