@@ -13,8 +13,8 @@ pub(crate) const FIRST_COOLDOWN: Duration = Duration::from_secs(30);
 pub(crate) const LONGEST_COOLDOWN: Duration = Duration::from_secs(3600);
 /// How long after its end a cooldown is remembered, so that the next is longer.
 const REMEMBERED: Duration = Duration::from_secs(3600);
-/// How many payers are remembered.
-const MAX_COOLING: usize = 50_000;
+/// How many payers are remembered, in each of two generations.
+const MAX_COOLING: usize = 25_000;
 
 /// A panic elsewhere must not stop the service: every guarded value is whole between statements.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -195,9 +195,19 @@ impl Gas {
 
 /// Payers whose settlements failed are not served for a while, so that draining a balance between verification and
 /// settlement, again and again, costs little of our gas.
+///
+/// Payers cost a stranger nothing, so there may be any number of them: who failed longest ago is forgotten first, and
+/// none of it takes longer the more there are.
 #[derive(Debug, Default)]
 pub(crate) struct Cooling {
-    payers: Mutex<HashMap<(Network, Address), Cooldown>>,
+    payers: Mutex<Failed>,
+}
+
+/// A full young generation becomes the old one, and the old one is forgotten. Who fails again is young again.
+#[derive(Debug, Default)]
+struct Failed {
+    young: HashMap<(Network, Address), Cooldown>,
+    old: HashMap<(Network, Address), Cooldown>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -206,30 +216,40 @@ struct Cooldown {
     failures: u32,
 }
 
+impl Failed {
+    fn is_empty(&self) -> bool {
+        self.young.is_empty() && self.old.is_empty()
+    }
+
+    fn remove(&mut self, key: &(Network, Address)) -> Option<Cooldown> {
+        let (young, old) = (self.young.remove(key), self.old.remove(key));
+        young.or(old)
+    }
+}
+
 impl Cooling {
     pub fn is_cooling(&self, network: &Network, payer: &Address, now: Duration) -> bool {
         let payers = lock(&self.payers);
         // Nobody's failure is the usual case, and costs nothing.
-        !payers.is_empty()
-            && payers.get(&(network.clone(), payer.clone())).is_some_and(|cooldown| now < cooldown.until)
+        if payers.is_empty() {
+            return false;
+        }
+        let key = (network.clone(), payer.clone());
+        let found = payers.young.get(&key).or_else(|| payers.old.get(&key));
+        found.is_some_and(|cooldown| now < cooldown.until)
     }
 
     pub fn failed(&self, network: &Network, payer: &Address, now: Duration) {
         let mut payers = lock(&self.payers);
-        if payers.len() >= MAX_COOLING {
-            payers.retain(|_, cooldown| now < cooldown.until.saturating_add(REMEMBERED));
-        }
         let key = (network.clone(), payer.clone());
-        if payers.len() >= MAX_COOLING && !payers.contains_key(&key) {
-            return;
+        let before = payers.remove(&key).filter(|cooldown| now < cooldown.until.saturating_add(REMEMBERED));
+        let failures = before.map_or(0, |cooldown| cooldown.failures);
+        let doubled = FIRST_COOLDOWN.saturating_mul(1 << failures.min(16));
+        let until = now.saturating_add(doubled.min(LONGEST_COOLDOWN));
+        if payers.young.len() >= MAX_COOLING {
+            payers.old = std::mem::take(&mut payers.young);
         }
-        let cooldown = payers.entry(key).or_insert(Cooldown { until: Duration::ZERO, failures: 0 });
-        if now >= cooldown.until.saturating_add(REMEMBERED) {
-            cooldown.failures = 0;
-        }
-        let doubled = FIRST_COOLDOWN.saturating_mul(1 << cooldown.failures.min(16));
-        cooldown.until = now.saturating_add(doubled.min(LONGEST_COOLDOWN));
-        cooldown.failures = cooldown.failures.saturating_add(1);
+        payers.young.insert(key, Cooldown { until, failures: failures.saturating_add(1) });
     }
 
     pub fn settled(&self, network: &Network, payer: &Address) {
@@ -309,5 +329,29 @@ mod tests {
         assert!(!cooling.is_cooling(&network, &Address::from_evm_bytes([2; 20]), 40 * SECOND));
         cooling.settled(&network, &payer);
         assert!(!is_cooling(40 * SECOND));
+    }
+
+    #[test]
+    fn any_number_of_failing_payers_is_bounded_and_the_latest_are_cooling() {
+        let cooling = Cooling::default();
+        let network = Network::eip155(1);
+        let payer = |number: usize| {
+            let mut bytes = [0; 20];
+            bytes[12..].copy_from_slice(&(number as u64).to_be_bytes());
+            Address::from_evm_bytes(bytes)
+        };
+        let many = 5 * MAX_COOLING / 2;
+        for number in 0..many {
+            cooling.failed(&network, &payer(number), SECOND);
+            // One that goes on failing is never forgotten, however many others there are.
+            if number % 1000 == 0 {
+                cooling.failed(&network, &payer(0), SECOND);
+            }
+        }
+        let is_cooling = |number| cooling.is_cooling(&network, &payer(number), 2 * SECOND);
+        assert!((many - MAX_COOLING..many).all(is_cooling), "who is one too many cools down as well");
+        assert!(is_cooling(0) && !is_cooling(1));
+        let payers = lock(&cooling.payers);
+        assert!(payers.young.len() + payers.old.len() <= 2 * MAX_COOLING);
     }
 }
