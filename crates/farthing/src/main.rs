@@ -1,13 +1,9 @@
 //! The binary: configuration, commands and wiring. No rules live here.
 
-#[cfg(any(
-    mutant = "claim",
-    mutant = "broadcast",
-    mutant = "unknown",
-    mutant = "reorg",
-    mutant = "budget"
-))]
-compile_error!("a guard is broken on purpose: this is for the simulator only, never for a program that is run");
+#[cfg(any(mutant = "claim", mutant = "broadcast", mutant = "unknown", mutant = "reorg", mutant = "budget"))]
+compile_error!(
+    "a guard is broken on purpose: this is for the simulator only, never for a program that is run"
+);
 
 mod cli;
 mod config;

@@ -114,9 +114,8 @@ const STORIES: [Story; 3] = [
 
 /// `farthing demo`.
 pub async fn run(args: DemoArgs) -> Result<ExitCode, Failure> {
-    let show = async {
-        if args.kill { kill::show(args.rpc.as_deref(), args.json).await } else { demo(args).await }
-    };
+    let show =
+        async { if args.kill { kill::show(args.rpc.as_deref(), args.json).await } else { demo(args).await } };
     tokio::select! {
         done = show => done,
         () = until_stopped() => Ok(ExitCode::from(INTERRUPTED)),
