@@ -5,7 +5,8 @@ mod common;
 
 use common::*;
 use farthing_engine::{Claimed, Commit, Store, StoreError};
-use farthing_payment::{Payment, State, Step};
+use farthing_payment::{Flow, Payment, State, Step};
+use farthing_primitives::Money;
 use farthing_store::{MemoryStore, SqliteStore};
 
 fn stores(dir: &tempfile::TempDir) -> [Box<dyn Store>; 2] {
@@ -59,5 +60,26 @@ async fn a_released_payment_may_change_whoever_holds_its_key() {
         change.step.next.state = refused.state.clone();
         assert_eq!(store.commit(change).await, Ok(()));
         assert_eq!(store.holder(&key(1)).await, Ok(Some(second.payment)));
+    }
+}
+
+/// What one payee is owed in one asset is no other's limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exposure_is_counted_per_payee_and_asset() {
+    let dir = tempfile::tempdir().unwrap();
+    for store in stores(&dir) {
+        let owed = new_claim(&Like { flow: Flow::Background, ..like(1) }, None);
+        let (tenant, terms) = (owed.payment.tenant.clone(), owed.payment.terms.clone());
+        assert_eq!(store.claim(owed).await, Ok(Claimed::New));
+        let (asset, elsewhere) = (terms.money.asset(), gas());
+        for (payer, payee, asset, of_payer, of_all) in [
+            (&terms.payer, &terms.payee, asset, 1000, 1000),
+            (&address(0x77), &terms.payee, asset, 0, 1000),
+            (&terms.payer, &address(0x66), asset, 0, 0),
+            (&terms.payer, &terms.payee, &elsewhere, 0, 0),
+        ] {
+            let expected = (Money::new(asset.clone(), of_payer), Money::new(asset.clone(), of_all));
+            assert_eq!(store.exposure(&tenant, payer, payee, asset).await, Ok(expected));
+        }
     }
 }
