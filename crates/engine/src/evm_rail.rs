@@ -14,7 +14,7 @@ use farthing_rails::exact_evm::{Checked, Policy, Requirement, Settlement, Token,
 use crate::evidence::{DEAD_AFTER, Evidence};
 use crate::live::lock;
 use crate::rail::{Funds, NotPrepared, Prepared, Progress, Rail};
-use crate::relayer::{Relayer, SlotNews};
+use crate::relayer::{Relayer, SlotNews, parse_hash};
 use crate::{Chain, Depths, Receipt, SlotCall, Store, StoredSlot, Tag, World, reasons};
 
 /// How far our clock may be ahead of the chain's, before it is the chain's that says whether an authorization is over.
@@ -214,6 +214,37 @@ impl EvmRail {
         }
     }
 
+    /// A settlement that was found by its trace may be our own: then its fee is ours, and its slot is included.
+    async fn owned(&self, payment: &Payment, found: Progress) -> Progress {
+        let Progress::Included { proof, deep, slots } = found else { return found };
+        if proof.fee.is_some() {
+            return Progress::Included { proof, deep, slots };
+        }
+        let Ok(stored) = self.store.slots_of(payment.id).await else { return Progress::Open };
+        let ours = |stored: &StoredSlot| stored.slot.variants.iter().any(|variant| variant.tx == proof.tx);
+        let Some(own) = stored.into_iter().find(ours) else {
+            return Progress::Included { proof, deep, slots };
+        };
+        let Some(hash) = parse_hash(&proof.tx) else { return Progress::Open };
+        let receipt =
+            self.chain.receipts(vec![hash]).await.ok().and_then(|found| found.into_iter().next()?);
+        // Booked without its fee, it would never be booked with it.
+        let Some(receipt) = receipt.filter(|receipt| receipt.block_hash == proof.block_hash) else {
+            return Progress::Open;
+        };
+        let (block, block_hash) = (receipt.block, receipt.block_hash);
+        let included = SlotState::Included { tx: proof.tx.clone(), block, block_hash };
+        let mut slot = own.slot;
+        let slots = if slot.state == included {
+            Vec::new()
+        } else {
+            slot.state = included;
+            slot.updated = self.world.now();
+            vec![(Some(own.version), slot)]
+        };
+        Progress::Included { proof: Proof { fee: self.fee(&receipt), ..proof }, deep, slots }
+    }
+
     async fn watch_lapsing(&self, payment: &Payment, checked: &Checked, patience: Duration) -> Progress {
         let found = self.evidence.fate(payment, checked).await;
         if matches!(found, Progress::Included { .. } | Progress::Dead(_)) {
@@ -355,11 +386,12 @@ impl Rail for EvmRail {
 
     async fn submit(&self, payment: &Payment, prepared: Prepared) -> Progress {
         self.relayer.submit(&prepared).await;
-        self.watch_attempt(payment, prepared.attempt, self.chain.block_time() * 2).await
+        let found = self.watch_attempt(payment, prepared.attempt, self.chain.block_time() * 2).await;
+        self.owned(payment, found).await
     }
 
     async fn progress(&self, payment: &Payment, patience: Duration) -> Progress {
-        match &payment.state {
+        let found = match &payment.state {
             State::Settling { attempt, .. }
             | State::Unknown { attempt, .. }
             | State::Lapsing { attempt, .. } => self.watch_attempt(payment, *attempt, patience).await,
@@ -369,7 +401,8 @@ impl Rail for EvmRail {
                 Err(_) => Progress::Open,
             },
             _ => Progress::Open,
-        }
+        };
+        self.owned(payment, found).await
     }
 
     fn release(&self, payment: &Payment) {

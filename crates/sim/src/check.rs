@@ -175,6 +175,17 @@ fn books(stage: &Stage, payments: &[Payment]) -> u64 {
             let state = payment.state.name();
             stage.ledger.broken(format!("{} is {state}, and its books say otherwise", payment.id));
         }
+        // Whoever sent it paid for it, and says so.
+        if let State::Settled { proof, .. } = &payment.state {
+            let sent = chain.blocks.iter().flat_map(|block| &block.txs);
+            let by_us = sent
+                .filter(|tx| tx.nonce.is_some())
+                .any(|tx| farthing_evm::B256::new(tx.hash).to_string() == proof.tx.as_str());
+            if by_us && !posted(Purpose::Gas) {
+                let (id, tx) = (payment.id, &proof.tx);
+                stage.ledger.broken(format!("{id} is settled by our own {tx}, whose gas is not booked"));
+            }
+        }
         losses += u64::from(posted(Purpose::WriteOff));
     }
     losses
