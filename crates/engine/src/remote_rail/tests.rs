@@ -13,6 +13,7 @@ use farthing_rails::exact_evm::buy::{Nonce, authorize};
 use farthing_rails::exact_evm::{Policy, check};
 
 use super::*;
+use crate::Tag;
 use crate::{BoxFuture, Broadcast, ChainError, Fees, Finality, Head, LogFilter, Receipt, SignedTx, TxHash};
 
 const TX: &str = "0xabcdef0000000000000000000000000000000000000000000000000000000001";
