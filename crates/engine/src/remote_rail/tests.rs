@@ -714,8 +714,7 @@ async fn used_and_not_found_is_not_cancelled_before_the_token_says_so() {
     assert_eq!(house.rail.progress(&payment, Duration::ZERO).await, Progress::Unclear { tx: None });
     chain.include(100, vec![log(AuthorizationCanceled::TOPIC, B256::repeat_byte(1), 0)]);
     let found = house.rail.progress(&payment, Duration::ZERO).await;
-    let canceled =
-        matches!(&found, Progress::Reverted { reason, .. } if reason.code() == "authorization_canceled");
+    let canceled = matches!(&found, Progress::Dead(reason) if reason.code() == "authorization_canceled");
     assert!(canceled, "{found:?}");
 }
 
