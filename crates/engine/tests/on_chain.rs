@@ -535,6 +535,16 @@ async fn a_reverted_settlement_leaves_its_place_to_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refund_that_is_offered_more_for_after_a_restart_is_still_the_refund() {
+    // The chain must pass over what it was sent. Where it was quicker than we are, there is nothing to see: once more.
+    for _ in 0..5 {
+        if a_refund_is_offered_more_for().await {
+            return;
+        }
+    }
+    panic!("the chain took the first offer each time");
+}
+
+async fn a_refund_is_offered_more_for() -> bool {
     let house =
         house(BlockTime::Instant, |relayer, _, _| relayer.bump_after = Duration::from_secs(3600)).await;
     let payer = house.balance(&account(PAYER)).await;
@@ -575,13 +585,15 @@ async fn a_refund_that_is_offered_more_for_after_a_restart_is_still_the_refund()
             house.rpc("anvil_dropTransaction", json!([variant.tx.as_str()])).await;
         }
         raised = refund.slot.variants.len() >= 3;
-        if raised {
+        if raised || house.payment(payment.id).await.state.name() != "refunding" {
             break;
         }
         house.rpc("evm_mine", json!([])).await;
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(raised);
+    if !raised {
+        return false;
+    }
     house.rpc("evm_setAutomine", json!([true])).await;
     for _ in 0..100 {
         house.rpc("evm_mine", json!([])).await;
@@ -598,6 +610,7 @@ async fn a_refund_that_is_offered_more_for_after_a_restart_is_still_the_refund()
         "what it cost is booked"
     );
     house.books_balance().await;
+    true
 }
 
 #[tokio::test(flavor = "multi_thread")]
