@@ -28,7 +28,7 @@ const FULL = {
 };
 const QUICK = {
   blockSeconds: 1, steps: { verify: 4, settle: 10, paid: 10 }, payers: [1, 10, 100, 1_000, 10_000, 100_000], payerRequests: 8_000,
-  history: [0, 100_000, 1_000_000], historyRequests: 8_000, live: 50_000, claims: 20_480, frontRequests: 16_000, diskSeconds: 2, rounds: 2,
+  history: [0, 100_000, 1_000_000], historyRequests: 8_000, live: 50_000, claims: 20_480, frontRequests: 16_000, diskSeconds: 2, rounds: 3,
 };
 
 const PARTS = ["saturation", "payers", "history", "live", "commit"];

@@ -3,9 +3,9 @@
 //! The books at the start hold some payments that a running facilitator or gateway settled, and nothing else. Each is
 //! copied as often as it takes, table by table, with an id, a consumption key, a transaction and a relayer's slot of its
 //! own wherever those stand in a row or in a stored record; the balances grow by the same factor. So sizes, indexes
-//! and invariants are those of true payments, and the store's own check of its books finds nothing wrong. Two things
-//! differ: signatures are those of the original, and the slots belong to a relayer that nobody runs, so that the one
-//! that does run keeps its nonces.
+//! and invariants are those of true payments, and the store's own check of its books finds nothing wrong. Three things
+//! differ: signatures are those of the original; records have no seal, as those of the first schema, and are eight bytes
+//! shorter; and the slots belong to a relayer that nobody runs, so that the one that does run keeps its nonces.
 //!
 //! Only this may write with the journal and the syncs off: what is made here can be made again.
 
@@ -115,6 +115,14 @@ const TABLES: [(&str, &str); 6] = [
     ("credits", "payment"),
     ("slot_payments", "payment"),
 ];
+
+/// The records that end with a seal over what they say and over their row.
+const SEALED: [(&str, &str); 4] =
+    [("payments", "detail"), ("payments", "terms"), ("responses", "head"), ("slots", "body")];
+/// The version of a record, its first byte, with a seal of so many bytes at its end; and the version without.
+const WITH_SEAL: u8 = 2;
+const SEAL_LEN: usize = 8;
+const WITHOUT_SEAL: u8 = 1;
 
 /// The rows of one settled payment, and the bytes in them that are its own.
 struct Original {
@@ -238,7 +246,12 @@ fn rows_of(
     let names: Vec<String> = select.column_names().map(str::to_owned).collect();
     let at = |name: &str| names.iter().position(|column| column == name);
     let insert = format!("INSERT INTO {table} VALUES ({})", vec!["?"; names.len()].join(","));
+    let sealed: Vec<usize> =
+        SEALED.iter().filter(|(of, _)| *of == table).filter_map(|(_, column)| at(column)).collect();
     let row = |row: &rusqlite::Row<'_>| {
+        let mut values: Vec<Value> =
+            (0..names.len()).map(|column| row.get(column)).collect::<Result<_, _>>()?;
+        sealed.iter().for_each(|column| unseal(&mut values[*column]));
         Ok(Row {
             insert: insert.clone(),
             seq: at("seq"),
@@ -276,6 +289,16 @@ fn unsealed(table: &str, column: &str, value: Value) -> Value {
             Value::Blob(bytes)
         }
         other => other,
+    }
+}
+
+/// A copy's record is one of the version before seals, which the store reads as well: it has no way to seal for us.
+fn unseal(record: &mut Value) {
+    if let Value::Blob(bytes) = record
+        && bytes.first() == Some(&WITH_SEAL)
+    {
+        bytes[0] = WITHOUT_SEAL;
+        bytes.truncate(bytes.len().saturating_sub(SEAL_LEN));
     }
 }
 
