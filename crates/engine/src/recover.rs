@@ -110,11 +110,32 @@ impl Engine {
         };
         let key = payment.key.clone();
         let joined = self.0.live.join(&key, &payment.tenant, payment.binding.request, usize::MAX);
-        let Joined::Owner(live) = joined else { return };
         let engine = self.clone();
+        let Joined::Owner(live) = joined else {
+            // Whoever has it may be about to leave it, and have seen it as it was.
+            return self.look_later(payment);
+        };
         self.0.world.spawn(Box::pin(async move {
             Driver::new(engine.clone(), rail, Arc::clone(&live), None).run(payment).await;
             engine.0.live.leave(&key, &live);
+        }));
+    }
+
+    /// Looks at a payment again a little later, and drives it if there is something to do.
+    fn look_later(&self, payment: Payment) {
+        let engine = self.clone();
+        self.0.world.spawn(Box::pin(async move {
+            engine.0.world.sleep(ROUND).await;
+            match engine.0.store.payment(payment.id).await {
+                Ok(Some(now)) if matches!(now.next(), Next::Settle | Next::Watch | Next::Confirm) => {
+                    if let Some(rail) = engine.0.rails.get(now.terms.money.asset().network()) {
+                        rail.retake(&now).await;
+                    }
+                    engine.drive(now);
+                }
+                Ok(_) => {}
+                Err(_) => engine.look_later(payment),
+            }
         }));
     }
 
@@ -250,7 +271,11 @@ impl Engine {
                         Err(error @ (StoreError::Conflict | StoreError::Books(_))) => {
                             tracing::error!(payment = %payment.id, %error, "could not take back a lost settlement");
                         }
-                        Err(error) => return Err(error),
+                        Err(error) => {
+                            // It may be durable, and then no round sees it any more.
+                            self.look_later(payment);
+                            return Err(error);
+                        }
                     }
                 }
             }

@@ -166,3 +166,11 @@ fn a_wallet_that_asks_again_pays_once() {
         holds("a wallet", &Plan { owners: 1, ..plan(seed, &lines) });
     }
 }
+
+/// By their seeds, as they were found among ten thousand.
+#[test]
+fn a_settlement_taken_back_in_doubt_or_at_the_last_moment_is_watched_again() {
+    for seed in [5399, 7798, 7850] {
+        holds("a seed that once broke", &Plan::from_seed(seed));
+    }
+}
