@@ -43,11 +43,11 @@ fn a_backup_under_load_has_what_was_answered_before_it_began_and_holds_nobody_up
     let (path, copy) = (dir.path().join("books.db"), dir.path().join("copy.db"));
     run(async {
         let store = Arc::new(SqliteStore::open(&path).unwrap());
-        // Enough that the copy takes several steps.
-        for id in 0..150 {
+        // Enough that the copy takes several steps, wherever its log was when it began.
+        for id in 0..600 {
             walk(&*store, &like(id), &SOLD).await;
         }
-        let (next, stop) = (Arc::new(AtomicU64::new(1000)), Arc::new(AtomicU64::new(0)));
+        let (next, stop) = (Arc::new(AtomicU64::new(10_000)), Arc::new(AtomicU64::new(0)));
         let writers: Vec<_> = (0..4)
             .map(|_| {
                 let (store, next, stop) = (Arc::clone(&store), Arc::clone(&next), Arc::clone(&stop));
@@ -59,7 +59,7 @@ fn a_backup_under_load_has_what_was_answered_before_it_began_and_holds_nobody_up
                 })
             })
             .collect();
-        while next.load(Ordering::Relaxed) < 1100 {
+        while next.load(Ordering::Relaxed) < 10_100 {
             tokio::task::yield_now().await;
         }
         let before = ids(&path).await;
@@ -87,8 +87,7 @@ fn a_backup_under_load_has_what_was_answered_before_it_began_and_holds_nobody_up
         for writer in writers {
             writer.await.unwrap();
         }
-        // A copy that kept writers out would let none through; how many there are is the machine's affair.
-        assert!(during >= 2, "{during} claims while it was copied");
+        assert!(during >= 40, "{during} claims while it was copied");
         let copied = ids(&copy).await;
         assert!(before.is_subset(&copied) && copied.is_subset(&ids(&path).await));
         assert_eq!((checked.payments, checked.problems.len()), (copied.len() as u64, 0));
