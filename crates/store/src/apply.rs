@@ -217,7 +217,7 @@ impl ClaimRequest {
                 };
             }
         }
-        if !self.insert(connection)? {
+        if read::is_held(connection, &self.key_hash)? || !self.insert(connection)? {
             return self.not_new(connection);
         }
         let touched = books.apply(connection, &self.entries)?;
@@ -226,7 +226,7 @@ impl ClaimRequest {
         Ok(Claimed::New)
     }
 
-    /// One atomic insert: the unique indexes decide who is first. Whether it went in.
+    /// Whether it went in: the key was looked up before, and the unique indexes say so again of those that are live.
     fn insert(&self, connection: &Connection) -> Result<bool, Fail> {
         let Self { payment, row, .. } = self;
         let mut insert = connection.prepare_cached(
@@ -293,7 +293,7 @@ impl CommitRequest {
         if stored.version != self.expected {
             return Err(StoreError::Conflict.into());
         }
-        if stored.released && !row.released && key_is_held(connection, &stored.key_hash)? {
+        if stored.released && !row.released && read::is_held(connection, &stored.key_hash)? {
             return Err(StoreError::Conflict.into());
         }
         if let Some(credit) = &self.credit {
@@ -363,12 +363,6 @@ struct Stored {
     released: bool,
     tenant: String,
     key_hash: [u8; 32],
-}
-
-fn key_is_held(connection: &Connection, key_hash: &[u8; 32]) -> rusqlite::Result<bool> {
-    connection
-        .prepare_cached("SELECT 1 FROM payments WHERE key_hash = ?1 AND released = 0")?
-        .exists([key_hash])
 }
 
 fn apply_credit(

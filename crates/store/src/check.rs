@@ -85,6 +85,9 @@ pub(crate) fn check(connection: &Connection, progress: Progress<'_>) -> Result<C
             check.readable(&format!("the slot {id}"), looked).map(|_| ())
         });
         check.readable("the slots", done)?;
+        for id in check.readable("the consumption keys", read::held_twice(connection))?.unwrap_or_default() {
+            check.problem(format!("{id}: another payment holds its consumption key too"));
+        }
         check.orphans(connection)?;
         if let Some(stored) = check.readable("the balances", read::balances(connection, None))? {
             check.balances(stored);

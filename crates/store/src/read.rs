@@ -59,7 +59,15 @@ macro_rules! select_slots {
 }
 
 // Conditions are word for word those of the partial indexes, or SQLite would not use them.
-const HOLDER: &str = select_payments!("WHERE key_hash = ?1 AND released = 0");
+const LIVE_HOLDER: &str = select_payments!("WHERE key_hash = ?1 AND open = 1 AND released = 0");
+const HOLDER: &str = select_payments!("WHERE key_hash = ?1 AND open = 0 AND released = 0");
+/// Whether anybody holds a key.
+const HELD: &str = "SELECT 1 FROM payments WHERE key_hash = ?1 AND open = 1 AND released = 0 \
+     UNION ALL SELECT 1 FROM payments WHERE key_hash = ?1 AND open = 0 AND released = 0";
+/// Each of the two indexes on keys has a key once; this finds those that both have.
+const HELD_TWICE: &str = "SELECT live.id FROM payments AS live INDEXED BY payments_live_key \
+     CROSS JOIN payments AS done INDEXED BY payments_key ON done.key_hash = live.key_hash \
+     WHERE live.open = 1 AND live.released = 0 AND done.open = 0 AND done.released = 0 ORDER BY live.id";
 const UNFINISHED: &str = select_payments!("WHERE open = 1 AND id > ?1 ORDER BY id LIMIT ?2");
 const SETTLED_SINCE: &str =
     select_payments!("WHERE state = 'settled' AND updated >= ?1 ORDER BY updated DESC, id DESC LIMIT ?2");
@@ -80,7 +88,20 @@ pub(crate) fn payment(connection: &Connection, id: PaymentId) -> Answer<Option<P
 }
 
 pub(crate) fn holder(connection: &Connection, key: &ConsumptionKey) -> Answer<Option<Payment>> {
-    one_payment(connection, HOLDER, &[&hash(key.as_str())])
+    let key_hash = hash(key.as_str());
+    match one_payment(connection, LIVE_HOLDER, &[&key_hash])? {
+        Some(live) => Ok(Some(live)),
+        None => one_payment(connection, HOLDER, &[&key_hash]),
+    }
+}
+
+pub(crate) fn is_held(connection: &Connection, key_hash: &[u8; 32]) -> rusqlite::Result<bool> {
+    connection.prepare_cached(HELD)?.exists([key_hash])
+}
+
+/// Payments that hold a key which a finished payment holds as well.
+pub(crate) fn held_twice(connection: &Connection) -> Answer<Vec<PaymentId>> {
+    collect(connection, HELD_TWICE, &[], |row| get(row, 0).map(PaymentId::from_bytes))
 }
 
 pub(crate) fn unfinished(
@@ -549,15 +570,19 @@ mod tests {
     #[test]
     fn listings_use_their_indexes() {
         let connection = Connection::open_in_memory().unwrap();
-        connection.execute_batch(include_str!("schema/1.sql")).unwrap();
-        connection.execute_batch(include_str!("schema/2.sql")).unwrap();
+        crate::schema::MIGRATIONS.iter().for_each(|sql| connection.execute_batch(sql).unwrap());
         let check = |sql: &str, index: &str| {
             let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
             let plan: Vec<String> =
                 explain.raw_query().mapped(|row| row.get(3)).map(Result::unwrap).collect();
             assert!(plan.iter().any(|line| line.contains(index)), "{sql}: {plan:?}");
         };
+        check(LIVE_HOLDER, "SEARCH payments USING INDEX payments_live_key");
         check(HOLDER, "SEARCH payments USING INDEX payments_key");
+        check(HELD, "SEARCH payments USING COVERING INDEX payments_live_key");
+        check(HELD, "SEARCH payments USING COVERING INDEX payments_key");
+        check(HELD_TWICE, "SCAN live USING INDEX payments_live_key");
+        check(HELD_TWICE, "SEARCH done USING COVERING INDEX payments_key");
         check(UNFINISHED, "SEARCH payments USING INDEX payments_open");
         check(SETTLED_SINCE, "SEARCH payments USING INDEX payments_settled");
         check(EXPOSED_TO, "SEARCH payments USING INDEX payments_exposed");

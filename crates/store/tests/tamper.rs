@@ -185,6 +185,35 @@ fn every_value_of_every_table_that_is_tampered_with_is_found() {
     });
 }
 
+/// Each of the indexes on consumption keys keeps out a second of its own kind only, so a key that a live payment and a
+/// finished one hold is the check's to find.
+#[test]
+fn a_key_that_a_live_and_a_finished_payment_hold_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("books.db");
+    run(async {
+        let store = SqliteStore::open(&path).unwrap();
+        fill(&store).await;
+        drop(store);
+        let raw = rusqlite::Connection::open(&path).unwrap();
+        let finished = payment_id(1).to_bytes();
+        let hash: Vec<u8> = raw
+            .query_row("SELECT key_hash FROM payments WHERE id = ?1", [finished], |row| row.get(0))
+            .unwrap();
+        let set = |hash: &[u8]| {
+            raw.execute("UPDATE payments SET key_hash = ?2 WHERE id = ?1", (finished, hash)).unwrap()
+        };
+        set(&[0; 32]);
+        let store = SqliteStore::open(&path).unwrap();
+        store.claim(new_claim(&Like { key: 1, ..like(11) }, None)).await.unwrap();
+        drop(store);
+        set(&hash);
+        let problems = check_file(&path).await;
+        let of_both = format!("{}: another payment holds its consumption key too", payment_id(11));
+        assert_eq!(problems, [of_both]);
+    });
+}
+
 /// Everything that a store says of its payments.
 async fn everything(store: &SqliteStore) -> Result<Vec<Said>, StoreError> {
     let mut said = Vec::new();
