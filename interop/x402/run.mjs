@@ -6,17 +6,15 @@
 //   node interop/x402/run.mjs [--only peers|ours] [--filter TEXT] [--list]
 
 import { join } from "node:path";
-import {
-  concat, createWalletClient, encodeDeployData, encodeFunctionData, http, maxUint256, zeroAddress, zeroHash,
-} from "viem";
+import { concat, encodeDeployData, encodeFunctionData, maxUint256, zeroAddress, zeroHash } from "viem";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 
+import { Bench, FUNDS, indent, lastLine, start } from "../support/bench.mjs";
 import { farthingBin, repo } from "../support/paths.mjs";
-import { Program, runToEnd, stopAll } from "../support/process.mjs";
+import { runToEnd, stopAll } from "../support/process.mjs";
 import { NETWORK, PERMIT2, USDC, erc20, freePort, ourArtifact, startWorld } from "../support/world.mjs";
 
 const PRICE = 1_000n;
-const FUNDS = 1_000_000n;
 const CLIENT_TIMEOUT_MS = 30_000;
 const NO_SALT = zeroHash;
 const factory = ourArtifact("DevWalletFactory").abi;
@@ -95,25 +93,8 @@ function readArguments(words) {
 const title = ({ facilitator, server, client, version, path, payer }) =>
   `server=${server} client=${client} facilitator=${facilitator} v${version} payer=${payer} ${path}`;
 
-class Bench {
-  constructor(world) {
-    this.world = world;
-    this.bank = this.wallet(world.accounts[0].privateKey);
-    this.queue = Promise.resolve();
-  }
-
-  environment(extra) {
-    const { PATH, HOME, FARTHING_BIN, CARGO_TARGET_DIR } = process.env;
-    const common = { PATH, HOME, EVM_NETWORK: NETWORK, EVM_RPC_URL: this.world.rpcUrl };
-    if (FARTHING_BIN) common.FARTHING_BIN = FARTHING_BIN;
-    if (CARGO_TARGET_DIR) common.CARGO_TARGET_DIR = CARGO_TARGET_DIR;
-    return { ...common, ...extra };
-  }
-
-  balance(address) {
-    return this.world.client.readContract({ address: USDC, abi: erc20, functionName: "balanceOf", args: [address] });
-  }
-
+/** Payers of all kinds. */
+class Payers extends Bench {
   /** A payer nobody has seen before, so that no row can profit from an earlier one's nonce or allowance. */
   async payer({ path, payer: kind }) {
     const { client, test, walletFactory } = this.world;
@@ -129,7 +110,7 @@ class Bench {
       await this.send({ to: walletFactory, data: encodeFunctionData({ abi: factory, functionName: "deploy", args: [owner, NO_SALT] }) });
     }
     if (kind === "delegated") await test.setCode({ address, bytecode: await this.delegation() });
-    await this.send({ to: USDC, data: encodeFunctionData({ abi: erc20, functionName: "transfer", args: [address, FUNDS] }) });
+    await this.fund(address);
     if (path === PERMIT) {
       // Without sponsoring, a payer has approved Permit2 with gas of its own.
       await test.setBalance({ address, value: 10n ** 18n });
@@ -140,29 +121,12 @@ class Bench {
     return { address, env };
   }
 
-  wallet(privateKey) {
-    return createWalletClient({
-      account: privateKeyToAccount(privateKey), chain: this.world.chain, transport: http(this.world.rpcUrl),
-    });
-  }
-
   /** The code of an account that delegates to a wallet contract; the contract is deployed at the first call. */
   delegation() {
     this.wallets ??= this.send({
       data: encodeDeployData({ ...ourArtifact("DevSmartWallet"), args: [zeroAddress] }),
     }).then(({ contractAddress }) => concat(["0xef0100", contractAddress]));
     return this.wallets;
-  }
-
-  /** One transaction after another: the bank has one nonce, and lanes run side by side. */
-  send(request) {
-    const receipt = this.queue.then(async () => {
-      const receipt = await this.world.client.waitForTransactionReceipt({ hash: await this.bank.sendTransaction(request) });
-      if (receipt.status !== "success") throw new Error(`preparing transaction ${receipt.transactionHash} failed`);
-      return receipt;
-    });
-    this.queue = receipt.catch(() => {});
-    return receipt;
   }
 }
 
@@ -206,16 +170,6 @@ async function startServer(bench, name, facilitatorUrl) {
   return { url, payee, program: await start(SERVERS[name].run, `${name} server`, env, url) };
 }
 
-async function start(run, name, env, url) {
-  const program = new Program(run, [], env, name);
-  try {
-    return await program.ready(`${url}/health`);
-  } catch (error) {
-    await program.stop();
-    throw error;
-  }
-}
-
 /** One payment, and what the token says before and after. */
 async function play(bench, row, server) {
   const payer = await bench.payer(row);
@@ -242,14 +196,6 @@ async function play(bench, row, server) {
   expect(receipt.status === "success", "the transaction that the receipt names should have succeeded");
 }
 
-function lastLine({ stdout }) {
-  try {
-    return JSON.parse(stdout.trim().split("\n").at(-1));
-  } catch {
-    return {};
-  }
-}
-
 async function main() {
   const options = readArguments(process.argv.slice(2));
   const rows = pairings().filter(options.keep);
@@ -260,7 +206,7 @@ async function main() {
   // Better one clear sentence now than sixty failures later.
   if (rows.some(isOurs)) farthingBin();
   const world = await startWorld();
-  const bench = new Bench(world);
+  const bench = new Payers(world);
   let passed = 0;
   let failed = 0;
   let lastError;
@@ -290,7 +236,6 @@ async function main() {
 
 const columns = ({ server, client, facilitator, version, path, payer }) =>
   `${server.padEnd(7)}${client.padEnd(7)}${facilitator.padEnd(12)}${`v${version}`.padEnd(5)}${path.padEnd(42)}${payer.padEnd(14)}`;
-const indent = (text) => text.split("\n").map((line) => `     | ${line}`).join("\n");
 
 for (const signal of ["SIGINT", "SIGTERM"]) {
   process.on(signal, () => stopAll().then(() => process.exit(130)));
