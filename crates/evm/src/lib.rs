@@ -12,6 +12,7 @@ pub mod known;
 mod revert;
 mod signature;
 mod typed;
+pub mod voucher;
 
 #[cfg(test)]
 mod tests;

@@ -67,11 +67,16 @@ impl Domain {
 
     /// The domain of Permit2 on a chain. It has no version.
     pub fn permit2(chain_id: u64) -> Self {
+        Self::permit2_at(chain_id, known::PERMIT2)
+    }
+
+    /// The same where Permit2 is not at its usual address.
+    pub fn permit2_at(chain_id: u64, contract: Address) -> Self {
         let mut words = Words::<4>::new(UNVERSIONED_DOMAIN_TYPEHASH);
         words.hash(1, keccak256(b"Permit2"));
         words.number(2, U256::from(chain_id));
-        words.address(3, known::PERMIT2);
-        Self { separator: words.keccak(), chain_id, contract: known::PERMIT2 }
+        words.address(3, contract);
+        Self { separator: words.keccak(), chain_id, contract }
     }
 
     pub fn separator(&self) -> B256 {
@@ -87,7 +92,7 @@ impl Domain {
     }
 
     /// What is signed: `keccak256(0x19 0x01 ‖ separator ‖ struct hash)`.
-    fn digest(&self, struct_hash: B256) -> B256 {
+    pub(crate) fn digest(&self, struct_hash: B256) -> B256 {
         let mut bytes = [0u8; 66];
         bytes[0] = 0x19;
         bytes[1] = 0x01;
@@ -212,28 +217,28 @@ impl WitnessTransfer {
 }
 
 /// `N` ABI words on the stack, the first of them a type hash.
-struct Words<const N: usize>([[u8; 32]; N]);
+pub(crate) struct Words<const N: usize>([[u8; 32]; N]);
 
 impl<const N: usize> Words<N> {
-    fn new(typehash: B256) -> Self {
+    pub(crate) fn new(typehash: B256) -> Self {
         let mut words = [[0u8; 32]; N];
         words[0] = typehash.0;
         Self(words)
     }
 
-    fn hash(&mut self, at: usize, hash: B256) {
+    pub(crate) fn hash(&mut self, at: usize, hash: B256) {
         self.0[at] = hash.0;
     }
 
-    fn number(&mut self, at: usize, number: U256) {
+    pub(crate) fn number(&mut self, at: usize, number: U256) {
         self.0[at] = number.to_be_bytes();
     }
 
-    fn address(&mut self, at: usize, address: Address) {
+    pub(crate) fn address(&mut self, at: usize, address: Address) {
         self.0[at][12..].copy_from_slice(address.as_slice());
     }
 
-    fn keccak(&self) -> B256 {
+    pub(crate) fn keccak(&self) -> B256 {
         keccak256(self.0.as_flattened())
     }
 }
