@@ -381,6 +381,81 @@ fn attack_25_after_a_kill_the_same_payment_is_shown() {
     assert_eq!(buyer.json(&["wallet", "show"])["spent"][0]["spent"], "0.01");
 }
 
+/// Killed after the journal knew of the settlement, and before the answer was in its place.
+#[test]
+fn what_was_bought_and_not_written_is_given_again_by_the_same_command() {
+    let (buyer, shop) = (Buyer::new(), Shop::honest());
+    buyer.json(&["wallet", "allow", shop.authority()]);
+    // Opening a pipe that nobody reads waits for a reader.
+    let pipe = buyer.home.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut killed = buyer
+        .command(&["fetch", "--pay-with", "env:AGENT_KEY", &shop.url, "-s", "-o", pipe.to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    let settled = || buyer.json(&["wallet", "history"])[0].clone();
+    let first = std::iter::repeat_with(settled).find(|purchase| purchase["state"] == "settled").unwrap();
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    assert_eq!(first["delivered"], false, "{first}");
+
+    // A place that cannot be written to keeps it open as well.
+    let nowhere = buyer.home.path().join("no/where");
+    let fetch = ["fetch", "--pay-with", "env:AGENT_KEY", &shop.url, "-o"];
+    assert_eq!(buyer.code(&[&fetch[..], &[nowhere.to_str().unwrap()]].concat()), 1);
+    assert_eq!(settled()["delivered"], false);
+
+    let (code, again) = buyer.fetch(&[&shop.url]);
+    assert_eq!((code, &again["payment"]["id"], &again["body"]["sky"]), (0, &first["id"], &"clear".into()));
+    assert!(again["payment"]["bought_earlier"].is_string(), "{again}");
+    let says = again["messages"][0].as_str().unwrap();
+    assert!(says.starts_with("bought earlier, at ") && says.ends_with("nothing was paid by this command"));
+    assert_eq!(settled()["delivered"], true);
+    let payments = shop.payments();
+    assert!(payments.len() == 3 && payments.iter().all(|payment| *payment == payments[0]));
+    assert_eq!(buyer.json(&["wallet", "show"])["spent"][0]["spent"], "0.01");
+
+    // It was given once: the same command now buys anew, and says so.
+    let (_, new) = buyer.fetch(&[&shop.url]);
+    assert_eq!(new["payment"]["bought_earlier"], Value::Null);
+    assert_ne!(new["payment"]["id"], first["id"]);
+}
+
+/// Today another seller might be the best; the payment is where it was made.
+#[test]
+fn the_cheapest_of_several_is_not_bought_twice_by_one_command() {
+    let buyer = Buyer::new();
+    let answered = Arc::new(Mutex::new(false));
+    let switch = answered.clone();
+    let dear = Shop::open(move |_, payment, _| {
+        Some(match payment {
+            None => ask("10000"),
+            Some(_) if *switch.lock().unwrap() => goods(),
+            Some(_) => Reply(504, Vec::new(), ""),
+        })
+    });
+    let later = answered.clone();
+    let cheap = Shop::open(move |_, payment, _| {
+        Some(match payment {
+            None if *later.lock().unwrap() => ask("5000"),
+            None => ask("20000"),
+            Some(_) => goods(),
+        })
+    });
+    for shop in [&dear, &cheap] {
+        buyer.json(&["wallet", "allow", shop.authority()]);
+    }
+    let both = ["--cheapest", &dear.url, &cheap.url];
+    let (code, first) = buyer.fetch(&[&both[..], &["--max-time", "1"]].concat());
+    assert_eq!((code, first["outcome"].as_str()), (5, Some("unknown")), "{first}");
+    *answered.lock().unwrap() = true;
+    let (code, again) = buyer.fetch(&both);
+    assert_eq!((code, &again["payment"]["id"]), (0, &first["payment"]["id"]), "{again}");
+    assert_eq!((again["url"].as_str(), cheap.payments().len()), (first["url"].as_str(), 0));
+    let (_, new) = buyer.fetch(&[&both[..], &["--new"]].concat());
+    assert_eq!((new["outcome"].as_str(), cheap.payments().len()), (Some("paid"), 1), "{new}");
+}
+
 #[test]
 fn what_a_payment_says_is_what_was_asked() {
     let (buyer, shop) = (Buyer::new(), Shop::honest());

@@ -134,6 +134,9 @@ pub trait Authorizer: Send + Sync {
     /// Frees the reservation, on proof that no money moved nor can.
     async fn release(&self, id: &PurchaseId, proof: Proof) -> Result<(), Denied>;
 
+    /// Writes down that the answer of a purchase is where whoever paid wanted it.
+    async fn received(&self, id: &PurchaseId) -> Result<(), Denied>;
+
     /// Writes down that the chain's word for a settlement is final.
     async fn finalize(&self, id: &PurchaseId) -> Result<(), Denied>;
 
@@ -412,6 +415,11 @@ impl Authorizer for LocalAuthorizer {
     async fn release(&self, id: &PurchaseId, proof: Proof) -> Result<(), Denied> {
         let id = *id;
         self.on_disk(move |this| Ok(this.journal.release(&id, proof, &(this.clock)())?)).await
+    }
+
+    async fn received(&self, id: &PurchaseId) -> Result<(), Denied> {
+        let id = *id;
+        self.on_disk(move |this| Ok(this.journal.received(&id)?)).await
     }
 
     async fn finalize(&self, id: &PurchaseId) -> Result<(), Denied> {

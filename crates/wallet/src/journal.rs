@@ -66,6 +66,7 @@ CREATE TABLE purchase (
     tx TEXT,
     -- 0: the seller says so. 1: the chain did. 2: the chain does for good.
     confirmed INTEGER NOT NULL DEFAULT 0,
+    -- 0: no. 1: the answer is where it belongs. 2: the holder has it, and is putting it there.
     delivered INTEGER NOT NULL DEFAULT 0,
     receipt TEXT,
     note TEXT
@@ -200,7 +201,7 @@ pub struct Purchase {
     pub confirmed: bool,
     /// Whether it said so when the authorization had lapsed, so that no reorganization can take it back.
     pub finalized: bool,
-    /// Whether a complete answer with a status of success came back for it.
+    /// Whether a complete answer with a status of success came back for it, and is where whoever paid wanted it.
     pub delivered: bool,
     /// The seller's receipt, as JSON.
     pub receipt: Option<String>,
@@ -220,19 +221,41 @@ impl fmt::Debug for Header {
     }
 }
 
+/// What there is of the answer that was paid for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goods {
+    /// Nothing complete came.
+    Missing,
+    /// It came, and the process that asked for it is putting it in its place: see [`Journal::received`]. If that process
+    /// ends before, nothing was delivered.
+    InHand,
+    /// It is where whoever paid wanted it.
+    Delivered,
+}
+
+impl Goods {
+    const fn code(self) -> i64 {
+        match self {
+            Self::Missing => 0,
+            Self::Delivered => 1,
+            Self::InHand => 2,
+        }
+    }
+}
+
 /// What became of a purchase that was shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     Settled {
         tx: Option<String>,
         confirmed: bool,
-        delivered: bool,
+        goods: Goods,
         receipt: Option<String>,
         note: Option<String>,
     },
     Unknown {
         tx: Option<String>,
-        delivered: bool,
+        goods: Goods,
         receipt: Option<String>,
         note: String,
     },
@@ -538,8 +561,10 @@ impl Journal {
             if state(tx, id)? != State::Settled {
                 become_(tx, id, State::Presented, clock)?;
             }
+            // What another process had in hand when it ended is not here.
             tx.execute(
-                "UPDATE purchase SET shown = shown + 1, holder = ?2 WHERE id = ?1",
+                "UPDATE purchase SET shown = shown + 1, holder = ?2, delivered = iif(delivered = 2, 0, delivered)
+                 WHERE id = ?1",
                 params![key(id), self.processes.this],
             )?;
             find(tx, id)?.header.ok_or(JournalError::Corrupt("header"))
@@ -551,24 +576,25 @@ impl Journal {
         self.within(|tx| {
             let from = state(tx, id)?;
             match outcome {
-                Outcome::Settled { tx: hash, confirmed, delivered, receipt, note: said } => {
+                Outcome::Settled { tx: hash, confirmed, goods, receipt, note: said } => {
                     become_(tx, id, State::Settled, clock)?;
                     // What a chain confirmed stays so, whatever a seller says later. A chain may correct itself.
                     tx.execute(
                         "UPDATE purchase SET confirmed = max(confirmed, ?4), tx = iif(confirmed > ?4, tx, coalesce(?2, tx)),
-                         receipt = coalesce(?3, receipt), note = coalesce(?5, note), delivered = max(delivered, ?6)
+                         receipt = coalesce(?3, receipt), note = coalesce(?5, note),
+                         delivered = iif(delivered = 1 OR ?6 = 0, delivered, ?6)
                          WHERE id = ?1",
-                        params![key(id), hash, receipt, confirmed, said, delivered],
+                        params![key(id), hash, receipt, confirmed, said, goods.code()],
                     )?;
                 }
                 // A later and lesser answer does not undo an earlier and better one.
                 Outcome::Unknown { .. } | Outcome::Refused { .. } if from == State::Settled => {}
-                Outcome::Unknown { tx: hash, delivered, receipt, note: said } => {
+                Outcome::Unknown { tx: hash, goods, receipt, note: said } => {
                     become_(tx, id, State::Unknown, clock)?;
                     tx.execute(
-                        "UPDATE purchase SET tx = coalesce(?2, tx), note = ?3, delivered = max(delivered, ?4),
-                         receipt = coalesce(?5, receipt) WHERE id = ?1",
-                        params![key(id), hash, said, delivered, receipt],
+                        "UPDATE purchase SET tx = coalesce(?2, tx), note = ?3,
+                         delivered = iif(delivered = 1 OR ?4 = 0, delivered, ?4), receipt = coalesce(?5, receipt) WHERE id = ?1",
+                        params![key(id), hash, said, goods.code(), receipt],
                     )?;
                 }
                 Outcome::Refused { receipt, note: said } => {
@@ -579,6 +605,14 @@ impl Journal {
                     )?;
                 }
             }
+            Ok(())
+        })
+    }
+
+    /// Writes down that the answer, which was in hand, is where whoever paid wanted it.
+    pub fn received(&self, id: &PurchaseId) -> Result<(), JournalError> {
+        self.within(|tx| {
+            tx.execute("UPDATE purchase SET delivered = 1 WHERE id = ?1 AND delivered = 2", [key(id)])?;
             Ok(())
         })
     }
@@ -662,7 +696,7 @@ impl Journal {
     pub fn unknown_for(&self, request: &RequestHash) -> Result<Option<Purchase>, JournalError> {
         self.within(|tx| {
             let sql = format!(
-                "SELECT {COLUMNS} FROM purchase WHERE request_hash = ?1 AND state = 'unknown' AND NOT delivered
+                "SELECT {COLUMNS} FROM purchase WHERE request_hash = ?1 AND state = 'unknown' AND delivered = 0
                  ORDER BY id DESC LIMIT 1"
             );
             let mut found = tx.prepare_cached(&sql)?;
@@ -675,7 +709,7 @@ impl Journal {
     /// all.
     ///
     /// That are those whose outcome is unknown, those that are settled, for as long as [`GOODS_OWED`], and those that
-    /// were on their way when their process ended.
+    /// were on their way, or whose answer was in the hands of their process, when it ended.
     pub fn abandoned(
         &self,
         request: Option<&RequestHash>,
@@ -685,8 +719,8 @@ impl Journal {
             let owed_since = believed(tx, clock)?.time.minus(GOODS_OWED);
             let of_request = if request.is_some() { "request_hash = ?1" } else { "?1 IS NULL" };
             let sql = format!(
-                "SELECT {COLUMNS}, holder FROM purchase
-                 WHERE {of_request} AND NOT delivered AND (state IN ('signed', 'presented', 'unknown')
+                "SELECT {COLUMNS}, holder, delivered = 2 AS in_hand FROM purchase
+                 WHERE {of_request} AND delivered <> 1 AND (state IN ('signed', 'presented', 'unknown')
                  OR (state = 'settled' AND updated_ms >= ?2)) ORDER BY id DESC LIMIT {MAX_HISTORY}"
             );
             let mut found = tx.prepare_cached(&sql)?;
@@ -695,7 +729,8 @@ impl Journal {
             while let Some(row) = rows.next()? {
                 let purchase = read(row)?;
                 // What was shown and is open may be shown again by anybody: it is one payment, however often.
-                let open = matches!(purchase.state, State::Unknown | State::Settled);
+                let open = matches!(purchase.state, State::Unknown | State::Settled)
+                    && !row.get::<_, bool>("in_hand")?;
                 if open || (self.processes.is_gone)(&row.get::<_, String>("holder")?) {
                     left.push(purchase);
                 }
@@ -953,7 +988,7 @@ fn read(row: &Row<'_>) -> Result<Purchase, JournalError> {
         finalized: row.get::<_, i64>(19)? > 1,
         receipt: row.get(20)?,
         note: row.get(21)?,
-        delivered: row.get(22)?,
+        delivered: row.get::<_, i64>(22)? == 1,
     })
 }
 

@@ -10,8 +10,8 @@ use clap::Args;
 use farthing_policy::{Decision, Dollars};
 use farthing_primitives::{Network, PurchaseId, Registry};
 use farthing_wallet::client::{
-    Answer, Asked, AskedAnswer, Body, Client, FetchError, HttpRequest, Options, Outcome, Patience, Payment,
-    Plan, SendError, Settlement, Step, Watch, shown,
+    Answer, Asked, AskedAnswer, Body, Client, FetchError, HttpRequest, Objection, Options, Outcome, Patience,
+    Payment, Plan, SendError, Settlement, Step, Watch, shown,
 };
 use farthing_wallet::journal::{Journal, Purchase};
 use farthing_wallet::{Denied, LocalAuthorizer};
@@ -35,6 +35,10 @@ const MAX_DATA_BYTES: u64 = 64 * 1024 * 1024;
   farthing fetch --dry-run https://api.weather.example/tomorrow
   farthing fetch --cheapest https://a.example/tomorrow https://b.example/tomorrow --max 0.01
   farthing fetch --resume buy_…          show an earlier payment again; nothing is signed
+
+A payment is delivered once its answer is written. If this command is stopped before, the same command
+(the same method, URL, body and Idempotency-Key) asks for what was bought with the same payment, says
+so (\"bought earlier\"), and pays nothing; so for a day after the settlement, unless --new is given.
 
 The answer goes to standard output and what was paid to standard error. Where standard output is no
 terminal it gets one line of JSON with both, unless -o says where the answer goes (\"-o -\" is
@@ -149,11 +153,19 @@ struct Told {
     payment: Option<Payment>,
     plan: Option<Plan>,
     sellers: Vec<Value>,
+    /// Why a reservation was refused that the comparison of the offers had still permitted.
+    denied: Option<Denied>,
+    /// Who is told that the answer is where it belongs.
+    client: Option<Client>,
     /// For people, one line each.
     lines: Vec<String>,
 }
 
 impl Told {
+    fn by(self, client: Client) -> Self {
+        Self { client: Some(client), ..self }
+    }
+
     fn new(exit: Exit, outcome: &'static str, url: String) -> Self {
         Self {
             exit,
@@ -163,6 +175,8 @@ impl Told {
             payment: None,
             plan: None,
             sellers: Vec::new(),
+            denied: None,
+            client: None,
             lines: Vec::new(),
         }
     }
@@ -178,13 +192,34 @@ pub async fn run(args: FetchArgs) -> ExitCode {
         }
     };
     match tell(&args, &told, started.elapsed()) {
-        Ok(()) => ExitCode::from(told.exit as u8),
+        Ok(written) => {
+            // INVARIANT: the answer is where it was to go before the journal says so. Killed in between, the same
+            // command asks for it again with the same payment.
+            if written == Written::Whole
+                && let Err(failure) = received(&told).await
+            {
+                eprintln!("farthing: {}", failure.message);
+            }
+            ExitCode::from(told.exit as u8)
+        }
         Err(failure) => {
             eprintln!("farthing: {}", failure.message);
             // That the answer could not be written is less than what became of the money.
             ExitCode::from(if told.exit == Exit::Done { failure.code } else { told.exit as u8 })
         }
     }
+}
+
+/// Writes down that what was paid for is delivered.
+async fn received(told: &Told) -> Result<(), Failure> {
+    let (Some(client), Some(payment)) = (&told.client, &told.payment) else { return Ok(()) };
+    if told.outcome != "paid" {
+        return Ok(());
+    }
+    let failed = |error: FetchError| {
+        Failure::failed(format!("the answer is written, and that could not be written down: {error}"))
+    };
+    client.received(&payment.id).await.map_err(failed)
 }
 
 async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
@@ -216,10 +251,11 @@ async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
         let request = requests.into_iter().next();
         let url = journal.get(&id)?.url;
         let done = client.resume(&id, request, &options).await;
-        return Ok(ended(done, url, &journal));
+        return Ok(ended(done, url, &journal).by(client));
     }
     if args.cheapest {
-        return cheapest(&client, requests, &options, &journal).await;
+        let told = cheapest(&client, requests, &options, &journal, args.new).await?;
+        return Ok(told.by(client));
     }
     let Some(request) = requests.into_iter().next() else { return Err(Failure::usage("no URL")) };
     let url = request.url.to_string();
@@ -227,7 +263,7 @@ async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
         true => client.fetch(request, &options).await,
         false => client.fetch_once(request, &options).await,
     };
-    Ok(ended(done, url, &journal))
+    Ok(ended(done, url, &journal).by(client))
 }
 
 async fn cheapest(
@@ -235,7 +271,19 @@ async fn cheapest(
     requests: Vec<HttpRequest>,
     options: &Options,
     journal: &Journal,
+    new: bool,
 ) -> Result<Told, Failure> {
+    // Whoever was paid by the same command before is not compared with anybody.
+    if !new && !options.dry_run {
+        match client.resume_any(&requests, options).await {
+            Ok(None) => {}
+            Ok(Some(outcome)) => {
+                let url = journal_url(journal, &outcome);
+                return Ok(ended(Ok(outcome), url, journal));
+            }
+            Err(error) => return Ok(ended(Err(error), String::new(), journal)),
+        }
+    }
     let (mut asked, best) =
         client.compare(requests, options).await.map_err(|error| Failure::usage(error.to_string()))?;
     let registry = Registry::builtin();
@@ -247,7 +295,11 @@ async fn cheapest(
         Some(best) => {
             let taken = asked.swap_remove(best);
             let url = taken.url.to_string();
-            ended(client.take(taken, options).await, url, journal)
+            let done = match new {
+                true => client.take(taken, options).await,
+                false => client.take_once(taken, options).await,
+            };
+            ended(done, url, journal)
         }
         None => {
             let mut told = Told::new(Exit::Denied, "denied", String::new());
@@ -262,6 +314,17 @@ async fn cheapest(
     told.sellers = sellers;
     told.lines.splice(0..0, compared);
     Ok(told)
+}
+
+/// What an outcome was bought from.
+fn journal_url(journal: &Journal, outcome: &Outcome) -> String {
+    let id = match outcome {
+        Outcome::Paid { payment, .. }
+        | Outcome::Refused { payment, .. }
+        | Outcome::Unknown { payment, .. } => payment.id,
+        Outcome::Free(_) | Outcome::Planned(_) | Outcome::Denied { .. } => return String::new(),
+    };
+    journal.get(&id).map(|purchase| purchase.url).unwrap_or_default()
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -352,6 +415,7 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
         follow: args.location,
         allow_private: args.allow_private,
         dry_run: args.dry_run,
+        acknowledged: true,
         watch,
     })
 }
@@ -461,8 +525,9 @@ fn ended(done: Result<Outcome, FetchError>, url: String, journal: &Journal) -> T
             told.lines = offer_lines(&registry, &plan);
             told.lines.extend(denied.as_ref().map(|denied| format!("denied: {denied}")));
             told.lines.push("nothing was paid".to_owned());
-            told.lines.extend(advice(&plan));
+            told.lines.extend(advice(&plan, denied.as_ref()));
             told.plan = Some(plan);
+            told.denied = denied;
         }
         Ok(Outcome::Refused { answer, payment, reason }) => {
             (told.exit, told.outcome) = (Exit::Refused, "refused");
@@ -520,8 +585,10 @@ fn failed(error: FetchError, told: &mut Told, journal: &Journal) {
         | FetchError::BadRedirect
         | FetchError::Sellers => Exit::Failed,
     };
-    if let FetchError::Challenge { answer, .. } = error {
-        told.answer = Some(*answer);
+    match error {
+        FetchError::Challenge { answer, .. } => told.answer = Some(*answer),
+        FetchError::Denied(denied) => told.denied = Some(denied),
+        _ => {}
     }
     let frozen = journal.rules().is_ok_and(|rules| rules.frozen);
     if frozen {
@@ -530,8 +597,9 @@ fn failed(error: FetchError, told: &mut Told, journal: &Journal) {
 }
 
 /// What an owner can do about a denial that is easily mended.
-fn advice(plan: &Plan) -> Option<String> {
-    let code = plan.considered.iter().find_map(|c| c.objection.as_ref()).map(|objection| objection.code())?;
+fn advice(plan: &Plan, denied: Option<&Denied>) -> Option<String> {
+    let objection = || plan.considered.iter().find_map(|c| c.objection.as_ref()).map(Objection::code);
+    let code = denied.map(Denied::code).or_else(objection)?;
     match code {
         "host_not_allowed" | "private_address_not_allowed" => {
             Some(format!("to allow it: farthing wallet allow {}", plan.origin.authority()))
@@ -564,6 +632,9 @@ fn payment_lines(registry: &Registry, payment: &Payment) -> Vec<String> {
         settlement => format!("settlement {tx}{}", settlement.name()),
     });
     lines.extend(payment.note.as_ref().map(|note| format!("note: {note}")));
+    if let Some(earlier) = payment.earlier {
+        lines.insert(0, format!("bought earlier, at {earlier}; nothing was paid by this command"));
+    }
     lines
 }
 
@@ -652,12 +723,23 @@ fn payment_json(registry: &Registry, payment: &Payment) -> Value {
         "payee": payment.payee.to_string(),
         "payer": payment.payer.to_string(),
         "expires": payment.expires.to_string(),
+        "bought_earlier": payment.earlier.map(|at| at.to_string()),
         "settlement": payment.settlement.name(),
         "transaction": payment.tx,
         "shown": payment.shown,
         "note": payment.note,
         "decision": payment.decision.as_ref().map(decision_json),
     })
+}
+
+/// Why nothing was signed: what refused the reservation, else what stood against the first offer.
+fn denial(told: &Told) -> Option<(&'static str, String)> {
+    if let Some(denied) = &told.denied {
+        return Some((denied.code(), denied.to_string()));
+    }
+    let plan = told.plan.as_ref().filter(|plan| plan.best.is_none())?;
+    let objection = plan.considered.iter().find_map(|considered| considered.objection.as_ref())?;
+    Some((objection.code(), objection.to_string()))
 }
 
 fn report(told: &Told, with_body: bool, took: Duration) -> Value {
@@ -674,6 +756,7 @@ fn report(told: &Told, with_body: bool, took: Duration) -> Value {
         "payment": payment.map(|payment| payment_json(&registry, payment)),
         "receipt": receipt,
         "offers": told.plan.as_ref().map(|plan| offers_json(&registry, plan)),
+        "denied": denial(told).map(|(code, text)| json!({ "code": code, "text": text })),
         "messages": told.lines,
         "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     });
@@ -693,7 +776,18 @@ fn report(told: &Told, with_body: bool, took: Duration) -> Value {
     json
 }
 
-fn tell(args: &FetchArgs, told: &Told, took: Duration) -> Result<(), Failure> {
+/// What became of the answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Written {
+    /// All of it is where it was to go, as far as the operating system says.
+    Whole,
+    /// Whoever was to read it closed before the end.
+    Broken,
+    /// There is none.
+    Nothing,
+}
+
+fn tell(args: &FetchArgs, told: &Told, took: Duration) -> Result<Written, Failure> {
     if let Some(path) = &args.receipt {
         let text = format!("{}\n", report(told, false, took));
         std::fs::write(path, text)
@@ -712,7 +806,7 @@ fn tell(args: &FetchArgs, told: &Told, took: Duration) -> Result<(), Failure> {
             eprintln!("took {} ms", took.as_millis());
         }
     }
-    let Some(answer) = &told.answer else { return Ok(()) };
+    let Some(answer) = &told.answer else { return Ok(Written::Nothing) };
     let mut bytes = Vec::new();
     if args.include {
         bytes.extend_from_slice(format!("{:?} {}\r\n", answer.version, answer.status).as_bytes());
@@ -734,17 +828,31 @@ fn tell(args: &FetchArgs, told: &Told, took: Duration) -> Result<(), Failure> {
     write_out(args.output.as_deref().filter(|path| *path != Path::new("-")), &bytes)
 }
 
-fn write_out(path: Option<&Path>, bytes: &[u8]) -> Result<(), Failure> {
+fn write_out(path: Option<&Path>, bytes: &[u8]) -> Result<Written, Failure> {
     match path {
-        Some(path) => std::fs::write(path, bytes)
-            .map_err(|error| Failure::failed(format!("{}: {error}", path.display()))),
+        Some(path) => {
+            let written = write_file(path, bytes);
+            written.map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
+            Ok(Written::Whole)
+        }
         None => {
             let mut out = std::io::stdout();
             match out.write_all(bytes).and_then(|()| out.flush()) {
                 // Whoever reads no further has what they wanted.
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-                written => written.map_err(|error| Failure::failed(error.to_string())),
+                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(Written::Broken),
+                Err(error) => Err(Failure::failed(error.to_string())),
+                Ok(()) => Ok(Written::Whole),
             }
         }
     }
 }
+
+/// Writes a file, down to the disk where it is one: what was paid for survives what the journal survives.
+fn write_file(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::File::create(path)?;
+    file.write_all(bytes)?;
+    if file.metadata()?.is_file() { file.sync_all() } else { file.flush() }
+}
+
+#[cfg(test)]
+mod tests;

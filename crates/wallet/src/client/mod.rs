@@ -77,6 +77,10 @@ pub struct Options {
     pub allow_private: bool,
     /// Say what would be paid, and pay nothing.
     pub dry_run: bool,
+    /// The caller says with [`Client::received`] when it has put the answer where it belongs. Should its process end
+    /// before, nothing was delivered, and [`Client::fetch_once`] shows the same payment again instead of buying anew.
+    /// Without it, an answer is delivered once it is handed out.
+    pub acknowledged: bool,
     /// Is told what happens, as it happens.
     pub watch: Option<Watch>,
 }
@@ -89,6 +93,7 @@ impl fmt::Debug for Options {
             .field("follow", &self.follow)
             .field("allow_private", &self.allow_private)
             .field("dry_run", &self.dry_run)
+            .field("acknowledged", &self.acknowledged)
             .finish_non_exhaustive()
     }
 }
@@ -153,6 +158,8 @@ pub struct Payment {
     pub payee: farthing_primitives::Address,
     pub payer: farthing_primitives::Address,
     pub expires: farthing_primitives::Timestamp,
+    /// When it was bought, if that was by an earlier call, and this one only asked for it again.
+    pub earlier: Option<farthing_primitives::Timestamp>,
     /// The reasons for which it was allowed; `None` for one that was allowed earlier.
     pub decision: Option<Decision>,
     pub settlement: Settlement,

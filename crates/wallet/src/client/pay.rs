@@ -13,7 +13,7 @@ use super::{
     Asked, AskedAnswer, Client, FetchError, MAX_REDIRECTS, Options, Outcome, Payment, Plan, Settlement, Step,
 };
 use crate::chain_view::Sight;
-use crate::journal::{self, Header, Purchase, State};
+use crate::journal::{self, Goods, Header, Purchase, State};
 
 /// How often a payment is shown to a seller whose handler fails, if asking again is harmless.
 const SHOWN_TO_FAILING: u32 = 3;
@@ -61,16 +61,71 @@ impl Client {
     /// The same; but a payment that an earlier call left open for exactly this request is shown again instead of another
     /// being made.
     pub async fn fetch_once(&self, request: HttpRequest, options: &Options) -> Result<Outcome, FetchError> {
-        self.inner.authorizer.recover().await?;
-        let abandoned = self.inner.authorizer.abandoned(Some(&request_hash(&request))).await?;
-        // The latest: earlier ones were followed by it, so somebody wanted it besides.
-        match abandoned.into_iter().next_back().filter(|_| !options.dry_run) {
-            Some(earlier) => {
-                options.tell(&Step::Resuming(&earlier));
-                self.resume(&earlier.id, Some(request), options).await
-            }
-            None => self.fetch(request, options).await,
+        if options.dry_run {
+            return self.fetch(request, options).await;
         }
+        self.inner.authorizer.recover().await?;
+        if let Some(outcome) = self.again(&request, options).await? {
+            return Ok(outcome);
+        }
+        let deadline = self.deadline();
+        let asked = request_hash(&request);
+        let unpaid = self.ask(request, options, deadline).await?;
+        if unpaid.answer.status != StatusCode::PAYMENT_REQUIRED {
+            return Ok(Outcome::Free(whole(unpaid.answer)?));
+        }
+        // What is paid for is named by where the redirects led.
+        if request_hash(&unpaid.request) != asked
+            && let Some(outcome) = self.again(&unpaid.request, options).await?
+        {
+            return Ok(outcome);
+        }
+        let plan = self.plan(unpaid, options).await?;
+        self.pay(plan, options, deadline).await
+    }
+
+    /// Shows what an earlier call paid for one of these requests and left open, `None` if there is no
+    /// such payment, and they may be paid for.
+    ///
+    /// Whoever asks several sellers and takes one of them asks this first: today another might be the best.
+    pub async fn resume_any(
+        &self,
+        requests: &[HttpRequest],
+        options: &Options,
+    ) -> Result<Option<Outcome>, FetchError> {
+        self.inner.authorizer.recover().await?;
+        for request in requests {
+            if let Some(outcome) = self.again(request, options).await? {
+                return Ok(Some(outcome));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Says that the answer of a payment is where whoever paid wanted it: see [`Options::acknowledged`].
+    pub async fn received(&self, id: &PurchaseId) -> Result<(), FetchError> {
+        Ok(self.inner.authorizer.received(id).await?)
+    }
+
+    /// Shows the payment that an earlier call left open for exactly this request, if there is one.
+    async fn again(&self, request: &HttpRequest, options: &Options) -> Result<Option<Outcome>, FetchError> {
+        let abandoned = self.inner.authorizer.abandoned(Some(&request_hash(request))).await?;
+        // The latest: earlier ones were followed by it, so somebody wanted it besides.
+        let Some(earlier) = abandoned.into_iter().next_back() else { return Ok(None) };
+        options.tell(&Step::Resuming(&earlier));
+        self.resume(&earlier.id, Some(request.clone()), options).await.map(Some)
+    }
+
+    /// The same as [`Client::take`]; but a payment that an earlier call left open for exactly this request is shown again
+    /// instead of another being made.
+    pub async fn take_once(&self, asked: Asked, options: &Options) -> Result<Outcome, FetchError> {
+        if let AskedAnswer::Priced(plan) = &asked.answer
+            && !options.dry_run
+            && let Some(outcome) = self.again(&plan.request, options).await?
+        {
+            return Ok(outcome);
+        }
+        self.take(asked, options).await
     }
 
     /// Takes what one seller of [`Client::compare`] offered: the free answer, or the best permitted offer.
@@ -143,6 +198,7 @@ impl Client {
             payee: purchase.payee.clone(),
             payer: purchase.payer.clone(),
             expires: purchase.expires,
+            earlier: decision.is_none().then_some(purchase.created),
             decision,
             settlement: Settlement::Unproven,
             tx: purchase.tx.clone(),
@@ -179,7 +235,7 @@ impl Client {
             match judge(&request, &header, &sent, &receipt, options.follow) {
                 Shown::Served => {
                     let Ok(answer) = sent else { continue };
-                    self.settle(&purchase, &receipt, &answer, &mut payment).await;
+                    self.settle(&purchase, &receipt, &answer, &mut payment, options).await;
                     return Ok(Outcome::Paid { answer, payment });
                 }
                 Shown::Refused(reason) => {
@@ -215,7 +271,7 @@ impl Client {
                     }
                     let unknown = journal::Outcome::Unknown {
                         tx: payment.tx.clone(),
-                        delivered: false,
+                        goods: Goods::Missing,
                         receipt: payment.receipt.clone(),
                         note: why.clone(),
                     };
@@ -233,7 +289,14 @@ impl Client {
     }
 
     /// The goods are here: how much is known of the money?
-    async fn settle(&self, purchase: &Purchase, receipt: &Receipt, answer: &Answer, payment: &mut Payment) {
+    async fn settle(
+        &self,
+        purchase: &Purchase,
+        receipt: &Receipt,
+        answer: &Answer,
+        payment: &mut Payment,
+        options: &Options,
+    ) {
         let mut note = None;
         let settlement = match receipt {
             Receipt::None => Settlement::Unproven,
@@ -263,7 +326,11 @@ impl Client {
         if empty && answer.status != StatusCode::NO_CONTENT && purchase.method != "HEAD" {
             note = Some("paid_and_empty".to_owned());
         }
-        let delivered = answer.body.complete().is_some();
+        let goods = match answer.body.complete() {
+            None => Goods::Missing,
+            Some(_) if options.acknowledged => Goods::InHand,
+            Some(_) => Goods::Delivered,
+        };
         if let Body::TooLarge { limit } = answer.body {
             note = Some(format!("paid_and_longer_than_{limit}_bytes"));
         }
@@ -271,13 +338,13 @@ impl Client {
             Settlement::Confirmed | Settlement::Claimed => journal::Outcome::Settled {
                 tx: payment.tx.clone(),
                 confirmed: settlement == Settlement::Confirmed,
-                delivered,
+                goods,
                 receipt: payment.receipt.clone(),
                 note: note.clone(),
             },
             Settlement::Unproven | Settlement::Contradicted(_) => journal::Outcome::Unknown {
                 tx: payment.tx.clone(),
-                delivered,
+                goods,
                 receipt: payment.receipt.clone(),
                 note: note.clone().unwrap_or_else(|| match &settlement {
                     Settlement::Contradicted(why) => format!("receipt_contradicted: {why}"),
@@ -319,13 +386,14 @@ impl Client {
             journal::Outcome::Settled {
                 tx: payment.tx.clone(),
                 confirmed,
-                delivered: false,
+                goods: Goods::Missing,
                 receipt: payment.receipt.clone(),
                 note: payment.note.clone(),
             }
         } else if gone {
             let (tx, receipt) = (payment.tx.clone(), payment.receipt.clone());
-            let unknown = journal::Outcome::Unknown { tx, delivered: false, receipt, note: reason.clone() };
+            let unknown =
+                journal::Outcome::Unknown { tx, goods: Goods::Missing, receipt, note: reason.clone() };
             self.conclude(&purchase.id, unknown, &mut payment).await;
             return Outcome::Unknown { answer: Some(answer), payment, why: reason };
         } else {

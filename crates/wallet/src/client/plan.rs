@@ -309,13 +309,18 @@ fn compare(a: Option<&Charge>, b: Option<&Charge>) -> Ordering {
     }
 }
 
-/// Names a request: method, URL and body. The journal finds by it what was paid for.
+/// Names a request: method, URL, body, and the caller's own `Idempotency-Key`. The journal finds by it what was paid for.
 pub(super) fn request_hash(request: &HttpRequest) -> RequestHash {
     let mut hash = Sha256::new();
     hash.update(b"farthing purchase v1");
     for part in [request.method.as_str().as_bytes(), request.url.as_str().as_bytes(), &request.body] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
+    }
+    // Whoever names two requests differently means two purchases. Sellers tell them apart too.
+    for key in request.headers.get_all("idempotency-key") {
+        hash.update((key.len() as u64).to_be_bytes());
+        hash.update(key.as_bytes());
     }
     RequestHash(hash.finalize().into())
 }

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use super::{Client, FetchError, Options, Outcome, tx_hash};
 use crate::authorizer::Denied;
 use crate::chain_view::{REORG_MARGIN, Sight};
-use crate::journal::{self, Proof, Purchase};
+use crate::journal::{self, Goods, Proof, Purchase};
 
 /// How often the chain is asked about a transaction that the seller just named: its node may be a block ahead of ours.
 const LOOKS: u32 = 4;
@@ -116,7 +116,8 @@ impl Client {
                 let outcome = journal::Outcome::Settled {
                     tx: Some(tx.to_string()),
                     confirmed: true,
-                    delivered: purchase.delivered,
+                    // It stays what it is.
+                    goods: Goods::Missing,
                     receipt: None,
                     note: None,
                 };

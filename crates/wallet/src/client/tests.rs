@@ -517,6 +517,73 @@ async fn a_redirect_within_the_origin_keeps_the_payment() {
 }
 
 #[tokio::test]
+async fn what_a_redirect_led_to_and_was_paid_for_is_not_bought_anew() {
+    let shop = Shop::open(|seen, before| match (seen.path.as_str(), seen.payment(), before) {
+        ("/old", _, _) => now(302, &[("location", "/new")], ""),
+        (_, None, _) => ask(&challenge(vec![offer(84532, 10_000, 1)])),
+        (_, Some(_), 0) => Reply::Never,
+        (_, Some(_), _) => serve(seen, "goods"),
+    })
+    .await;
+    let journal = journal();
+    let follow = Options { follow: true, ..Options::default() };
+    let mut short = quick();
+    short.presentations = 1;
+    let hasty = Client::builder().wallet(authorizer(&journal)).patience(short).build().unwrap();
+    let first = hasty.fetch_once(shop.at("/old"), &follow).await.unwrap();
+    assert!(matches!(first, Outcome::Unknown { .. }), "{first:?}");
+    let second = client(&journal).fetch_once(shop.at("/old"), &follow).await.unwrap();
+    let Outcome::Paid { payment, .. } = second else { panic!("{second:?}") };
+    assert!(payment.earlier.is_some());
+    let payments = shop.payments();
+    assert_eq!((payments.len(), &payments[0]), (2, &payments[1]));
+    assert_eq!(held(&journal), 10_000);
+}
+
+/// The answer came, and whoever asked for it ended before it was where it belongs.
+#[tokio::test]
+async fn an_answer_that_nobody_acknowledged_is_asked_for_again_and_not_bought() {
+    let shop = Shop::honest(challenge(vec![offer(84532, 10_000, 1)])).await;
+    let books = journal();
+    let acknowledged = Options { acknowledged: true, ..Options::default() };
+    let buy = async |process: &str, dead: &'static str| {
+        let journal = Arc::new(books.as_process(process, move |other| other == dead));
+        let client = client(&journal);
+        let outcome = client.fetch_once(shop.at("/"), &acknowledged).await.unwrap();
+        let Outcome::Paid { payment, .. } = outcome else { panic!("{outcome:?}") };
+        (client, payment)
+    };
+    let (_, first) = buy("a", "").await;
+    let purchase = books.get(&first.id).unwrap();
+    assert_eq!((purchase.state, purchase.delivered), (State::Settled, false));
+    // As long as it lives, it is at it, and whoever asks for the same wants another.
+    let (_, second) = buy("b", "").await;
+    assert_ne!(second.id, first.id);
+    // It is gone: its payment is shown again.
+    let (client, again) = buy("c", "a").await;
+    assert_eq!((again.id, again.earlier), (first.id, Some(purchase.created)));
+    client.received(&first.id).await.unwrap();
+    assert!(books.get(&first.id).unwrap().delivered);
+    // What is delivered is bought anew.
+    let (_, third) = buy("d", "a").await;
+    assert!(third.id != first.id && third.earlier.is_none());
+    let payments: std::collections::BTreeSet<_> = shop.payments().into_iter().collect();
+    assert_eq!((shop.payments().len(), payments.len()), (4, 3));
+}
+
+#[tokio::test]
+async fn the_callers_own_idempotency_key_tells_purchases_apart() {
+    let key = |key: &'static str| {
+        let mut request = HttpRequest::get("https://shop.example/".parse().unwrap());
+        request.headers.insert("idempotency-key", HeaderValue::from_static(key));
+        super::plan::request_hash(&request)
+    };
+    let without = super::plan::request_hash(&HttpRequest::get("https://shop.example/".parse().unwrap()));
+    assert_eq!(key("a"), key("a"));
+    assert!(key("a") != key("b") && key("a") != without);
+}
+
+#[tokio::test]
 async fn on_a_devnet_only_development_keys_sign() {
     let shop = Shop::honest(cent()).await;
     let devnet = Arc::new(FakeChain { devnet: true, ..FakeChain::seeing(Sight::Unavailable) });

@@ -102,7 +102,7 @@ fn a_purchase_lives_from_intent_to_settlement() {
     journal
         .conclude(
             &id,
-            &Outcome::Unknown { tx: None, delivered: false, receipt: None, note: "time-out".to_owned() },
+            &Outcome::Unknown { tx: None, goods: Goods::Missing, receipt: None, note: "time-out".to_owned() },
             &at(2),
         )
         .unwrap();
@@ -111,7 +111,7 @@ fn a_purchase_lives_from_intent_to_settlement() {
     let settled = Outcome::Settled {
         tx: Some("0xaa".to_owned()),
         confirmed: true,
-        delivered: true,
+        goods: Goods::Delivered,
         receipt: Some("{}".to_owned()),
         note: None,
     };
@@ -119,7 +119,7 @@ fn a_purchase_lives_from_intent_to_settlement() {
     let forged = Outcome::Settled {
         tx: Some("0xbb".to_owned()),
         confirmed: false,
-        delivered: false,
+        goods: Goods::Missing,
         receipt: None,
         note: None,
     };
@@ -157,7 +157,7 @@ fn attack_22_a_sellers_error_frees_nothing() {
         journal
             .conclude(
                 &id,
-                &Outcome::Unknown { tx: None, delivered: false, receipt: None, note: String::new() },
+                &Outcome::Unknown { tx: None, goods: Goods::Missing, receipt: None, note: String::new() },
                 &at(1001)
             )
             .is_err()
@@ -348,7 +348,8 @@ fn a_payment_that_a_process_left_behind_is_found_by_its_request() {
     assert!(left(&second, &at(1)).is_empty(), "this process took it over");
     let third = life(&second, 3);
     assert_eq!(left(&third, &at(1)), [id]);
-    let delivered = Outcome::Unknown { tx: None, delivered: true, receipt: None, note: String::new() };
+    let delivered =
+        Outcome::Unknown { tx: None, goods: Goods::Delivered, receipt: None, note: String::new() };
     second.conclude(&id, &delivered, &at(2)).unwrap();
     assert!(left(&third, &at(2)).is_empty(), "it brought its goods");
 }
@@ -364,7 +365,7 @@ fn attack_15_what_is_settled_and_was_not_delivered_is_not_bought_again() {
     let settled = Outcome::Settled {
         tx: Some("0xaa".to_owned()),
         confirmed: true,
-        delivered: false,
+        goods: Goods::Missing,
         receipt: None,
         note: None,
     };
