@@ -5,9 +5,17 @@ import { createRequire } from "node:module";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
+/** What is deployed by anybody with the usual CREATE2 deployer, to one address on every chain: name to salt. */
+const deployed = { PaymentChannelEscrow: `0x${"00".repeat(32)}` };
+const CREATE2_DEPLOYER = "0x4e59b44847b379578588920cA78FbF26c0B4956C";
+
 const here = dirname(fileURLToPath(import.meta.url));
-const solc = createRequire(import.meta.url)("solc");
+const require = createRequire(import.meta.url);
+const solc = require("solc");
+const { keccak256 } = require("js-sha3");
 const EXPECTED_SOLC = "0.8.37+";
+/** Compiled through the intermediate representation: a fifth smaller, and cheaper to call. */
+const viaIntermediate = ["PaymentChannelEscrow"];
 const contracts = [
   "DevUSDC",
   "Permit2SignatureTransfer",
@@ -15,7 +23,29 @@ const contracts = [
   "Multicall3",
   "DevSmartWallet",
   "DevWalletFactory",
+  ...viaIntermediate,
 ];
+
+const bytesOf = hex => Buffer.from(hex.replace(/^0x/, ""), "hex");
+
+/** The checksummed form of an address given as 40 hex digits (EIP-55). */
+function checksummed(hex) {
+  const hash = keccak256(hex);
+  return `0x${[...hex].map((digit, i) => (parseInt(hash[i], 16) >= 8 ? digit.toUpperCase() : digit)).join("")}`;
+}
+
+/** Where the contract comes to be, by EIP-1014, and the hash by which a registry knows its code (EIP-1052). */
+function deployment({ evm }, salt) {
+  const initCodeHash = keccak256(bytesOf(evm.bytecode.object));
+  const hash = keccak256(Buffer.concat(["0xff", CREATE2_DEPLOYER, salt, initCodeHash].map(bytesOf)));
+  return {
+    deployer: CREATE2_DEPLOYER,
+    salt,
+    address: checksummed(hash.slice(24)),
+    initCodeHash: `0x${initCodeHash}`,
+    runtimeCodeHash: `0x${keccak256(bytesOf(evm.deployedBytecode.object))}`,
+  };
+}
 
 if (!solc.version().startsWith(EXPECTED_SOLC)) {
   console.error(`wrong compiler: have ${solc.version()}, want ${EXPECTED_SOLC}`);
@@ -29,41 +59,41 @@ const sources = Object.fromEntries(
     .sort()
     .map(name => [name, { content: readFileSync(join(sourceDir, name), "utf8") }]),
 );
-const output = JSON.parse(
-  solc.compile(
-    JSON.stringify({
-      language: "Solidity",
-      sources,
-      settings: {
-        // What the embedded chain runs at least; later opcodes are not needed.
-        evmVersion: "cancun",
-        optimizer: { enabled: true, runs: 1000 },
-        // Without the metadata hash the bytecode depends on the code alone, not on comments or paths.
-        metadata: { bytecodeHash: "none", appendCBOR: false },
-        outputSelection: {
-          "*": {
-            "*": ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "evm.deployedBytecode.immutableReferences"],
-          },
-        },
-      },
-    }),
-    {
-      import: name =>
-        sources[name.replace(/^\.\//, "")] ? { contents: sources[name.replace(/^\.\//, "")].content } : { error: "not found" },
-    },
-  ),
-);
 
-const problems = output.errors ?? [];
-for (const problem of problems) console.error(problem.formattedMessage);
-if (problems.length > 0) {
-  console.error("the compiler has something to say; nothing is written");
-  process.exit(1);
+/** Compiles every source and returns what the selected contracts became. */
+function compile(names, viaIR) {
+  const outputs = ["abi", "evm.bytecode.object", "evm.deployedBytecode.object", "evm.deployedBytecode.immutableReferences"];
+  const settings = {
+    // What the embedded chain runs at least; later opcodes are not needed.
+    evmVersion: "cancun",
+    optimizer: { enabled: true, runs: 1000 },
+    ...(viaIR ? { viaIR } : {}),
+    // Without the metadata hash the bytecode depends on the code alone, not on comments or paths.
+    metadata: { bytecodeHash: "none", appendCBOR: false },
+    outputSelection: Object.fromEntries(names.map(name => [`${name}.sol`, { [name]: outputs }])),
+  };
+  const output = JSON.parse(
+    solc.compile(JSON.stringify({ language: "Solidity", sources, settings }), {
+      import: name => ({ error: `not found: ${name}` }),
+    }),
+  );
+  const problems = output.errors ?? [];
+  for (const problem of problems) console.error(problem.formattedMessage);
+  if (problems.length > 0) {
+    console.error("the compiler has something to say; nothing is written");
+    process.exit(1);
+  }
+  return output.contracts;
 }
+
+const compiled = {
+  ...compile(contracts.filter(name => !viaIntermediate.includes(name)), false),
+  ...compile(viaIntermediate, true),
+};
 
 const artifacts = new Map();
 for (const name of contracts) {
-  const contract = output.contracts[`${name}.sol`]?.[name];
+  const contract = compiled[`${name}.sol`]?.[name];
   if (!contract) {
     console.error(`no contract ${name} in ${name}.sol`);
     process.exit(1);
@@ -82,6 +112,7 @@ for (const name of contracts) {
         abi: contract.abi,
         bytecode: `0x${contract.evm.bytecode.object}`,
         deployedBytecode: `0x${contract.evm.deployedBytecode.object}`,
+        ...(deployed[name] ? { deployment: deployment(contract, deployed[name]) } : {}),
       },
       null,
       2,
