@@ -54,6 +54,9 @@ pub(crate) fn all(stage: &Stage) -> Counts {
     if stage.plan.is_fair() {
         everybody_served(stage);
     }
+    if let Some(platter) = &stage.gateway.sqlite {
+        platter.last_look();
+    }
     counts
 }
 

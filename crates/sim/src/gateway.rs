@@ -12,6 +12,7 @@ use farthing_chain::LocalKey;
 use farthing_engine::{
     Depths, Engine, EngineConfig, EvmRail, ExposureLimit, Rail, Relayer, RelayerConfig, Store, World,
 };
+use farthing_faultdisk::Crash;
 use farthing_payment::{Delivery, Flow, State};
 use farthing_paywall::{
     Amount, Limits, Paid, Paywall, PaywallBody, PaywallLayer, Price, Route, RouteTable, Terms, Way,
@@ -26,10 +27,11 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::chain::Tx;
 use crate::disk::{self, Disk};
-use crate::exec::{Exec, ProcessId, lock};
+use crate::exec::{Exec, ProcessId, WORLD, lock};
 use crate::facts::{self, Ledger};
 use crate::net::Listener;
 use crate::node::{self, Node, Tip};
+use crate::platter::Platter;
 use crate::rng::Rng;
 use crate::wait;
 use crate::world::{ProcessWorld, Skew};
@@ -74,7 +76,11 @@ pub struct Machine {
     pub seed: u64,
     pub ledger: Arc<Ledger>,
     pub tip: Arc<Tip>,
+    /// The books, as checkers read them.
     pub platter: Arc<dyn Store>,
+    /// Where the processes have them, if that is SQLite; else in `platter` itself.
+    pub sqlite: Option<Arc<Platter>>,
+    pub operator: Mutex<Operator>,
     pub skew: Skew,
     pub disk: Arc<Mutex<disk::Ailments>>,
     pub node: Arc<Mutex<node::Ailments>>,
@@ -86,6 +92,19 @@ pub struct Machine {
     pub process: Mutex<Option<ProcessId>>,
     pub listener: Arc<Mutex<Option<Listener>>>,
     pub engine: Arc<Mutex<Option<Engine>>>,
+}
+
+/// Who looks after the gateway's store.
+#[derive(Debug)]
+pub struct Operator {
+    is_called: bool,
+    rng: Rng,
+}
+
+impl Operator {
+    pub fn new(seed: u64) -> Self {
+        Self { is_called: false, rng: Rng::stream(seed, "operator") }
+    }
 }
 
 impl std::fmt::Debug for Machine {
@@ -104,13 +123,9 @@ impl Machine {
         let rng = |name: &str| Rng::stream(self.seed, &format!("gateway-{life}-{name}"));
         let world: Arc<dyn World> =
             Arc::new(ProcessWorld::new(self.exec.clone(), process, self.skew.clone(), rng("world")));
-        let store: Arc<dyn Store> = Arc::new(Disk::new(
-            self.exec.clone(),
-            process,
-            self.platter.clone(),
-            self.disk.clone(),
-            rng("disk"),
-        ));
+        let platter = self.sqlite.clone().map_or_else(|| self.platter.clone(), |sqlite| sqlite);
+        let store: Arc<dyn Store> =
+            Arc::new(Disk::new(self.exec.clone(), process, platter, self.disk.clone(), rng("disk")));
         let network = Network::eip155(NETWORK);
         let (this, watched) = (self.clone(), self.clone());
         let chain = Arc::new(Node::new(
@@ -123,6 +138,11 @@ impl Machine {
             Arc::new(move |tx| watched.broadcasts(tx)),
         ));
         let task = async move {
+            // As a process that cannot open its store: it ends, and its supervisor tries again.
+            while let Some(Err(why)) = this.sqlite.as_ref().map(|platter| platter.open()) {
+                this.ledger.note(|| format!("the store cannot be opened yet: {why}"));
+                world.sleep(Duration::from_secs(1)).await;
+            }
             let config = RelayerConfig { bump_after: Duration::from_secs(6), ..RelayerConfig::default() };
             let Some(relayer) =
                 Relayer::start(chain, this.relayer.clone(), store.clone(), world.clone(), config)
@@ -166,11 +186,59 @@ impl Machine {
     }
 
     pub fn kill(&self) {
+        self.stop(Crash::Process);
+    }
+
+    /// Looks after the SQLite store: a power cut takes the machine down, and a store that refuses until it is opened
+    /// again makes an operator come and start the process anew.
+    pub fn look_after(self: &Arc<Self>) {
+        let Some(platter) = &self.sqlite else { return };
+        let Some(process) = *lock(&self.process) else { return };
+        let this = self.clone();
+        if platter.is_cut() {
+            self.ledger.note(|| "the power is off".to_owned());
+            self.stop(Crash::Power);
+            let dark = Duration::from_millis(platter.dark_for.load(Ordering::Relaxed));
+            let back = async move {
+                this.exec.sleep(dark).await;
+                if lock(&this.process).is_none() {
+                    this.boot();
+                }
+            };
+            return self.exec.spawn(WORLD, Box::pin(back));
+        }
+        let mut operator = lock(&self.operator);
+        if !platter.begins_to_refuse() || operator.is_called {
+            return;
+        }
+        operator.is_called = true;
+        let comes = Duration::from_millis(operator.rng.between(500, 15_000));
+        let looks = async move {
+            this.exec.sleep(comes).await;
+            lock(&this.operator).is_called = false;
+            let answers = this.sqlite.as_ref().is_none_or(|platter| platter.answers());
+            if *lock(&this.process) != Some(process) || answers {
+                return;
+            }
+            this.ledger.note(|| "an operator starts the gateway anew".to_owned());
+            this.kill();
+            this.exec.sleep(Duration::from_secs(1)).await;
+            if lock(&this.process).is_none() {
+                this.boot();
+            }
+        };
+        self.exec.spawn(WORLD, Box::pin(looks));
+    }
+
+    fn stop(&self, how: Crash) {
         self.ledger.note(|| "gateway is killed".to_owned());
         *lock(&self.listener) = None;
         *lock(&self.engine) = None;
         if let Some(process) = lock(&self.process).take() {
             self.exec.kill(process);
+        }
+        if let Some(platter) = &self.sqlite {
+            platter.crash(how);
         }
         lock(&self.ledger.facts).restarts += 1;
     }

@@ -18,6 +18,7 @@ mod node;
 mod owner;
 mod payer;
 mod plan;
+mod platter;
 mod rng;
 mod run;
 mod shrink;
@@ -29,6 +30,7 @@ pub use net::Ailments as NetAilments;
 pub use node::Ailments as NodeAilments;
 pub use payer::Style;
 pub use plan::{Act, Line, Plan};
+pub use platter::Trouble;
 pub use run::{Counts, Outcome, run};
 pub use shrink::shrink;
 

@@ -40,6 +40,11 @@ pub enum Act {
         ailments: crate::disk::Ailments,
         lasts: u64,
     },
+    /// Below the SQLite store, where the world has one.
+    Storage {
+        trouble: crate::platter::Trouble,
+        lasts: u64,
+    },
     Net {
         ailments: crate::net::Ailments,
         lasts: u64,
@@ -84,9 +89,11 @@ pub struct Line {
     pub act: Act,
 }
 
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
     pub seed: u64,
+    /// The gateway's store is the SQLite one, on a disk that can fail; else it is the model.
+    pub sqlite: bool,
     pub buyers: usize,
     /// How many machines with our wallet there are.
     pub owners: usize,
@@ -99,6 +106,9 @@ pub struct Plan {
 
 /// How long the troubles last, in milliseconds.
 const TROUBLES: u64 = 90_000;
+
+/// How many worlds in a thousand have their books in SQLite: each of their calls waits for another thread.
+const ON_SQLITE: u64 = 50;
 
 impl Plan {
     pub fn from_seed(seed: u64) -> Self {
@@ -188,8 +198,19 @@ impl Plan {
             };
             lines.push(Line { at: rng.below(TROUBLES), act });
         }
+        // What came to be played later has chances of its own, so that a seed's other choices stay.
+        let mut rng = Rng::stream(seed, "storage");
+        let sqlite = rng.per_mille(ON_SQLITE);
+        if sqlite && troubles > 0 {
+            let unseen = rng.per_mille(300);
+            for _ in 0..rng.between(1, 5) {
+                let trouble = crate::platter::Trouble::draw(&mut rng, unseen);
+                let act = Act::Storage { trouble, lasts: rng.between(500, 30_000) };
+                lines.push(Line { at: rng.below(TROUBLES), act });
+            }
+        }
         lines.sort_by_key(|line| line.at);
-        Self { seed, buyers, owners, depth, heals_at: TROUBLES + 35_000, lines }
+        Self { seed, sqlite, buyers, owners, depth, heals_at: TROUBLES + 35_000, lines }
     }
 
     pub fn has(&self, test: impl Fn(&Act) -> bool) -> bool {

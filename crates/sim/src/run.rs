@@ -19,9 +19,10 @@ use crate::node::Tip;
 use crate::owner::{self, Owner};
 use crate::payer::Buyer;
 use crate::plan::{Act, Line, Plan};
+use crate::platter::{Platter, Trouble};
 use crate::rng::Rng;
 use crate::world::EPOCH_SECS;
-use crate::{check, disk, node};
+use crate::{check, disk, gateway, node};
 
 /// How much each payer has, in atoms.
 const FUNDS: u128 = 1_000_000;
@@ -77,7 +78,10 @@ pub fn run(plan: &Plan, record: bool) -> Outcome {
     let stage = build(plan, record);
     let heals = plan.heals_at * 1000;
     let violation = || stage.ledger.violation().is_some();
-    let until_broken = || if violation() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+    let until_broken = || {
+        stage.gateway.look_after();
+        if violation() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
     let mut ended = stage.exec.run(heals, until_broken);
     if !violation() && ended != Ended::Spinning {
         stage.heal();
@@ -140,12 +144,16 @@ fn build(plan: &Plan, record: bool) -> Stage {
     let chain = Chain::new(token, domain, genesis, EPOCH_SECS, seed);
     let tip = Arc::new(Tip::new(chain));
     let net = Net::new(exec.clone(), Rng::stream(seed, "net"));
+    let books = Arc::new(MemoryStore::new());
+    let sqlite = plan.sqlite.then(|| Arc::new(Platter::new(seed, ledger.clone(), books.clone())));
     let gateway = Arc::new(Machine {
         exec: exec.clone(),
         seed,
         ledger: ledger.clone(),
         tip: tip.clone(),
-        platter: Arc::new(MemoryStore::new()),
+        platter: books,
+        sqlite,
+        operator: Mutex::new(gateway::Operator::new(seed)),
         skew: Arc::default(),
         disk: Arc::new(Mutex::new(FAIR_DISK)),
         node: Arc::new(Mutex::new(FAIR_NODE)),
@@ -282,6 +290,9 @@ impl Stage {
         *lock(&self.net.ailments) = FAIR_NET;
         lock(&self.tip.chain).weather = Weather::FAIR;
         self.gateway.skew.store(0, Ordering::Relaxed);
+        if let Some(platter) = &self.gateway.sqlite {
+            platter.heal();
+        }
         if lock(&self.gateway.process).is_none() {
             self.gateway.boot();
         }
@@ -404,6 +415,16 @@ impl Scene {
                 *lock(&self.gateway.disk) = ailments;
                 self.exec.sleep(millis(lasts)).await;
                 *lock(&self.gateway.disk) = FAIR_DISK;
+            }
+            Act::Storage { trouble, lasts } => {
+                let Some(platter) = &self.gateway.sqlite else { return };
+                if matches!(trouble, Trouble::Power { .. }) {
+                    platter.dark_for.store(lasts, Ordering::Relaxed);
+                    return platter.suffer(trouble);
+                }
+                platter.suffer(trouble);
+                self.exec.sleep(millis(lasts)).await;
+                platter.heal();
             }
             Act::Net { ailments, lasts } => {
                 *lock(&self.net.ailments) = ailments;

@@ -40,6 +40,28 @@ fn one_seed_is_one_history() {
     assert_ne!(run(&Plan::from_seed(1), false).fingerprint, other);
 }
 
+/// The SQLite store has threads, and its disk fails; all the same one seed has one history.
+#[test]
+fn a_world_on_sqlite_replays_and_its_disk_does_fail() {
+    let mut said = Vec::new();
+    for seed in [1, 22, 46, 72, 122, 180] {
+        let plan = Plan::from_seed(seed);
+        assert!(plan.sqlite, "seed {seed}");
+        let outcome = run(&plan, true);
+        assert_eq!(outcome.violation, None, "seed {seed}");
+        let again = run(&plan, true);
+        assert_eq!(
+            (outcome.fingerprint, &outcome.timeline),
+            (again.fingerprint, &again.timeline),
+            "seed {seed}"
+        );
+        said.extend(outcome.timeline.into_iter().map(|(_, line)| line));
+    }
+    for line in ["the power is off", "the store is in doubt", "an operator starts the gateway anew"] {
+        assert!(said.iter().any(|said| said == line), "{line}");
+    }
+}
+
 /// What happens in these worlds is not nothing.
 #[test]
 fn worlds_are_eventful() {
@@ -55,7 +77,7 @@ fn worlds_are_eventful() {
 /// A plan of one buyer, no wallet and depth 1, with these lines.
 fn plan(seed: u64, lines: &[(u64, Act)]) -> Plan {
     let lines = lines.iter().map(|(at, act)| Line { at: *at, act: *act }).collect();
-    Plan { seed, buyers: 1, owners: 0, depth: 1, heals_at: 125_000, lines }
+    Plan { seed, buyers: 1, owners: 0, depth: 1, heals_at: 125_000, lines, ..Plan::default() }
 }
 
 fn buys(shelf: usize) -> Act {

@@ -45,10 +45,19 @@ impl SqliteStore {
     /// [`OpenError::InUse`] if another process, or this one, has it open for writing; [`OpenError::Newer`] if a
     /// later version wrote it; [`OpenError::Foreign`] if another program did.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::open_with_readers(path, READERS)
+    }
+
+    /// The same with so many connections that read (one at least). With one, and one call at a time, the disk is asked
+    /// for the same in each run, as who tests what the disk does needs it.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`].
+    pub fn open_with_readers(path: &Path, readers: usize) -> Result<Self, OpenError> {
         let lock = schema::lock(path)?;
         let connection = schema::open_writer(path)?;
         let health = Arc::new(Health::default());
-        let readers = Readers::start(path)?;
+        let readers = Readers::start(path, readers)?;
         let writer = Writer::start(connection, path, lock, Arc::clone(&health))?;
         Ok(Self { readers, writer: Some(writer), health, path: path.to_owned() })
     }
@@ -59,7 +68,7 @@ impl SqliteStore {
     /// # Errors
     /// As [`SqliteStore::open`], but for [`OpenError::InUse`]; and [`OpenError::Older`], as nothing is migrated.
     pub fn open_read_only(path: &Path) -> Result<Self, OpenError> {
-        let readers = Readers::start(path)?;
+        let readers = Readers::start(path, READERS)?;
         Ok(Self { readers, writer: None, health: Arc::default(), path: path.to_owned() })
     }
 
@@ -263,11 +272,11 @@ impl std::fmt::Debug for Readers {
 }
 
 impl Readers {
-    fn start(path: &Path) -> Result<Self, OpenError> {
+    fn start(path: &Path, count: usize) -> Result<Self, OpenError> {
         let (queue, questions) = sync_channel::<Question>(QUEUE_LEN);
         let questions = Arc::new(Mutex::new(questions));
-        let mut readers = Self { queue: Some(queue), threads: Vec::with_capacity(READERS) };
-        for index in 0..READERS {
+        let mut readers = Self { queue: Some(queue), threads: Vec::with_capacity(count) };
+        for index in 0..count.max(1) {
             let connection = schema::open_reader(path)?;
             let questions = Arc::clone(&questions);
             let thread = std::thread::Builder::new()
