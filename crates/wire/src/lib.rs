@@ -8,6 +8,7 @@
 //! features some other crate of the build switches on.
 
 pub mod json;
+pub mod mpp;
 mod uint256;
 pub mod x402;
 

@@ -9,6 +9,7 @@ pub(crate) mod tests;
 use std::fmt;
 
 pub use parse::{JsonError, Limits, MAX_DEPTH, parse};
+pub(crate) use print::string as print_string;
 
 /// A JSON value that prints as it was read, blanks aside.
 ///
@@ -166,6 +167,17 @@ impl Number {
     /// The value, if it is written as plain digits and fits. `1.0` and `1e3` are not plain digits.
     pub fn as_u64(&self) -> Option<u64> {
         if self.0.bytes().all(|b| b.is_ascii_digit()) { self.0.parse().ok() } else { None }
+    }
+
+    /// The value, if it is whole, in whatever spelling, and exact in every reader: at most 2^53 - 1 in size.
+    pub fn as_safe_integer(&self) -> Option<i64> {
+        const MAX_SAFE: i64 = (1 << 53) - 1;
+        let (negative, digits, power) = self.canonical()?;
+        let mut value: i64 = if digits.is_empty() { 0 } else { digits.parse().ok()? };
+        for _ in 0..u8::try_from(power).ok()? {
+            value = value.checked_mul(10)?;
+        }
+        (value <= MAX_SAFE).then_some(if negative { -value } else { value })
     }
 
     /// INVARIANT: `text` follows the grammar of a JSON number.

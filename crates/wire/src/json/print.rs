@@ -41,7 +41,8 @@ impl fmt::Display for Object {
     }
 }
 
-fn string(f: &mut fmt::Formatter<'_>, text: &str) -> fmt::Result {
+/// A string with its quotes, in the escapes of `JSON.stringify`, which are also those of RFC 8785.
+pub(crate) fn string<W: Write>(f: &mut W, text: &str) -> fmt::Result {
     f.write_char('"')?;
     let mut plain = 0;
     for (at, byte) in text.bytes().enumerate() {

@@ -106,7 +106,7 @@ impl Payload {
 }
 
 impl Authorization {
-    fn parse(object: &Object) -> Result<Self, WireError> {
+    pub(crate) fn parse(object: &Object) -> Result<Self, WireError> {
         Ok(Self {
             from: address(object, "from")?,
             to: address(object, "to")?,
@@ -117,7 +117,7 @@ impl Authorization {
         })
     }
 
-    fn to_object(&self) -> Object {
+    pub(crate) fn to_object(&self) -> Object {
         Object::new()
             .with("from", self.from.as_str())
             .with("to", self.to.as_str())
@@ -160,15 +160,15 @@ impl Permit2Authorization {
     }
 }
 
-pub(super) fn address(object: &Object, field: &'static str) -> Result<Address, WireError> {
+pub(crate) fn address(object: &Object, field: &'static str) -> Result<Address, WireError> {
     Address::evm(fields::text(object, field)?).map_err(|error| WireError::Address { field, error })
 }
 
-pub(super) fn number(object: &Object, field: &'static str) -> Result<Uint256, WireError> {
+pub(crate) fn number(object: &Object, field: &'static str) -> Result<Uint256, WireError> {
     fields::text(object, field)?.parse().map_err(|error| WireError::Uint256 { field, error })
 }
 
-fn bytes32(object: &Object, field: &'static str) -> Result<[u8; 32], WireError> {
+pub(crate) fn bytes32(object: &Object, field: &'static str) -> Result<[u8; 32], WireError> {
     let digits = hex_digits(fields::text(object, field)?, field)?;
     let mut bytes = [0; 32];
     if digits.len() != 2 * bytes.len() {
@@ -178,7 +178,7 @@ fn bytes32(object: &Object, field: &'static str) -> Result<[u8; 32], WireError> 
     Ok(bytes)
 }
 
-pub(super) fn read_signature(text: &str) -> Result<Vec<u8>, WireError> {
+pub(crate) fn read_signature(text: &str) -> Result<Vec<u8>, WireError> {
     let field = "signature";
     let digits = hex_digits(text, field)?;
     if digits.is_empty() {
@@ -190,10 +190,10 @@ pub(super) fn read_signature(text: &str) -> Result<Vec<u8>, WireError> {
     hex::decode(digits).map_err(|_| WireError::NotHex { field })
 }
 
-pub(super) fn signature_text(signature: &[u8]) -> String {
+pub(crate) fn signature_text(signature: &[u8]) -> String {
     format!("0x{}", hex::encode(signature))
 }
 
-fn hex_digits<'a>(text: &'a str, field: &'static str) -> Result<&'a str, WireError> {
+pub(crate) fn hex_digits<'a>(text: &'a str, field: &'static str) -> Result<&'a str, WireError> {
     text.strip_prefix("0x").ok_or(WireError::NotHex { field })
 }

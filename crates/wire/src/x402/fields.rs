@@ -6,7 +6,7 @@ use super::{Extensions, WireAddress, WireError};
 use crate::{Json, Object};
 
 /// The members of a message, taken out one by one; what nobody took is carried along.
-pub(super) struct Fields(Object);
+pub(crate) struct Fields(Object);
 
 impl Fields {
     pub fn of(json: Json) -> Result<Self, WireError> {
@@ -115,7 +115,7 @@ impl Fields {
 }
 
 /// Reads an amount, telling a number that is too large from a text that is none.
-pub(super) fn atoms(text: &str, field: &'static str) -> Result<u128, WireError> {
+pub(crate) fn atoms(text: &str, field: &'static str) -> Result<u128, WireError> {
     parse_atoms(text).map_err(|error| match error {
         AmountError::TooLarge => WireError::BeyondU128 { field },
         error => WireError::Amount { field, error },
@@ -123,7 +123,7 @@ pub(super) fn atoms(text: &str, field: &'static str) -> Result<u128, WireError> 
 }
 
 /// A string member of an object that stays where it is.
-pub(super) fn text<'a>(object: &'a Object, field: &'static str) -> Result<&'a str, WireError> {
+pub(crate) fn text<'a>(object: &'a Object, field: &'static str) -> Result<&'a str, WireError> {
     match object.get(field) {
         None | Some(Json::Null) => Err(WireError::Missing { field }),
         Some(Json::String(text)) => Ok(text),
@@ -132,7 +132,7 @@ pub(super) fn text<'a>(object: &'a Object, field: &'static str) -> Result<&'a st
 }
 
 /// An object member of an object that stays where it is.
-pub(super) fn object<'a>(object: &'a Object, field: &'static str) -> Result<&'a Object, WireError> {
+pub(crate) fn object<'a>(object: &'a Object, field: &'static str) -> Result<&'a Object, WireError> {
     match object.get(field) {
         None | Some(Json::Null) => Err(WireError::Missing { field }),
         Some(Json::Object(inner)) => Ok(inner),

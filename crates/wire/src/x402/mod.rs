@@ -10,7 +10,7 @@ pub mod exact_evm;
 pub mod extensions;
 pub mod extra;
 pub mod facilitator;
-mod fields;
+pub(crate) mod fields;
 pub mod header;
 mod matching;
 mod settlement;
