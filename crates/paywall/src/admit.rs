@@ -144,7 +144,10 @@ pub(crate) struct Judge<'a> {
     pub tenant: &'a TenantId,
     pub key: &'a BindingKey,
     pub tokens: &'a Tokens,
+    /// The wall clock, for what the payer signed by one.
     pub now: Timestamp,
+    /// The clock that never goes back, for what we offered.
+    pub mark: Timestamp,
 }
 
 /// Why a payment is not accepted. The payer may be challenged again.
@@ -255,14 +258,14 @@ fn accepted_offer<'a>(
     let not_ours = Refused::from(ErrorCode::InvalidPaymentRequirements);
     // HEAD is priced as its GET: an offer made to one holds for the other.
     let method = priced_method(bought.method);
-    for candidate in candidates {
+    for (place, candidate) in candidates.iter().enumerate() {
         let route = sealed_route(&candidate.pattern, &candidate.paid);
         let context = seal_context(&candidate.paid, bought.resource, bought.headers);
         let bound = x402::bound(&asked, judge.tenant, &route, &context, method);
-        let holds = match x402::verify_seal(judge.key, &bound, accepted, judge.now) {
+        let holds = match x402::verify_seal(judge.key, &bound, accepted, judge.mark) {
             Ok(_) => true,
-            // It ended, but it is what we ask for today.
-            Err(SealError::Ended(_)) => candidate.asked.contains(&asked),
+            // It ended, but it is what we ask for today: the first candidate is today's, the others were replaced.
+            Err(SealError::Ended(_)) => place == 0 && candidate.asked.contains(&asked),
             Err(SealError::Malformed | SealError::NotOurs) => false,
         };
         if !holds {

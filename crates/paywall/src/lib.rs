@@ -7,6 +7,7 @@
 mod admit;
 mod answer;
 mod body;
+mod clock;
 mod cors;
 mod hash;
 mod headers;

@@ -10,6 +10,7 @@ use farthing_primitives::{Registry, TenantId, Timestamp};
 use farthing_rails::exact_evm::Tokens;
 use farthing_rails::offer::BindingKey;
 
+use crate::clock::OfferClock;
 use crate::cors::Cors;
 use crate::limit::{Memory, Places, Rate, RateLimiter};
 use crate::price::Route;
@@ -98,6 +99,8 @@ pub struct Paywall(pub(crate) Arc<Shared>);
 pub(crate) struct Shared {
     pub seller: Arc<dyn Seller>,
     pub world: Arc<dyn World>,
+    /// What offers and replaced tables are timed by.
+    pub clock: OfferClock,
     pub tenant: TenantId,
     pub key: BindingKey,
     pub limits: Limits,
@@ -154,6 +157,7 @@ impl Paywall {
     ) -> Self {
         Self(Arc::new(Shared {
             seller,
+            clock: OfferClock::new(world.clone()),
             world,
             tenant,
             key,
@@ -170,9 +174,15 @@ impl Paywall {
         }))
     }
 
+    /// Says that it is at least this late: what an earlier process wrote down of the time, so that its offers do not come
+    /// to life again where the clock was set back in between.
+    pub fn not_before(&self, mark: Timestamp) {
+        self.0.clock.not_before(mark);
+    }
+
     /// Replaces the terms at once. Offers made before hold for the time that they were made for.
     pub fn reload(&self, terms: Terms) {
-        let now = self.0.world.now();
+        let now = self.0.clock.now();
         let mut current = self.0.current.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         let mut old: VecDeque<_> = current.old.iter().filter(|(until, _)| *until > now).cloned().collect();
         // The replaced table is kept without its own past, so that the past does not grow with each reload.

@@ -348,6 +348,7 @@ impl Visit {
             key: &self.shared.key,
             tokens: &self.current.tokens,
             now: self.shared.world.now(),
+            mark: self.shared.clock.now(),
         };
         let mut admitted = match admit(&shown, &candidates, bought, judge) {
             Ok(admitted) => admitted,
@@ -598,7 +599,7 @@ impl Visit {
         shown: &Shown,
         parts: &http::request::Parts,
     ) -> Result<Vec<Candidate>, Answer> {
-        let now = self.shared.world.now();
+        let now = self.shared.clock.now();
         let mut routes = vec![(self.pattern.clone(), self.paid.clone())];
         for (until, old) in &self.current.old {
             if *until <= now {
@@ -675,7 +676,7 @@ impl Visit {
             mime_type: self.paid.mime_type.as_deref(),
         };
         let error = code.unwrap_or("PAYMENT-SIGNATURE or X-PAYMENT header is required");
-        let now = self.shared.world.now();
+        let now = self.shared.clock.now();
         answer::challenge(&offer::challenge(&asked, &self.paid, resource, seal, error, now), code)
     }
 

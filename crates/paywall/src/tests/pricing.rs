@@ -143,23 +143,81 @@ async fn old_offers_hold_after_a_reload_for_as_long_as_they_were_made_for() {
     assert_eq!(rig.send(paid_v1(get("/weather"), &pay_v1(&v1, 4))).await.status, 402);
 }
 
+/// A payment of an old offer, signed now by a clock that is right.
+fn signed_late(rig: &Rig, challenge: &farthing_wire::x402::v2::PaymentRequired, nonce: u8) -> String {
+    use farthing_rails::exact_evm::{Tokens, buy};
+    let offer = &challenge.accepts[0];
+    let tokens = Tokens::new(&farthing_primitives::Registry::builtin());
+    let asked = farthing_rails::x402::requirement_v2(offer, &tokens).unwrap();
+    let (key, now) = (payer(), farthing_engine::World::now(&*rig.world));
+    let from = farthing_evm::from_alloy(key.address());
+    let nonce = buy::Nonce([nonce; 32]);
+    let unsigned = buy::authorize(&asked, &from, nonce, Duration::from_secs(60), now).unwrap();
+    let presented = unsigned.signed(&key.sign(unsigned.digest()), None);
+    let payment = farthing_rails::x402::payment_v2(offer, &presented, None, None).unwrap();
+    farthing_wire::x402::Message::to_header(&payment)
+}
+
+#[tokio::test]
+async fn a_clock_that_leaps_to_the_past_makes_no_ended_offer_valid_again() {
+    let rig = Rig::weather();
+    let cheap = rig.challenge("/weather").await;
+    rig.paywall.reload(terms(vec![("GET|POST /weather", dollars("$5"))]));
+    rig.world.advance(Duration::from_secs(119));
+    assert_eq!(rig.send(paid(get("/weather"), &signed_late(&rig, &cheap, 1))).await.status, 200);
+    rig.world.advance(Duration::from_secs(2));
+    assert_eq!(rig.send(paid(get("/weather"), &signed_late(&rig, &cheap, 2))).await.status, 402);
+    for back in [3, 120, 3_600, 86_400] {
+        rig.world.set_back_secs.store(back, std::sync::atomic::Ordering::SeqCst);
+        let got = rig.send(paid(get("/weather"), &signed_late(&rig, &cheap, 3))).await;
+        assert_eq!(got.status, 402, "{back} s back");
+        got.assert_no_goods();
+    }
+    // What is offered by such a clock ends when it ought to.
+    let dear = rig.challenge("/weather").await;
+    rig.world.advance(Duration::from_secs(119));
+    assert_eq!(rig.send(paid(get("/weather"), &signed_late(&rig, &dear, 4))).await.status, 200);
+    rig.paywall.reload(terms(vec![("GET|POST /weather", dollars("$7"))]));
+    rig.world.advance(Duration::from_secs(2));
+    assert_eq!(rig.send(paid(get("/weather"), &signed_late(&rig, &dear, 5))).await.status, 402);
+}
+
+#[tokio::test]
+async fn an_offer_of_a_clock_that_ran_ahead_ends_with_its_time_and_not_a_day_later() {
+    let rig = Rig::weather();
+    rig.world.set_back_secs.store(-86_400, std::sync::atomic::Ordering::SeqCst);
+    let cheap = rig.challenge("/weather").await;
+    rig.world.set_back_secs.store(0, std::sync::atomic::Ordering::SeqCst);
+    rig.paywall.reload(terms(vec![("GET|POST /weather", dollars("$5"))]));
+    assert_eq!(rig.send(paid(get("/weather"), &signed_late(&rig, &cheap, 1))).await.status, 200);
+    rig.world.advance(Duration::from_secs(121));
+    assert_eq!(rig.send(paid(get("/weather"), &signed_late(&rig, &cheap, 2))).await.status, 402);
+}
+
+#[tokio::test]
+async fn after_a_restart_with_a_clock_set_back_old_offers_stay_ended() {
+    let before = Rig::weather();
+    let cheap = before.challenge("/weather").await;
+    before.world.advance(Duration::from_secs(121));
+    // The new process knows how late it was, and asks for another price.
+    for (mark, status) in [(None, 200), (Some(farthing_engine::World::now(&*before.world)), 402)] {
+        let after = Rig::weather();
+        if let Some(mark) = mark {
+            after.paywall.not_before(mark);
+        }
+        after.paywall.reload(terms(vec![("GET|POST /weather", dollars("$5"))]));
+        let got = after.send(paid(get("/weather"), &signed_late(&after, &cheap, 1))).await;
+        assert_eq!(got.status, status, "{mark:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_offer_that_ended_still_buys_what_is_asked_today() {
-    use farthing_rails::exact_evm::{Tokens, buy};
     let rig = Rig::weather();
     let challenge = rig.challenge("/weather").await;
     // Signed late: the authorization is fresh, the seal has ended, and the price is still the same.
     rig.world.advance(Duration::from_secs(121));
-    let offer = &challenge.accepts[0];
-    let tokens = Tokens::new(&farthing_primitives::Registry::builtin());
-    let asked = farthing_rails::x402::requirement_v2(offer, &tokens).unwrap();
-    let key = payer();
-    let from = farthing_evm::from_alloy(key.address());
-    let now = farthing_engine::World::now(&*rig.world);
-    let unsigned = buy::authorize(&asked, &from, buy::Nonce([8; 32]), Duration::from_secs(60), now).unwrap();
-    let presented = unsigned.signed(&key.sign(unsigned.digest()), None);
-    let payment = farthing_rails::x402::payment_v2(offer, &presented, None, None).unwrap();
-    let header = farthing_wire::x402::Message::to_header(&payment);
+    let header = signed_late(&rig, &challenge, 8);
     assert_eq!(rig.send(paid(get("/weather"), &header)).await.status, 200);
 }
 

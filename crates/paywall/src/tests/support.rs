@@ -1,6 +1,6 @@
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -36,6 +36,8 @@ pub const TX: &str = "0x00000000000000000000000000000000000000000000000000000000
 #[derive(Default)]
 pub struct TestWorld {
     forward: AtomicU64,
+    /// By how far the wall clock was set back, or forward if negative.
+    pub set_back_secs: AtomicI64,
     pub hurry: AtomicBool,
 }
 
@@ -47,7 +49,10 @@ impl TestWorld {
 
 impl World for TestWorld {
     fn now(&self) -> Timestamp {
-        NOW.plus(self.monotonic())
+        let back = self.set_back_secs.load(Ordering::SeqCst);
+        let by = Duration::from_secs(back.unsigned_abs());
+        let right = NOW.plus(self.monotonic());
+        if back < 0 { right.plus(by) } else { right.minus(by) }
     }
 
     fn monotonic(&self) -> Duration {
