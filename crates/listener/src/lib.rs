@@ -4,6 +4,7 @@
 //! connections that hold on to something without using it: those that never ask, that dribble a request or a body, that
 //! do not read their answer, and those that idle while others wait for a place. `docs/reference/limits.md` has the table.
 
+mod departure;
 mod files;
 mod inbound;
 mod limits;
@@ -16,6 +17,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use departure::Departures;
 pub use files::{RESERVED_FILES, raise_file_limit};
 pub use inbound::Inbound;
 pub use limits::{

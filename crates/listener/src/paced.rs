@@ -20,12 +20,29 @@ impl Paced {
         Self { stream, pulse }
     }
 
+    /// Whether the client has closed its side, as far as is known here. One that means to go on reading is taken for
+    /// gone as well: nothing tells the two apart, and what is owed to nobody costs nothing.
+    fn hung_up(&self, cx: &mut Context<'_>) -> bool {
+        let mut byte = [0];
+        match self.stream.poll_peek(cx, &mut ReadBuf::new(&mut byte)) {
+            Poll::Ready(Ok(bytes)) => bytes == 0,
+            Poll::Ready(Err(_)) => true,
+            Poll::Pending => false,
+        }
+    }
+
     fn note(&self, polled: &Poll<io::Result<usize>>, offered: usize) {
         match polled {
             Poll::Ready(Ok(written)) => self.pulse.wrote(*written, *written == offered),
-            Poll::Ready(Err(_)) => {}
+            Poll::Ready(Err(_)) => self.pulse.departures.over(),
             Poll::Pending => self.pulse.blocked(),
         }
+    }
+}
+
+impl Drop for Paced {
+    fn drop(&mut self) {
+        self.pulse.departures.over();
     }
 }
 
@@ -61,7 +78,19 @@ impl AsyncWrite for Paced {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        let polled = Pin::new(&mut self.stream).poll_flush(cx);
+        match &polled {
+            Poll::Ready(Ok(())) if self.pulse.departures.is_awaited() => {
+                if self.hung_up(cx) {
+                    self.pulse.departures.over();
+                } else {
+                    self.pulse.departures.gone();
+                }
+            }
+            Poll::Ready(Err(_)) => self.pulse.departures.over(),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        polled
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

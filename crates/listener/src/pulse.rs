@@ -8,12 +8,14 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::Limits;
+use crate::{Departures, Limits};
 
 /// Shared by a connection's parts; times are counted in milliseconds since it began.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     pub limits: Limits,
+    /// Who waits for what was written to leave.
+    pub departures: Departures,
     began: Instant,
     asked: AtomicBool,
     under_way: AtomicUsize,
@@ -45,6 +47,7 @@ impl Pulse {
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self {
             limits,
+            departures: Departures::default(),
             began: Instant::now(),
             asked: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),

@@ -146,7 +146,8 @@ where
     let Seat { pulse, place, mut stopped } = seat;
     let limits = server.limits;
     let (handler, counted) = (server.handler, pulse.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(counted.departures.clone());
         let under_way = counted.request();
         let answered = Arc::new(AtomicBool::new(false));
         let answer = handler(request.map(|body| Inbound::new(body, limits, answered.clone())), peer);

@@ -1,4 +1,6 @@
+use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -70,30 +72,65 @@ impl<G: Unpin> Body for Keeping<G> {
     }
 }
 
+/// Calls back once it is known whether what was handed to the connection left for the client.
+type WhenGone = dyn Fn(Box<dyn FnOnce(bool) + Send>) + Send + Sync;
+
+/// The way out to the client, where the server knows: put it into the request's extensions.
+///
+/// Without it an answer counts as delivered once the server has taken its last piece, which may then lie in a buffer
+/// while the client hangs up.
+#[derive(Clone)]
+pub struct ClientExit(Arc<WhenGone>);
+
+impl ClientExit {
+    /// `when_gone` is given what to call: with `true` once everything that the connection was handed before has left
+    /// for the client, with `false` once it is known that it never will.
+    pub fn new(when_gone: impl Fn(Box<dyn FnOnce(bool) + Send>) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(when_gone))
+    }
+}
+
+impl fmt::Debug for ClientExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientExit")
+    }
+}
+
 /// A body that is on its way to the payer, with the duty to say whether it got there whole.
 ///
-/// Dropped before its end, it reports an interrupted delivery: whoever paid is owed one. Whoever has not paid yet
+/// It reports when it is given up by the server, which does so when it has taken the last piece, or will take no more.
+/// Given up before its end, it reports an interrupted delivery: whoever paid is owed one. Whoever has not paid yet
 /// is not: a payer that hangs up before the last byte has what came before it, and that is charged for.
 pub(crate) struct Delivery<B> {
     inner: Pin<Box<B>>,
     permit: Option<Permit>,
     flow: Flow,
+    exit: Option<ClientExit>,
     begun: bool,
+    whole: bool,
 }
 
-impl<B> Delivery<B> {
-    pub fn new(inner: B, permit: Permit, flow: Flow) -> Self {
-        Self { inner: Box::pin(inner), permit: Some(permit), flow, begun: false }
+impl<B: Body> Delivery<B> {
+    /// `bodiless` is whether the server may send the answer without ever asking for its body.
+    pub fn new(inner: B, permit: Permit, flow: Flow, exit: Option<ClientExit>, bodiless: bool) -> Self {
+        let whole = bodiless || inner.is_end_stream();
+        Self { inner: Box::pin(inner), permit: Some(permit), flow, exit, begun: false, whole }
     }
 }
 
 impl<B> Drop for Delivery<B> {
     fn drop(&mut self) {
-        if self.begun
-            && self.flow == Flow::Background
-            && let Some(permit) = self.permit.take()
-        {
-            permit.delivered();
+        let Some(permit) = self.permit.take() else { return };
+        match (self.flow, self.exit.take()) {
+            (Flow::Background, _) if self.whole || self.begun => permit.delivered(),
+            // It was taken to its end; whether it leaves is seen at the connection.
+            (_, Some(exit)) if self.whole => (exit.0)(Box::new(move |left| {
+                if left {
+                    permit.delivered();
+                }
+            })),
+            (_, None) if self.whole => permit.delivered(),
+            _ => {}
         }
     }
 }
@@ -112,33 +149,24 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let polled = self.inner.as_mut().poll_frame(cx);
         match &polled {
-            Poll::Ready(None) => {
-                if let Some(permit) = self.permit.take() {
-                    permit.delivered();
-                }
-            }
+            Poll::Ready(None) => self.whole = true,
             Poll::Ready(Some(Err(_))) => {
                 if let Some(permit) = self.permit.take() {
                     permit.failed(Reason::new("upstream_truncated", Fault::Payee));
                 }
             }
-            Poll::Ready(Some(Ok(_))) if self.inner.is_end_stream() => {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.begun |= frame.data_ref().is_some_and(|data| !data.is_empty());
                 // The server may not ask again after the last frame.
-                if let Some(permit) = self.permit.take() {
-                    permit.delivered();
-                }
+                self.whole |= self.inner.is_end_stream();
             }
-            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
-        }
-        if let Poll::Ready(Some(Ok(frame))) = &polled {
-            self.begun |= frame.data_ref().is_some_and(|data| !data.is_empty());
+            Poll::Pending => {}
         }
         polled.map(|frame| frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
-        // An empty body is never polled by some servers, and must still report; so it does not say that it is over.
-        self.permit.is_none() && self.inner.is_end_stream()
+        self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -25,7 +25,7 @@ mod upstream;
 mod tests;
 
 pub use answer::{RETRY_PENDING_SECS, RETRY_UNAVAILABLE_SECS, STATUS_PATH};
-pub use body::{BoxError, PaywallBody};
+pub use body::{BoxError, ClientExit, PaywallBody};
 pub use cors::Cors;
 pub use headers::{
     X_FARTHING_AMOUNT, X_FARTHING_ASSET, X_FARTHING_NETWORK, X_FARTHING_PAYER, X_FARTHING_PAYMENT,

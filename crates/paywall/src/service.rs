@@ -20,7 +20,7 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::admit::{Admitted, Bought, Candidate, HeaderError, Judge, Shown, admit, priced_method};
 use crate::answer::{self, Addressee, STATUS_PATH};
-use crate::body::{self, BoxError, Delivery, PaywallBody, boxed};
+use crate::body::{self, BoxError, ClientExit, Delivery, PaywallBody, boxed};
 use crate::cors::{Cors, is_preflight};
 use crate::hash::request_hash;
 use crate::headers::{clean_inbound, clean_paid_request, clean_upstream_response, make_private, no_store};
@@ -490,13 +490,8 @@ impl Visit {
         let mut answer = match judge(parts.status) {
             Ok(()) => {
                 make_private(&mut parts.headers);
-                // An answer without a body is delivered as soon as it is begun: nobody will ask for its end.
-                if is_head || body.is_end_stream() {
-                    permit.delivered();
-                    Response::from_parts(parts, boxed(body))
-                } else {
-                    Response::from_parts(parts, boxed(Delivery::new(body, permit, payment.flow)))
-                }
+                let exit = template.parts.extensions.get::<ClientExit>().cloned();
+                Response::from_parts(parts, boxed(Delivery::new(body, permit, payment.flow, exit, is_head)))
             }
             Err(reasons::NOT_OK) => {
                 permit.failed(Reason::new(reasons::NOT_OK, Fault::Payee));

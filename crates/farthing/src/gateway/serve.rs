@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use farthing_listener::{Inbound, Limits, Peer};
-use farthing_paywall::{PaywallBody, PaywallService};
+use farthing_listener::{Departures, Inbound, Limits, Peer};
+use farthing_paywall::{ClientExit, PaywallBody, PaywallService};
 use http::header::{self, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use tower::ServiceExt;
@@ -55,6 +55,9 @@ pub async fn handle(
     }
     let (client, scheme) =
         see_client(&mut parts.headers, peer.address.ip(), peer.tls, |address| is_trusted(&trusted, address));
+    if let Some(departures) = parts.extensions.remove::<Departures>() {
+        parts.extensions.insert(ClientExit::new(move |told| departures.when_gone(told)));
+    }
     parts.extensions.insert(client);
     parts.extensions.insert(scheme);
     match service.oneshot(Request::from_parts(parts, RequestBody::from(body))).await {

@@ -216,6 +216,37 @@ async fn stopping_lets_what_is_under_way_end() {
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
 
+/// Paid before, and gone before the first byte: whoever paid is owed one.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upfront_buyer_that_hangs_up_before_the_first_byte_was_not_served() {
+    let (reached, mut asked) = tokio::sync::mpsc::unbounded_channel();
+    let (open, gate) = std::sync::mpsc::channel::<()>();
+    let gate = std::sync::Mutex::new(gate);
+    let upstream = RawUpstream::start(move |_| {
+        let _ = reached.send(());
+        tokio::task::block_in_place(|| gate.lock().unwrap().recv().unwrap());
+        "HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nsunny".to_owned()
+    })
+    .await;
+    let routes = "[[route]]\nmatch = \"/paid\"\nprice = \"$0.002\"\nflow = \"upfront\"\n";
+    let served = Served::start(config(upstream.address, "", routes)).await;
+    let (tell, mut deliveries) = tokio::sync::mpsc::unbounded_channel();
+    *served.till.deliveries.lock().unwrap() = Some(tell);
+    let unpaid = served.get("/paid", "").await;
+    let payment = pay(header(&unpaid, "payment-required").unwrap());
+    let request = format!("GET /paid HTTP/1.1\r\nhost: api.example\r\npayment-signature: {payment}\r\n\r\n");
+    for (stays, told) in [(true, Ok(())), (false, Err("delivery_interrupted".to_owned()))] {
+        let mut stream = TcpStream::connect(served.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        asked.recv().await.unwrap();
+        let stream = stays.then_some(stream);
+        open.send(()).unwrap();
+        assert_eq!(deliveries.recv().await.unwrap(), told, "stays: {stays}");
+        drop(stream);
+    }
+    served.stop().await;
+}
+
 #[tokio::test]
 async fn a_request_names_one_host() {
     let upstream = RawUpstream::saying("ok").await;

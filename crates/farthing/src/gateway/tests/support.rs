@@ -3,9 +3,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use farthing_engine::{Sale, SaleOutcome, StoreError, Upstream, UpstreamAnswer, World};
+use farthing_engine::{Permit, Sale, SaleOutcome, StoreError, Upstream, UpstreamAnswer, World};
 use farthing_evm::Key;
-use farthing_payment::{ConsumptionKey, NewPayment, Payment, Role};
+use farthing_payment::{ConsumptionKey, Flow, NewPayment, Payment, Role};
 use farthing_paywall::Seller;
 use farthing_primitives::{PaymentId, Registry};
 use farthing_rails::exact_evm::{Tokens, buy};
@@ -25,6 +25,8 @@ use crate::world::TokioWorld;
 #[derive(Default)]
 pub struct Till {
     pub sold: Mutex<Vec<Sale>>,
+    /// Who is told how streamed deliveries ended.
+    pub deliveries: Mutex<Option<tokio::sync::mpsc::UnboundedSender<Result<(), String>>>>,
 }
 
 #[async_trait]
@@ -42,6 +44,14 @@ impl Seller for Till {
             binding: sale.binding,
         };
         let payment = Box::new(Payment::claim(new, now).0);
+        if payment.flow == Flow::Upfront {
+            let told = self.deliveries.lock().unwrap().clone();
+            let permit = Permit::new(move |went| {
+                let went = went.map_err(|reason| reason.code().to_owned());
+                drop(told.map(|told| told.send(went)));
+            });
+            return SaleOutcome::Deliver { payment, permit };
+        }
         match upstream.call(&payment).await {
             UpstreamAnswer::Complete(response) => SaleOutcome::Served { payment, response },
             UpstreamAnswer::Failed { reason, response } => {
