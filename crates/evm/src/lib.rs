@@ -6,6 +6,7 @@
 pub mod abi;
 mod address;
 pub mod call;
+mod challenge;
 mod erc6492;
 mod event;
 pub mod known;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use address::{eip55, from_alloy, to_alloy};
 pub use alloy_primitives::{Address, B256, Bytes, U256};
+pub use challenge::challenge_hash;
 pub use call::{Read, ReadKind, ReadResult};
 pub use erc6492::{MAX_SIGNATURE_LEN, WrapError, Wrapped, delegation, unwrap_erc6492, wrap_erc6492};
 pub use event::{AuthorizationCanceled, AuthorizationUsed, Log, Transfer};

@@ -107,7 +107,7 @@ impl Asked {
         let network = self.requirement.network();
         match self.dialect {
             Dialect::X402V1 => network.v1_name().unwrap_or(network.as_str()),
-            Dialect::X402V2 => network.as_str(),
+            Dialect::X402V2 | Dialect::Mpp => network.as_str(),
         }
     }
 }

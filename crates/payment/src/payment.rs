@@ -85,6 +85,8 @@ impl fmt::Debug for Instruction {
 pub enum Dialect {
     X402V1,
     X402V2,
+    /// The HTTP `Payment` scheme.
+    Mpp,
 }
 
 /// In which order service and settlement happen.

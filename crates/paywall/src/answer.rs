@@ -3,6 +3,7 @@
 use farthing_engine::{ConflictKind, StoredResponse};
 use farthing_payment::{Dialect, Payment, TxRef};
 use farthing_primitives::PaymentId;
+use farthing_wire::mpp::header::PAYMENT_RECEIPT;
 use farthing_wire::x402::header::{PAYMENT_REQUIRED, PAYMENT_RESPONSE, X_PAYMENT_RESPONSE};
 use farthing_wire::x402::{ErrorCode, Message, SettlementResponse};
 use farthing_wire::{Json, Object};
@@ -36,6 +37,7 @@ impl Addressee {
         HeaderName::from_static(match self.dialect {
             Dialect::X402V1 => X_PAYMENT_RESPONSE,
             Dialect::X402V2 => PAYMENT_RESPONSE,
+            Dialect::Mpp => PAYMENT_RECEIPT,
         })
     }
 

@@ -4,5 +4,6 @@
 //! Nothing here does I/O or asks for the time. A scheme is written once, whatever dialects carry it.
 
 pub mod exact_evm;
+pub mod mpp;
 pub mod offer;
 pub mod x402;

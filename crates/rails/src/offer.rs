@@ -12,6 +12,7 @@ use std::fmt;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use farthing_primitives::{Address, Money, PullMethod, TenantId, Timestamp};
+use farthing_wire::mpp::{ChallengeSecret, ChallengeSecrets};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use zeroize::Zeroize;
@@ -24,6 +25,8 @@ pub const MAX_SEAL_LEN: usize = 96;
 
 /// Keeps this use of a secret apart from any other, and names the format.
 const CONTEXT: &[u8] = b"farthing offer seal v1";
+/// The same for the secrets of challenges.
+const CHALLENGE_CONTEXT: &[u8] = b"farthing mpp challenge secret v1";
 
 /// What the seal's text starts with.
 const PREFIX: &str = "1.";
@@ -37,6 +40,23 @@ pub struct BindingKey {
 impl BindingKey {
     pub fn new(current: [u8; 32], previous: Option<[u8; 32]>) -> Self {
         Self { current, previous }
+    }
+
+    /// The secrets that bind the ids of MPP's challenges: others, but only as secret as these.
+    pub fn challenge_secrets(&self) -> ChallengeSecrets {
+        let derived = |key: &[u8; 32]| {
+            let mut mac = keyed(key);
+            mac.update(CHALLENGE_CONTEXT);
+            let secret = zeroize::Zeroizing::new(<[u8; 32]>::from(mac.finalize().into_bytes()));
+            ChallengeSecret::new(&*secret)
+        };
+        let secrets = derived(&self.current).and_then(|current| {
+            let previous = self.previous.iter().map(derived).collect::<Result<Vec<_>, _>>()?;
+            ChallengeSecrets::with_previous(current, previous)
+        });
+        // INVARIANT: a derived secret has as many bytes as a secret must have, and one previous is not too many.
+        #[allow(clippy::expect_used)]
+        secrets.expect("derived secrets are long enough")
     }
 
     /// The same with a new secret in front, and what was in front behind it.
@@ -133,10 +153,14 @@ pub fn verify(
     Ok(ends)
 }
 
-fn mac(secret: &[u8; 32], offer: &BoundOffer<'_>, ends: u64, salt: &[u8; 9]) -> Hmac<Sha256> {
+fn keyed(secret: &[u8; 32]) -> Hmac<Sha256> {
     // INVARIANT: HMAC takes a key of any length, so 32 bytes never fail.
     #[allow(clippy::expect_used)]
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes 32 bytes");
+    Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes 32 bytes")
+}
+
+fn mac(secret: &[u8; 32], offer: &BoundOffer<'_>, ends: u64, salt: &[u8; 9]) -> Hmac<Sha256> {
+    let mut mac = keyed(secret);
     let pull: &[u8] = match offer.pull {
         PullMethod::Eip3009 => b"eip3009",
         PullMethod::Permit2 => b"permit2",

@@ -182,7 +182,7 @@ fn domain_of(asked: &Requirement) -> Object {
 }
 
 /// The form in which the published packages write addresses, so that a client that compares texts finds its own.
-fn checksummed(network: &Network, address: &Account) -> WireAddress {
+pub(crate) fn checksummed(network: &Network, address: &Account) -> WireAddress {
     let written = to_alloy(address).and_then(|raw| WireAddress::parse(network, &eip55(raw)).ok());
     written.unwrap_or_else(|| WireAddress::from(address.clone()))
 }
@@ -335,7 +335,7 @@ pub fn presented_v1(asked: &Requirement, payment: &v1::PaymentPayload) -> Result
     Ok(presented(Payload::parse(&payment.payload)?, None)?)
 }
 
-fn presented(payload: Payload, approval: Option<Eip2612GasSponsoring>) -> Result<Presented, WireError> {
+pub(crate) fn presented(payload: Payload, approval: Option<Eip2612GasSponsoring>) -> Result<Presented, WireError> {
     Ok(match payload {
         Payload::Eip3009 { signature, authorization: said } => Presented::Eip3009 {
             authorization: TransferAuthorization {
@@ -381,7 +381,11 @@ fn read_approval(said: Eip2612GasSponsoring) -> Result<Approval, WireError> {
 ///
 /// `None` if an amount does not fit 128 bits, which nothing that [`crate::exact_evm::buy`] made does.
 pub fn payload(presented: &Presented) -> Option<Object> {
-    let payload = match presented {
+    Some(exact_payload(presented)?.to_object())
+}
+
+pub(crate) fn exact_payload(presented: &Presented) -> Option<Payload> {
+    Some(match presented {
         Presented::Eip3009 { authorization: auth, signature } => Payload::Eip3009 {
             signature: signature.to_vec(),
             authorization: Authorization {
@@ -406,8 +410,7 @@ pub fn payload(presented: &Presented) -> Option<Object> {
                 witness_valid_after: uint(transfer.valid_after),
             },
         },
-    };
-    Some(payload.to_object())
+    })
 }
 
 /// What a client adds to the `eip2612GasSponsoring` extension that a server announced.

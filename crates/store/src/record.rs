@@ -228,6 +228,7 @@ pub(crate) fn encode_terms(payment: &Payment) -> Vec<u8> {
     out.byte(match terms.dialect {
         Dialect::X402V1 => 0,
         Dialect::X402V2 => 1,
+        Dialect::Mpp => 2,
     });
     out.byte(match binding.bound {
         Bound::ByOffer => 0,
@@ -268,6 +269,7 @@ pub(crate) fn decode_terms(bytes: &[u8], columns: TermsColumns) -> Result<Fixed,
     let dialect = match from.byte()? {
         0 => Dialect::X402V1,
         1 => Dialect::X402V2,
+        2 => Dialect::Mpp,
         _ => return Err(Malformed("no such dialect")),
     };
     let bound = match from.byte()? {

@@ -107,7 +107,7 @@ fn whole_terms(input: &mut Input<'_>) {
             payee: Address::from_evm_bytes(input.array()),
             money: money(input),
             expires: Timestamp::from_millis(input.u64()),
-            dialect: *input.pick(&[Dialect::X402V1, Dialect::X402V2]),
+            dialect: *input.pick(&[Dialect::X402V1, Dialect::X402V2, Dialect::Mpp]),
             instruction: Instruction::new(input.blob()),
         },
         binding: Binding {
