@@ -10,7 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::books::{Books, Exposure};
 use crate::limits::{ERASE_BATCH, over_exposed};
 use crate::read;
-use crate::record::{AddressColumn, asset_column, encode_head, encode_slot, encode_state, encode_terms, int};
+use crate::record::{
+    AddressColumn, TxColumn, asset_column, encode_head, encode_slot, encode_state, encode_terms, int,
+};
 
 /// A change, encoded by its caller so that the one writer has less to do.
 #[derive(Debug)]
@@ -372,7 +374,7 @@ fn apply_credit(
     credit: &Credit,
 ) -> Result<(), Fail> {
     let (network, tx, log_index) = match credit {
-        Credit::Take { network, tx, log_index } => (network.as_str(), tx, int(*log_index)?),
+        Credit::Take { network, tx, log_index } => (network.as_str(), TxColumn::of(tx), int(*log_index)?),
         Credit::Free => {
             connection
                 .prepare_cached("DELETE FROM credits WHERE payment = ?1")?

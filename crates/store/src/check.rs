@@ -140,7 +140,7 @@ impl Check {
         columns: &PaymentColumns,
     ) -> Result<(), StoreError> {
         let id = payment.id;
-        let rows = read::history_rows(connection, id)?;
+        let rows = read::history_rows(connection, payment)?;
         let transfers = read::transfers_of(connection, id)?;
         let credits = read::credits_of(connection, id)?;
         let answered = read::has_response(connection, id)?;

@@ -96,6 +96,10 @@ impl<'a> Decoder<'a> {
 
     pub(crate) fn sized(&mut self) -> Result<&'a [u8], Malformed> {
         let len = usize::try_from(self.number()?).map_err(|_| Malformed("too long"))?;
+        self.take(len)
+    }
+
+    pub(crate) fn take(&mut self, len: usize) -> Result<&'a [u8], Malformed> {
         let (bytes, rest) = self.rest.split_at_checked(len).ok_or(Malformed("too short"))?;
         self.rest = rest;
         Ok(bytes)

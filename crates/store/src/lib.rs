@@ -17,6 +17,7 @@ mod check;
 mod codec;
 mod limits;
 mod memory;
+mod pack;
 mod read;
 mod record;
 mod replay;

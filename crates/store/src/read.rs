@@ -12,8 +12,8 @@ use rusqlite::{Connection, Row, ToSql, params};
 use crate::apply::hash;
 use crate::limits::capped_rows;
 use crate::record::{
-    AddressColumn, OwnedAddress, TermsColumns, asset, asset_column, check_slot, check_state, check_terms,
-    decode_response, decode_slot, decode_state, decode_terms, delivery, int, uint,
+    AddressColumn, OwnedAddress, OwnedTx, TermsColumns, asset, asset_column, check_slot, check_state,
+    check_terms, decode_response, decode_slot, decode_state, decode_terms, delivery, int, uint,
 };
 use crate::replay::{After, HistoryRow};
 
@@ -219,6 +219,7 @@ fn to_payment(row: &Row<'_>) -> Answer<Payment> {
         TermsColumns { payer: address(row, 8)?, payee: address(row, 9)?, money: money(row, 10, 11)? };
     let (detail, fixed) = (blob(row, 12)?, blob(row, 13)?);
     let (key, role, flow, terms, binding) = decode_terms(fixed, columns)?;
+    let state = decode_state(text(row, 4)?, detail, terms.money.asset().network())?;
     let payment = Payment {
         id: PaymentId::from_bytes(get(row, 0)?),
         tenant: tenant(row, 1)?,
@@ -229,7 +230,7 @@ fn to_payment(row: &Row<'_>) -> Answer<Payment> {
         flow,
         terms,
         binding,
-        state: decode_state(text(row, 4)?, detail)?,
+        state,
         delivery: delivery(text(row, 5)?)?,
         created: moment(row, 6)?,
         updated: moment(row, 7)?,
@@ -471,7 +472,7 @@ pub(crate) fn credits_of(connection: &Connection, id: PaymentId) -> Answer<Vec<C
     collect(connection, sql, &[&id.to_bytes()], |row| {
         Ok(CreditRow {
             network: get(row, 0)?,
-            tx: get(row, 1)?,
+            tx: get::<OwnedTx>(row, 1)?.0,
             log_index: number(row, 2)?,
             tenant: get(row, 3)?,
         })
@@ -484,10 +485,11 @@ pub(crate) fn has_response(connection: &Connection, id: PaymentId) -> Answer<Opt
     Ok(collect(connection, sql, &[&id.to_bytes()], |row| get(row, 0))?.pop())
 }
 
-pub(crate) fn history_rows(connection: &Connection, id: PaymentId) -> Answer<Vec<HistoryRow>> {
+pub(crate) fn history_rows(connection: &Connection, payment: &Payment) -> Answer<Vec<HistoryRow>> {
+    let network = payment.terms.money.asset().network();
     let sql = "SELECT version, tenant, event, at, round, state, delivery, detail, follows FROM history \
                WHERE payment = ?1 ORDER BY version";
-    collect(connection, sql, &[&id.to_bytes()], |row| {
+    collect(connection, sql, &[&payment.id.to_bytes()], |row| {
         let kept: [Option<Value>; 4] = [get(row, 4)?, get(row, 6)?, get(row, 7)?, get(row, 8)?];
         let after = match get::<Option<String>>(row, 5)? {
             None if kept.iter().all(Option::is_none) => None,
@@ -497,7 +499,7 @@ pub(crate) fn history_rows(connection: &Connection, id: PaymentId) -> Answer<Vec
                 Some(After {
                     follows: number(row, 8)?,
                     round: get(row, 4)?,
-                    state: decode_state(&state, detail)?,
+                    state: decode_state(&state, detail, network)?,
                     delivery: delivery(text(row, 6)?)?,
                     detail: detail.to_vec(),
                 })

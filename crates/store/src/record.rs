@@ -4,6 +4,8 @@
 //! (what the state holds). Each blob starts with the version of its encoding, and ends with a seal over itself and
 //! the columns that belong to it: SQLite's pages have no checksums, and a bit that rots is to be an error, not money.
 
+use std::borrow::Cow;
+
 use farthing_engine::{StoreError, StoredResponse};
 use farthing_payment::{
     Binding, Bound, ConsumptionKey, Delivery, Dialect, Fault, Flow, Instruction, Payment, Proof, Reason,
@@ -16,9 +18,13 @@ use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, 
 use sha2::{Digest, Sha256};
 
 use crate::codec::{Decoder, Encoder, Malformed};
+use crate::pack::{pack, unpack};
 
 /// The version of every encoding below. A change of any of them gets a new number, and the old one stays readable.
-const VERSION: u8 = 2;
+const VERSION: u8 = 3;
+
+/// The version that was not packed.
+const PLAIN: u8 = 2;
 
 /// The version that had no seals.
 const UNSEALED: u8 = 1;
@@ -74,6 +80,43 @@ impl FromSql for OwnedAddress {
                 Ok(Self(Address::from_evm_bytes(bytes)))
             }
             ValueRef::Text(_) => other_address(value.as_str()?).map(Self).ok_or(FromSqlError::InvalidType),
+            _ => Err(FromSqlError::InvalidType),
+        }
+    }
+}
+
+/// A transaction in a column: 32 bytes where it is `0x` and 64 lower-case digits, else its text.
+#[derive(Debug)]
+pub(crate) enum TxColumn<'a> {
+    Hash([u8; 32]),
+    Other(&'a str),
+}
+
+impl<'a> TxColumn<'a> {
+    pub(crate) fn of(tx: &'a str) -> Self {
+        hash_bytes(tx).map_or(Self::Other(tx), Self::Hash)
+    }
+}
+
+impl ToSql for TxColumn<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match self {
+            Self::Hash(bytes) => ValueRef::Blob(bytes),
+            Self::Other(text) => ValueRef::Text(text.as_bytes()),
+        }))
+    }
+}
+
+pub(crate) struct OwnedTx(pub String);
+
+impl FromSql for OwnedTx {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        match value {
+            ValueRef::Blob(bytes) => {
+                let bytes = bytes.try_into().map_err(|_| FromSqlError::InvalidType)?;
+                Ok(Self(hash_text(bytes)))
+            }
+            ValueRef::Text(_) => Ok(Self(value.as_str()?.to_owned())),
             _ => Err(FromSqlError::InvalidType),
         }
     }
@@ -140,6 +183,13 @@ impl Seal {
         blob
     }
 
+    /// The same of a record that is packed first.
+    fn pack(self, known: &[u8], plain: &[u8]) -> Vec<u8> {
+        let mut blob = vec![VERSION];
+        blob.append(&mut pack(known, plain));
+        self.put(blob)
+    }
+
     fn check(self, sealed: &[u8]) -> Result<(), Malformed> {
         match sealed.split_last_chunk::<SEAL_LEN>() {
             _ if sealed.first() == Some(&UNSEALED) => Ok(()),
@@ -199,23 +249,47 @@ pub(crate) fn check_slot(version: u64, slot: &Slot, body: &[u8]) -> Result<(), M
     seal_of_slot(version, slot).check(body)
 }
 
-/// The blob after its version and before its seal.
-fn unsealed(bytes: &[u8]) -> Result<Decoder<'_>, Malformed> {
+/// The record after its version and before its seal, and whether it was written before records were packed.
+fn unsealed<'a>(bytes: &'a [u8], known: &[u8]) -> Result<(Cow<'a, [u8]>, bool), Malformed> {
     match bytes.split_first() {
-        Some((&UNSEALED, body)) => Ok(Decoder::new(body)),
-        Some((&VERSION, sealed)) => {
-            let (body, _) = sealed.split_last_chunk::<SEAL_LEN>().ok_or(Malformed("too short"))?;
-            Ok(Decoder::new(body))
-        }
+        Some((&UNSEALED, body)) => Ok((Cow::Borrowed(body), true)),
+        Some((&PLAIN, sealed)) => Ok((Cow::Borrowed(body(sealed)?), true)),
+        Some((&VERSION, sealed)) => Ok((Cow::Owned(unpack(known, body(sealed)?)?), false)),
         _ => Err(Malformed("an encoding that this version does not know")),
     }
+}
+
+fn body(sealed: &[u8]) -> Result<&[u8], Malformed> {
+    sealed.split_last_chunk::<SEAL_LEN>().map(|(body, _)| body).ok_or(Malformed("too short"))
+}
+
+/// What records say often, whatever their columns are.
+const WORDS: &[u8] =
+    b"application/json content-type eip3009:permit2:0xeeeeeeeePOST/settleGET/http://https://";
+
+/// What the reader of a payment's terms knows from its columns.
+fn known_of_terms(payer: &Address, payee: &Address, money: &Money) -> Vec<u8> {
+    let mut known = WORDS.to_vec();
+    known.extend_from_slice(asset_column(money.asset()).as_bytes());
+    for address in [payer, payee, money.asset().address()] {
+        match address.evm_bytes() {
+            Some(bytes) => known.extend_from_slice(&bytes),
+            None => known.extend_from_slice(address.as_str().as_bytes()),
+        }
+    }
+    known.extend_from_slice(&money.atoms().to_be_bytes());
+    known
+}
+
+/// What the reader of a state or of a slot knows.
+fn known_of_network(network: &Network) -> Vec<u8> {
+    [WORDS, network.as_str().as_bytes(), b"/"].concat()
 }
 
 /// What a claim fixes for ever.
 pub(crate) fn encode_terms(payment: &Payment) -> Vec<u8> {
     let Payment { key, role, flow, terms, binding, .. } = payment;
     let mut out = Encoder::with_capacity(256 + terms.instruction.as_bytes().len());
-    out.byte(VERSION);
     out.byte(match role {
         Role::Seller => 0,
         Role::Facilitator => 1,
@@ -237,11 +311,13 @@ pub(crate) fn encode_terms(payment: &Payment) -> Vec<u8> {
     out.byte(u8::from(binding.repeatable));
     out.number(terms.expires.millis());
     out.fixed(&binding.request.0);
-    out.text(key.as_str());
     out.text(&binding.method);
     out.text(&binding.resource);
     out.sized(terms.instruction.as_bytes());
-    seal_of_terms(payment).put(out.finish())
+    // Last, since it spells out what the instruction has.
+    out.text(key.as_str());
+    let known = known_of_terms(&terms.payer, &terms.payee, &terms.money);
+    seal_of_terms(payment).pack(&known, &out.finish())
 }
 
 /// What columns say of a payment's terms.
@@ -254,7 +330,9 @@ pub(crate) struct TermsColumns {
 pub(crate) type Fixed = (ConsumptionKey, Role, Flow, Terms, Binding);
 
 pub(crate) fn decode_terms(bytes: &[u8], columns: TermsColumns) -> Result<Fixed, Malformed> {
-    let mut from = unsealed(bytes)?;
+    let known = known_of_terms(&columns.payer, &columns.payee, &columns.money);
+    let (record, key_first) = unsealed(bytes, &known)?;
+    let mut from = Decoder::new(&record);
     let role = match from.byte()? {
         0 => Role::Seller,
         1 => Role::Facilitator,
@@ -280,10 +358,11 @@ pub(crate) fn decode_terms(bytes: &[u8], columns: TermsColumns) -> Result<Fixed,
     let repeatable = flag(&mut from)?;
     let expires = Timestamp::from_millis(from.number()?);
     let request = RequestHash(from.fixed()?);
-    let key = ConsumptionKey::new(from.text()?);
+    let before = if key_first { Some(from.text()?) } else { None };
     let method = from.text()?.to_owned();
     let resource = from.text()?.to_owned();
     let instruction = Instruction::new(from.sized()?);
+    let key = ConsumptionKey::new(before.map_or_else(|| from.text(), Ok)?);
     from.finish()?;
     let TermsColumns { payer, payee, money } = columns;
     let terms = Terms { payer, payee, money, expires, dialect, instruction };
@@ -293,7 +372,6 @@ pub(crate) fn decode_terms(bytes: &[u8], columns: TermsColumns) -> Result<Fixed,
 /// What the state holds besides its name, which has a column.
 pub(crate) fn encode_state(payment: &Payment) -> Vec<u8> {
     let mut out = Encoder::with_capacity(160);
-    out.byte(VERSION);
     match &payment.state {
         State::Claimed | State::Funded => {}
         State::Settling { attempt, since, tx } | State::Unknown { attempt, since, tx } => {
@@ -323,11 +401,13 @@ pub(crate) fn encode_state(payment: &Payment) -> Vec<u8> {
             put_proof(&mut out, refund_proof);
         }
     }
-    seal_of_state(payment).put(out.finish())
+    let known = known_of_network(payment.terms.money.asset().network());
+    seal_of_state(payment).pack(&known, &out.finish())
 }
 
-pub(crate) fn decode_state(name: &str, bytes: &[u8]) -> Result<State, Malformed> {
-    let from = &mut unsealed(bytes)?;
+pub(crate) fn decode_state(name: &str, bytes: &[u8], network: &Network) -> Result<State, Malformed> {
+    let (record, _) = unsealed(bytes, &known_of_network(network))?;
+    let from = &mut Decoder::new(&record);
     let state = match name {
         "claimed" => State::Claimed,
         "funded" => State::Funded,
@@ -367,7 +447,6 @@ pub(crate) fn delivery(name: &str) -> Result<Delivery, Malformed> {
 /// All of a slot that has no column.
 pub(crate) fn encode_slot(version: u64, slot: &Slot) -> Vec<u8> {
     let mut out = Encoder::with_capacity(512);
-    out.byte(VERSION);
     out.fixed(&slot.attempt.to_bytes());
     out.number(slot.payments.len() as u64);
     slot.payments.iter().for_each(|id| out.fixed(&id.to_bytes()));
@@ -388,12 +467,13 @@ pub(crate) fn encode_slot(version: u64, slot: &Slot) -> Vec<u8> {
         }
         SlotState::Final { tx } => put_tx(&mut out, tx),
     }
-    seal_of_slot(version, slot).put(out.finish())
+    seal_of_slot(version, slot).pack(&known_of_network(&slot.network), &out.finish())
 }
 
 /// Fills in what the columns of a slot do not say.
 pub(crate) fn decode_slot(mut slot: Slot, state: &str, bytes: &[u8]) -> Result<Slot, Malformed> {
-    let from = &mut unsealed(bytes)?;
+    let (record, _) = unsealed(bytes, &known_of_network(&slot.network))?;
+    let from = &mut Decoder::new(&record);
     slot.attempt = attempt(from)?;
     for _ in 0..from.count()? {
         slot.payments.push(PaymentId::from_bytes(from.fixed()?));
@@ -423,7 +503,6 @@ pub(crate) fn decode_slot(mut slot: Slot, state: &str, bytes: &[u8]) -> Result<S
 /// All of an answer but its body, which has a column of its own.
 pub(crate) fn encode_head(payment: PaymentId, response: &StoredResponse) -> Vec<u8> {
     let mut out = Encoder::with_capacity(256);
-    out.byte(VERSION);
     out.number(u64::from(response.status));
     for lines in [&response.headers, &response.trailers] {
         out.number(lines.len() as u64);
@@ -432,7 +511,7 @@ pub(crate) fn encode_head(payment: PaymentId, response: &StoredResponse) -> Vec<
             out.sized(value);
         }
     }
-    seal_of_response(payment, &response.body).put(out.finish())
+    seal_of_response(payment, &response.body).pack(WORDS, &out.finish())
 }
 
 pub(crate) fn decode_response(
@@ -441,7 +520,8 @@ pub(crate) fn decode_response(
     body: Vec<u8>,
 ) -> Result<StoredResponse, Malformed> {
     seal_of_response(payment, &body).check(head)?;
-    let from = &mut unsealed(head)?;
+    let (record, _) = unsealed(head, WORDS)?;
+    let from = &mut Decoder::new(&record);
     let status = u16::try_from(from.number()?).map_err(|_| Malformed("no such status"))?;
     let headers = lines(from)?;
     let trailers = lines(from)?;

@@ -111,7 +111,7 @@ impl SqliteStore {
         self.read(move |connection| {
             read::in_one_view(connection, || {
                 let Some(payment) = read::payment(connection, id)? else { return Ok(None) };
-                let rows = read::history_rows(connection, id)?;
+                let rows = read::history_rows(connection, &payment)?;
                 replay::tell(&payment, &rows).map(Some).map_err(StoreError::Corrupt)
             })
         })

@@ -250,7 +250,7 @@ fn a_bit_that_rots_is_never_told_as_true() {
         drop(store);
         let len = disk.image("books.db").unwrap().len() as u64;
         let (mut refused, mut missing, mut found) = (0, 0, 0);
-        for seed in 0..400 {
+        for seed in 0..600 {
             let mut rng = Rng::new(seed);
             let (at, bit) = (usize::try_from(rng.below(len)).unwrap(), u8::try_from(rng.below(8)).unwrap());
             assert!(disk.flip("books.db", at, bit));
