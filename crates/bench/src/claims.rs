@@ -15,7 +15,7 @@ use farthing_engine::{
     BoxFuture, Engine, EngineConfig, Funds, NotPrepared, Prepared, Progress, Rail, Sale, Store, World,
 };
 use farthing_evm::Key;
-use farthing_load::payers::{Generation, Payers};
+use farthing_load::payers::{Generation, Payers, Run};
 use farthing_payment::{Binding, Bound, Dialect, Flow, Payment, Proof, Terms};
 use farthing_primitives::{Network, RequestHash, TenantId, Timestamp};
 use farthing_rails::exact_evm::{Policy, check};
@@ -57,7 +57,7 @@ pub enum ClaimsError {
 
 /// Measures `count` claims, some rounds in turns; the middle of the ratios counts. Writes below `dir`.
 pub fn measure(dir: &Path, count: usize, in_flight: usize) -> Result<Claims, ClaimsError> {
-    let sales = sales(0, count);
+    let sales = sales(RUN, 0, count);
     let (mut ours, mut groups, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let scratch = tempfile::tempdir_in(dir)?;
@@ -110,7 +110,7 @@ pub fn live(dir: &Path, count: usize) -> Result<Live, ClaimsError> {
     runtime.block_on(async {
         let engine = Engine::new(store, world, rails, config);
         for part in 0..TENTHS {
-            for sale in sales(part * tenth, tenth) {
+            for sale in sales(RUN, part * tenth, tenth) {
                 let engine = engine.clone();
                 tokio::spawn(async move { engine.relay(sale).await });
             }
@@ -147,9 +147,9 @@ fn resident_mib() -> std::io::Result<f64> {
 
 /// Payments as a facilitator has them after all checks: with real instructions of the real size.
 /// From number `from` on.
-fn sales(from: usize, count: usize) -> Vec<Sale> {
+pub(crate) fn sales(run: Run, from: usize, count: usize) -> Vec<Sale> {
     let (tokens, policy, now) = (tokens(), Policy::default(), Timestamp::from_secs(NOW_SECS));
-    let bodies = Payers::new(SEED, from, count).requests(&terms(), Generation::V2, RUN, count);
+    let bodies = Payers::new(SEED, from, count).requests(&terms(), Generation::V2, run, count);
     let sale = |(i, body): (usize, &bytes::Bytes)| {
         let (asked, shown) = read(body, &tokens);
         let checked = must(check(&asked, &shown, now, &policy));

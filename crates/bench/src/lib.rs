@@ -7,6 +7,7 @@
 //! - [`disk`]: what the disk itself syncs.
 //! - [`history`]: books with millions of payments.
 //! - [`plot`]: pictures of what was measured.
+//! - [`writer`]: what the thread that writes takes for a payment, on short and on long books.
 //! - [`start`]: how long a program takes until it answers.
 //!
 //! Development only. Nothing that is shipped depends on this crate.
@@ -22,3 +23,4 @@ pub mod history;
 pub mod plot;
 pub mod start;
 pub mod stats;
+pub mod writer;

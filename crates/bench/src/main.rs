@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, ValueEnum};
 use farthing_bench::stats::median;
-use farthing_bench::{claims, delay, disk, functions, history, plot, start};
+use farthing_bench::{claims, delay, disk, functions, history, plot, start, writer};
 use farthing_evm::Address;
 use farthing_load::drive::{Pace, Plan, Script, drive};
 use farthing_load::fund::Node;
@@ -53,6 +53,20 @@ enum Command {
         /// On which disk.
         #[arg(long)]
         dir: std::path::PathBuf,
+    },
+    /// What the store's writer takes for a payment, on each of some books in turns. Leaves the payments in them.
+    ///
+    /// Example: farthing-bench writer --books short.db --books long.db
+    Writer {
+        #[arg(long, required = true)]
+        books: Vec<std::path::PathBuf>,
+        /// How many claims are refused in each turn; a quarter as many more are settled.
+        #[arg(long, default_value_t = 20_000)]
+        claims: usize,
+        #[arg(long, default_value_t = 64)]
+        in_flight: usize,
+        #[arg(long, default_value_t = 3)]
+        rounds: usize,
     },
     /// What a claim takes in memory as long as it is open.
     ///
@@ -203,6 +217,10 @@ fn main() -> Result<(), Failure> {
         }
         Command::Claims { count, in_flight, dir } => {
             serde_json::to_value(claims::measure(&dir, count.max(1), in_flight.max(1))?)?
+        }
+        Command::Writer { books, claims, in_flight, rounds } => {
+            let salt = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+            serde_json::to_value(writer::measure(&books, claims.max(1), in_flight, rounds, salt)?)?
         }
         Command::Live { count, dir } => serde_json::to_value(claims::live(&dir, count)?)?,
         Command::Disk { dir, seconds } => {
