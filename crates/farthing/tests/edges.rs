@@ -14,6 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("ledger", &["primitives"]),
     ("policy", &["primitives"]),
     ("payment", &["primitives", "ledger"]),
+    // `payment` for the words that both use: a transaction's name, a proof, a reason.
+    ("channel", &["primitives", "ledger", "payment"]),
     ("rails", &["primitives", "wire", "evm", "payment"]),
     // `wire` for the rail of remote facilitators, whose answers are judged there.
     ("engine", &["primitives", "wire", "evm", "ledger", "payment", "rails"]),

@@ -24,6 +24,10 @@ pub enum AccountKind {
     Payees,
     /// The payers' side of the same. Grows by credit.
     Payers,
+    /// What payers have in an escrow for us to earn. Not ours until it is taken. Grows by debit.
+    Escrow,
+    /// The payers' side of the same. Grows by credit.
+    Deposits,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +35,7 @@ pub enum AccountKind {
 pub struct UnknownKind(pub String);
 
 impl AccountKind {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Receivable,
         Self::Revenue,
         Self::Treasury,
@@ -41,6 +45,8 @@ impl AccountKind {
         Self::Relayer,
         Self::Payees,
         Self::Payers,
+        Self::Escrow,
+        Self::Deposits,
     ];
 
     /// The stable name that is stored and shown.
@@ -55,6 +61,8 @@ impl AccountKind {
             Self::Relayer => "relayer",
             Self::Payees => "payees",
             Self::Payers => "payers",
+            Self::Escrow => "escrow",
+            Self::Deposits => "deposits",
         }
     }
 }

@@ -30,6 +30,12 @@ pub enum Purpose {
     RelayReversal,
     /// And the fee that was paid in the block that is gone: relayer ← gas.
     GasReversal,
+    /// A payer put money into an escrow for us to earn: escrow ← deposits.
+    Deposit,
+    /// We took what we earned from it: deposits ← escrow. What arrived is a settlement.
+    Claim,
+    /// The payer has the rest back: deposits ← escrow.
+    Release,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -37,7 +43,7 @@ pub enum Purpose {
 pub struct UnknownPurpose(pub String);
 
 impl Purpose {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::Sale,
         Self::Settlement,
         Self::WriteOff,
@@ -49,6 +55,9 @@ impl Purpose {
         Self::SaleReversal,
         Self::RelayReversal,
         Self::GasReversal,
+        Self::Deposit,
+        Self::Claim,
+        Self::Release,
     ];
 
     /// The stable name that is stored and shown.
@@ -65,6 +74,9 @@ impl Purpose {
             Self::SaleReversal => "sale-reversal",
             Self::RelayReversal => "relay-reversal",
             Self::GasReversal => "gas-reversal",
+            Self::Deposit => "deposit",
+            Self::Claim => "claim",
+            Self::Release => "release",
         }
     }
 
@@ -82,6 +94,8 @@ impl Purpose {
             Self::SaleReversal => (K::Revenue, K::Receivable),
             Self::RelayReversal => (K::Payers, K::Payees),
             Self::GasReversal => (K::Relayer, K::Gas),
+            Self::Deposit => (K::Escrow, K::Deposits),
+            Self::Claim | Self::Release => (K::Deposits, K::Escrow),
         }
     }
 }
