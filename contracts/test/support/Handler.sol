@@ -26,7 +26,7 @@ contract Handler is World {
 
     uint256 private constant PAYERS = 3;
     uint256 private constant PAYEES = 2;
-    uint256 private constant CHANNELS_MAX = 24;
+    uint256 private constant CHANNELS_MAX = 12;
     uint256 private constant FIRST_PAYER_KEY = 0xF00D00;
     uint256 private constant FIRST_PAYEE_KEY = 0xBEEF00;
     uint256 private constant FIRST_DELEGATE_KEY = 0xDE1E00;
@@ -124,6 +124,16 @@ contract Handler is World {
             if (seed % 2 == 1 || !_models[channelId].channel.finalized) return channelId;
         }
         return ids[seed % ids.length];
+    }
+
+    /// One that is on its way to a withdrawal, if there is one.
+    function _pickRequested(uint256 seed) private view returns (bytes32) {
+        for (uint256 i; i < ids.length; ++i) {
+            bytes32 channelId = ids[(seed % ids.length + i) % ids.length];
+            IPaymentChannelEscrow.Channel storage channel = _models[channelId].channel;
+            if (channel.closeRequestedAt != 0 && !channel.finalized) return channelId;
+        }
+        return _pick(seed);
     }
 
     // ---- Opening ----
@@ -251,7 +261,7 @@ contract Handler is World {
         if (channelId == 0) return;
         Model storage m = _models[channelId];
         // Now and then beyond the deposit.
-        m.signed += uint128(bound(more, 1, m.channel.deposit / 2 + 1));
+        m.signed += uint128(bound(more, 1, m.channel.deposit / 4 + 1));
         ++count["sign"];
     }
 
@@ -259,9 +269,10 @@ contract Handler is World {
         bytes32 channelId = _pick(seed);
         if (channelId == 0) return;
         Model storage m = _models[channelId];
-        // Any voucher up to the highest that was signed; sometimes one that wasn't.
-        bool forged = how % 5 == 0;
-        amount = uint128(bound(amount, 0, uint256(m.signed) + 1));
+        // Any voucher up to the highest that was signed, mostly one that is news; sometimes one that wasn't signed.
+        bool forged = how % 8 == 0;
+        uint256 least = how % 4 == 1 || m.signed <= m.channel.settled ? 0 : uint256(m.channel.settled) + 1;
+        amount = uint128(bound(amount, least, uint256(m.signed) + 1));
         if (amount > m.signed) forged = true;
         bytes memory voucher = _voucher(forged ? STRANGER_KEY : m.key, channelId, amount);
         bytes4 refusal = _refusal(m, amount, forged);
@@ -376,7 +387,7 @@ contract Handler is World {
     }
 
     function withdraw(uint256 seed) external inTime {
-        bytes32 channelId = _pick(seed);
+        bytes32 channelId = seed % 4 == 0 ? _pick(seed) : _pickRequested(seed);
         if (channelId == 0) return;
         Model storage m = _models[channelId];
         (bool done, bytes memory reason) = _call(m.channel.payer, abi.encodeCall(escrow.withdraw, (channelId)));
@@ -435,7 +446,7 @@ contract Handler is World {
     /// To the second: the edge of some channel's grace period.
     function waitToTheEdge(uint256 seed, bool justBefore) external {
         if (ids.length == 0) return;
-        uint64 requestedAt = _models[_pick(seed)].channel.closeRequestedAt;
+        uint64 requestedAt = _models[_pickRequested(seed)].channel.closeRequestedAt;
         uint256 edge = uint256(requestedAt) + GRACE - (justBefore ? 1 : 0);
         if (requestedAt == 0 || edge <= now_) return;
         now_ = edge;
