@@ -1,5 +1,5 @@
-//! The chain of the world: blocks, a pool, forks, and one token with EIP-3009. The truth; what nodes say of it is
-//! another matter ([`crate::node`]).
+//! The chain of the world: blocks, a pool, forks, one token with EIP-3009, Permit2 and the x402 proxy. The truth; what
+//! nodes say of it is another matter ([`crate::node`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use bytes::Bytes;
 use farthing_engine::{Broadcast, Receipt, TxHash};
 use farthing_evm::{
     Address, AuthorizationCanceled, AuthorizationUsed, B256, Domain, Log, Signature, Transfer,
-    TransferAuthorization, U256, abi,
+    TransferAuthorization, U256, WitnessTransfer, abi, known,
 };
 
 use crate::rng::Rng;
@@ -30,6 +30,10 @@ const REPLACE_PERCENT: u128 = 110;
 #[derive(Debug, Clone, Default)]
 pub struct State {
     pub token: BTreeMap<Address, u128>,
+    /// What Permit2 may take of whom.
+    pub allowed: BTreeMap<Address, U256>,
+    /// Which of Permit2's nonces are used: of whom, and where in the bitmap.
+    pub bitmap: BTreeMap<(Address, U256), U256>,
     /// Authorizations that were used or cancelled: by whom, and its nonce.
     pub used: BTreeMap<(Address, B256), Used>,
     pub nonces: BTreeMap<Address, u64>,
@@ -304,10 +308,20 @@ impl Chain {
         if tx.data.is_empty() {
             return Ok(());
         }
+        if tx.to == known::X402_EXACT_PROXY {
+            let call = Permitted::read(&tx.data).ok_or_else(Bytes::new)?;
+            return self.permitted(state, &call, tx, time, logs);
+        }
         if tx.to != self.token {
             return Err(Bytes::new());
         }
         match TokenCall::read(&tx.data) {
+            Some(TokenCall::Approve { spender, value }) => {
+                if spender == known::PERMIT2 {
+                    state.allowed.insert(tx.from, value);
+                }
+                Ok(())
+            }
             Some(TokenCall::Transfer { to, value }) => self.pay(state, tx.from, to, value, logs),
             Some(TokenCall::Pay { auth, signature }) => {
                 let key = (auth.from, auth.nonce);
@@ -360,6 +374,49 @@ impl Chain {
         }
     }
 
+    /// The x402 proxy's `settle`, Permit2's `permitWitnessTransferFrom`, and the token's `transferFrom`, in the order
+    /// in which they look.
+    fn permitted(
+        &self,
+        state: &mut State,
+        call: &Permitted,
+        tx: &Tx,
+        time: u64,
+        logs: &mut Vec<Log>,
+    ) -> Result<(), Bytes> {
+        let Permitted { owner, transfer, signature } = call;
+        if U256::from(time) < transfer.valid_after {
+            return Err(error("PaymentTooEarly()"));
+        }
+        if U256::from(time) > transfer.deadline {
+            let mut data = error("SignatureExpired(uint256)").to_vec();
+            data.extend_from_slice(&transfer.deadline.to_be_bytes::<32>());
+            return Err(data.into());
+        }
+        let (word, bit) = abi::nonce_place(transfer.nonce);
+        let bits = state.bitmap.entry((*owner, word)).or_default();
+        if bits.bit(usize::from(bit)) {
+            return Err(error("InvalidNonce()"));
+        }
+        bits.set_bit(usize::from(bit), true);
+        if signature.recover(transfer.digest(&Domain::permit2(crate::gateway::NETWORK))).ok() != Some(*owner)
+        {
+            return Err(error("InvalidSigner()"));
+        }
+        let failed = || revert("TRANSFER_FROM_FAILED");
+        let allowed = state.allowed.get(owner).copied().unwrap_or_default();
+        let left = allowed.checked_sub(transfer.amount).ok_or_else(failed)?;
+        if transfer.token != self.token {
+            return Err(failed());
+        }
+        self.pay(state, *owner, transfer.to, transfer.amount, logs).map_err(|_| failed())?;
+        state.allowed.insert(*owner, left);
+        let value = u128::try_from(transfer.amount).map_err(|_| failed())?;
+        let nonce = B256::from(transfer.nonce);
+        state.used.insert((*owner, nonce), Used::Paid { to: transfer.to, value, tx: B256::new(tx.hash) });
+        Ok(())
+    }
+
     fn pay(
         &self,
         state: &mut State,
@@ -385,10 +442,24 @@ impl Chain {
 
     /// Answers a read on the state after a block.
     pub fn call(&self, block: &Block, to: Address, data: &Bytes) -> Result<Bytes, Bytes> {
-        if to != self.token {
+        let word = |value: U256| Bytes::copy_from_slice(&value.to_be_bytes::<32>());
+        let begins = |sample: farthing_evm::Bytes| data.get(..4) == sample.get(..4);
+        let argument = |n: usize| data.get(4 + n * 32..36 + n * 32).map(B256::from_slice).unwrap_or_default();
+        if to == known::PERMIT2 && begins(abi::nonce_bitmap(Address::ZERO, U256::ZERO)) {
+            let place = (Address::from_word(argument(0)), U256::from_be_bytes(argument(1).0));
+            return Ok(word(block.state.bitmap.get(&place).copied().unwrap_or_default()));
+        }
+        if to == known::X402_EXACT_PROXY && begins(abi::proxy_permit2()) {
+            return Ok(word(U256::from_be_slice(known::PERMIT2.as_slice())));
+        }
+        if to == self.token && begins(abi::allowance(Address::ZERO, Address::ZERO)) {
+            let allowed = block.state.allowed.get(&Address::from_word(argument(0))).copied();
+            let to_permit2 = Address::from_word(argument(1)) == known::PERMIT2;
+            return Ok(word(allowed.filter(|_| to_permit2).unwrap_or_default()));
+        }
+        if to != self.token && to != known::X402_EXACT_PROXY {
             return Err(Bytes::new());
         }
-        let word = |value: U256| Bytes::copy_from_slice(&value.to_be_bytes::<32>());
         match TokenCall::read(data) {
             Some(TokenCall::BalanceOf(account)) => {
                 Ok(word(U256::from(block.state.token.get(&account).copied().unwrap_or_default())))
@@ -409,6 +480,7 @@ impl Chain {
 /// What the token understands.
 enum TokenCall {
     Transfer { to: Address, value: U256 },
+    Approve { spender: Address, value: U256 },
     Pay { auth: TransferAuthorization, signature: Signature },
     Cancel { authorizer: Address, nonce: B256 },
     BalanceOf(Address),
@@ -430,6 +502,9 @@ impl TokenCall {
         }
         if is(abi::transfer(Address::ZERO, U256::ZERO)) {
             return Some(Self::Transfer { to: address(0)?, value: number(1)? });
+        }
+        if is(abi::approve(Address::ZERO, U256::ZERO)) {
+            return Some(Self::Approve { spender: address(0)?, value: number(1)? });
         }
         // `transferWithAuthorization(address,address,uint256,uint256,uint256,bytes32,uint8,bytes32,bytes32)`
         if *selector == [0xe3, 0xee, 0x16, 0x0e] {
@@ -464,12 +539,48 @@ pub fn cancel_call(authorizer: Address, nonce: B256) -> Bytes {
     data.into()
 }
 
-/// The authorization that a settlement's calldata holds.
-pub fn authorization_in(data: &Bytes) -> Option<TransferAuthorization> {
-    match TokenCall::read(data)? {
-        TokenCall::Pay { auth, .. } => Some(auth),
-        _ => None,
+/// The x402 proxy's `settle`.
+struct Permitted {
+    owner: Address,
+    transfer: WitnessTransfer,
+    signature: Signature,
+}
+
+impl Permitted {
+    fn read(data: &Bytes) -> Option<Self> {
+        let (selector, arguments) = data.split_first_chunk::<4>()?;
+        let word = |n: usize| arguments.get(n * 32..(n + 1) * 32).map(B256::from_slice);
+        let address = |n: usize| word(n).map(Address::from_word);
+        let number = |n: usize| word(n).map(|word| U256::from_be_bytes(word.0));
+        // Token, amount, nonce and deadline; the owner; the witness; then where the signature is.
+        let transfer = WitnessTransfer {
+            token: address(0)?,
+            amount: number(1)?,
+            spender: known::X402_EXACT_PROXY,
+            nonce: number(2)?,
+            deadline: number(3)?,
+            to: address(5)?,
+            valid_after: number(6)?,
+        };
+        let at = usize::try_from(number(7)?).ok()?;
+        let signature = Signature::parse(arguments.get(at.checked_add(32)?..at.checked_add(97)?)?).ok()?;
+        let settles = abi::settle(Address::ZERO, &transfer, &[]).get(..4) == Some(selector.as_slice());
+        settles.then_some(Self { owner: address(4)?, transfer, signature })
     }
+}
+
+/// The nonce of the authorization that a settlement's calldata holds.
+pub fn nonce_in(data: &Bytes) -> Option<B256> {
+    match TokenCall::read(data) {
+        Some(TokenCall::Pay { auth, .. }) => Some(auth.nonce),
+        Some(_) => None,
+        None => Permitted::read(data).map(|permitted| B256::from(permitted.transfer.nonce)),
+    }
+}
+
+/// An error of Solidity with no arguments, or the beginning of one that has some.
+fn error(signature: &str) -> Bytes {
+    Bytes::copy_from_slice(&keccak256(signature.as_bytes())[..4])
 }
 
 /// `Error(string)`.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use farthing_engine::PaymentFilter;
-use farthing_evm::{B256, to_alloy};
+use farthing_evm::{B256, U256, to_alloy};
 use farthing_ledger::{AccountKind, Phase, Purpose};
 use farthing_payment::{Flow, Next, Payment, State};
 
@@ -26,8 +26,10 @@ pub fn block(chain: &Chain, token_total: u128, wei_total: u128, ledger: &Ledger)
 }
 
 /// Whether this is the payment of the authorization with this nonce.
-fn is_of(payment: &Payment, nonce: &B256) -> bool {
-    payment.key.as_str().contains(&nonce.to_string())
+pub fn is_of(payment: &Payment, nonce: &B256) -> bool {
+    let key = payment.key.as_str();
+    // Permit2's nonces are numbers.
+    key.contains(&nonce.to_string()) || key.ends_with(&format!(":{}", U256::from_be_bytes(nonce.0)))
 }
 
 /// Everything, at the end.

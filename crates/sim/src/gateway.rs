@@ -88,6 +88,8 @@ pub struct Machine {
     pub payee: Address,
     pub relayer: Arc<LocalKey>,
     pub depth: u64,
+    /// Whether the shop takes money through Permit2, too.
+    pub permit2: bool,
     pub lives: AtomicU64,
     pub process: Mutex<Option<ProcessId>>,
     pub listener: Arc<Mutex<Option<Listener>>>,
@@ -249,11 +251,12 @@ impl Machine {
         let mut routes = Vec::new();
         for shelf in SHELVES {
             let Some(asset) = registry.dollar(&network) else { continue };
-            let Ok(way) = Way::new(&registry, asset, self.payee.clone(), PullMethod::Eip3009) else {
-                continue;
-            };
-            let Ok(offer) = Arc::new(way).offer(&Amount::Atoms(PRICE)) else { continue };
-            let mut paid = Paid::new(Price::Fixed(vec![offer]));
+            let pulls = [PullMethod::Eip3009, PullMethod::Permit2];
+            let offers = pulls[..1 + usize::from(self.permit2)].iter().filter_map(|pull| {
+                let way = Way::new(&registry, asset, self.payee.clone(), *pull).ok()?;
+                Arc::new(way).offer(&Amount::Atoms(PRICE)).ok()
+            });
+            let mut paid = Paid::new(Price::Fixed(offers.collect()));
             paid.flow = shelf.flow;
             paid.max_timeout = MAX_TIMEOUT;
             paid.upstream_timeout = Duration::from_secs(10);
@@ -285,11 +288,10 @@ impl Machine {
 
     /// A slot that is final or lost is no live one, and may be sent again by a task that has not heard of it.
     fn was_durable(&self, tx: &Tx, hash: &str) -> bool {
-        let Some(auth) = crate::chain::authorization_in(&tx.data) else { return false };
+        let Some(nonce) = crate::chain::nonce_in(&tx.data) else { return false };
         let filter = farthing_engine::PaymentFilter { limit: 1000, ..Default::default() };
         let all = wait(self.platter.payments(filter)).unwrap_or_default();
-        let nonce = auth.nonce.to_string();
-        all.iter().filter(|payment| payment.key.as_str().contains(&nonce)).any(|payment| {
+        all.iter().filter(|payment| crate::check::is_of(payment, &nonce)).any(|payment| {
             let slots = wait(self.platter.slots_of(payment.id)).unwrap_or_default();
             slots.iter().flat_map(|stored| &stored.slot.variants).any(|variant| variant.tx.as_str() == hash)
         })

@@ -28,7 +28,7 @@ pub use disk::Ailments as DiskAilments;
 pub use gateway::Mood;
 pub use net::Ailments as NetAilments;
 pub use node::Ailments as NodeAilments;
-pub use payer::Style;
+pub use payer::{Pays, Style};
 pub use plan::{Act, Line, Plan};
 pub use platter::Trouble;
 pub use run::{Counts, Outcome, run};

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farthing_evm::{B256, Key, from_alloy, to_alloy};
-use farthing_primitives::Registry;
-use farthing_rails::exact_evm::{Presented, Tokens, buy};
+use farthing_primitives::{PullMethod, Registry};
+use farthing_rails::exact_evm::{Presented, Requirement, Tokens, buy};
 use farthing_rails::x402;
-use farthing_wire::x402::{Message as _, v2};
+use farthing_wire::x402::{Message as _, v1, v2};
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::exec::{Exec, ProcessId, lock};
@@ -28,6 +28,18 @@ pub enum Style {
     Copies(u32),
     /// Also where another thing is sold at the same price.
     Elsewhere,
+}
+
+/// In what words a buyer pays, and how its money is taken.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pays {
+    /// x402 v2, by EIP-3009.
+    #[default]
+    V2,
+    /// x402 v1: it reads the body, and its payment is for whatever it is shown for first.
+    V1,
+    /// x402 v2, through Permit2 and the x402 proxy.
+    Permit2,
 }
 
 /// What a buyer wants, and what it wrote down about it. It survives the buyer's process.
@@ -60,6 +72,7 @@ pub struct Buyer {
     pub net: Net,
     pub gateway: Arc<Machine>,
     pub key: Key,
+    pub pays: Pays,
     pub skew: Skew,
     pub intents: Mutex<Vec<Intent>>,
     pub process: Mutex<ProcessId>,
@@ -153,11 +166,15 @@ impl Buyer {
         }
         if intent.style == Style::Elsewhere {
             let (this, header) = (self.clone(), header.clone());
-            let other = crate::gateway::SHELVES[usize::from(intent.shelf.path == "/weather")];
+            let other = intent.elsewhere();
             let elsewhere = async move {
-                if let Ok(answer) = this.ask(other, Some(&header)).await
-                    && answer.status == 200
-                {
+                let Ok(answer) = this.ask(other, Some(&header)).await else { return };
+                if this.pays == Pays::V1 {
+                    // Spec: x402 v1 section 5.2: nothing in the payment says for what it is.
+                    if this.look(n, &answer) == Some(End::Goods) {
+                        this.end(n, End::Goods);
+                    }
+                } else if answer.status == 200 {
                     let path = intent.shelf.path;
                     this.ledger.broken(format!("a payment for {path} bought {}", other.path));
                 }
@@ -205,7 +222,8 @@ impl Buyer {
         let code = code_of(answer);
         self.ledger.note(|| format!("buyer {} is told {status} {code} for #{n}", self.number));
         match status {
-            402 => Some(End::Refused(code)),
+            // Spec: x402 exact on EVM: 412 where Permit2 may not take that much.
+            402 | 412 => Some(End::Refused(code)),
             409 if code == "payment_in_progress" => None,
             409 => Some(End::Conflict(code)),
             // Spec: `settlement_pending`, time-outs and broken gateways: ask again with the identical payment.
@@ -217,7 +235,7 @@ impl Buyer {
         let mut headers = HeaderMap::new();
         headers.insert("host", HeaderValue::from_static("api.example"));
         if let Some(value) = header.and_then(|header| HeaderValue::from_str(header).ok()) {
-            headers.insert("payment-signature", value);
+            headers.insert(if self.pays == Pays::V1 { "x-payment" } else { "payment-signature" }, value);
         }
         let body = if shelf.method == "POST" { Bytes::from_static(b"one, please") } else { Bytes::new() };
         let method = if shelf.method == "POST" { Method::POST } else { Method::GET };
@@ -228,11 +246,8 @@ impl Buyer {
 
     /// Signs what the challenge asks for, and writes it down before anybody sees it.
     fn sign(&self, n: usize, answer: &Answer, rng: &mut Rng) -> Option<()> {
-        let challenge =
-            v2::PaymentRequired::from_header(answer.headers.get("payment-required")?.as_bytes()).ok()?;
-        let offer = challenge.accepts.first()?;
-        let registry = Registry::builtin();
-        let asked = x402::requirement_v2(offer, &Tokens::new(&registry)).ok()?;
+        let challenge = Challenge::read(self.pays, answer)?;
+        let asked = challenge.asked()?;
         let mut nonce = [0; 32];
         rng.fill(&mut nonce);
         let payer = from_alloy(self.key.address());
@@ -242,12 +257,7 @@ impl Buyer {
         let validity = Duration::from_secs(rng.between(12, MAX_TIMEOUT.as_secs()));
         let unsigned = buy::authorize(&asked, &payer, buy::Nonce(nonce), validity, now).ok()?;
         let presented: Presented = unsigned.signed(&self.key.sign(unsigned.digest()), None);
-        let payload = x402::payment_v2(
-            offer,
-            &presented,
-            Some(challenge.resource.clone()),
-            challenge.extensions.clone(),
-        )?;
+        let header = challenge.header(&presented)?;
         let nonce = B256::new(nonce);
         let mut intents = lock(&self.intents);
         let intent = intents.get_mut(n)?;
@@ -267,9 +277,61 @@ impl Buyer {
             format!("buyer {} signs {} for #{n}, valid {validity:?}", self.number, short(&nonce))
         });
         lock(&self.ledger.facts).signed.insert(nonce, signed);
-        intent.header = Some(payload.to_header());
+        intent.header = Some(header);
         intent.nonce = Some(nonce);
         Some(())
+    }
+}
+
+impl Intent {
+    /// The other thing at the same price.
+    pub fn elsewhere(&self) -> Shelf {
+        crate::gateway::SHELVES[usize::from(self.shelf.path == "/weather")]
+    }
+}
+
+/// What is asked for, in the words that a buyer reads.
+enum Challenge {
+    V1(v1::PaymentRequirements),
+    V2 { offer: Box<v2::PaymentRequirements>, challenge: Box<v2::PaymentRequired> },
+}
+
+impl Challenge {
+    fn read(pays: Pays, answer: &Answer) -> Option<Self> {
+        if pays == Pays::V1 {
+            let limits = farthing_wire::Limits { bytes: 10_000, values: 500, members: 100 };
+            let body = farthing_wire::json::parse(&answer.body, limits).ok()?;
+            let asked = v1::PaymentRequired::from_json(body).ok()?;
+            return Some(Self::V1(asked.accepts.into_iter().next()?));
+        }
+        let header = answer.headers.get("payment-required")?;
+        let challenge = Box::new(v2::PaymentRequired::from_header(header.as_bytes()).ok()?);
+        let registry = Registry::builtin();
+        let pull = if pays == Pays::Permit2 { PullMethod::Permit2 } else { PullMethod::Eip3009 };
+        let fits = |offer: &&v2::PaymentRequirements| {
+            x402::requirement_v2(offer, &Tokens::new(&registry)).is_ok_and(|asked| asked.method() == pull)
+        };
+        let offer = Box::new(challenge.accepts.iter().find(fits)?.clone());
+        Some(Self::V2 { offer, challenge })
+    }
+
+    fn asked(&self) -> Option<Requirement> {
+        let registry = Registry::builtin();
+        let tokens = Tokens::new(&registry);
+        match self {
+            Self::V1(offer) => x402::requirement_v1(offer, &tokens).ok(),
+            Self::V2 { offer, .. } => x402::requirement_v2(offer, &tokens).ok(),
+        }
+    }
+
+    fn header(&self, presented: &Presented) -> Option<String> {
+        Some(match self {
+            Self::V1(offer) => x402::payment_v1(offer, presented)?.to_header(),
+            Self::V2 { offer, challenge } => {
+                let (resource, extensions) = (challenge.resource.clone(), challenge.extensions.clone());
+                x402::payment_v2(offer, presented, Some(resource), extensions)?.to_header()
+            }
+        })
     }
 }
 

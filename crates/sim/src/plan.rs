@@ -3,7 +3,7 @@
 use farthing_payment::Flow;
 
 use crate::gateway::SHELVES;
-use crate::payer::Style;
+use crate::payer::{Pays, Style};
 use crate::rng::Rng;
 
 /// One line of a plan.
@@ -95,6 +95,8 @@ pub struct Plan {
     /// The gateway's store is the SQLite one, on a disk that can fail; else it is the model.
     pub sqlite: bool,
     pub buyers: usize,
+    /// How each of them pays; whoever is not in here, in the newest way.
+    pub pays: Vec<Pays>,
     /// How many machines with our wallet there are.
     pub owners: usize,
     /// How deep a settlement must be to count.
@@ -109,6 +111,9 @@ const TROUBLES: u64 = 90_000;
 
 /// How many worlds in a thousand have their books in SQLite: each of their calls waits for another thread.
 const ON_SQLITE: u64 = 50;
+
+/// How many worlds in a thousand have buyers that pay by x402 v1, or through Permit2.
+const MIXED_PAYERS: u64 = 300;
 
 impl Plan {
     pub fn from_seed(seed: u64) -> Self {
@@ -209,8 +214,17 @@ impl Plan {
                 lines.push(Line { at: rng.below(TROUBLES), act });
             }
         }
+        let mut rng = Rng::stream(seed, "payers");
+        let mut pays = Vec::new();
+        if rng.per_mille(MIXED_PAYERS) {
+            pays.extend((0..buyers).map(|_| match rng.below(10) {
+                0..=3 => Pays::V1,
+                4..=7 => Pays::Permit2,
+                _ => Pays::V2,
+            }));
+        }
         lines.sort_by_key(|line| line.at);
-        Self { seed, sqlite, buyers, owners, depth, heals_at: TROUBLES + 35_000, lines }
+        Self { seed, sqlite, pays, buyers, owners, depth, heals_at: TROUBLES + 35_000, lines }
     }
 
     pub fn has(&self, test: impl Fn(&Act) -> bool) -> bool {
@@ -220,6 +234,11 @@ impl Plan {
     /// Whether nothing goes wrong that would keep a purchase from succeeding.
     pub fn is_fair(&self) -> bool {
         !self.has(|act| !matches!(act, Act::Buy { .. } | Act::Want { .. }))
+    }
+
+    /// Whether somebody pays through Permit2, so that the shop takes that too.
+    pub fn takes_permit2(&self) -> bool {
+        self.pays.contains(&Pays::Permit2)
     }
 
     pub fn buys_on_credit(&self) -> bool {

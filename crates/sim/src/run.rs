@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use farthing_chain::LocalKey;
-use farthing_evm::{Address, Domain, Key, U256, abi, from_alloy};
+use farthing_evm::{Address, Domain, Key, U256, abi, from_alloy, known};
 use farthing_primitives::{Network, Registry};
 use farthing_store::MemoryStore;
 
@@ -17,7 +17,7 @@ use crate::gateway::{BLOCK_TIME, Machine, Mood, NETWORK, SHELVES};
 use crate::net::Net;
 use crate::node::Tip;
 use crate::owner::{self, Owner};
-use crate::payer::Buyer;
+use crate::payer::{Buyer, End, Pays, Style};
 use crate::plan::{Act, Line, Plan};
 use crate::platter::{Platter, Trouble};
 use crate::rng::Rng;
@@ -140,6 +140,11 @@ fn build(plan: &Plan, record: bool) -> Stage {
     for key in keys.iter().chain(&wallets) {
         genesis.token.insert(key.address(), FUNDS);
     }
+    for (key, pays) in keys.iter().zip(&plan.pays) {
+        if *pays == Pays::Permit2 {
+            genesis.allowed.insert(key.address(), U256::from(FUNDS));
+        }
+    }
     genesis.wei.insert(relayer.address(), GAS);
     let chain = Chain::new(token, domain, genesis, EPOCH_SECS, seed);
     let tip = Arc::new(Tip::new(chain));
@@ -161,6 +166,7 @@ fn build(plan: &Plan, record: bool) -> Stage {
         payee: from_alloy(payee.address()),
         relayer: Arc::new(LocalKey::new(relayer)),
         depth: plan.depth,
+        permit2: plan.takes_permit2(),
         lives: AtomicU64::new(0),
         process: Mutex::default(),
         listener: Arc::default(),
@@ -176,6 +182,7 @@ fn build(plan: &Plan, record: bool) -> Stage {
             net: net.clone(),
             gateway: gateway.clone(),
             key,
+            pays: plan.pays.get(number).copied().unwrap_or_default(),
             skew: Arc::default(),
             intents: Mutex::default(),
             process: Mutex::new(exec.new_process()),
@@ -317,17 +324,23 @@ impl Stage {
         for buyer in &self.buyers {
             let intents = lock(&buyer.intents).clone();
             for (n, intent) in intents.into_iter().enumerate() {
-                let Some(header) = intent.header else { continue };
-                if intent.end == Some(crate::payer::End::Goods) {
+                let Some(header) = intent.header.clone() else { continue };
+                if intent.end == Some(End::Goods) {
                     continue;
                 }
                 let buyer = buyer.clone();
                 let process = *lock(&buyer.process);
                 let task = async move {
+                    let mut elsewhere = false;
                     for _ in 0..3 {
-                        let answer = buyer.ask(intent.shelf, Some(&header)).await;
+                        let shelf = if elsewhere { intent.elsewhere() } else { intent.shelf };
+                        let answer = buyer.ask(shelf, Some(&header)).await;
                         let Ok(answer) = answer else { continue };
-                        if buyer.look(n, &answer).is_some() {
+                        let end = buyer.look(n, &answer);
+                        // What a v1 payment is for, is said by where it was shown first.
+                        if buyer.pays == Pays::V1 && intent.style == Style::Elsewhere && !elsewhere {
+                            elsewhere = !matches!(end, Some(End::Goods));
+                        } else if end.is_some() {
                             break;
                         }
                         buyer.exec.sleep(Duration::from_secs(5)).await;
@@ -448,7 +461,9 @@ impl Scene {
             }
             Act::FrontRun => {
                 let mut chain = lock(&self.tip.chain);
-                let seen = chain.pool.iter().find(|tx| !tx.data.is_empty() && tx.nonce.is_some()).cloned();
+                // Who used a nonce of Permit2, if it was not we, no log tells: that is for a person to find out.
+                let named = |tx: &&Tx| tx.nonce.is_some() && tx.to == chain.token && !tx.data.is_empty();
+                let seen = chain.pool.iter().find(named).cloned();
                 if let Some(seen) = seen {
                     chain.offer(Tx::of_owner(Address::repeat_byte(0xfe), seen.to, seen.data, self.salt()));
                 }
@@ -466,7 +481,14 @@ impl Scene {
                 let Some((nonce, signed)) = newest.max_by_key(|(_, signed)| signed.at) else { return };
                 let mut chain = lock(&self.tip.chain);
                 let (from, token) = (signed.from, chain.token);
-                chain.offer(Tx::of_owner(from, token, cancel_call(from, *nonce), self.salt()));
+                let permit2 = self.buyers.get(buyer).is_some_and(|buyer| buyer.pays == Pays::Permit2);
+                // There, what a payer can take back without leaving a riddle is its allowance.
+                let call = if permit2 {
+                    abi::approve(known::PERMIT2, U256::ZERO).0
+                } else {
+                    cancel_call(from, *nonce)
+                };
+                chain.offer(Tx::of_owner(from, token, call, self.salt()));
             }
             Act::Clock { gateway, by, lasts } => {
                 let skews: Vec<_> = if gateway {

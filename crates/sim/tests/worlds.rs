@@ -5,7 +5,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use farthing_sim::{Act, DiskAilments, Line, Mood, NetAilments, NodeAilments, Plan, Style, run};
+use farthing_sim::{Act, DiskAilments, Line, Mood, NetAilments, NodeAilments, Pays, Plan, Style, run};
 
 /// How many fresh worlds a run of the tests looks at. `sim 10000` looks at more.
 const FRESH: u64 = 150;
@@ -82,6 +82,47 @@ fn plan(seed: u64, lines: &[(u64, Act)]) -> Plan {
 
 fn buys(shelf: usize) -> Act {
     Act::Buy { buyer: 0, shelf, style: Style::Plain }
+}
+
+/// The same with one buyer for each way to pay.
+fn mixed(seed: u64, lines: &[(u64, Act)]) -> Plan {
+    let pays = vec![Pays::V1, Pays::Permit2, Pays::V2];
+    Plan { buyers: pays.len(), pays, ..plan(seed, lines) }
+}
+
+#[test]
+fn whoever_pays_by_v1_or_permit2_is_served_as_all_others_are() {
+    let mut lines = Vec::new();
+    for buyer in 0..3 {
+        lines.extend(
+            (0..5).map(|shelf| (1000 + 900 * shelf as u64, Act::Buy { buyer, shelf, style: Style::Plain })),
+        );
+        lines.push((9000, Act::Buy { buyer, shelf: WEATHER, style: Style::Elsewhere }));
+        lines.push((9500, Act::Buy { buyer, shelf: UPFRONT, style: Style::Copies(5) }));
+    }
+    for seed in 0..4 {
+        let plan = mixed(seed, &lines);
+        holds("fair weather", &plan);
+        assert_eq!(run(&plan, false).counts.settled, 21, "seed {seed}");
+    }
+}
+
+#[test]
+fn an_allowance_that_was_taken_back_settles_nothing_and_shows() {
+    for at in [30_700, 31_500, 33_000] {
+        let buys = |shelf| Act::Buy { buyer: 1, shelf, style: Style::Plain };
+        let lines = [
+            (30_000, buys(CREDIT)),
+            (30_100, buys(OTHER)),
+            (at, Act::Cancel { buyer: 1 }),
+            (60_000, buys(OTHER)),
+        ];
+        let plan = mixed(7, &lines);
+        holds("no allowance", &plan);
+        let outcome = run(&plan, true);
+        let told = |said: &str| outcome.timeline.iter().any(|(_, line)| line.contains(said));
+        assert!(told("412 permit2_allowance_required"), "{:?}", outcome.counts);
+    }
 }
 
 /// The shelves by their numbers.
