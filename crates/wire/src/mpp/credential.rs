@@ -97,7 +97,7 @@ impl Credential {
         Object::new()
             .with("challenge", challenge)
             .with("payload", self.payload.clone())
-            .with_some("source", self.source.as_ref().map(Source::to_string))
+            .with_some("source", self.source.as_ref().map(Source::as_str))
     }
 }
 
