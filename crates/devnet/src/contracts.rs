@@ -1,6 +1,6 @@
 //! The contracts that are there from the first block on, and where.
 
-use alloy_primitives::{Address, Bytes, address};
+use alloy_primitives::{Address, B256, Bytes, address};
 use alloy_sol_types::sol;
 use serde::Deserialize;
 
@@ -25,6 +25,24 @@ pub struct Artifact {
     pub bytecode: Bytes,
     /// What stays at the address.
     pub deployed_bytecode: Bytes,
+    /// Where it comes to be on every chain, if it is one that anybody may deploy.
+    pub deployment: Option<Deployment>,
+}
+
+/// How a contract is deployed to the same address on every chain, and how its code is known there.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployment {
+    /// The usual CREATE2 deployer, which takes the salt and the creation code.
+    pub deployer: Address,
+    /// The salt to give it.
+    pub salt: B256,
+    /// Where the contract comes to be.
+    pub address: Address,
+    /// The keccak-256 of the creation code.
+    pub init_code_hash: B256,
+    /// The keccak-256 of what stays at the address (EIP-1052): what a registry of escrows lists.
+    pub runtime_code_hash: B256,
 }
 
 macro_rules! artifact {
@@ -46,7 +64,23 @@ const PLACED: [(Address, &str); 5] = [
 /// # Errors
 /// If a committed artifact is not JSON of the expected shape.
 pub fn placed() -> Result<Vec<(Address, Artifact)>, serde_json::Error> {
-    PLACED.iter().map(|(address, text)| Ok((*address, serde_json::from_str(text)?))).collect()
+    let mut placed: Vec<(Address, Artifact)> = PLACED
+        .iter()
+        .map(|(address, text)| Ok((*address, serde_json::from_str(text)?)))
+        .collect::<Result<_, serde_json::Error>>()?;
+    let escrow = payment_channel_escrow()?;
+    if let Some(deployment) = &escrow.deployment {
+        placed.push((deployment.address, escrow));
+    }
+    Ok(placed)
+}
+
+/// Returns the escrow of payment channels. It lies where its deployment says, as on any chain.
+///
+/// # Errors
+/// If the committed artifact is not JSON of the expected shape.
+pub fn payment_channel_escrow() -> Result<Artifact, serde_json::Error> {
+    serde_json::from_str(artifact!("PaymentChannelEscrow"))
 }
 
 /// Returns the wallet with one owner key. It is not deployed; its code also serves as an EIP-7702 delegate.

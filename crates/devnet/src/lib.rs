@@ -32,7 +32,10 @@ pub use accounts::{
     DEV_ACCOUNT_COUNT, DEV_ACCOUNTS, DEV_MNEMONIC, DevAccount, MINTER, dev_account, is_dev_key,
 };
 pub use chain::{BLOCK_GAS_LIMIT, INITIAL_BASE_FEE, STATE_HISTORY_BLOCKS};
-pub use contracts::{Artifact, MULTICALL3, PERMIT2, USDC, WALLET_FACTORY, X402_EXACT_PROXY, smart_wallet};
+pub use contracts::{
+    Artifact, Deployment, MULTICALL3, PERMIT2, USDC, WALLET_FACTORY, X402_EXACT_PROXY,
+    payment_channel_escrow, smart_wallet,
+};
 pub use server::Devnet;
 
 /// What `web3_clientVersion` answers.

@@ -6,10 +6,11 @@ mod common;
 use alloy_consensus::TxEip7702;
 use alloy_eips::eip7702::Authorization;
 use alloy_primitives::{Address, B256, Bytes, Signature, U256, hex, keccak256};
-use alloy_sol_types::{SolCall, SolError, SolEvent};
+use alloy_sol_types::{SolCall, SolError, SolEvent, SolValue, eip712_domain, sol};
 use common::*;
 use farthing_devnet::{
-    DevAccount, MINTER, MULTICALL3, PERMIT2, USDC, WALLET_FACTORY, X402_EXACT_PROXY, smart_wallet,
+    DevAccount, MINTER, MULTICALL3, PERMIT2, USDC, WALLET_FACTORY, X402_EXACT_PROXY, payment_channel_escrow,
+    smart_wallet,
 };
 use serde_json::{Value, json};
 
@@ -590,4 +591,85 @@ async fn multicall_answers_each_call_for_itself() {
     assert_eq!(refusal.err().unwrap().message, "execution reverted: Multicall3: call failed");
     assert_eq!(chain.call(MULTICALL3, Multi::getChainIdCall {}).await.unwrap(), U256::from(84_532));
     assert_eq!(chain.call(MULTICALL3, Multi::getBlockNumberCall {}).await.unwrap(), U256::ZERO);
+}
+
+sol! {
+    interface Escrow {
+        struct State { address payer; address payee; address token; address authorizedSigner; uint128 deposit; uint128 settled; uint64 closeRequestedAt; bool finalized; }
+        function openWithAuthorization(address payee, address token, uint128 deposit, bytes32 salt, address authorizedSigner, address from, uint256 validAfter, uint256 validBefore, bytes32 nonce, bytes signature) external returns (bytes32);
+        function close(bytes32 channelId, uint128 cumulativeAmount, bytes signature) external;
+        function getChannel(bytes32 channelId) external view returns (State memory);
+        function computeChannelId(address payer, address payee, address token, bytes32 salt, address authorizedSigner) external view returns (bytes32);
+        error ChannelFinalized();
+    }
+    struct Voucher { bytes32 channelId; uint128 cumulativeAmount; }
+}
+
+#[tokio::test]
+async fn the_escrow_lies_where_its_artifact_says_and_pays_by_voucher() {
+    let chain = chain().await;
+    let (payer, payee, relayer) = (dev(0), dev(1), dev(2));
+    let deployment =
+        payment_channel_escrow().unwrap().deployment.expect("the escrow can be deployed by anybody");
+    let escrow = deployment.address;
+    let code: Bytes =
+        serde_json::from_value(chain.ok("eth_getCode", json!([escrow, "latest"])).await).unwrap();
+    assert_eq!(keccak256(&code), deployment.runtime_code_hash);
+
+    // Opened by a relayer with the payer's EIP-3009 signature, whose nonce is bound to the channel.
+    let salt = keccak256(b"a channel");
+    let nonce = keccak256((payer.address, payee.address, USDC, salt, Address::ZERO).abi_encode());
+    let deposit = ReceiveWithAuthorization {
+        from: payer.address,
+        to: escrow,
+        value: U256::from(5_000_000),
+        validAfter: U256::ZERO,
+        validBefore: U256::MAX,
+        nonce,
+    };
+    let open = Escrow::openWithAuthorizationCall {
+        payee: payee.address,
+        token: USDC,
+        deposit: 5_000_000,
+        salt,
+        authorizedSigner: Address::ZERO,
+        from: payer.address,
+        validAfter: U256::ZERO,
+        validBefore: U256::MAX,
+        nonce,
+        signature: bytes(signed(payer, &deposit, &usdc_domain())),
+    };
+    chain.done(relayer, escrow, open).await;
+    let id = Escrow::computeChannelIdCall {
+        payer: payer.address,
+        payee: payee.address,
+        token: USDC,
+        salt,
+        authorizedSigner: Address::ZERO,
+    };
+    let id = chain.call(escrow, id).await.unwrap();
+    assert_eq!(chain.usdc(escrow).await, 5_000_000);
+
+    // One close pays the payee the last voucher and the payer the rest.
+    let domain = eip712_domain! {
+        name: "EVM Payment Channel",
+        version: "1",
+        chain_id: 84_532,
+        verifying_contract: escrow,
+    };
+    let voucher = Voucher { channelId: id, cumulativeAmount: 3_750_100 };
+    let close = Escrow::closeCall {
+        channelId: id,
+        cumulativeAmount: 3_750_100,
+        signature: bytes(signed(payer, &voucher, &domain)),
+    };
+    chain.done(payee, escrow, close.clone()).await;
+    assert_eq!(chain.usdc(payee.address).await, 1_000_003_750_100);
+    assert_eq!(chain.usdc(payer.address).await, 1_000_000_000_000 - 3_750_100);
+    assert_eq!(chain.usdc(escrow).await, 0);
+    let state = chain.call(escrow, Escrow::getChannelCall { channelId: id }).await.unwrap();
+    assert!(state.finalized);
+    assert_eq!((state.deposit, state.settled), (5_000_000, 3_750_100));
+    let refusal = chain.refused(payee, escrow, close).await;
+    assert_eq!(refusal.data, json!(hex::encode_prefixed(Escrow::ChannelFinalized::SELECTOR)));
 }
