@@ -131,6 +131,5 @@ if (words[0] === "--") {
   console.error(`unknown option ${words[0]}`);
   process.exit(2);
 }
-run(process.execPath, [join(here, "scripts/vectors.mjs"), "--check"]);
 console.log(run(forgeBin(), ["--version"]).split("\n")[0]);
 process.exit(report(forge(["--json"])) ? 0 : 1);

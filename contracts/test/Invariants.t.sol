@@ -94,9 +94,10 @@ contract InvariantsTest is Test {
     /// I4 and I5 at the end of each run: every payer asks for its money; one second before the grace period ends every
     /// payee still collects its highest good voucher; then every payer withdraws, and nothing but gifts remains.
     function afterInvariant() external {
-        // A run in which nothing happened would prove nothing.
+        // A whole run in which nothing happened would prove nothing. Short ones are counterexamples, shown again.
         uint256 paid = _handler.count("settle") + _handler.count("settleMany") + _handler.count("close");
-        assertTrue(_handler.count("open") != 0 && paid != 0 && _handler.count("refused") != 0, "an idle run");
+        bool busy = _handler.count("open") != 0 && paid != 0 && _handler.count("refused") != 0;
+        assertTrue(busy || _handler.steps() < 128, "an idle run");
         uint256 channels = _handler.channels();
         vm.warp(_handler.now_());
         for (uint256 i; i < channels; ++i) {

@@ -4,108 +4,85 @@ pragma solidity 0.8.37;
 import {IPaymentChannelEscrow} from "../src/IPaymentChannelEscrow.sol";
 import {World} from "./support/World.sol";
 
-/// spec/views.tree. The golden values were computed by viem: `scripts/vectors.mjs`.
+/// spec/views.tree. The golden values were computed by viem, and the Rust side is held to the same ones.
 contract ViewsTest is World {
+    uint256 private constant CHANNELS = 12;
+    uint256 private constant DIGESTS = 22;
     string private _vectors;
 
     function setUp() public override {
         super.setUp();
-        _vectors = vm.readFile("../vectors/evm/payment-channel.json");
+        _vectors = vm.readFile("../vectors/evm/voucher.json");
     }
 
-    function _word(string memory path, string memory name) private view returns (bytes32) {
-        return vm.parseJsonBytes32(_vectors, string.concat(path, name));
+    function _at(string memory list, uint256 i, string memory name) private pure returns (string memory) {
+        return string.concat(".", list, "[", vm.toString(i), "].", name);
     }
 
-    function _number(string memory path, string memory name) private view returns (uint256) {
-        return vm.parseJsonUint(_vectors, string.concat(path, name));
+    function _word(string memory list, uint256 i, string memory name) private view returns (bytes32) {
+        return vm.parseJsonBytes32(_vectors, _at(list, i, name));
     }
 
-    function _address(string memory path, string memory name) private view returns (address) {
-        return vm.parseJsonAddress(_vectors, string.concat(path, name));
+    function _number(string memory list, uint256 i, string memory name) private view returns (uint256) {
+        return vm.parseJsonUint(_vectors, _at(list, i, name));
     }
 
-    /// The escrow at the vectors' address on the vectors' chain.
-    function _placed() private returns (IPaymentChannelEscrow placed) {
-        address there = _address("", ".escrow");
+    function _address(string memory list, uint256 i, string memory name) private view returns (address) {
+        return vm.parseJsonAddress(_vectors, _at(list, i, name));
+    }
+
+    /// The escrow at another address, on another chain.
+    function _placed(address there, uint256 chain) private returns (IPaymentChannelEscrow) {
         vm.etch(there, address(escrow).code);
-        vm.chainId(_number("", ".chainId"));
-        placed = IPaymentChannelEscrow(there);
+        vm.chainId(chain);
+        return IPaymentChannelEscrow(there);
     }
 
-    function _checkHashes(string memory path) private {
-        IPaymentChannelEscrow placed = _placed();
-        bytes32 channelId = _word(path, ".channelId");
-        uint128 amount = uint128(_number(path, ".cumulativeAmount"));
-        uint256 nonce = _number(path, ".nonce");
-        uint256 deadline = _number(path, ".deadline");
-        assertEq(placed.domainSeparator(), _word(path, ".domainSeparator"), "domain");
-        assertEq(
-            placed.computeChannelId(
-                _address("", ".payer"),
-                _address("", ".payee"),
-                _address("", ".token"),
-                _word("", ".salt"),
-                _address(path, ".authorizedSigner")
-            ),
-            channelId,
-            "channel id"
-        );
-        assertEq(placed.getVoucherDigest(channelId, amount), _word(path, ".voucher.digest"), "voucher");
-        assertEq(
-            placed.getSettleAuthorizationDigest(channelId, amount, nonce, deadline),
-            _word(path, ".settleAuthorization.digest"),
-            "settle authorization"
-        );
-        assertEq(
-            placed.getCloseAuthorizationDigest(channelId, amount, nonce, deadline),
-            _word(path, ".closeAuthorization.digest"),
-            "close authorization"
-        );
-        // What these tests sign with elsewhere are the same formulas.
-        assertEq(
-            _openNonce(
-                _address("", ".payer"),
-                _address("", ".payee"),
-                _address("", ".token"),
-                _word("", ".salt"),
-                _address(path, ".authorizedSigner")
-            ),
-            _word(path, ".openNonce"),
-            "open nonce"
-        );
-        assertEq(
-            _topUpNonce(
-                channelId,
-                uint128(_number(path, ".additionalDeposit")),
-                _address("", ".payer"),
-                _word(path, ".topUpSalt")
-            ),
-            _word(path, ".topUpNonce"),
-            "top-up nonce"
-        );
-        assertEq(
-            keccak256(
-                abi.encode(
-                    placed.CHANNEL_OPEN_WITNESS_TYPEHASH(),
-                    _address("", ".payee"),
-                    _word("", ".salt"),
-                    _address(path, ".authorizedSigner")
-                )
-            ),
-            _word(path, ".openPermit.witnessHash"),
-            "open witness"
-        );
-        assertEq(
-            keccak256(abi.encode(placed.CHANNEL_TOP_UP_WITNESS_TYPEHASH(), channelId)),
-            _word(path, ".topUpPermit.witnessHash"),
-            "top-up witness"
-        );
+    function test_views_goldenChannelIds() public {
+        for (uint256 i; i < CHANNELS; ++i) {
+            IPaymentChannelEscrow placed =
+                _placed(_address("channels", i, "escrow"), _number("channels", i, "chainId"));
+            address from = _address("channels", i, "payer");
+            address to = _address("channels", i, "payee");
+            address token = _address("channels", i, "token");
+            bytes32 salt = _word("channels", i, "salt");
+            address signer = _address("channels", i, "authorizedSigner");
+            bytes32 channelId = _word("channels", i, "id");
+            assertEq(placed.computeChannelId(from, to, token, salt, signer), channelId, "channel id");
+            // What these tests sign deposits with is the same.
+            assertEq(_openNonce(from, to, token, salt, signer), _word("channels", i, "openNonce"), "open nonce");
+            // Each vector is for the salt of the channel itself.
+            uint128 more = uint128(_number("channels", i, "additionalDeposit"));
+            assertEq(_topUpNonce(channelId, more, from, salt), _word("channels", i, "topUpNonce"), "top-up nonce");
+        }
     }
 
-    function test_views_goldenHashes() public {
-        _checkHashes(".signedByPayer");
-        _checkHashes(".signedByDelegate");
+    function test_views_goldenDigests() public {
+        uint256 checked;
+        for (uint256 i; i < DIGESTS; ++i) {
+            bytes32 kind = keccak256(bytes(vm.parseJsonString(_vectors, _at("digests", i, "kind"))));
+            if (kind == keccak256("ChannelOpen") || kind == keccak256("ChannelTopUp")) continue;
+            IPaymentChannelEscrow placed = _placed(
+                _address("digests", i, "domain.verifyingContract"), _number("digests", i, "domain.chainId")
+            );
+            assertEq(placed.domainSeparator(), _word("digests", i, "separator"), "domain");
+            assertEq(_digest(placed, i, kind), _word("digests", i, "digest"), "digest");
+            ++checked;
+        }
+        assertEq(checked, 18, "vouchers, settle and close authorizations");
+    }
+
+    function _digest(IPaymentChannelEscrow placed, uint256 i, bytes32 kind) private view returns (bytes32) {
+        bytes32 channelId = _word("digests", i, "message.channelId");
+        uint128 amount = uint128(_number("digests", i, "message.cumulativeAmount"));
+        if (kind == keccak256("Voucher")) return placed.getVoucherDigest(channelId, amount);
+        uint256 nonce = _number("digests", i, "message.nonce");
+        uint256 deadline = _number("digests", i, "message.deadline");
+        if (kind == keccak256("SettleAuthorization")) {
+            return placed.getSettleAuthorizationDigest(channelId, amount, nonce, deadline);
+        }
+        assertEq(kind, keccak256("CloseAuthorization"), "a kind of its own");
+        return placed.getCloseAuthorizationDigest(channelId, amount, nonce, deadline);
     }
 
     function test_views_constants() public view {
@@ -123,6 +100,16 @@ contract ViewsTest is World {
             escrow.CLOSE_AUTHORIZATION_TYPEHASH(),
             keccak256("CloseAuthorization(bytes32 channelId,uint128 cumulativeAmount,uint256 nonce,uint256 deadline)"),
             "close authorization type"
+        );
+        assertEq(
+            escrow.CHANNEL_OPEN_WITNESS_TYPEHASH(),
+            keccak256("ChannelOpenWitness(address payee,bytes32 salt,address authorizedSigner)"),
+            "open witness type"
+        );
+        assertEq(
+            escrow.CHANNEL_TOP_UP_WITNESS_TYPEHASH(),
+            keccak256("ChannelTopUpWitness(bytes32 channelId)"),
+            "top-up witness type"
         );
     }
 

@@ -39,6 +39,7 @@ contract Handler is World {
     mapping(address token => mapping(address account => uint256)) private _expected;
     address[] private _accounts;
     uint256 public now_;
+    uint256 public steps;
     uint256 private _nonces;
 
     /// How often each thing happened, so that a run that does nothing is noticed.
@@ -98,6 +99,7 @@ contract Handler is World {
 
     /// Time stands where the run has brought it: each call of the fuzzer would else begin where the set-up ended.
     modifier inTime() {
+        ++steps;
         vm.warp(now_);
         _;
     }
