@@ -7,54 +7,14 @@
 // Every leaf of spec/*.tree names the test that shows it: a leaf without a passing test fails, and so does a test that no
 // leaf names. `npm ci` here and in ../interop comes first.
 import { spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
-import { cacheDir } from "../interop/support/paths.mjs";
 import { writeFixtures } from "./scripts/fixtures.mjs";
+import { forgeBin, run } from "./scripts/forge.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
-const PACKAGE = "@foundry-rs/forge-linux-amd64";
-
-/**
- * Forge's own executable: `FORGE_BIN`, else the one that npm installed, else the one in the cache, else downloaded there.
- * npm leaves an optional package out that asks for a newer node; the program in it needs no node at all.
- */
-function forgeBin() {
-  if (process.env.FORGE_BIN) return process.env.FORGE_BIN;
-  const installed = join(here, "node_modules", PACKAGE, "bin/forge");
-  if (existsSync(installed)) return installed;
-  if (process.platform !== "linux" || process.arch !== "x64") {
-    throw new Error("forge for this platform is not pinned here: install it and set FORGE_BIN");
-  }
-  const { version, integrity } = JSON.parse(readFileSync(join(here, "package-lock.json"), "utf8")).packages[`node_modules/${PACKAGE}`];
-  const cached = join(cacheDir(), `forge-${version}`);
-  if (existsSync(cached)) return cached;
-  mkdirSync(cacheDir(), { recursive: true });
-  const scratch = mkdtempSync(join(cacheDir(), "forge-"));
-  try {
-    const archive = run("npm", ["pack", "--silent", `${PACKAGE}@${version}`], { cwd: scratch }).trim();
-    const hash = `sha512-${createHash("sha512").update(readFileSync(join(scratch, archive))).digest("base64")}`;
-    if (hash !== integrity) throw new Error(`${PACKAGE}@${version} is not the one of package-lock.json`);
-    run("tar", ["-xzf", archive, "package/bin/forge"], { cwd: scratch });
-    chmodSync(join(scratch, "package/bin/forge"), 0o755);
-    // Two processes may do this at once; the rename is atomic.
-    renameSync(join(scratch, "package/bin/forge"), cached);
-  } finally {
-    rmSync(scratch, { recursive: true });
-  }
-  return cached;
-}
-
-function run(program, words, options) {
-  const { status, stdout, stderr, error } = spawnSync(program, words, { encoding: "utf8", ...options });
-  if (error) throw error;
-  if (status !== 0) throw new Error(`${program} failed: ${stderr}`);
-  return stdout;
-}
-
 function forge(words, options = {}) {
   return spawnSync(forgeBin(), ["test", ...words], { cwd: here, encoding: "utf8", maxBuffer: 1 << 28, ...options });
 }
@@ -85,6 +45,16 @@ function gasDifferences() {
   return [`${stdout}${stderr}\nthe gas of a function has changed; if so it shall be: node contracts/test.mjs --gas`];
 }
 
+/** What docs/reference says of the deployment and of gas, and should not. */
+function staleDocs() {
+  const read = (path) => readFileSync(join(here, path), "utf8");
+  const docs = read("../docs/reference/channels-contract.md");
+  const { address, runtimeCodeHash } = JSON.parse(read("artifacts/PaymentChannelEscrow.json")).deployment;
+  const gas = Object.entries(JSON.parse(read("snapshots/PaymentChannelEscrow.json")));
+  const wanted = [address, runtimeCodeHash, ...gas.map(([, figure]) => ` ${Number(figure).toLocaleString("en-US")} |`)];
+  return wanted.filter((text) => !docs.includes(text)).map((text) => `docs/reference/channels-contract.md does not say ${text}`);
+}
+
 function report({ status: exit, stdout, stderr }) {
   let suites;
   try {
@@ -113,7 +83,7 @@ function report({ status: exit, stdout, stderr }) {
     console.log(`${suite.replace(/^.*:/, "").padEnd(15)} ${String(good).padStart(3)} passed${kinds.length ? `  (${kinds.join("; ")})` : ""}`);
   }
   if (exit !== 0 && failures.length === 0) failures.push(`forge ended with ${exit}:\n${stderr}`);
-  failures.push(...gasDifferences());
+  failures.push(...gasDifferences(), ...staleDocs());
   for (const [test, place] of named) failures.push(`${place}: ${test} has not passed`);
   for (const failure of failures) console.log(`FAILED ${failure}`);
   console.log(`\n${passed} passed, ${failures.length} failed`);

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // A private chain with the contracts that x402 payments meet in the wild, each at its real address:
 // USDC (the published FiatTokenV2_2 behind its proxy, at Base Sepolia's address), Permit2 (built from
-// Uniswap's source), and our own x402 exact proxy and Multicall3. A factory of smart wallets comes with them.
+// Uniswap's source), and our own x402 exact proxy, Multicall3 and escrow of payment channels. A factory of smart wallets comes with them.
 //
 //   node interop/support/world.mjs [--port P] [--block-time S] [--mint ADDRESS=ATOMS]…
 //
@@ -105,7 +105,8 @@ export async function startWorld({ port, blockTime, mint = {} } = {}) {
       await test.setIntervalMining({ interval: blockTime });
     }
     return {
-      rpcUrl, chainId: CHAIN_ID, usdc: USDC, permit2: PERMIT2, proxy: EXACT_PROXY, multicall3: MULTICALL3, walletFactory,
+      rpcUrl, chainId: CHAIN_ID, usdc: USDC, permit2: PERMIT2, proxy: EXACT_PROXY, multicall3: MULTICALL3,
+      escrow: ourArtifact("PaymentChannelEscrow").deployment.address, walletFactory,
       accounts: accounts.map(({ address, privateKey }) => ({ address, privateKey })),
       client, test, chain, stop, exited,
     };
@@ -116,8 +117,8 @@ export async function startWorld({ port, blockTime, mint = {} } = {}) {
 }
 
 /** What other programs need to know, without the clients. */
-export function describe({ rpcUrl, chainId, usdc, permit2, proxy, multicall3, walletFactory, accounts }) {
-  return { rpcUrl, chainId, usdc, permit2, proxy, multicall3, walletFactory, accounts };
+export function describe({ rpcUrl, chainId, usdc, permit2, proxy, multicall3, escrow, walletFactory, accounts }) {
+  return { rpcUrl, chainId, usdc, permit2, proxy, multicall3, escrow, walletFactory, accounts };
 }
 
 function developmentAccounts() {
@@ -158,6 +159,7 @@ async function deployAll({ client, test, deployer, mint }) {
   };
   await placePermit2({ client, send });
   await placeOurs({ client, test, send });
+  await placeEscrow({ client, send });
   await placeUsdc({ client, test, deployer, send, mint });
   const { contractAddress: walletFactory } = await send({ data: ourArtifact("DevWalletFactory").bytecode });
   return getAddress(walletFactory);
@@ -182,6 +184,14 @@ async function placeOurs({ client, test, send }) {
     const { contractAddress } = await send({ data: encodeDeployData({ abi, bytecode, args: args.slice(0, takes) }) });
     await test.setCode({ address, bytecode: await client.getCode({ address: contractAddress }) });
   }
+}
+
+/** The escrow of payment channels, deployed as on any chain, at the address that its artifact states. */
+async function placeEscrow({ client, send }) {
+  const { bytecode, deployment } = ourArtifact("PaymentChannelEscrow");
+  await send({ to: deployment.deployer, data: `${deployment.salt}${bytecode.slice(2)}` });
+  const code = await client.getCode({ address: deployment.address });
+  if (!code || keccak256(code) !== deployment.runtimeCodeHash) throw new Error("another escrow than its artifact states");
 }
 
 /** A committed artifact of `contracts/`: `{ abi, bytecode, … }`. */
