@@ -13,6 +13,8 @@
 mod apply;
 mod backup;
 mod books;
+#[cfg(feature = "bulk")]
+pub mod bulk;
 mod check;
 mod codec;
 mod limits;
