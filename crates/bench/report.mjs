@@ -2,105 +2,72 @@
 // The load report: measures, keeps what it measured in `performance/data.json`, and writes `performance.md` and its plots
 // from that. `scripts/load-report` builds what this needs and starts it.
 //
-//   node crates/bench/report.mjs [--quick] [--only saturation,payers,…] [--out DIR] [--leave-free GIB]
+//   node crates/bench/report.mjs [--quick] [--only saturation,payers,…] [--history N] [--out DIR] [--leave-free GIB]
 //
 // Everything listens on loopback, and everything that is paid is worth nothing.
 
 import { spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statfsSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
 import { cpus, loadavg, release, totalmem } from "node:os";
 import { join, resolve } from "node:path";
 
 import { repo } from "../../interop/support/paths.mjs";
-import { Program, runToEnd, stopAll } from "../../interop/support/process.mjs";
-import { NETWORK, freePort, startWorld } from "../../interop/support/world.mjs";
+import { startWorld } from "../../interop/support/world.mjs";
 import {
-  BENCH, FARTHING, REVERTS, X402_RS, X402_RS_VALIDATOR, all, gatewayConfig, memoryOf, nodePid, processorOf, processorOfAll, processorOfThreads, target,
+  BENCH, FARTHING, REVERTS, X402_RS, X402_RS_VALIDATOR, all, memoryOf, nodePid, processorOf, processorOfAll, processorOfThreads, target,
 } from "./contestants.mjs";
+import { QUIET_LOAD, bench, json, note, options, run, selling, start } from "./programs.mjs";
 import { write } from "./report-page.mjs";
 
 /** How much is done of everything. Blocks are those of Base, or half as long to be quicker. */
 const FULL = {
-  blockSeconds: 2, steps: { verify: 8, settle: 20, paid: 20 }, payers: [1, 10, 100, 1_000, 10_000, 100_000], payerRequests: 20_000,
-  history: [0, 100_000, 1_000_000, 3_000_000, 10_000_000], historyRequests: 20_000, live: 100_000, claims: 40_960, frontRequests: 40_000,
-  diskSeconds: 5, rounds: 3,
+  blockSeconds: 2, steps: { verify: 5, settle: 14, paid: 14 }, payers: [1, 10, 100, 1_000, 10_000, 100_000], payerRequests: 20_000,
+  history: [0, 1_000_000, 10_000_000], historyRequests: 16_000, live: 100_000, claims: 40_960, frontRequests: 20_000,
+  diskSeconds: 4, rounds: 3,
 };
 const QUICK = {
   blockSeconds: 1, steps: { verify: 4, settle: 10, paid: 10 }, payers: [1, 10, 100, 1_000, 10_000, 100_000], payerRequests: 8_000,
-  history: [0, 100_000, 1_000_000], historyRequests: 8_000, live: 50_000, claims: 20_480, frontRequests: 16_000, diskSeconds: 2, rounds: 3,
+  history: [0, 1_000_000], historyRequests: 8_000, live: 50_000, claims: 20_480, frontRequests: 16_000, diskSeconds: 2, rounds: 3,
 };
 
 const PARTS = ["saturation", "payers", "history", "live", "commit"];
 const PRICE = 1_000;
 const BUYERS = 10_000;
+/** The gateway settles with a key of its own. */
+const GATEWAY_RELAYER = 4;
 /** With blocks of seconds, so many wait for theirs; the facilitator takes 1,024 of a seller's at once. */
 const IN_FLIGHT = 900;
 /** One block holds what Base's hold, and more: the node's processor is to be the limit and not its setting. */
 const BLOCK_GAS = 1_000_000_000n;
 /** What a facilitator says of a payer without tokens: after the claim was made durable, and before it is taken back. */
 const BROKE = "invalid_exact_evm_insufficient_balance";
-/** What a payment takes in the books, and its indexes while they are made. */
-const BYTES_EACH = 3_200;
-/** A machine with more than this to do already measures the others. */
-const QUIET_LOAD = 0.7;
+/** What a payment takes in the books while they are made and after. */
+const BYTES_EACH = 2_200;
+/** About how many minutes the parts take on two cores. */
+const MINUTES = { saturation: [10, 6], payers: [2, 1], history: [9, 3], live: [1, 1], commit: [3, 2] };
 
 const arguments_ = readArguments(process.argv.slice(2));
 const size = arguments_.quick ? QUICK : FULL;
+size.history = size.history.filter((payments) => payments <= arguments_.history);
 mkdirSync(join(target, "bench"), { recursive: true });
+refuseSmallDisk();
 // Not in a directory for temporary files: those may be memory, and the disk is part of what is measured.
 const scratch = mkdtempSync(join(target, "bench/load-"));
 const { ours, x402rs, typescript } = all(scratch);
-const note = (text) => console.error(text);
 
 // ---------------------------------------------------------------------------------------------------------------------
 // Programs.
 
-async function json(program, args, env = process.env) {
-  const { code, stdout, stderr } = await runToEnd(program, args.map(String), { env, timeoutMs: 3_600_000 });
-  if (code !== 0) throw new Error(`${args.join(" ")} failed: ${stderr}${stdout}`);
-  return JSON.parse(stdout.trim().split("\n").at(-1));
-}
-const bench = (args) => json(BENCH, args);
-const options = (of) => Object.entries(of).flatMap(([name, value]) => (value === true ? [`--${name}`] : [`--${name}`, value]));
 const load = (kind, url, of) => json(FARTHING, ["load", kind, url, ...options(of)]);
 const closed = (kind, url, of) => bench(["load", kind, "--url", url, ...options(of)]);
 
 /** Starts a facilitator; `work` gets its URL and process. */
-async function serving(contestant, world, work, { relayer = contestant.relayer, store } = {}) {
-  const port = await freePort();
-  const key = world.accounts[relayer].privateKey;
-  const { PATH, HOME } = process.env;
-  const env = { PATH, HOME, PORT: String(port), EVM_PRIVATE_KEY: key, EVM_NETWORK: NETWORK, EVM_RPC_URL: world.rpcUrl, NODE_ENV: "production" };
-  const [program, ...args] = contestant.command({ port, rpcUrl: world.rpcUrl, key, store });
-  const began = performance.now();
-  const server = new Program(program, args, env, contestant.name);
+async function serving(contestant, world, work, how) {
+  const started = await start(contestant, world, how);
   try {
-    await server.ready(`http://127.0.0.1:${port}/health`);
-    return await work({ url: `http://127.0.0.1:${port}`, server, startedMs: performance.now() - began });
+    return await work(started);
   } finally {
-    await server.stop();
-  }
-}
-
-/** A gateway that settles by itself, before a service that says hello. */
-async function selling(world, work) {
-  const upstream = createServer((_req, res) => res.end("sunny\n"));
-  await new Promise((done) => upstream.listen(0, "127.0.0.1", done));
-  const port = await freePort();
-  const file = join(scratch, `gateway-${port}.toml`);
-  writeFileSync(file, gatewayConfig({
-    port, upstream: `http://127.0.0.1:${upstream.address().port}`, payTo: world.accounts[9].address,
-    store: join(scratch, `gateway-${port}.db`), rpcUrl: world.rpcUrl,
-  }));
-  const gateway = new Program(FARTHING, ["gateway", "-c", file], { ...process.env, RELAYER_KEY: world.accounts[4].privateKey }, "gateway");
-  try {
-    await gateway.ready(`http://127.0.0.1:${port}/health`);
-    return await work({ url: `http://127.0.0.1:${port}/weather`, server: gateway });
-  } finally {
-    await gateway.stop();
-    upstream.closeAllConnections?.();
-    upstream.close();
+    await started.server.stop();
   }
 }
 
@@ -163,7 +130,7 @@ const parts = {
     await chain({ blockTime: blockSeconds }, (world) =>
       serving(ours, world, ({ url, server }) => search("farthing", "settle", url, server, blockSeconds, world.rpcUrl)));
     await chain({ blockTime: blockSeconds }, (world) =>
-      selling(world, ({ url, server }) => search("farthing", "paid", url, server, blockSeconds, world.rpcUrl)));
+      selling(world, { relayer: GATEWAY_RELAYER, scratch }, ({ url, server }) => search("farthing", "paid", `${url}/weather`, server, blockSeconds, world.rpcUrl)));
     return { rows };
   },
 
@@ -208,39 +175,37 @@ const parts = {
         const said = await closed("settle", `${url}/settle`, { connections: 4, requests: 100, payers: 100, seconds: 60 });
         if (said.good !== 100) throw new Error(`not everything was settled: ${JSON.stringify(said)}`);
       }, { store: seed });
-      const rows = [], left = [];
-      let relayer = 5, first = 2_000_000;
-      for (const payments of size.history) {
-        const { bavail, bsize } = statfsSync(scratch);
-        if (bavail * bsize - payments * BYTES_EACH < arguments_.leaveFree * 2 ** 30) {
-          left.push(payments);
-          note(`  ${payments} payments: the disk has no room for them`);
-          continue;
-        }
-        const store = join(scratch, "history.db");
-        for (const end of ["", "-wal", "-shm", "-lock"]) rmSync(store + end, { force: true });
-        let grown = { payments: 0, bytes: 0, bytes_each: 0 };
+      const books = [];
+      for (const [i, payments] of size.history.entries()) {
+        const store = join(scratch, `history-${payments}.db`);
         const began = performance.now();
+        let grown = { payments: 0, bytes: 0, bytes_each: 0 };
         if (payments > 0) {
           copyFileSync(seed, store);
           // Every check but the largest: that one would read for minutes what the same code wrote.
           grown = await bench(["history", "--store", store, "--payments", payments, ...(payments <= 1_000_000 ? ["--check"] : [])]);
+          note(`  ${grown.payments} payments: ${Math.round(grown.bytes / 2 ** 20)} MiB, made in ${seconds(began)} s`);
         }
-        const grew = (performance.now() - began) / 1000;
-        const row = await serving(ours, world, async ({ url, server, startedMs }) => {
-          const run = async (requests) => {
-            const how = { connections: 64, requests, payers: requests, "first-payer": (first += requests), seconds: 600, expect: BROKE };
-            return metered(server, () => closed("settle", `${url}/settle`, how));
-          };
-          await run(2_000);
-          const found = await run(size.historyRequests);
-          return { ...brief(found), writer_us: found.writer_us, started_ms: startedMs, memory_mib: memoryOf(server) };
-        }, { store, relayer: relayer++ });
-        rows.push({ payments: grown.payments, bytes: grown.bytes, bytes_each: grown.bytes_each, ...row });
-        note(`  ${grown.payments} payments (${Math.round(grown.bytes / 2 ** 20)} MiB, made in ${grew.toFixed(0)} s): ${line(row)}, started in ${Math.round(row.started_ms)} ms`);
-        for (const end of ["", "-wal", "-shm", "-lock"]) rmSync(store + end, { force: true });
+        books.push({ ...grown, store, relayer: 5 + i, turns: [] });
       }
-      return { rows, left, leave_free_gib: arguments_.leaveFree };
+      // In turns, so that what else the machine does meets all of them alike.
+      let first = 2_000_000;
+      for (let turn = 0; turn < size.rounds; turn++) {
+        for (const { payments, store, relayer, turns } of books) {
+          const row = await serving(ours, world, async ({ url, server, startedMs }) => {
+            const run = async (requests) => {
+              const how = { connections: 64, requests, payers: requests, "first-payer": (first += requests), seconds: 600, expect: BROKE };
+              return metered(server, () => closed("settle", `${url}/settle`, how));
+            };
+            await run(2_000);
+            const found = await run(size.historyRequests);
+            return { ...brief(found), writer_us: found.writer_us, started_ms: startedMs, memory_mib: memoryOf(server) };
+          }, { store, relayer });
+          turns.push(row);
+          note(`  ${payments} payments: ${line(row)}, of it the writer ${row.writer_us.toFixed(1)} µs, started in ${Math.round(row.started_ms)} ms`);
+        }
+      }
+      return { rows: books.map(({ payments, bytes, bytes_each, turns }) => ({ payments, bytes, bytes_each, ...middle(turns) })), turns: size.rounds };
     });
   },
 
@@ -295,6 +260,14 @@ const parts = {
   },
 };
 
+/** The middle of each number over several turns, and all that went wrong in any. */
+function middle(turns) {
+  const of = (key) => turns.map((turn) => turn[key]).sort((a, b) => a - b)[Math.floor(turns.length / 2)];
+  const keys = Object.keys(turns[0]).filter((key) => typeof turns[0][key] === "number");
+  return { ...Object.fromEntries(keys.map((key) => [key, of(key)])), wrong: Object.assign({}, ...turns.map(({ wrong }) => wrong)) };
+}
+
+const seconds = (began) => ((performance.now() - began) / 1000).toFixed(0);
 const percent = (share) => `${Math.round(share * 100)} %`;
 const brief = ({ said, own_us, node_us, busy }) => ({ rate: said.rate, p50_ms: said.p50_ms, p99_ms: said.p99_ms, p999_ms: said.p999_ms, wrong: said.wrong, own_us, node_us, busy });
 const line = (row) => `${Math.round(row.rate)}/s, ${Math.round(row.own_us)} µs each, p50 ${row.p50_ms.toFixed(2)} ms, p99 ${row.p99_ms.toFixed(2)} ms${Object.keys(row.wrong).length ? `, WRONG ${JSON.stringify(row.wrong)}` : ""}`;
@@ -303,17 +276,32 @@ const line = (row) => `${Math.round(row.rate)}/s, ${Math.round(row.own_us)} µs 
 // The run.
 
 function readArguments(words) {
-  const options = { quick: false, only: PARTS, out: join(repo, "docs/reference"), leaveFree: 10 };
+  const options = { quick: false, only: PARTS, out: join(repo, "docs/reference"), leaveFree: 10, history: Infinity };
   for (let i = 0; i < words.length; i++) {
     if (words[i] === "--quick") options.quick = true;
     else if (words[i] === "--only" && words[i + 1]) options.only = words[++i].split(",");
     else if (words[i] === "--out" && words[i + 1]) options.out = resolve(words[++i]);
+    else if (words[i] === "--history" && Number(words[i + 1]) >= 0) options.history = Number(words[++i]);
     else if (words[i] === "--leave-free" && Number(words[i + 1]) > 0) options.leaveFree = Number(words[++i]);
     else throw new Error(`unknown option: ${words.slice(i).join(" ")}`);
   }
   const unknown = options.only.filter((part) => !PARTS.includes(part) && part !== "page");
   if (unknown.length > 0) throw new Error(`no part is called ${unknown.join(", ")}; there are ${PARTS.join(", ")}`);
   return options;
+}
+
+/** Says what is coming, and ends at once where the disk is too small for it: not after a quarter of an hour. */
+function refuseSmallDisk() {
+  const parts = PARTS.filter((part) => arguments_.only.includes(part));
+  const minutes = parts.reduce((sum, part) => sum + MINUTES[part][arguments_.quick ? 1 : 0], 0);
+  const payments = parts.includes("history") ? size.history.reduce((sum, count) => sum + count, 0) : 0;
+  const { bavail, bsize } = statfsSync(target);
+  const [need, free] = [1 + (payments * BYTES_EACH) / 2 ** 30, (bavail * bsize) / 2 ** 30];
+  console.error(`about ${minutes} minutes on a machine that does nothing else, and ${need.toFixed(1)} GiB below ${target}, which are free again afterwards`);
+  if (free - need < arguments_.leaveFree) {
+    console.error(`error: ${free.toFixed(1)} GiB are free there, and ${arguments_.leaveFree} of them are to stay so (--leave-free); --history 1000000 measures shorter books`);
+    process.exit(1);
+  }
 }
 
 function commit() {
@@ -349,16 +337,4 @@ async function main() {
   });
 }
 
-const end = async (code) => {
-  await stopAll();
-  rmSync(scratch, { recursive: true, force: true });
-  process.exit(code);
-};
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => end(130));
-try {
-  await main();
-  await end(0);
-} catch (error) {
-  console.error(error);
-  await end(1);
-}
+await run(main, scratch);

@@ -7,17 +7,17 @@
 // left out when it is not set. Everything listens on loopback, and everything that is paid is worth nothing.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
+import { existsSync, mkdirSync, mkdtempSync, statSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 
 import { repo } from "../../interop/support/paths.mjs";
-import { Program, runToEnd, stopAll } from "../../interop/support/process.mjs";
-import { NETWORK, USDC, erc20, freePort, startWorld } from "../../interop/support/world.mjs";
+import { Program, runToEnd } from "../../interop/support/process.mjs";
+import { USDC, erc20, freePort, startWorld } from "../../interop/support/world.mjs";
 import {
-  BENCH, FARTHING, REVERTS, X402_RS, X402_RS_VALIDATOR, all, gatewayConfig, memoryOf, nodePid, processorOf, target,
+  BENCH, FARTHING, REVERTS, X402_RS, X402_RS_VALIDATOR, all, memoryOf, nodePid, processorOf, target,
 } from "./contestants.mjs";
+import { QUIET_LOAD, bench, launch, note, options, run, selling, start } from "./programs.mjs";
 import { Table } from "./table.mjs";
 
 const STEPS = ["functions", "claims", "start", "verify", "delayed", "settle", "memory", "builds"];
@@ -30,8 +30,6 @@ const DELAYED_MOST_MS = 30;
 const PRICE = 1_000n;
 /** What every buyer has: enough for every payment of a run. */
 const FUNDS = 1_000_000_000n;
-/** A machine with more than this to do already measures the others. */
-const QUIET_LOAD = 0.7;
 
 /** By how much memory may grow over many requests and still be called flat: what an allocator keeps varies. */
 const FLAT = 1.1;
@@ -73,24 +71,12 @@ function has(command) {
   return existsSync(FARTHING) && spawnSync(FARTHING, [command, "--help"], { stdio: "ignore" }).status === 0;
 }
 
-/** How a contestant is started before `rpcUrl`. */
-async function launch(contestant, world, rpcUrl) {
-  const port = await freePort();
-  const key = world.accounts[contestant.relayer].privateKey;
-  const { PATH, HOME } = process.env;
-  const env = { PATH, HOME, PORT: String(port), EVM_PRIVATE_KEY: key, EVM_NETWORK: NETWORK, EVM_RPC_URL: rpcUrl, NODE_ENV: "production" };
-  return { url: `http://127.0.0.1:${port}`, command: contestant.command({ port, rpcUrl, key }), env };
-}
-
 /** Starts all of `found` before `rpcUrl`. `work` gets them with their URLs and processes; those not asked rest. */
 async function serving(found, world, rpcUrl, work) {
   const servers = [];
   try {
     for (const contestant of found) {
-      const { url, command: [program, ...args], env } = await launch(contestant, world, rpcUrl);
-      const server = new Program(program, args, env, contestant.name);
-      servers.push({ contestant, name: contestant.name, url, server });
-      await server.ready(`${url}/health`);
+      servers.push(await start(contestant, world, { rpcUrl }));
     }
     return await work(servers);
   } finally {
@@ -98,16 +84,8 @@ async function serving(found, world, rpcUrl, work) {
   }
 }
 
-/** One of our own measuring commands. Returns what it says. */
-async function bench(args, env = process.env) {
-  const { code, stdout, stderr } = await runToEnd(BENCH, args.map(String), { env, timeoutMs: 600_000 });
-  if (code !== 0) throw new Error(`farthing-bench ${args.join(" ")} failed: ${stderr}`);
-  return JSON.parse(stdout.trim().split("\n").at(-1));
-}
-
-async function load(kind, url, options) {
-  const args = Object.entries(options).flatMap(([name, value]) => [`--${name}`, value]);
-  const said = await bench(["load", kind, "--url", url, ...args]);
+async function load(kind, url, of) {
+  const said = await bench(["load", kind, "--url", url, ...options(of)]);
   const wrong = Object.entries(said.wrong);
   if (wrong.length > 0) {
     note(`    not right: ${wrong.map(([why, count]) => `${count} × ${why}`).join(", ")}`);
@@ -116,7 +94,6 @@ async function load(kind, url, options) {
   return said;
 }
 
-const note = (text) => console.error(text);
 const ms = (number) => number.toFixed(number < 10 ? 2 : 1);
 const describe = (said) =>
   `${said.good} good, ${Math.round(said.rate)} a second, p50 ${ms(said.p50_ms)} ms, p99 ${ms(said.p99_ms)} ms, max ${ms(said.max_ms)} ms`;
@@ -157,7 +134,7 @@ const steps = {
     table.row("farthing --version", { ours: version.median_ms, unit: "ms", most: 100 });
     const first = {};
     for (const contestant of found) {
-      const { url, command, env } = await launch(contestant, world, world.rpcUrl);
+      const { url, command, env } = await launch(contestant, world);
       const args = ["start", "--url", `${url}/health`, "--times", size.starts, "--", ...command];
       first[contestant.name] = (await bench(args, env)).median_ms;
     }
@@ -345,20 +322,7 @@ async function afterBlocks(world, count) {
 
 /** Many requests at one gateway that settles by itself: most unpaid, some paid; what it keeps of them in memory. */
 async function gatewayRun(world) {
-  const upstream = createServer((_req, res) => res.end("sunny\n"));
-  await new Promise((done) => upstream.listen(0, "127.0.0.1", done));
-  const port = await freePort();
-  const file = join(scratch, "gateway.toml");
-  const { relayer } = ours;
-  writeFileSync(file, gatewayConfig({
-    port, upstream: `http://127.0.0.1:${upstream.address().port}`, payTo: world.accounts[9].address,
-    store: join(scratch, "gateway.db"), rpcUrl: world.rpcUrl,
-  }));
-  const env = { ...process.env, RELAYER_KEY: world.accounts[relayer].privateKey };
-  const gateway = new Program(FARTHING, ["gateway", "-c", file], env, "gateway");
-  try {
-    const url = `http://127.0.0.1:${port}`;
-    await gateway.ready(`${url}/health`);
+  await selling(world, { relayer: ours.relayer, scratch }, async ({ url, server: gateway }) => {
     const ask = (requests) => load("challenge", `${url}/weather`, { connections: 32, requests, seconds: 600 });
     const pay = (requests) => load("pay", `${url}/weather`, { connections: 16, requests, payers: size.payers, seconds: 600 });
     // What is allocated once and kept, such as threads and pools, is there after a tenth.
@@ -380,11 +344,7 @@ async function gatewayRun(world) {
     table.row("gateway: challenges", { ours: asked.rate, unit: "/s" });
     table.row("gateway: paid requests on instant blocks (as fast as the node makes them)", { ours: paid.rate, unit: "/s" });
     table.fact("gateway: every answer was right", wrongs(asked) === 0 && wrongs(paid) === 0);
-  } finally {
-    await gateway.stop();
-    upstream.closeAllConnections?.();
-    upstream.close();
-  }
+  });
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -431,16 +391,4 @@ async function main() {
   console.log(`\n${machine.cores} cores, ${machine.cpu}, load ${load1.toFixed(2)} before; in full: ${arguments_.report}`);
 }
 
-const end = async (code) => {
-  await stopAll();
-  rmSync(scratch, { recursive: true, force: true });
-  process.exit(code);
-};
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => end(130));
-try {
-  await main();
-  await end(0);
-} catch (error) {
-  console.error(error);
-  await end(1);
-}
+await run(main, scratch);
