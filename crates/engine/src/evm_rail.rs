@@ -207,11 +207,24 @@ impl EvmRail {
 
     /// What became of an authorization that no attempt of ours has shown to anybody: somebody else may have used it.
     async fn watch_unattempted(&self, payment: &Payment, checked: &Checked) -> Progress {
-        match self.evidence.fate(payment, checked).await {
+        let found = self.evidence.fate(payment, checked).await;
+        match self.or_ours(payment, checked, found).await {
             // Spent otherwise, but not deep enough to be certain.
             Progress::Reverted { .. } => Progress::Open,
             found => found,
         }
+    }
+
+    /// What used an authorization no log may name; but a transaction of our own has a receipt, also if it came into the
+    /// chain by a reorganization, after nobody waited for it any more.
+    async fn or_ours(&self, payment: &Payment, checked: &Checked, found: Progress) -> Progress {
+        if !matches!(found, Progress::Unclear { .. }) {
+            return found;
+        }
+        let Ok(slots) = self.store.slots_of(payment.id).await else { return Progress::Open };
+        let variants = slots.iter().flat_map(|stored| &stored.slot.variants);
+        let txs: Vec<TxRef> = variants.map(|variant| variant.tx.clone()).collect();
+        self.evidence.among(payment, checked, &txs, |_| None).await.unwrap_or(found)
     }
 
     /// A settlement that was found by its trace may be our own: then its fee is ours, and its slot is included.
@@ -247,6 +260,7 @@ impl EvmRail {
 
     async fn watch_lapsing(&self, payment: &Payment, checked: &Checked, patience: Duration) -> Progress {
         let found = self.evidence.fate(payment, checked).await;
+        let found = self.or_ours(payment, checked, found).await;
         if matches!(found, Progress::Included { .. } | Progress::Dead(_)) {
             return found;
         }
