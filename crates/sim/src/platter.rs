@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use farthing_engine::{
     BookCheck, Claim, Claimed, Commit, PaymentFilter, Store, StoreError, StoredResponse, StoredSlot,
 };
-use farthing_faultdisk::{Crash, Disk, Fault};
+use farthing_faultdisk::{Crash, Disk, Fault, Kind};
 use farthing_ledger::{Account, Balance, Phase, TransferId};
 use farthing_payment::{ConsumptionKey, Payment, Slot};
 use farthing_primitives::{Address, AssetId, Money, Network, PaymentId, SlotId, TenantId, Timestamp};
@@ -42,7 +42,9 @@ pub enum Trouble {
     SyncUnseen { after: u64 },
     /// So many reads fail.
     Read { after: u64, times: u64 },
-    /// One read ends early.
+    /// One read of the log ends early. In the midst of the database none does: SQLite asks an operating system again
+    /// until all is there, and what is missing still it takes for zeros. That would be rot, of which the store's own
+    /// check tells.
     ShortRead { after: u64 },
     /// After so many more bytes the disk is full.
     Full { after: u64 },
@@ -148,7 +150,7 @@ impl Platter {
             Trouble::Sync { after } => Fault::sync_fails().after(after),
             Trouble::SyncUnseen { after } => Fault::sync_fails_unseen().after(after),
             Trouble::Read { after, times } => Fault::read_fails().after(after).times(times),
-            Trouble::ShortRead { after } => Fault::short_read().after(after),
+            Trouble::ShortRead { after } => Fault::short_read().on(Kind::Log).after(after),
             Trouble::Full { after } => return self.disk.fill_after(after),
             Trouble::Power { after } => Fault::power_cut().after(after),
         };

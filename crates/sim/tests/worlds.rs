@@ -237,3 +237,33 @@ fn a_settlement_taken_back_in_doubt_or_at_the_last_moment_is_watched_again() {
         holds("a seed that once broke", &Plan::from_seed(seed));
     }
 }
+
+/// A settlement that came too late, and was reverted, is put into an earlier block by a reorganization, where it does not.
+/// No log of Permit2 names the payment; the receipt of our own transaction does.
+#[test]
+fn a_permit2_settlement_that_a_reorganization_brings_back_is_found_by_its_receipt() {
+    let net = NetAilments {
+        latency: 111,
+        request_lost: 293,
+        answer_lost: 410,
+        cut: 132,
+        duplicated: 393,
+        partitioned: false,
+    };
+    let buys = |buyer, shelf, style| Act::Buy { buyer, shelf, style };
+    let lines = [
+        (524, buys(0, WEATHER, Style::Plain)),
+        (5_411, buys(1, WEATHER, Style::Elsewhere)),
+        (13_736, Act::Net { ailments: net, lasts: 25_018 }),
+        (17_637, Act::KillGateway { down_for: 17_632 }),
+        (18_667, buys(0, 2, Style::Plain)),
+        (30_150, buys(1, UPFRONT, Style::Plain)),
+        (32_897, buys(1, 2, Style::Plain)),
+        (33_205, buys(1, WEATHER, Style::Plain)),
+        (34_522, buys(1, OTHER, Style::Plain)),
+        (69_087, Act::Reorg { depth: 4, kept: 0 }),
+        (73_336, Act::Reorg { depth: 3, kept: 1000 }),
+    ];
+    let pays = vec![Pays::Permit2; 2];
+    holds("back again", &Plan { buyers: 2, depth: 4, pays, ..plan(10_923, &lines) });
+}
