@@ -26,6 +26,9 @@ contract GasTest is World {
         vm.prank(payer);
         usdc.transfer(payee, 1_000);
         _snapshot("USDC transfer");
+        vm.prank(relayer);
+        usdc.approve(address(escrow), FOREVER);
+        _snapshot("USDC approve");
     }
 
     function test_gas_open() public {

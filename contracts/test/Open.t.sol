@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {IPaymentChannelEscrow} from "../src/IPaymentChannelEscrow.sol";
 import {ISignatureTransfer} from "../src/Permit2SignatureTransfer.sol";
 import {AgreeableToken, FalseToken, FeeToken, MuteToken, PlainToken, SilentToken} from "./support/Tokens.sol";
+import {Wallet} from "./support/Wallets.sol";
 import {World} from "./support/World.sol";
 
 /// spec/open.tree, spec/openWithAuthorization.tree, spec/openWithPermit2.tree
@@ -176,6 +177,18 @@ contract OpenTest is World {
         assertEq(channelId, _id(payer, address(usdc), delegate), "the depositor is the payer, not the relayer");
         _assertOpened(channelId, address(usdc), delegate);
         assertTrue(usdc.authorizationState(payer, nonce), "the authorization is used");
+    }
+
+    function test_openWithAuthorization_byWalletPayer() public {
+        Wallet wallet = new Wallet(delegate);
+        _fund(address(wallet));
+        bytes32 nonce = _openNonce(address(wallet), payee, address(usdc), SALT, delegate);
+        bytes memory signature = _authorization(DELEGATE_KEY, address(wallet), DEPOSIT, nonce);
+        bytes32 channelId = escrow.openWithAuthorization(
+            payee, address(usdc), DEPOSIT, SALT, delegate, address(wallet), 0, FOREVER, nonce, signature
+        );
+        assertEq(escrow.getChannel(channelId).payer, address(wallet), "payer");
+        assertEq(_balance(address(escrow)), DEPOSIT, "balance of the escrow");
     }
 
     function test_openWithAuthorization_otherNonce() public {

@@ -249,11 +249,19 @@ abstract contract World is Test {
 
     /// EIP-3009's `ReceiveWithAuthorization` to the escrow, valid at once and for ever.
     function _authorization(uint256 key, uint256 value, bytes32 nonce) internal view returns (bytes memory) {
+        return _authorization(key, vm.addr(key), value, nonce);
+    }
+
+    function _authorization(uint256 key, address from, uint256 value, bytes32 nonce)
+        internal
+        view
+        returns (bytes memory)
+    {
         bytes32 typehash = keccak256(
             "ReceiveWithAuthorization(address from,address to,uint256 value,uint256 validAfter,uint256 validBefore,bytes32 nonce)"
         );
         bytes32 content = keccak256(
-            abi.encode(typehash, vm.addr(key), address(escrow), value, uint256(0), FOREVER, nonce)
+            abi.encode(typehash, from, address(escrow), value, uint256(0), FOREVER, nonce)
         );
         return _sign(key, _typed(usdc.DOMAIN_SEPARATOR(), content));
     }
