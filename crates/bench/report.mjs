@@ -42,7 +42,7 @@ const BLOCK_GAS = 1_000_000_000n;
 /** What a facilitator says of a payer without tokens: after the claim was made durable, and before it is taken back. */
 const BROKE = "invalid_exact_evm_insufficient_balance";
 /** What a payment takes in the books while they are made and after. */
-const BYTES_EACH = 2_200;
+const BYTES_EACH = 2_400;
 /** About how many minutes the parts take on two cores. */
 const MINUTES = { saturation: [10, 6], payers: [2, 1], history: [9, 3], live: [1, 1], commit: [3, 2] };
 

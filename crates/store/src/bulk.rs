@@ -8,6 +8,7 @@
 //! Nothing here is durable before it is done, so only books that can be made again may be made to grow. Not part of what
 //! is shipped: the feature `bulk` has it.
 
+use std::fs::File;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -46,6 +47,8 @@ pub enum BulkError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Sqlite(#[from] rusqlite::Error),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
     #[error("{0}")]
     Unfit(&'static str),
 }
@@ -77,7 +80,8 @@ pub fn multiply(path: &Path, wanted: u64, mut progress: impl FnMut(u64, u64)) ->
     // One thread makes the rows, and this one stores them.
     let (give, take) = sync_channel(AHEAD);
     std::thread::scope(|scope| {
-        scope.spawn(|| make(&originals, copies, &give.clone()));
+        let originals = &originals;
+        scope.spawn(move || make(originals, copies, &give));
         let stored = Inserts::new(&transaction)
             .and_then(|mut inserts| store(&mut inserts, &take, |done| progress(done, copies), copies));
         // So that the other ends, if this one failed.
@@ -88,6 +92,9 @@ pub fn multiply(path: &Path, wanted: u64, mut progress: impl FnMut(u64, u64)) ->
     transaction.execute_batch(&index)?;
     transaction.commit()?;
     connection.execute_batch("PRAGMA locking_mode = NORMAL; PRAGMA journal_mode = WAL;")?;
+    drop(connection);
+    // What the system would write later would disturb what is measured then.
+    File::open(path)?.sync_all()?;
     Ok(count + copies)
 }
 
