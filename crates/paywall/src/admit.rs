@@ -5,18 +5,22 @@ use std::time::Duration;
 
 use farthing_engine::Sale;
 use farthing_payment::{Binding, Bound, Dialect, Terms};
-use farthing_primitives::{Address, Money, PullMethod, RequestHash, TenantId, Timestamp};
+use farthing_primitives::{Money, PullMethod, RequestHash, TenantId, Timestamp};
 use farthing_rails::exact_evm::{
     Checked, Fact, MIN_REMAINING, Policy, Presented, Refusal, Requirement, SignatureStatus, Token, Tokens,
     check,
 };
 use farthing_rails::offer::{BindingKey, SEAL_KEY, SealError};
+use farthing_rails::mpp::{self, Body, CredentialError, NotOpened};
 use farthing_rails::x402::{self, Extras, OfferError, PaymentError};
+use farthing_wire::mpp::header::PAYMENT_AUTHORIZATION;
+use farthing_wire::mpp::{ChallengeSecrets, Credential, MppError};
 use farthing_wire::x402::exact_evm::Payload;
 use farthing_wire::x402::header::{PAYMENT_SIGNATURE, X_PAYMENT};
 use farthing_wire::x402::{ErrorCode, Message, WireError, requirements_match, v1, v2};
 use http::{HeaderMap, Method};
 
+use crate::headers::pays;
 use crate::offer::{announced, seal_context, sealed_route};
 use crate::price::Paid;
 
@@ -25,15 +29,18 @@ use crate::price::Paid;
 pub(crate) enum Shown {
     V1(v1::PaymentPayload),
     V2(Box<v2::PaymentPayload>),
+    Mpp(Box<Credential>),
 }
 
-/// Why a payment header is no payment. All are answered with 400.
+/// Why a payment header is no payment. All are answered with 400, but for a credential of MPP that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum HeaderError {
     #[error("more than one payment header")]
     Several,
     #[error("the payment cannot be read: {0}")]
     Wire(#[from] WireError),
+    #[error("the credential cannot be read: {0}")]
+    Mpp(MppError),
 }
 
 impl HeaderError {
@@ -41,19 +48,38 @@ impl HeaderError {
         match self {
             Self::Several => "ambiguous_payment".to_owned(),
             Self::Wire(error) => error.code().as_str().to_owned(),
+            Self::Mpp(error) => error.code().to_owned(),
         }
     }
+}
+
+impl From<MppError> for HeaderError {
+    fn from(error: MppError) -> Self {
+        match error {
+            MppError::SeveralCredentials => Self::Several,
+            error => Self::Mpp(error),
+        }
+    }
+}
+
+/// The headers that a credential of MPP may be in.
+fn credential_lines(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let authorization = headers.get_all(http::header::AUTHORIZATION).iter();
+    authorization.chain(headers.get_all(PAYMENT_AUTHORIZATION).iter()).map(http::HeaderValue::as_bytes)
 }
 
 impl Shown {
     /// Whether the request carries anything that might be one.
     pub fn is_there(headers: &HeaderMap) -> bool {
-        headers.contains_key(PAYMENT_SIGNATURE) || headers.contains_key(X_PAYMENT)
+        headers.contains_key(PAYMENT_SIGNATURE)
+            || headers.contains_key(X_PAYMENT)
+            || headers.contains_key(PAYMENT_AUTHORIZATION)
+            || headers.get_all(http::header::AUTHORIZATION).iter().any(pays)
     }
 
     /// The payment that the request carries, if it carries any.
     ///
-    /// Two headers, of one version or of both, or one folded from two, are refused: two readers might take two
+    /// Two headers, of one dialect or of several, or one folded from two, are refused: two readers might take two
     /// different payments from them.
     pub fn read(headers: &HeaderMap) -> Result<Option<Self>, HeaderError> {
         let mut v2 = headers.get_all(PAYMENT_SIGNATURE).iter();
@@ -66,6 +92,13 @@ impl Shown {
         if first_v2.is_some_and(folded) || first_v1.is_some_and(folded) {
             return Err(HeaderError::Several);
         }
+        let credential = Credential::find(credential_lines(headers));
+        if !matches!(credential, Ok(None)) && (first_v2.is_some() || first_v1.is_some()) {
+            return Err(HeaderError::Several);
+        }
+        if let Some(credential) = credential? {
+            return Ok(Some(Self::Mpp(Box::new(credential))));
+        }
         Ok(match (first_v2, first_v1) {
             (Some(value), _) => Some(Self::V2(Box::new(v2::PaymentPayload::from_header(value.as_bytes())?))),
             (None, Some(value)) => Some(Self::V1(v1::PaymentPayload::from_header(value.as_bytes())?)),
@@ -77,13 +110,16 @@ impl Shown {
     ///
     /// Once a payment is settled, its authorization and signature are public on the chain, and whoever copies them
     /// must not be given what was bought with them. In v2 the buyer alone knows the seal of the offer that it was
-    /// made. In v1 there is no such thing; there the buyer must come from the same address.
+    /// made, in MPP the id of its challenge. In v1 there is no such thing; there the buyer must come from the same
+    /// address.
     pub fn presenter(&self, client: Option<std::net::IpAddr>) -> Vec<u8> {
         match self {
             Self::V2(payment) => {
                 let extra = payment.accepted.extra.as_ref();
                 extra.and_then(|extra| extra.get_str(SEAL_KEY)).unwrap_or_default().as_bytes().to_vec()
             }
+            // The chain sees a hash of it alone.
+            Self::Mpp(credential) => credential.challenge.id.as_bytes().to_vec(),
             Self::V1(_) => client.map(|client| client.to_string()).unwrap_or_default().into_bytes(),
         }
     }
@@ -92,6 +128,15 @@ impl Shown {
         match self {
             Self::V1(_) => Dialect::X402V1,
             Self::V2(_) => Dialect::X402V2,
+            Self::Mpp(_) => Dialect::Mpp,
+        }
+    }
+
+    /// The challenge that the payment answers, in MPP.
+    pub fn challenge_id(&self) -> Option<String> {
+        match self {
+            Self::Mpp(credential) => Some(credential.challenge.id.clone()),
+            Self::V1(_) | Self::V2(_) => None,
         }
     }
 
@@ -100,20 +145,17 @@ impl Shown {
         match self {
             Self::V1(payment) => payment.network.name().to_owned(),
             Self::V2(payment) => payment.accepted.network.to_string(),
+            Self::Mpp(credential) => mpp::charge(&credential.challenge)
+                .map(|charge| charge.network.to_string())
+                .unwrap_or_default(),
         }
     }
 
-    fn payload(&self) -> &farthing_wire::Object {
+    fn presented(&self, asked: &Requirement) -> Result<Presented, Refused> {
         match self {
-            Self::V1(payment) => &payment.payload,
-            Self::V2(payment) => &payment.payload,
-        }
-    }
-
-    fn presented(&self, asked: &Requirement) -> Result<Presented, PaymentError> {
-        match self {
-            Self::V1(payment) => x402::presented_v1(asked, payment),
-            Self::V2(payment) => x402::presented_v2(asked, payment),
+            Self::V1(payment) => Ok(x402::presented_v1(asked, payment)?),
+            Self::V2(payment) => Ok(x402::presented_v2(asked, payment)?),
+            Self::Mpp(credential) => Ok(mpp::presented(credential, asked.network())?),
         }
     }
 }
@@ -135,6 +177,7 @@ pub(crate) struct Bought<'a> {
     pub resource: &'a str,
     /// As the client sent them.
     pub headers: &'a HeaderMap,
+    pub body: &'a [u8],
     pub request: RequestHash,
 }
 
@@ -143,6 +186,8 @@ pub(crate) struct Bought<'a> {
 pub(crate) struct Judge<'a> {
     pub tenant: &'a TenantId,
     pub key: &'a BindingKey,
+    pub secrets: &'a ChallengeSecrets,
+    pub realm: &'a str,
     pub tokens: &'a Tokens,
     /// The wall clock, for what the payer signed by one.
     pub now: Timestamp,
@@ -182,6 +227,18 @@ impl From<OfferError> for Refused {
 impl From<PaymentError> for Refused {
     fn from(error: PaymentError) -> Self {
         error.code().into()
+    }
+}
+
+impl From<CredentialError> for Refused {
+    fn from(error: CredentialError) -> Self {
+        Self { code: error.code().to_owned() }
+    }
+}
+
+impl From<NotOpened> for Refused {
+    fn from(error: NotOpened) -> Self {
+        Self { code: error.code().to_owned() }
     }
 }
 
@@ -227,6 +284,12 @@ fn fresh<'a>(
         Shown::V2(payment) => {
             let (asked, candidate) = accepted_offer(payment, candidates, bought, judge)?;
             echoed_extensions(payment, &candidate.paid)?;
+            let presented = shown.presented(&asked)?;
+            let checked = check(&asked, &presented, judge.now, &candidate.paid.policy)?;
+            Ok((checked, candidate, Bound::ByOffer))
+        }
+        Shown::Mpp(credential) => {
+            let (asked, candidate) = opened(credential, candidates, bought, judge)?;
             let presented = shown.presented(&asked)?;
             let checked = check(&asked, &presented, judge.now, &candidate.paid.policy)?;
             Ok((checked, candidate, Bound::ByOffer))
@@ -283,6 +346,38 @@ fn accepted_offer<'a>(
     Err(not_ours)
 }
 
+/// The charge that a credential answers, if the challenge is ours and opens this route for this request.
+///
+/// Spec: draft-httpauth-payment-00: a challenge that is ours opens nothing by that alone.
+fn opened<'a>(
+    credential: &Credential,
+    candidates: &'a [Candidate],
+    bought: Bought<'_>,
+    judge: Judge<'_>,
+) -> Result<(Requirement, &'a Candidate), Refused> {
+    let challenge = &credential.challenge;
+    if !mpp::is_ours(judge.secrets, challenge) {
+        return Err(NotOpened::NotOurs.into());
+    }
+    let mut refused = NotOpened::Scope;
+    for candidate in candidates {
+        let route = sealed_route(&candidate.pattern, &candidate.paid);
+        let context = seal_context(&candidate.paid, bought.resource, bought.headers);
+        let http_method = priced_method(bought.method);
+        let scope = mpp::Scope { tenant: judge.tenant, route: &route, context: &context, http_method };
+        let body = if candidate.paid.digest { Body::Bound(bought.body) } else { Body::Any(bought.body) };
+        match mpp::opens(challenge, judge.realm, &scope, body, judge.now) {
+            Ok(()) => {
+                return Ok((mpp::requirement(challenge, judge.tokens, candidate.paid.max_timeout)?, candidate));
+            }
+            // Of another route of the same table: one that fits tells more.
+            Err(NotOpened::Scope) => {}
+            Err(error) => refused = error,
+        }
+    }
+    Err(refused.into())
+}
+
 /// Spec: x402 v2 section 5.1.2: a client may add to an extension's info, and change nothing.
 fn echoed_extensions(payment: &v2::PaymentPayload, paid: &Paid) -> Result<(), Refused> {
     let Some(echoed) = &payment.extensions else { return Ok(()) };
@@ -296,48 +391,52 @@ fn recognised<'a>(
     candidates: &'a [Candidate],
     judge: Judge<'_>,
 ) -> Option<(Checked, &'a Candidate)> {
-    let payload = Payload::parse(shown.payload()).ok()?;
-    let (pay_to, atoms, pull) = match &payload {
+    let candidate = candidates.first()?;
+    let (payload, tokens): (_, Vec<Arc<Token>>) = match shown {
+        Shown::V2(payment) => {
+            let token = judge.tokens.get(&payment.accepted.asset_id()).cloned();
+            (&payment.payload, token.into_iter().collect())
+        }
+        Shown::V1(payment) => {
+            let ways = candidates.iter().flat_map(|candidate| candidate.paid.ways());
+            let tokens = ways.map(|way| way.token().clone());
+            (&payment.payload, tokens.filter(|token| token.network() == payment.network.network()).collect())
+        }
+        Shown::Mpp(credential) => {
+            // What no secret of ours knows any more was taken long ago, if ever.
+            if !mpp::is_ours(judge.secrets, &credential.challenge) {
+                return None;
+            }
+            let asked = mpp::requirement(&credential.challenge, judge.tokens, Duration::from_secs(1)).ok()?;
+            return Some((said_by_itself(shown, &asked, judge)?, candidate));
+        }
+    };
+    let (pay_to, atoms, pull) = match Payload::parse(payload).ok()? {
         Payload::Eip3009 { authorization, .. } => {
-            (&authorization.to, authorization.value, PullMethod::Eip3009)
+            (authorization.to, authorization.value, PullMethod::Eip3009)
         }
         Payload::Permit2 { authorization, .. } => {
-            (&authorization.witness_to, authorization.amount, PullMethod::Permit2)
+            (authorization.witness_to, authorization.amount, PullMethod::Permit2)
         }
     };
-    let candidate = candidates.first()?;
-    let tokens: Vec<Arc<Token>> = match shown {
-        Shown::V2(payment) => judge.tokens.get(&payment.accepted.asset_id()).cloned().into_iter().collect(),
-        Shown::V1(payment) => candidates
-            .iter()
-            .flat_map(|candidate| candidate.paid.ways())
-            .map(|way| way.token().clone())
-            .filter(|token| token.network() == payment.network.network())
-            .collect(),
+    let said = |token: &Arc<Token>| {
+        let price = Money::new(token.asset().id.clone(), atoms);
+        let asked = Requirement::new(token.clone(), &price, &pay_to, pull, Duration::from_secs(1)).ok()?;
+        said_by_itself(shown, &asked, judge)
     };
-    let said = |token: &Arc<Token>| said_by_itself(shown, token, pay_to, atoms, pull, judge);
     let checked =
         best(tokens.into_iter(), |token| said(token).ok_or(Refused { code: String::new() })).ok()?;
     Some((checked, candidate))
 }
 
-fn said_by_itself(
-    shown: &Shown,
-    token: &Arc<Token>,
-    pay_to: &Address,
-    atoms: u128,
-    pull: PullMethod,
-    judge: Judge<'_>,
-) -> Option<Checked> {
-    let price = Money::new(token.asset().id.clone(), atoms);
-    let asked = Requirement::new(token.clone(), &price, pay_to, pull, Duration::from_secs(1)).ok()?;
-    let presented = shown.presented(&asked).ok()?;
+fn said_by_itself(shown: &Shown, asked: &Requirement, judge: Judge<'_>) -> Option<Checked> {
+    let presented = shown.presented(asked).ok()?;
     let policy = Policy::default();
-    match check(&asked, &presented, judge.now, &policy) {
+    match check(asked, &presented, judge.now, &policy) {
         Ok(checked) => Some(checked),
         // As it was while it could still be used.
         Err(Refusal { fact: Fact::Expired { at }, .. }) => {
-            check(&asked, &presented, at.minus(MIN_REMAINING), &policy).ok()
+            check(asked, &presented, at.minus(MIN_REMAINING), &policy).ok()
         }
         Err(_) => None,
     }

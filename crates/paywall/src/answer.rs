@@ -3,7 +3,9 @@
 use farthing_engine::{ConflictKind, StoredResponse};
 use farthing_payment::{Dialect, Payment, TxRef};
 use farthing_primitives::PaymentId;
+use farthing_rails::mpp;
 use farthing_wire::mpp::header::PAYMENT_RECEIPT;
+use farthing_wire::mpp::{Problem, ProblemType, status::PROBLEM_CONTENT_TYPE};
 use farthing_wire::x402::header::{PAYMENT_REQUIRED, PAYMENT_RESPONSE, X_PAYMENT_RESPONSE};
 use farthing_wire::x402::{ErrorCode, Message, SettlementResponse};
 use farthing_wire::{Json, Object};
@@ -28,28 +30,38 @@ pub const STATUS_PATH: &str = "/.well-known/farthing/payments/";
 pub(crate) struct Addressee {
     pub dialect: Dialect,
     pub network: String,
+    /// The challenge that it answered, in MPP.
+    pub challenge: Option<String>,
     /// The public address that [`STATUS_PATH`] is under.
     pub base: String,
 }
 
 impl Addressee {
-    fn receipt_header(&self) -> HeaderName {
-        HeaderName::from_static(match self.dialect {
+    /// In MPP there are no receipts of anything but success.
+    ///
+    /// Spec: draft-httpauth-payment-00, "Receipt Status Semantics".
+    fn put_receipt(&self, headers: &mut HeaderMap, receipt: &SettlementResponse) {
+        let name = match self.dialect {
             Dialect::X402V1 => X_PAYMENT_RESPONSE,
             Dialect::X402V2 => PAYMENT_RESPONSE,
-            Dialect::Mpp => PAYMENT_RECEIPT,
-        })
-    }
-
-    fn put_receipt(&self, headers: &mut HeaderMap, receipt: &SettlementResponse) {
+            Dialect::Mpp => return,
+        };
         if let Ok(value) = HeaderValue::from_str(&receipt.to_header()) {
-            headers.insert(self.receipt_header(), value);
+            headers.insert(name, value);
         }
     }
 
-    /// Spec: x402 v2 section 5.3, for a payment whose money is in a block.
+    /// Spec: x402 v2 section 5.3, and draft-evm-charge-00, "Receipt Generation", for a payment whose money is in a block.
     pub fn put_success(&self, headers: &mut HeaderMap, payment: &Payment) {
         let tx = payment.tx().map(TxRef::as_str).unwrap_or_default();
+        if let Some(challenge) = &self.challenge {
+            let network = payment.terms.money.asset().network();
+            let receipt = mpp::receipt(challenge, tx, network, payment.updated).to_header();
+            if let Ok(value) = HeaderValue::from_str(&receipt) {
+                headers.insert(PAYMENT_RECEIPT, value);
+            }
+            return;
+        }
         let payer = payment.terms.payer.as_str();
         self.put_receipt(headers, &SettlementResponse::settled(&self.network, tx, Some(payer)));
     }
@@ -90,7 +102,17 @@ pub(crate) fn json(status: StatusCode, object: Object) -> Response<PaywallBody> 
     response
 }
 
-/// 402 with the offers in both dialects; 412 where the payer must approve Permit2 first.
+/// A failure as MPP tells it, where no challenge goes with it: to pay again would not mend it.
+pub(crate) fn problem(status: StatusCode, kind: ProblemType, code: &str, message: &str) -> Response<PaywallBody> {
+    let mut problem = Problem::new(kind, message);
+    problem.status = status.as_u16();
+    let object = problem.to_object().with("error", code).with("message", message);
+    let mut response = json(status, object);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_CONTENT_TYPE));
+    response
+}
+
+/// 402 with the offers in all dialects; 412 where the payer must approve Permit2 first.
 ///
 /// Spec: x402 v2 HTTP transport, "Payment Required Signaling"; 412 as from the published server.
 pub(crate) fn challenge(challenge: &Challenge, code: Option<&str>) -> Response<PaywallBody> {
@@ -99,9 +121,15 @@ pub(crate) fn challenge(challenge: &Challenge, code: Option<&str>) -> Response<P
     let mut response = Response::new(body::full(challenge.body()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // Readers of version 1 read the body whatever it is called.
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_CONTENT_TYPE));
     if let Ok(value) = HeaderValue::from_str(&challenge.header()) {
         headers.insert(PAYMENT_REQUIRED, value);
+    }
+    for value in challenge.mpp_headers() {
+        if let Ok(value) = HeaderValue::try_from(value) {
+            headers.append(header::WWW_AUTHENTICATE, value);
+        }
     }
     no_store(headers);
     response
@@ -149,6 +177,14 @@ pub(crate) fn not_charged(
 ///
 /// Spec: x402 v2 HTTP transport, "Settlement Response Delivery", example (failure).
 pub(crate) fn settlement_failed(to: &Addressee, payment: &Payment, reason: &str) -> Response<PaywallBody> {
+    if to.dialect == Dialect::Mpp {
+        // Spec: draft-httpauth-payment-00: a 402 carries a challenge, and this must not.
+        let message = "the payment came to nothing; sign no other before it ends";
+        let kind = ProblemType::VerificationFailed;
+        let mut answer = self::problem(StatusCode::CONFLICT, kind, reason, message);
+        to.put_payment(answer.headers_mut(), payment.id);
+        return answer;
+    }
     let mut answer = Response::new(body::full("{}"));
     *answer.status_mut() = StatusCode::PAYMENT_REQUIRED;
     let headers = answer.headers_mut();
@@ -205,6 +241,14 @@ pub(crate) fn unavailable(code: &str) -> Response<PaywallBody> {
     let mut answer =
         error(StatusCode::SERVICE_UNAVAILABLE, code, "not available now: ask again with the same payment");
     answer.headers_mut().insert(header::RETRY_AFTER, RETRY_UNAVAILABLE_SECS.into());
+    answer
+}
+
+/// The same payment is being answered to another request.
+pub(crate) fn in_progress() -> Response<PaywallBody> {
+    let code = ConflictKind::InProgress.code();
+    let mut answer = error(StatusCode::CONFLICT, code, "this payment is being served already: ask again with it");
+    answer.headers_mut().insert(header::RETRY_AFTER, 1.into());
     answer
 }
 

@@ -5,9 +5,10 @@ use http::{Method, Request};
 
 /// Spec: x402 v2 HTTP transport; a browser hides from a page every header that is not named here.
 const EXPOSED: HeaderValue = HeaderValue::from_static(
-    "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, X-Farthing-Payment, X-Farthing-Status",
+    "PAYMENT-REQUIRED, PAYMENT-RESPONSE, X-PAYMENT-RESPONSE, WWW-Authenticate, Payment-Receipt, \
+     X-Farthing-Payment, X-Farthing-Status",
 );
-const ALLOWED: &str = "PAYMENT-SIGNATURE, X-PAYMENT";
+const ALLOWED: &str = "PAYMENT-SIGNATURE, X-PAYMENT, Authorization, Payment-Authorization";
 
 /// Which pages may read our answers.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -1,5 +1,7 @@
 //! Which headers cross the paywall, in which direction, and what is added to them.
 
+use farthing_wire::mpp::Credential;
+use farthing_wire::mpp::header::{PAYMENT_AUTHORIZATION, PAYMENT_RECEIPT};
 use farthing_wire::x402::header::{
     EXTENSION_RESPONSES, PAYMENT_REQUIRED, PAYMENT_RESPONSE, PAYMENT_SIGNATURE, SETTLEMENT_OVERRIDES,
     X_PAYMENT, X_PAYMENT_RESPONSE,
@@ -88,13 +90,25 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether an `Authorization` holds a payment, readable or not.
+pub(crate) fn pays(value: &HeaderValue) -> bool {
+    !matches!(Credential::find([value.as_bytes()]), Ok(None))
+}
+
 /// Takes out of a paid request what the upstream must not see or obey: the payment itself, conditions and ranges.
 pub(crate) fn clean_paid_request(headers: &mut HeaderMap) {
     for name in CONDITIONAL {
         headers.remove(name);
     }
-    for name in [PAYMENT_SIGNATURE, X_PAYMENT] {
+    for name in [PAYMENT_SIGNATURE, X_PAYMENT, PAYMENT_AUTHORIZATION] {
         headers.remove(name);
+    }
+    // What logs the buyer in goes on; what pays does not.
+    let kept: Vec<HeaderValue> =
+        headers.get_all(header::AUTHORIZATION).iter().filter(|value| !pays(value)).cloned().collect();
+    headers.remove(header::AUTHORIZATION);
+    for value in kept {
+        headers.append(header::AUTHORIZATION, value);
     }
     headers.remove(header::EXPECT);
     headers.remove(header::TRAILER);
@@ -134,6 +148,8 @@ pub(crate) fn clean_upstream_response(headers: &mut HeaderMap) {
         SETTLEMENT_OVERRIDES,
         PAYMENT_SIGNATURE,
         X_PAYMENT,
+        PAYMENT_RECEIPT,
+        PAYMENT_AUTHORIZATION,
     ];
     remove_where(headers, |name| name.starts_with(OURS) || SAID_BY_US.contains(&name));
     strip_hop_by_hop(headers);
@@ -160,7 +176,7 @@ pub(crate) fn make_private(headers: &mut HeaderMap) {
     let value = HeaderValue::from_str(&merged).unwrap_or(HeaderValue::from_static("private, no-store"));
     headers.insert(header::CACHE_CONTROL, value);
     remove_where(headers, |name| name.ends_with("cdn-cache-control") || name == "surrogate-control");
-    headers.append(header::VARY, HeaderValue::from_static("PAYMENT-SIGNATURE, X-PAYMENT"));
+    headers.append(header::VARY, HeaderValue::from_static("PAYMENT-SIGNATURE, X-PAYMENT, Authorization, Payment-Authorization"));
 }
 
 /// For answers that are nobody's to keep.

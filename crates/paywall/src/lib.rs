@@ -33,7 +33,7 @@ pub use headers::{
 };
 pub use limit::{MAX_CLIENTS, Rate};
 pub use path::{MAX_PATH_LEN, MAX_SEGMENTS, PathError, RequestPath};
-pub use paywall::{Limits, MAX_OLD_TABLES, Paywall, Terms, Unmatched};
+pub use paywall::{Limits, MAX_OLD_TABLES, Mpp, Paywall, Terms, Unmatched};
 pub use price::{
     Amount, DEFAULT_MAX_REQUEST, DEFAULT_MAX_RESPONSE, DEFAULT_MAX_TIMEOUT, DEFAULT_UPSTREAM_TIMEOUT,
     HookError, MAX_WAYS, Offer, Paid, Price, PriceError, PriceHook, Quote, QuoteRequest, Route, Way,

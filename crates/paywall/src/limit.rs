@@ -1,10 +1,12 @@
 //! How often, how much and how many at once a stranger may make us work: for each client and for all together.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use farthing_payment::ConsumptionKey;
 
 /// How many clients are told apart. More share one bucket.
 pub const MAX_CLIENTS: usize = 16_384;
@@ -217,5 +219,32 @@ fn network_of(client: IpAddr) -> IpAddr {
             Some(v4) => IpAddr::V4(v4),
             None => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
         },
+    }
+}
+
+/// The payments that buy one answer and are being answered: a copy of one waits for its turn, and has none then.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Answering(Arc<Mutex<HashSet<ConsumptionKey>>>);
+
+/// Held until the answer is sent. Without a key it stands for nothing.
+#[derive(Debug)]
+pub(crate) struct Alone {
+    all: Answering,
+    key: Option<ConsumptionKey>,
+}
+
+impl Answering {
+    /// `None` if a payment with this key is being answered.
+    pub fn enter(&self, key: Option<&ConsumptionKey>) -> Option<Alone> {
+        let entered = key.is_none_or(|key| lock(&self.0).insert(key.clone()));
+        entered.then(|| Alone { all: self.clone(), key: key.cloned() })
+    }
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        if let Some(key) = &self.key {
+            lock(&self.all.0).remove(key);
+        }
     }
 }

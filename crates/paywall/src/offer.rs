@@ -1,7 +1,7 @@
-//! Offers and challenges: what a request costs, said in both versions of x402 at once.
+//! Offers and challenges: what a request costs, said in all dialects at once.
 //!
-//! A v2 client reads the header, a v1 client reads the body; neither minds the other. Nothing is stored: in v2 the
-//! offer carries our seal and comes back with the payment.
+//! An x402 v2 client reads one header, an MPP client another, a v1 client the body; none minds the others. Nothing is
+//! stored: in v2 the offer carries our seal, in MPP the challenge its id, and both come back with the payment.
 
 use std::time::Duration;
 
@@ -9,9 +9,11 @@ use farthing_engine::World;
 use farthing_payment::Flow;
 use farthing_primitives::{TenantId, Timestamp};
 use farthing_rails::exact_evm::Requirement;
+use farthing_rails::mpp;
 use farthing_rails::offer::{BindingKey, Salt, bind};
 use farthing_rails::x402::{self, Extras};
 use farthing_wire::Object;
+use farthing_wire::mpp::{AcceptPayment, BodyDigest, ChallengeSecrets, PaymentRequiredBody, Problem, ProblemType};
 use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, Eip2612GasSponsoring};
 use farthing_wire::x402::{Extensions, Message, v1, v2};
 use http::HeaderMap;
@@ -31,6 +33,7 @@ pub(crate) struct Resource<'a> {
 #[derive(Clone, Copy)]
 pub(crate) struct Seal<'a> {
     pub key: &'a BindingKey,
+    pub secrets: &'a ChallengeSecrets,
     pub world: &'a dyn World,
     pub tenant: &'a TenantId,
     pub route: &'a str,
@@ -38,11 +41,34 @@ pub(crate) struct Seal<'a> {
     pub method: &'a str,
 }
 
-/// A challenge in both dialects.
+/// How MPP is spoken with one client.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Speech<'a> {
+    pub realm: &'a str,
+    /// Of the body that came with the unpaid request.
+    pub digest: Option<BodyDigest>,
+    /// The client logs in by `Authorization`, and must put its payment elsewhere.
+    pub own_header: bool,
+    /// What it says that it can pay.
+    pub accepts: Option<&'a AcceptPayment>,
+}
+
+/// Why a payment is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Why<'a> {
+    /// The stable code of what was refused; `None` if nothing was shown.
+    pub code: Option<&'a str>,
+    /// What MPP calls that.
+    pub problem: &'a ProblemType,
+}
+
+/// A challenge in all dialects.
 #[derive(Debug)]
 pub(crate) struct Challenge {
     pub v2: v2::PaymentRequired,
-    pub v1: v1::PaymentRequired,
+    pub body: PaymentRequiredBody,
+    /// One for each way to pay, the most welcome first.
+    pub mpp: Vec<farthing_wire::mpp::Challenge>,
 }
 
 impl Challenge {
@@ -51,9 +77,14 @@ impl Challenge {
         self.v2.to_header()
     }
 
-    /// The body that v1 clients read.
+    /// The values of `WWW-Authenticate`.
+    pub fn mpp_headers(&self) -> Vec<String> {
+        self.mpp.iter().filter_map(|challenge| challenge.to_header().ok()).collect()
+    }
+
+    /// The body that v1 clients read, and readers of problems.
     pub fn body(&self) -> String {
-        self.v1.print()
+        self.body.print()
     }
 }
 
@@ -133,9 +164,12 @@ pub(crate) fn challenge(
     paid: &Paid,
     resource: Resource<'_>,
     seal: Seal<'_>,
-    error: &str,
+    speech: Option<Speech<'_>>,
+    v1_body: bool,
+    why: Why<'_>,
     now: Timestamp,
 ) -> Challenge {
+    let error = why.code.unwrap_or("PAYMENT-SIGNATURE, X-PAYMENT or Payment-Authorization header is required");
     let v2_offers = asked.iter().map(|requirement| sealed_offer(requirement, paid, seal, now)).collect();
     let mut v2 = v2::PaymentRequired::new(
         v2::ResourceInfo {
@@ -157,14 +191,60 @@ pub(crate) fn challenge(
         asked.iter().filter_map(|requirement| x402::offer_v1(requirement, named)).collect(),
     );
     v1.error = Some(error.to_owned());
-    Challenge { v2, v1 }
+    let mpp = speech.map_or_else(Vec::new, |speech| spoken(asked, resource, seal, speech, now));
+    let mut problem = Problem::new(why.problem.clone(), detail(why));
+    problem.challenge_id = mpp.first().map(|challenge| challenge.id.clone());
+    Challenge { v2, body: PaymentRequiredBody { problem, x402: v1_body.then_some(v1) }, mpp }
+}
+
+/// For people.
+fn detail(why: Why<'_>) -> String {
+    match why.code {
+        None => "This resource has a price. Pay by one of the ways that this answer names.".to_owned(),
+        Some(code) => format!("The payment is not accepted: {code}."),
+    }
+}
+
+/// The challenges of MPP for these requirements.
+fn spoken(
+    asked: &[Requirement],
+    resource: Resource<'_>,
+    seal: Seal<'_>,
+    speech: Speech<'_>,
+    now: Timestamp,
+) -> Vec<farthing_wire::mpp::Challenge> {
+    let scope =
+        mpp::Scope { tenant: seal.tenant, route: seal.route, context: seal.context, http_method: seal.method };
+    let words = mpp::Words {
+        realm: speech.realm,
+        description: resource.description,
+        digest: speech.digest,
+        own_header: speech.own_header,
+    };
+    let make = |requirement: &Requirement| {
+        let expires = now.plus(requirement.max_timeout());
+        mpp::challenge(seal.secrets, requirement, &scope, words, expires, seal.salt())
+    };
+    let made: Vec<_> = asked.iter().filter_map(make).collect();
+    let ranked = speech.accepts.map(|accepts| accepts.rank(made.iter().map(|c| (&c.method, &c.intent))));
+    match ranked {
+        // Spec: draft-httpauth-payment-00, "Client Payment Preferences": without a match, as if nothing were said.
+        Some(order) if !order.is_empty() => order.into_iter().map(|at| made[at].clone()).collect(),
+        _ => made,
+    }
+}
+
+impl Seal<'_> {
+    fn salt(&self) -> Salt {
+        let mut salt = [0; 9];
+        self.world.random(&mut salt);
+        Salt(salt)
+    }
 }
 
 fn sealed_offer(asked: &Requirement, paid: &Paid, seal: Seal<'_>, now: Timestamp) -> v2::PaymentRequirements {
     let bound = x402::bound(asked, seal.tenant, seal.route, seal.context, seal.method);
-    let mut salt = [0; 9];
-    seal.world.random(&mut salt);
-    let text = bind(seal.key, &bound, now.plus(asked.max_timeout()), Salt(salt));
+    let text = bind(seal.key, &bound, now.plus(asked.max_timeout()), seal.salt());
     x402::offer_v2(asked, Extras { seal: Some(&text), upfront: paid.flow == Flow::Upfront })
 }
 

@@ -9,10 +9,11 @@ use farthing_engine::World;
 use farthing_primitives::{Registry, TenantId, Timestamp};
 use farthing_rails::exact_evm::Tokens;
 use farthing_rails::offer::BindingKey;
+use farthing_wire::mpp::ChallengeSecrets;
 
 use crate::clock::OfferClock;
 use crate::cors::Cors;
-use crate::limit::{Memory, Places, Rate, RateLimiter};
+use crate::limit::{Answering, Memory, Places, Rate, RateLimiter};
 use crate::price::Route;
 use crate::route::RouteTable;
 use crate::seller::Seller;
@@ -83,6 +84,23 @@ pub struct Terms {
     pub cors: Cors,
     /// Where buyers reach us, e.g. `https://api.example.com`; without it, what each request says in `Host`.
     pub public_url: Option<String>,
+    pub mpp: Mpp,
+    /// Whether a 402 says in its body what version 1 of x402 reads there.
+    pub v1_body: bool,
+}
+
+/// How the HTTP `Payment` scheme is spoken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mpp {
+    pub spoken: bool,
+    /// The protection space that challenges name; without it, the host by which buyers reach us.
+    pub realm: Option<String>,
+}
+
+impl Default for Mpp {
+    fn default() -> Self {
+        Self { spoken: true, realm: None }
+    }
 }
 
 pub(crate) struct Current {
@@ -103,6 +121,7 @@ pub(crate) struct Shared {
     pub clock: OfferClock,
     pub tenant: TenantId,
     pub key: BindingKey,
+    pub secrets: ChallengeSecrets,
     pub limits: Limits,
     pub payments: RateLimiter,
     pub refused_payments: RateLimiter,
@@ -110,6 +129,7 @@ pub(crate) struct Shared {
     pub questions: RateLimiter,
     pub in_flight: Arc<Places>,
     pub calls: Arc<Places>,
+    pub answering: Answering,
     pub memory: Arc<Memory>,
     /// Since when, in milliseconds, strangers may have us write into the log again.
     quiet_until: AtomicU64,
@@ -131,6 +151,8 @@ impl Terms {
             unmatched: Unmatched::default(),
             cors: Cors::default(),
             public_url: None,
+            mpp: Mpp::default(),
+            v1_body: true,
         }
     }
 }
@@ -160,6 +182,7 @@ impl Paywall {
             clock: OfferClock::new(world.clone()),
             world,
             tenant,
+            secrets: key.challenge_secrets(),
             key,
             payments: RateLimiter::new(limits.payments),
             refused_payments: RateLimiter::new(limits.refused_payments),
@@ -168,6 +191,7 @@ impl Paywall {
             in_flight: Places::new(limits.in_flight, limits.in_flight_per_client),
             calls: Places::new(limits.calls, limits.calls_per_client),
             memory: Memory::new(limits.body_memory),
+            answering: Answering::default(),
             quiet_until: AtomicU64::new(0),
             limits,
             current: RwLock::new(Arc::new(Current::new(terms, VecDeque::new()))),
@@ -213,6 +237,8 @@ impl Terms {
             unmatched: self.unmatched,
             cors: Cors::default(),
             public_url: None,
+            mpp: self.mpp.clone(),
+            v1_body: self.v1_body,
         }
     }
 }

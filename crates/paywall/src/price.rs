@@ -258,6 +258,8 @@ pub struct Paid {
     pub max_response: usize,
     /// Whether the upstream may be called again for the same payment after a crash. `None`: for GET and HEAD.
     pub repeatable: Option<bool>,
+    /// Whether a challenge of MPP is bound to the body of the request that asked for it. The unpaid body is then read.
+    pub digest: bool,
     /// For people and catalogues.
     pub description: Option<String>,
     pub mime_type: Option<String>,
@@ -276,6 +278,7 @@ impl Paid {
             max_request: DEFAULT_MAX_REQUEST,
             max_response: DEFAULT_MAX_RESPONSE,
             repeatable: None,
+            digest: true,
             description: None,
             mime_type: None,
             policy: Arc::new(Policy::default()),

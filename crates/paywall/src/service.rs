@@ -7,9 +7,11 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use farthing_engine::{ConflictKind, Permit, Sale, SaleOutcome};
-use farthing_payment::{Dialect, Fault, Flow, Payment, Reason};
+use farthing_payment::{self as payment, Dialect, Fault, Flow, Payment, Reason, State};
 use farthing_primitives::PaymentId;
 use farthing_rails::exact_evm::Requirement;
+use farthing_rails::mpp;
+use farthing_wire::mpp::{AcceptPayment, BodyDigest, ProblemType, header as mpp_header};
 use farthing_wire::x402::WireError;
 use futures_util::future::{BoxFuture, Either, select};
 use http::uri::PathAndQuery;
@@ -23,9 +25,11 @@ use crate::answer::{self, Addressee, STATUS_PATH};
 use crate::body::{self, BoxError, ClientExit, Delivery, PaywallBody, boxed};
 use crate::cors::{Cors, is_preflight};
 use crate::hash::request_hash;
-use crate::headers::{clean_inbound, clean_paid_request, clean_upstream_response, make_private, no_store};
+use crate::headers::{
+    clean_inbound, clean_paid_request, clean_upstream_response, make_private, no_store, pays,
+};
 use crate::limit::Hold;
-use crate::offer::{self, Resource, Seal, quoted, requirements, seal_context, sealed_route, told};
+use crate::offer::{self, Resource, Seal, Speech, Why, quoted, requirements, seal_context, sealed_route, told};
 use crate::paywall::{Current, Paywall, Shared, Unmatched};
 use crate::price::{Paid, Price, QuoteRequest, Route};
 use crate::upstream::{Buffered, Template, judge, reasons};
@@ -282,7 +286,7 @@ impl Visit {
     {
         let client = client_of(request.extensions());
         if !Shown::is_there(request.headers()) {
-            return self.challenge(&request.into_parts().0, None).await;
+            return self.ask(request, client).await;
         }
         // Before anything is looked at: looking costs more than not listening.
         let now = self.shared.world.monotonic();
@@ -314,11 +318,21 @@ impl Visit {
     {
         let shown = match Shown::read(request.headers()) {
             Ok(Some(shown)) => shown,
-            Ok(None) => return self.challenge(&request.into_parts().0, None).await,
+            Ok(None) => return self.ask(request, client).await,
             // Well formed, and of a kind that we do not take: what we do take is said.
             Err(HeaderError::Wire(error @ (WireError::Network(_) | WireError::Version(_)))) => {
                 self.refused(client);
-                return self.challenge(&request.into_parts().0, Some(error.code().as_str())).await;
+                return self.challenge(&request.into_parts().0, &[], Some(error.code().as_str())).await;
+            }
+            // Spec: draft-httpauth-payment-00, "Status Codes": a malformed credential is 402, with a fresh challenge.
+            Err(error @ HeaderError::Mpp(_)) if self.current.terms.mpp.spoken => {
+                self.refused(client);
+                let (parts, body) = request.into_parts();
+                let why = Why { code: Some(&error.code()), problem: &ProblemType::MalformedCredential };
+                return match self.spool(&parts.headers, body).await {
+                    Ok((body, _hold)) => self.challenge_for(&parts, &body, why).await,
+                    Err(answer) => answer,
+                };
             }
             // Spec: x402 v2 HTTP transport, "Error Handling": a malformed payment is 400.
             Err(error) => {
@@ -326,6 +340,10 @@ impl Visit {
                 return malformed(&error);
             }
         };
+        if shown.dialect() == Dialect::Mpp && !self.current.terms.mpp.spoken {
+            self.refused(client);
+            return self.challenge(&request.into_parts().0, &[], Some("unsupported_scheme")).await;
+        }
         let (parts, body) = request.into_parts();
         let (body, hold) = match self.spool(&parts.headers, body).await {
             Ok(spooled) => spooled,
@@ -341,11 +359,15 @@ impl Visit {
             method: &parts.method,
             resource: &self.resource,
             headers: &parts.headers,
+            body: &body,
             request: hash,
         };
+        let realm = self.realm(&parts);
         let judge = Judge {
             tenant: &self.shared.tenant,
             key: &self.shared.key,
+            secrets: &self.shared.secrets,
+            realm: &realm,
             tokens: &self.current.tokens,
             now: self.shared.world.now(),
             mark: self.shared.clock.now(),
@@ -354,7 +376,7 @@ impl Visit {
             Ok(admitted) => admitted,
             Err(refused) => {
                 self.refused(client);
-                return self.challenge(&parts, Some(&refused.code)).await;
+                return self.challenge(&parts, &body, Some(&refused.code)).await;
             }
         };
         if admitted.needs_contract
@@ -362,8 +384,18 @@ impl Visit {
         {
             return answer::too_many(TOO_MANY_PAYMENTS);
         }
-        let to =
-            Addressee { dialect: shown.dialect(), network: shown.network_name(), base: self.base(&parts) };
+        let to = Addressee {
+            dialect: shown.dialect(),
+            network: shown.network_name(),
+            challenge: shown.challenge_id(),
+            base: self.base(&parts),
+        };
+        // Spec: draft-httpauth-payment-00, "Idempotency and Side Effects": a proof buys one answer, and the same again only
+        // for who named the request.
+        let once = to.dialect == Dialect::Mpp && !parts.headers.contains_key(mpp_header::IDEMPOTENCY_KEY);
+        let Some(alone) = self.shared.answering.enter(once.then_some(&admitted.sale.key)) else {
+            return answer::in_progress();
+        };
         if let Some(lapsed) = &admitted.lapsed {
             match self.shared.seller.holder(&admitted.sale.key).await {
                 // What was accepted then is what it buys, and nothing that it says of itself: its claim may be given
@@ -372,10 +404,13 @@ impl Visit {
                     admitted.sale.terms = held.terms;
                     admitted.sale.flow = held.flow;
                 }
-                Ok(Some(held)) => return answer::conflict(&to, held.id, ConflictKind::OtherRequest),
+                Ok(Some(held)) => {
+                    let kind = ConflictKind::OtherRequest;
+                    return self.conflict(&parts, &body, &to, held.id, kind).await;
+                }
                 Ok(None) => {
                     self.refused(client);
-                    return self.challenge(&parts, Some(&lapsed.code)).await;
+                    return self.challenge(&parts, &body, Some(&lapsed.code)).await;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the store cannot be asked");
@@ -383,7 +418,8 @@ impl Visit {
                 }
             }
         }
-        self.sell(inner, admitted, parts, (body, hold), client, &to).await
+        let answer = self.sell(inner, admitted, parts, (body, hold), client, &to, once).await;
+        answer.map(|body| body::keeping(body, alone))
     }
 
     async fn sell<S, B, R>(
@@ -394,6 +430,7 @@ impl Visit {
         (body, hold): (Bytes, Hold),
         client: Option<IpAddr>,
         to: &Addressee,
+        once: bool,
     ) -> Answer
     where
         S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
@@ -406,11 +443,15 @@ impl Visit {
         let Admitted { sale, paid, .. } = admitted;
         let unpaid = parts.clone();
         clean_paid_request(&mut parts.headers);
+        let unpaid_body = body.clone();
         let template = Template { parts, body, _hold: Arc::new(hold) };
         let payer = sale.terms.payer.to_string();
         let upstream = Arc::new(Buffered::new(inner.clone(), template.clone(), &paid, &self.shared));
         log_sale(&sale);
         match self.shared.seller.sell(sale, upstream).await {
+            SaleOutcome::Served { payment, .. } if once && payment.delivery == payment::Delivery::Sent => {
+                self.challenge(&unpaid, &unpaid_body, Some(ConflictKind::UsedUp.code())).await
+            }
             SaleOutcome::Served { payment, response } => {
                 self.held(response.body.len(), || answer::served(to, &payment, response))
             }
@@ -424,9 +465,9 @@ impl Visit {
             SaleOutcome::Refused { reason } => match reason.fault() {
                 Fault::Payer => {
                     self.refused(client);
-                    self.challenge(&unpaid, Some(reason.code())).await
+                    self.challenge(&unpaid, &unpaid_body, Some(reason.code())).await
                 }
-                Fault::Payee => self.challenge(&unpaid, Some(reason.code())).await,
+                Fault::Payee => self.challenge(&unpaid, &unpaid_body, Some(reason.code())).await,
                 Fault::Us | Fault::Chain => answer::unavailable(reason.code()),
             },
             SaleOutcome::SettlementFailed { payment, reason, .. } => {
@@ -436,8 +477,12 @@ impl Visit {
                 answer::settlement_failed(to, &payment, reason.code())
             }
             SaleOutcome::Pending { payment, tx } => answer::pending(to, payment, tx.as_ref(), &payer),
-            SaleOutcome::Conflict { payment, kind } => answer::conflict(to, payment, kind),
-            SaleOutcome::OverExposed => self.challenge(&unpaid, Some("exposure_limit_reached")).await,
+            SaleOutcome::Conflict { payment, kind } => {
+                self.conflict(&unpaid, &unpaid_body, to, payment, kind).await
+            }
+            SaleOutcome::OverExposed => {
+                self.challenge(&unpaid, &unpaid_body, Some("exposure_limit_reached")).await
+            }
             SaleOutcome::Unavailable { what } => answer::unavailable(what),
             // Only a facilitator's payment ends like this.
             SaleOutcome::Settled { payment } => answer::pending(to, payment.id, payment.tx(), &payer),
@@ -608,8 +653,8 @@ impl Visit {
         let mut candidates = Vec::with_capacity(routes.len());
         for (pattern, paid) in routes {
             let asked = match (&paid.price, shown.dialect()) {
-                // A v2 payment carries the quote that it accepts; a v1 payment must meet today's.
-                (Price::Quoted { .. }, Dialect::X402V2) => Vec::new(),
+                // A payment of v2 or MPP carries the quote that it accepts; a v1 payment must meet today's.
+                (Price::Quoted { .. }, Dialect::X402V2 | Dialect::Mpp) => Vec::new(),
                 _ => self.asked(&paid, parts).await?,
             };
             candidates.push(Candidate { pattern, paid, asked });
@@ -648,8 +693,52 @@ impl Visit {
         }
     }
 
+    /// Asks for payment where none was shown.
+    async fn ask<B>(&self, request: Request<B>, client: Option<IpAddr>) -> Answer
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let (parts, body) = request.into_parts();
+        // Without a digest the answer comes before the body, which a client may then keep to itself.
+        if !self.current.terms.mpp.spoken || !self.paid.digest || body.is_end_stream() {
+            return self.challenge(&parts, &[], None).await;
+        }
+        if !self.shared.questions.admit(client, self.shared.world.monotonic()) {
+            return answer::too_many(TOO_MANY_QUESTIONS);
+        }
+        match self.spool(&parts.headers, body).await {
+            Ok((body, _hold)) => self.challenge(&parts, &body, None).await,
+            Err(answer) => answer,
+        }
+    }
+
+    /// The payment is somebody else's, or used up. A reader of MPP is told to pay anew, once that is no second payment
+    /// for what this one may still bring.
+    async fn conflict(
+        &self,
+        parts: &http::request::Parts,
+        body: &[u8],
+        to: &Addressee,
+        id: PaymentId,
+        kind: ConflictKind,
+    ) -> Answer {
+        if to.dialect == Dialect::Mpp && kind != ConflictKind::InProgress {
+            let held = self.shared.seller.payment(id).await;
+            if matches!(held, Ok(Some(held)) if is_over(&held)) {
+                return self.challenge(parts, body, Some(kind.code())).await;
+            }
+        }
+        answer::conflict(to, id, kind)
+    }
+
     /// Asks for payment, and says why if one was refused.
-    async fn challenge(&self, parts: &http::request::Parts, code: Option<&str>) -> Answer {
+    async fn challenge(&self, parts: &http::request::Parts, body: &[u8], code: Option<&str>) -> Answer {
+        let problem = code.map_or(ProblemType::PaymentRequired, mpp::problem_of);
+        self.challenge_for(parts, body, Why { code, problem: &problem }).await
+    }
+
+    async fn challenge_for(&self, parts: &http::request::Parts, body: &[u8], why: Why<'_>) -> Answer {
         let asked = match self.asked(&self.paid, parts).await {
             Ok(asked) => asked,
             Err(answer) => return answer,
@@ -659,6 +748,7 @@ impl Visit {
         let context = seal_context(&self.paid, &self.resource, &parts.headers);
         let seal = Seal {
             key: &self.shared.key,
+            secrets: &self.shared.secrets,
             world: self.shared.world.as_ref(),
             tenant: &self.shared.tenant,
             route: &route,
@@ -670,9 +760,30 @@ impl Visit {
             description: self.paid.description.as_deref(),
             mime_type: self.paid.mime_type.as_deref(),
         };
-        let error = code.unwrap_or("PAYMENT-SIGNATURE or X-PAYMENT header is required");
+        let terms = &self.current.terms;
+        let realm = self.realm(parts);
+        let lines = |name: &str| parts.headers.get_all(name).into_iter().map(http::HeaderValue::as_bytes);
+        // A preference that cannot be read is none.
+        let accepts = AcceptPayment::parse(lines(mpp_header::ACCEPT_PAYMENT)).ok().flatten();
+        let speech = Speech {
+            realm: &realm,
+            digest: (self.paid.digest && !body.is_empty()).then(|| BodyDigest::of(body)),
+            own_header: parts.headers.get_all(header::AUTHORIZATION).iter().any(|value| !pays(value)),
+            accepts: accepts.as_ref(),
+        };
+        let speech = terms.mpp.spoken.then_some(speech);
         let now = self.shared.clock.now();
-        answer::challenge(&offer::challenge(&asked, &self.paid, resource, seal, error, now), code)
+        let made = offer::challenge(&asked, &self.paid, resource, seal, speech, terms.v1_body, why, now);
+        answer::challenge(&made, why.code)
+    }
+
+    /// The protection space that our challenges name.
+    fn realm(&self, parts: &http::request::Parts) -> String {
+        if let Some(realm) = &self.current.terms.mpp.realm {
+            return realm.clone();
+        }
+        let base = self.base(parts).parse::<Uri>().ok();
+        base.and_then(|base| base.host().map(str::to_owned)).unwrap_or_else(|| "localhost".to_owned())
     }
 
     /// The address that buyers reach us at, without a slash at its end.
@@ -695,7 +806,20 @@ fn priced_as(method: &Method) -> Method {
     if method == Method::HEAD { Method::GET } else { method.clone() }
 }
 
+/// Nothing more comes of this payment.
+fn is_over(payment: &Payment) -> bool {
+    matches!(
+        payment.state,
+        State::Settled { .. } | State::Refunded { .. } | State::Refused { .. } | State::Failed { .. }
+    )
+}
+
 fn malformed(error: &HeaderError) -> Answer {
+    // Spec: draft-httpauth-payment-00: one credential a request.
+    if *error == HeaderError::Several {
+        let (code, message) = (error.code(), error.to_string());
+        return answer::problem(StatusCode::BAD_REQUEST, ProblemType::BadRequest, &code, &message);
+    }
     answer::error(StatusCode::BAD_REQUEST, &error.code(), &error.to_string())
 }
 

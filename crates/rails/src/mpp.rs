@@ -67,6 +67,15 @@ impl Scope<'_> {
     }
 }
 
+/// The body of a paid request.
+#[derive(Debug, Clone, Copy)]
+pub enum Body<'a> {
+    /// The challenge must have been made for it: one without a digest was made for none.
+    Bound(&'a [u8]),
+    /// The route binds no bodies: only a challenge that has a digest is held to it.
+    Any(&'a [u8]),
+}
+
 /// What is said of an offer beside what it asks for.
 #[derive(Debug, Clone, Copy)]
 pub struct Words<'a> {
@@ -174,7 +183,7 @@ pub fn opens(
     challenge: &Challenge,
     realm: &str,
     scope: &Scope<'_>,
-    body: &[u8],
+    body: Body<'_>,
     now: Timestamp,
 ) -> Result<(), NotOpened> {
     if challenge.realm != realm {
@@ -184,12 +193,12 @@ pub fn opens(
     if !opaque.iter().any(|(key, value)| key == SCOPE && *value == scope.text()) {
         return Err(NotOpened::Scope);
     }
-    // Spec: draft-httpauth-payment-00, "Request Body Digest Binding". A challenge without a digest was made for a request
-    // without a body.
+    // Spec: draft-httpauth-payment-00, "Request Body Digest Binding".
     let digest = challenge.body_digest().map_err(|_| NotOpened::NotOurs)?;
-    let holds = match digest {
-        Some(digest) => digest == BodyDigest::of(body),
-        None => body.is_empty(),
+    let holds = match (digest, body) {
+        (Some(digest), Body::Bound(body) | Body::Any(body)) => digest == BodyDigest::of(body),
+        (None, Body::Bound(body)) => body.is_empty(),
+        (None, Body::Any(_)) => true,
     };
     if !holds {
         return Err(NotOpened::Body);
@@ -288,10 +297,7 @@ pub fn presented(credential: &Credential, network: &Network) -> Result<Presented
         return Err(CredentialError::Nonce);
     }
     // Whoever says who pays says it of the signer.
-    let pays = |source: &Source| match source {
-        Source::Evm { network: named, address } => named == network && *address == authorization.from,
-        Source::Other(_) => false,
-    };
+    let pays = |source: &Source| source.account() == Some((network, &authorization.from));
     if !credential.source.as_ref().is_none_or(pays) {
         return Err(CredentialError::Source);
     }

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use farthing_engine::{Depths, EngineConfig, ExposureLimit};
 use farthing_payment::Flow;
-use farthing_paywall::{Amount, Cors, Limits, Offer, Pattern, Way};
+use farthing_paywall::{Amount, Cors, Limits, Mpp, Offer, Pattern, Way};
 use farthing_primitives::{Address, Network, Registry};
 use farthing_rails::exact_evm::Policy;
 use url::Url;
@@ -119,6 +119,9 @@ pub struct GatewayConfig {
     pub cors: Cors,
     /// Whether requests that no route matches pass unpaid to the default upstream.
     pub unmatched_free: bool,
+    pub mpp: Mpp,
+    /// Whether a 402 serves buyers of version 1 in its body.
+    pub v1_body: bool,
     /// The secret behind offers; a file beside the store if absent.
     pub offer_key: Option<SecretRef>,
     pub default_upstream: Option<Arc<UpstreamConfig>>,
@@ -167,6 +170,7 @@ pub struct SaleConfig {
     pub max_request: usize,
     pub max_response: usize,
     pub repeatable: Option<bool>,
+    pub digest: bool,
     pub description: Option<String>,
     pub mime_type: Option<String>,
     pub policy: Arc<Policy>,

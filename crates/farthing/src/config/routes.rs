@@ -113,6 +113,7 @@ fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<S
         max_request: route.size("max_request", DEFAULT_MAX_REQUEST, 0, MAX_STORED_BYTES),
         max_response: route.size("max_response", DEFAULT_MAX_RESPONSE, 1, MAX_STORED_BYTES),
         repeatable: route.optional_bool("repeatable"),
+        digest: route.bool("digest", true),
         description: route.text("description").map(|(text, _)| text),
         mime_type: route.text("mime_type").map(|(text, _)| text),
     };
@@ -160,6 +161,7 @@ fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<S
         max_request: config.max_request,
         max_response: config.max_response,
         repeatable: config.repeatable,
+        digest: config.digest,
         description: config.description,
         mime_type: config.mime_type,
         policy: Arc::new(defaults.policy.clone()),
@@ -174,6 +176,7 @@ struct SaleTerms {
     max_request: usize,
     max_response: usize,
     repeatable: Option<bool>,
+    digest: bool,
     description: Option<String>,
     mime_type: Option<String>,
 }

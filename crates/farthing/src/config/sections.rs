@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farthing_engine::{Depths, EngineConfig, Finality};
-use farthing_paywall::{Cors, Limits, Rate};
+use farthing_paywall::{Cors, Limits, Mpp, Rate};
 use farthing_primitives::{Address, Asset, AssetId, Eip712Domain, Network, PullMethod, Registry};
 use farthing_rails::exact_evm::Policy;
 use url::Url;
@@ -27,6 +27,9 @@ pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const DEFAULT_RPC_TIMEOUT: Duration = Duration::from_secs(5);
 /// The deepest confirmation that may be asked for.
 pub const MAX_CONFIRMATIONS: u64 = 10_000;
+
+/// The longest realm of a challenge, in bytes: it is in every 402.
+const MAX_REALM_BYTES: usize = 256;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -440,6 +443,18 @@ fn gateway(
             _ => Err("must be \"refuse\" or \"free\"".to_owned()),
         })
         .unwrap_or(false);
+    let v1_body = section.bool("v1_body", true);
+    let mpp = Mpp {
+        spoken: section.bool("mpp", true),
+        realm: section.text_as("realm", |text| match text {
+            "" => Err("must not be empty".to_owned()),
+            // The id binds it between such signs.
+            _ if text.len() > MAX_REALM_BYTES || text.contains('|') || text.chars().any(char::is_control) => {
+                Err("must be short and printable, without \"|\"".to_owned())
+            }
+            _ => Ok(text.to_owned()),
+        }),
+    };
     let offer_key = section.parsed::<SecretRef>("offer_key");
     let default_upstream = section.text("upstream").and_then(|(text, place)| {
         find_upstream(&text, &upstreams).map_err(|error| section.problem_at(&place, "upstream", error)).ok()
@@ -467,6 +482,8 @@ fn gateway(
         tls,
         cors,
         unmatched_free,
+        mpp,
+        v1_body,
         offer_key,
         default_upstream,
         routes,

@@ -23,6 +23,8 @@ pub fn terms(config: &GatewayConfig) -> Result<Terms, GatewayError> {
         registry: config.registry.clone(),
         unmatched: if config.unmatched_free { Unmatched::Free } else { Unmatched::NotFound },
         cors: config.cors.clone(),
+        mpp: config.mpp.clone(),
+        v1_body: config.v1_body,
         public_url: config.public_url.as_ref().map(|url| url.as_str().trim_end_matches('/').to_owned()),
     })
 }
@@ -44,6 +46,7 @@ fn paid(sale: &SaleConfig) -> Result<Paid, GatewayError> {
         max_request: sale.max_request,
         max_response: sale.max_response,
         repeatable: sale.repeatable,
+        digest: sale.digest,
         description: sale.description.clone(),
         mime_type: sale.mime_type.clone(),
         policy: sale.policy.clone(),

@@ -12,8 +12,10 @@ use crate::{Limits, Paid, Route};
 async fn request_bodies_are_taken_up_to_the_limit_and_not_beyond() {
     let paid_route = Paid { max_request: 10, ..fixed("$0.002") };
     let rig = Rig::new(vec![("POST /upload", Route::paid(paid_route))], Backend::ok());
+    // Unpaid bodies are hashed for the challenge, within the same limit.
+    assert_eq!(rig.send(request("POST", "/upload", "0123456789a")).await.status, 413);
     for (body, status) in [("0123456789", 200), ("0123456789a", 413)] {
-        let challenge = rig.send(request("POST", "/upload", body)).await.challenge();
+        let challenge = rig.send(request("POST", "/upload", "0123456789")).await.challenge();
         let got = rig.send(paid(request("POST", "/upload", body), &pay_v2(&challenge, 1))).await;
         assert_eq!(got.status, status, "{body}");
     }

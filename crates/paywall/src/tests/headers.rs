@@ -6,11 +6,11 @@ use super::support::*;
 use crate::{Cors, Limits};
 
 #[tokio::test]
-async fn one_402_speaks_to_both_generations() {
+async fn one_402_speaks_to_all() {
     let rig = Rig::weather();
     let got = rig.get("/weather?city=Bern").await;
     assert_eq!(got.status, 402);
-    assert_eq!(got.header("content-type"), Some("application/json"));
+    assert_eq!(got.header("content-type"), Some("application/problem+json"));
     assert_eq!(got.header("cache-control"), Some("no-store"));
     let (v2, v1) = (got.challenge(), got.challenge_v1());
     assert_eq!(v2.resource.url, "http://api.example/weather?city=Bern");

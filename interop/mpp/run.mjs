@@ -1,0 +1,440 @@
+#!/usr/bin/env node
+// MPP beside x402 on the same routes: the published mppx pays our gateway, our client pays mppx's server, and the x402
+// packages of both generations pay the very route that mppx paid. Then what must not be: one authorization shown in two
+// dialects at once, a credential shown again, elsewhere, or with another body. What counts is what the token says and
+// how often the service behind was called; at the end our books are checked against the chain.
+//
+//   node interop/mpp/run.mjs [--filter TEXT] [--list]
+
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { concat, keccak256, stringToBytes } from "viem";
+import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
+import { Challenge, Credential } from "mppx";
+
+import { Bench, FUNDS, indent, lastLine, start } from "../support/bench.mjs";
+import { farthingBin, repo } from "../support/paths.mjs";
+import { runToEnd, stopAll } from "../support/process.mjs";
+import { NETWORK, USDC, freePort, startWorld } from "../support/world.mjs";
+
+const PRICE = 1_000n;
+const CLIENT_TIMEOUT_MS = 30_000;
+const MESSAGE = "Protected endpoint accessed successfully";
+const PROBLEMS = "https://paymentauth.org/problems/";
+const at = (path) => join(repo, "interop", path);
+
+const CLIENTS = {
+  mppx: at("support/peers/client-mpp.mjs"),
+  ts2: at("support/peers/client-v2.mjs"),
+  ts1: at("support/peers/client-v1.mjs"),
+  ours: at("x402/client"),
+};
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Our seller.
+
+/** A service that knows nothing of payments, and counts how often it is asked. */
+async function upstream() {
+  const calls = new Map();
+  const service = createServer((req, res) => {
+    const { pathname } = new URL(req.url, "http://upstream");
+    let body = "";
+    req.on("data", (chunk) => (body += chunk));
+    req.on("end", () => {
+      calls.set(pathname, (calls.get(pathname) ?? 0) + 1);
+      const [status, answer] = pathname === "/health" ? [200, { status: "ok" }]
+        : pathname === "/fails" ? [500, { error: "this handler always fails" }]
+        : [200, { message: MESSAGE, path: pathname, body, bearer: req.headers.authorization ?? null }];
+      res.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(answer));
+    });
+  });
+  await new Promise((done) => service.listen(0, "127.0.0.1", done));
+  return { port: service.address().port, calls: (path) => calls.get(path) ?? 0, close: () => service.close() };
+}
+
+/** A gateway that settles with a key of its own, and can be ended and started on the same books. */
+class Seller {
+  static async open(bench, relayerKey) {
+    const seller = new Seller();
+    seller.bench = bench;
+    seller.dir = mkdtempSync(join(tmpdir(), "farthing-mpp-"));
+    seller.service = await upstream();
+    seller.payee = privateKeyToAccount(generatePrivateKey()).address;
+    const port = await freePort();
+    seller.url = `http://127.0.0.1:${port}`;
+    seller.store = join(seller.dir, "gateway.db");
+    const route = (match) => `
+[[route]]
+match = "${match}"
+price = "$0.001"
+`;
+    writeFileSync(join(seller.dir, "farthing.toml"), `
+[gateway]
+listen = "127.0.0.1:${port}"
+upstream = "http://127.0.0.1:${seller.service.port}"
+network = "${NETWORK}"
+pay_to = "${seller.payee}"
+
+[store]
+path = "${seller.store}"
+
+[networks."${NETWORK}"]
+rpc = ["${bench.world.rpcUrl}"]
+relayer_key = "env:RELAYER_KEY"
+${["GET /protected", "GET /other", "GET /fails", "POST /order"].map(route).join("")}
+[[route]]
+match = "GET /health"
+free = true
+`);
+    seller.env = bench.environment({ RELAYER_KEY: relayerKey });
+    await seller.start();
+    return seller;
+  }
+
+  async start() {
+    const args = ["gateway", "-c", join(this.dir, "farthing.toml")];
+    this.program = await start(farthingBin(), "our gateway", this.env, this.url, args);
+  }
+
+  async restart() {
+    await this.program.stop();
+    await this.start();
+  }
+
+  async close() {
+    await this.program.stop();
+    this.service.close();
+    rmSync(this.dir, { recursive: true, force: true });
+  }
+
+  received() {
+    return this.bench.balance(this.payee);
+  }
+
+  /** What our books say was settled, once their own check says that they are sound; with the gateway stopped. */
+  settled() {
+    const ledger = (...words) =>
+      JSON.parse(execFileSync(farthingBin(), ["ledger", ...words, "--store", this.store, "--json"], { encoding: "utf8" }));
+    check(ledger("check").sound, "the books should be sound");
+    const payments = ledger("payments", "--limit", "1000").filter(({ state }) => state === "settled");
+    return payments.reduce((sum, { atoms }) => sum + BigInt(atoms), 0n);
+  }
+}
+
+/** mppx as the seller. */
+async function mppxSeller(bench, relayerKey) {
+  const port = await freePort();
+  const url = `http://127.0.0.1:${port}`;
+  const payee = privateKeyToAccount(generatePrivateKey()).address;
+  const env = bench.environment({ PORT: String(port), EVM_PRIVATE_KEY: relayerKey, EVM_PAYEE_ADDRESS: payee });
+  return { url, payee, program: await start(at("support/peers/server-mpp.mjs"), "mppx server", env, url) };
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A buyer by hand: one authorization, shown as we like.
+
+class Hand {
+  constructor(payer) {
+    this.account = privateKeyToAccount(payer.privateKey);
+    this.address = payer.address;
+  }
+
+  async sign(authorization) {
+    return this.account.signTypedData({
+      domain: { name: "USDC", version: "2", chainId: Number(NETWORK.split(":")[1]), verifyingContract: USDC },
+      primaryType: "TransferWithAuthorization",
+      types: {
+        TransferWithAuthorization: [
+          { name: "from", type: "address" }, { name: "to", type: "address" }, { name: "value", type: "uint256" },
+          { name: "validAfter", type: "uint256" }, { name: "validBefore", type: "uint256" }, { name: "nonce", type: "bytes32" },
+        ],
+      },
+      message: authorization,
+    });
+  }
+
+  /** The credential for a challenge, and the authorization in it. */
+  async credential(challenge) {
+    const nonce = keccak256(concat([stringToBytes(challenge.id), stringToBytes(challenge.realm)]));
+    const validBefore = String(Math.floor(new Date(challenge.expires).getTime() / 1000));
+    const { amount, recipient } = challenge.request;
+    const authorization = { from: this.address, to: recipient, value: amount, validAfter: "0", validBefore, nonce };
+    const signature = await this.sign(authorization);
+    const source = `did:pkh:eip155:${NETWORK.split(":")[1]}:${this.address}`;
+    const payload = { type: "authorization", ...authorization, signature };
+    return { authorization, signature, header: Credential.serialize(Credential.from({ challenge, payload, source })) };
+  }
+}
+
+/** Asks without paying; gives the challenge and the x402 offer of the same answer. */
+async function ask(url, init = {}) {
+  const response = await fetch(url, init);
+  const body = await response.json();
+  const challenges = Challenge.fromResponseList(response).filter((challenge) => challenge.method === "evm");
+  const v2 = JSON.parse(Buffer.from(response.headers.get("PAYMENT-REQUIRED") ?? "", "base64").toString("utf8"));
+  return { response, body, challenge: challenges[0], v2 };
+}
+
+async function show(url, headers, init = {}) {
+  const response = await fetch(url, { ...init, headers: { ...init.headers, ...headers } });
+  const text = await response.text();
+  let body;
+  try {
+    body = JSON.parse(text);
+  } catch {
+    body = text;
+  }
+  return { status: response.status, body, headers: response.headers, goods: body?.message === MESSAGE };
+}
+
+const check = (condition, text, ...facts) => {
+  if (!condition) throw new Error(`${text} (${facts.map((fact) => JSON.stringify(fact)).join("; ")})`);
+};
+const brief = ({ status, body }) => ({ status, body });
+
+/** A refusal of the draft: 402, its problem, and a fresh challenge. */
+function refusedAs(shown, problem) {
+  check(shown.status === 402 && !shown.goods, "should be refused", brief(shown));
+  check(shown.body.type === PROBLEMS + problem, `should be ${problem}`, brief(shown));
+  check(/^Payment /.test(shown.headers.get("WWW-Authenticate") ?? ""), "a 402 should carry a challenge", brief(shown));
+  check(!shown.headers.get("Payment-Receipt"), "an error should carry no receipt", brief(shown));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// The cases.
+
+/** A participant buys, and the token says what moved. */
+async function buys(bench, run, seller, { path, extra = {}, moves = PRICE, status = 200 }) {
+  const payer = await bench.freshPayer();
+  const before = await bench.balance(seller.payee);
+  const env = bench.environment({ ...payer.env, RESOURCE_SERVER_URL: seller.url, ENDPOINT_PATH: path, ...extra });
+  const ended = await runToEnd(run, [], { env, timeoutMs: CLIENT_TIMEOUT_MS });
+  const said = lastLine(ended);
+  const paid = FUNDS - (await bench.balance(payer.address));
+  const received = (await bench.balance(seller.payee)) - before;
+  const facts = [String(paid), String(received), said, ended.stderr.slice(-600)];
+  check(paid === moves && received === moves, `expected ${moves} atoms to move`, ...facts);
+  check(said.status_code === status, `expected ${status}`, ...facts);
+  if (status !== 200) return said;
+  check(said.success === true && JSON.stringify(said.data).includes(MESSAGE), "the goods should arrive", ...facts);
+  check(/^0x[0-9a-f]{64}$/i.test(said.payment_response?.transaction ?? ""), "the receipt should name the transaction", ...facts);
+  const receipt = await bench.world.client.getTransactionReceipt({ hash: said.payment_response.transaction });
+  check(receipt.status === "success", "that transaction should have succeeded", ...facts);
+  return said;
+}
+
+/** Everything a case looks at before and after. */
+async function watched(seller, payer, path, work) {
+  const before = { received: await seller.received(), calls: seller.service.calls(path) };
+  const result = await work();
+  return {
+    result,
+    paid: FUNDS - (await seller.bench.balance(payer.address)),
+    received: (await seller.received()) - before.received,
+    calls: seller.service.calls(path) - before.calls,
+  };
+}
+
+const CASES = {
+  "mppx pays mppx": ({ bench, mppx }) => buys(bench, CLIENTS.mppx, mppx, { path: "/protected" }),
+  "ours pays mppx": ({ bench, mppx }) => buys(bench, CLIENTS.ours, mppx, { path: "/protected" }),
+  "mppx pays ours, GET": ({ bench, seller }) => buys(bench, CLIENTS.mppx, seller, { path: "/protected" }),
+  "mppx pays ours, POST with a body": async ({ bench, seller }) => {
+    const extra = { REQUEST_METHOD: "POST", REQUEST_BODY: '{"n":1}' };
+    const said = await buys(bench, CLIENTS.mppx, seller, { path: "/order", extra });
+    check(said.data.body === '{"n":1}', "the body should reach the service", said);
+  },
+  "mppx pays ours, and the service fails: nothing is charged": ({ bench, seller }) =>
+    buys(bench, CLIENTS.mppx, seller, { path: "/fails", moves: 0n, status: 500 }),
+  "@x402/fetch pays the same route": ({ bench, seller }) => buys(bench, CLIENTS.ts2, seller, { path: "/protected" }),
+  "x402-fetch 1.x pays the same route": ({ bench, seller }) => buys(bench, CLIENTS.ts1, seller, { path: "/protected" }),
+  "ours pays ours": ({ bench, seller }) => buys(bench, CLIENTS.ours, seller, { path: "/protected" }),
+
+  "one authorization in both dialects at once buys once": async ({ bench, seller }) => {
+    const url = `${seller.url}/protected`;
+    const payer = await bench.freshPayer();
+    const hand = new Hand(payer);
+    const { challenge, v2 } = await ask(url);
+    const { authorization, signature, header } = await hand.credential(challenge);
+    const accepted = v2.accepts.find(({ asset, scheme }) => scheme === "exact" && asset.toLowerCase() === USDC.toLowerCase());
+    const x402 = Buffer.from(JSON.stringify({
+      x402Version: 2, resource: v2.resource, accepted, payload: { signature, authorization },
+    })).toString("base64");
+    const { result, paid, received, calls } = await watched(seller, payer, "/protected", () => Promise.all([
+      show(url, { Authorization: header }), show(url, { "PAYMENT-SIGNATURE": x402 }),
+      show(url, { Authorization: header }), show(url, { "PAYMENT-SIGNATURE": x402 }),
+    ]));
+    const shown = result.map(brief);
+    // Whoever came first is served, in its dialect; its own copy may wait for the same answer.
+    const dialects = new Set(result.map(({ goods }, i) => (goods ? i % 2 : -1)).filter((dialect) => dialect >= 0));
+    check(paid === PRICE && received === PRICE, "should be paid once", String(paid), shown);
+    check(calls === 1, "should be served once", calls, shown);
+    check(dialects.size === 1, "should buy in one dialect", shown);
+    await seller.restart();
+    const later = await watched(seller, payer, "/protected", async () => [
+      await show(url, { Authorization: header }), await show(url, { "PAYMENT-SIGNATURE": x402 }),
+    ]);
+    check(later.paid === PRICE && later.calls === 0, "should stay bought once after a restart", later.result.map(brief));
+  },
+
+  "a credential shown again is refused, also after a restart": async ({ bench, seller }) => {
+    const url = `${seller.url}/protected`;
+    const payer = await bench.freshPayer();
+    const { challenge } = await ask(url);
+    const { header } = await new Hand(payer).credential(challenge);
+    const once = await show(url, { Authorization: header });
+    check(once.goods, "should be served", brief(once));
+    check(once.headers.get("Cache-Control")?.includes("private"), "should be private", [...once.headers]);
+    const receipt = JSON.parse(Buffer.from(once.headers.get("Payment-Receipt"), "base64url").toString("utf8"));
+    check(receipt.challengeId === challenge.id && receipt.method === "evm" && receipt.chainId === 84532, "receipt", receipt);
+    refusedAs(await show(url, { Authorization: header }), "invalid-challenge");
+    await seller.restart();
+    refusedAs(await show(url, { Authorization: header }), "invalid-challenge");
+    check(FUNDS - (await bench.balance(payer.address)) === PRICE, "should be paid once");
+  },
+
+  "with an Idempotency-Key the same answer comes again": async ({ bench, seller }) => {
+    const url = `${seller.url}/order`;
+    const payer = await bench.freshPayer();
+    const init = { method: "POST", body: '{"n":2}', headers: { "content-type": "application/json", "Idempotency-Key": "one-two" } };
+    const { challenge } = await ask(url, init);
+    const { header } = await new Hand(payer).credential(challenge);
+    const { result, paid, calls } = await watched(seller, payer, "/order", async () => {
+      const first = await show(url, { Authorization: header }, init);
+      const again = await show(url, { Authorization: header }, init);
+      await seller.restart();
+      return [first, again, await show(url, { Authorization: header }, init)];
+    });
+    check(result.every(({ goods }) => goods), "the same answer should come each time", result.map(brief));
+    check(paid === PRICE && calls === 1, "should be paid and served once", String(paid), calls);
+    const other = await show(url, { Authorization: header }, { ...init, headers: { ...init.headers, "Idempotency-Key": "three" } });
+    refusedAs(other, "invalid-challenge");
+  },
+
+  "a challenge opens only its own route, method and body": async ({ bench, seller }) => {
+    const payer = await bench.freshPayer();
+    const hand = new Hand(payer);
+    const { challenge } = await ask(`${seller.url}/protected`);
+    const { header } = await hand.credential(challenge);
+    refusedAs(await show(`${seller.url}/other`, { Authorization: header }), "invalid-challenge");
+    refusedAs(await show(`${seller.url}/order`, { Authorization: header }, { method: "POST", body: "{}" }), "invalid-challenge");
+    const order = { method: "POST", body: '{"n":3}', headers: { "content-type": "application/json" } };
+    const made = await ask(`${seller.url}/order`, order);
+    check(made.challenge.digest, "a challenge for a body should have its digest", made.challenge);
+    const paidFor = await hand.credential(made.challenge);
+    refusedAs(await show(`${seller.url}/order`, { Authorization: paidFor.header }, { ...order, body: '{"n":4}' }), "invalid-challenge");
+    check((await bench.balance(payer.address)) === FUNDS, "nothing should have moved");
+    check((await show(`${seller.url}/order`, { Authorization: paidFor.header }, order)).goods, "the right body should be served");
+  },
+
+  "tampered, foreign and malformed credentials are refused": async ({ bench, seller }) => {
+    const url = `${seller.url}/protected`;
+    const payer = await bench.freshPayer();
+    const hand = new Hand(payer);
+    const { challenge } = await ask(url);
+    const { header } = await hand.credential(challenge);
+    const decoded = JSON.parse(Buffer.from(header.slice("Payment ".length), "base64url").toString("utf8"));
+    const changed = (change) => {
+      const copy = structuredClone(decoded);
+      change(copy);
+      return show(url, { Authorization: `Payment ${Buffer.from(JSON.stringify(copy)).toString("base64url")}` });
+    };
+    const request = (fields) => Buffer.from(JSON.stringify({ ...challenge.request, ...fields })).toString("base64url");
+    refusedAs(await changed((c) => (c.challenge.request = request({ amount: "1" }))), "invalid-challenge");
+    refusedAs(await changed((c) => (c.challenge.realm = "elsewhere.example")), "invalid-challenge");
+    refusedAs(await changed((c) => (c.challenge.expires = "2099-01-01T00:00:00Z")), "invalid-challenge");
+    refusedAs(await changed((c) => (c.challenge.id = "A".repeat(43))), "invalid-challenge");
+    refusedAs(await changed((c) => (c.payload.value = "999")), "verification-failed");
+    refusedAs(await changed((c) => (c.payload.to = payer.address)), "verification-failed");
+    refusedAs(await changed((c) => (c.payload.nonce = `0x${"11".repeat(32)}`)), "verification-failed");
+    refusedAs(await changed((c) => (c.payload.validBefore = "1")), "payment-expired");
+    refusedAs(await changed((c) => (c.source = `did:pkh:eip155:1:${payer.address}`)), "verification-failed");
+    refusedAs(await changed((c) => (c.payload.signature = `0x${"22".repeat(65)}`)), "verification-failed");
+    refusedAs(await show(url, { Authorization: "Payment not-json" }), "malformed-credential");
+    refusedAs(await show(url, { Authorization: `Payment ${"A".repeat(70_000)}` }), "malformed-credential");
+    const two = await show(url, { Authorization: header, "Payment-Authorization": header });
+    check(two.status === 400 && two.body.type === `${PROBLEMS}bad-request`, "two credentials should be 400", brief(two));
+    check((await bench.balance(payer.address)) === FUNDS, "nothing should have moved");
+    check((await show(url, { Authorization: header })).goods, "untouched, it should buy");
+  },
+
+  "a Bearer token and a payment live side by side": async ({ bench, seller }) => {
+    const url = `${seller.url}/protected`;
+    const payer = await bench.freshPayer();
+    const bearer = { headers: { Authorization: "Bearer t0ken" } };
+    const { challenge, response } = await ask(url, bearer);
+    check(/header="Payment-Authorization"/.test(response.headers.get("WWW-Authenticate")), "should name the other header",
+      response.headers.get("WWW-Authenticate"));
+    const { header } = await new Hand(payer).credential(challenge);
+    const shown = await show(url, { "Payment-Authorization": header }, bearer);
+    check(shown.goods && shown.body.bearer === "Bearer t0ken", "both should reach where they belong", brief(shown));
+  },
+
+  "one answer asks in all dialects": async ({ seller }) => {
+    const { response, body, challenge, v2 } = await ask(`${seller.url}/protected`);
+    check(response.status === 402 && response.headers.get("Cache-Control") === "no-store", "402, not stored");
+    check(body.type === `${PROBLEMS}payment-required` && body.status === 402, "problem details", body);
+    check(body.x402Version === 1 && body.accepts.length === 1 && body.accepts[0].network === "base-sepolia", "v1", body);
+    check(v2.x402Version === 2 && v2.accepts.length >= 1, "v2", v2);
+    const { amount, currency, recipient } = challenge.request;
+    check(amount === "1000" && currency === USDC && recipient === seller.payee, "MPP", challenge);
+    const size = [...response.headers].reduce((sum, [name, value]) => sum + name.length + value.length + 4, 0);
+    check(size < 4096, "headers should fit common proxies", size);
+  },
+};
+
+async function main() {
+  const words = process.argv.slice(2);
+  const filter = words.includes("--filter") ? words[words.indexOf("--filter") + 1] : "";
+  const names = Object.keys(CASES).filter((name) => name.includes(filter));
+  if (words.includes("--list")) {
+    console.log(names.join("\n"));
+    return 0;
+  }
+  farthingBin();
+  const world = await startWorld();
+  const bench = new Bench(world);
+  let passed = 0;
+  let failed = 0;
+  try {
+    const [seller, mppx] = await Promise.all([
+      Seller.open(bench, world.accounts[1].privateKey), mppxSeller(bench, world.accounts[2].privateKey),
+    ]);
+    for (const name of names) {
+      const started = Date.now();
+      try {
+        await CASES[name]({ bench, seller, mppx });
+        passed++;
+        console.log(`ok   ${name} ${Date.now() - started} ms`);
+      } catch (error) {
+        failed++;
+        console.log(`FAIL ${name}\n     ${error.stack.slice(0, 1_500)}`);
+        console.log(indent(seller.program.output().slice(-2_000)));
+      }
+    }
+    const received = await seller.received();
+    await seller.program.stop();
+    const booked = seller.settled();
+    if (booked === received) passed++;
+    else failed++;
+    console.log(`${booked === received ? "ok  " : "FAIL"} the books have ${booked}, the payee has ${received}`);
+    await seller.close();
+    await mppx.program.stop();
+  } finally {
+    await stopAll();
+    await world.stop();
+  }
+  console.log(`${passed} passed, ${failed} failed`);
+  return failed === 0 && passed === names.length + 1 ? 0 : 1;
+}
+
+for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => stopAll().then(() => process.exit(130)));
+try {
+  process.exitCode = await main();
+} catch (error) {
+  console.error(error.stack);
+  process.exitCode = 1;
+}
