@@ -1,8 +1,8 @@
 // Plants faults into the escrow, one at a time, and fails if the tests don't notice one. By hand, after a change to the
 // contract or its tests; it takes some ten minutes. `npm ci` here and in ../interop comes first.
 //
-//   node scripts/mutate.mjs            all of them
-//   node scripts/mutate.mjs guard      those whose name contains this
+//   node scripts/mutate.mjs                all of them
+//   node scripts/mutate.mjs guard nonce    those whose name contains one of these
 import { spawnSync } from "node:child_process";
 import { cpSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -18,65 +18,64 @@ const INVARIANT_RUNS = "8";
 
 /** Name, what stands in the source exactly once, and what is put in its place. */
 const faults = [
-  ["guard", "if (_entered) revert Reentered();", ""],
-  ["nonce open", "if (nonce != keccak256(abi.encode(from, payee, token, salt, authorizedSigner))) revert NonceMismatch();", ""],
-  ["nonce open wo signer", "abi.encode(from, payee, token, salt, authorizedSigner))) revert", "abi.encode(from, payee, token, salt, address(0)))) revert"],
-  ["nonce topup", "if (nonce != keccak256(abi.encode(channelId, additionalDeposit, from, topUpSalt))) revert NonceMismatch();", ""],
-  ["topUp payer", "        // Check: \"topUp\", payer only.\n        if (msg.sender != channel.payer) revert NotPayer();", ""],
-  ["settle payee", "        // Check: \"settle\", payee only.\n        if (msg.sender != channel.payee) revert NotPayee();", ""],
-  ["close payee", "        // Check: \"close\", payee only.\n        if (msg.sender != channel.payee) revert NotPayee();", ""],
-  ["reqclose payer", "        // Check: \"requestClose\", payer only.\n        if (msg.sender != channel.payer) revert NotPayer();", ""],
-  ["req again", "if (channel.closeRequestedAt != 0) return;", ""],
-  ["withdraw zero", "requestedAt == 0 || ", ""],
-  ["withdraw <=", "block.timestamp < requestedAt + CLOSE_GRACE_PERIOD", "block.timestamp <= requestedAt + CLOSE_GRACE_PERIOD"],
-  ["withdraw early", "block.timestamp < requestedAt + CLOSE_GRACE_PERIOD", "block.timestamp + 1 < requestedAt + CLOSE_GRACE_PERIOD"],
-  ["withdraw final", "        // Effect.\n        channel.finalized = true;\n        (uint128 deposit, uint128 settled)", "        (uint128 deposit, uint128 settled)"],
-  ["withdraw whole", "uint128 refund = deposit - settled;\n        emit ChannelClosed(channelId, msg.sender", "uint128 refund = deposit;\n        emit ChannelClosed(channelId, msg.sender"],
+  ["no guard", "if (_entered) revert Reentered();", ""],
+  ["open takes any nonce", "if (nonce != keccak256(abi.encode(from, payee, token, salt, authorizedSigner))) revert NonceMismatch();", ""],
+  ["open's nonce leaves out the signer", "abi.encode(from, payee, token, salt, authorizedSigner))) revert", "abi.encode(from, payee, token, salt, address(0)))) revert"],
+  ["top-up takes any nonce", "if (nonce != keccak256(abi.encode(channelId, additionalDeposit, from, topUpSalt))) revert NonceMismatch();", ""],
+  ["anybody tops up", "        // Check: \"topUp\", payer only.\n        if (msg.sender != channel.payer) revert NotPayer();", ""],
+  ["anybody settles", "        // Check: \"settle\", payee only.\n        if (msg.sender != channel.payee) revert NotPayee();", ""],
+  ["anybody closes", "        // Check: \"close\", payee only.\n        if (msg.sender != channel.payee) revert NotPayee();", ""],
+  ["anybody requests", "        // Check: \"requestClose\", payer only.\n        if (msg.sender != channel.payer) revert NotPayer();", ""],
+  ["a second request starts anew", "if (channel.closeRequestedAt != 0) return;", ""],
+  ["withdrawal without a request", "requestedAt == 0 || ", ""],
+  ["withdrawal a second late", "block.timestamp < requestedAt + CLOSE_GRACE_PERIOD", "block.timestamp <= requestedAt + CLOSE_GRACE_PERIOD"],
+  ["withdrawal a second early", "block.timestamp < requestedAt + CLOSE_GRACE_PERIOD", "block.timestamp + 1 < requestedAt + CLOSE_GRACE_PERIOD"],
+  ["withdrawal does not finalize", "        // Effect.\n        channel.finalized = true;\n        (uint128 deposit, uint128 settled)", "        (uint128 deposit, uint128 settled)"],
+  ["withdrawal refunds all", "uint128 refund = deposit - settled;\n        emit ChannelClosed(channelId, msg.sender", "uint128 refund = deposit;\n        emit ChannelClosed(channelId, msg.sender"],
   ["zero payee", "if (key.payee == address(0)) revert InvalidPayee();", ""],
   ["zero payer", "if (key.payer == address(0)) revert InvalidPayer();", ""],
   ["zero deposit", "if (deposit == 0) revert ZeroDeposit();", ""],
-  ["exists", "if (channel.payer != address(0)) revert ChannelAlreadyExists();", ""],
-  ["exists unless final", "if (channel.payer != address(0)) revert", "if (channel.payer != address(0) && !channel.finalized) revert"],
-  ["topup zero", "if (amount == 0) revert ZeroDeposit();", ""],
-  ["topup overflow", "if (amount > type(uint128).max - deposit) revert DepositOverflow();", ""],
-  ["third party cancels", "if (from == payer && channel.closeRequestedAt != 0)", "if (channel.closeRequestedAt != 0)"],
-  ["never cancels", "            channel.closeRequestedAt = 0;\n", ""],
-  ["capture whole", "delta = cumulativeAmount - channel.settled;\n        channel.settled", "delta = cumulativeAmount;\n        channel.settled"],
-  ["close no settled", "            channel.settled = settled;\n", ""],
-  ["close not final", "        // Effect.\n        channel.finalized = true;\n        uint128 refund", "        uint128 refund"],
-  ["close always verify", "if (cumulativeAmount > settled) {", "if (cumulativeAmount >= settled) {"],
-  ["live final", "if (channel.finalized) revert ChannelFinalized();", ""],
-  ["id wo chain", "key.authorizedSigner, address(this), block.chainid", "key.authorizedSigner, address(this), uint256(1)"],
-  ["claim final", "if (channel.finalized) return ChannelFinalized.selector;", ""],
-  ["claim payee", "if (msg.sender != channel.payee) return NotPayee.selector;", ""],
-  ["claim token", "if (token != channel.token) return TokenMismatch.selector;", ""],
-  ["not increasing <", "if (cumulativeAmount <= channel.settled) return", "if (cumulativeAmount < channel.settled) return"],
-  ["exceeds >=", "if (cumulativeAmount > channel.deposit) return", "if (cumulativeAmount >= channel.deposit) return"],
-  ["exceeds none", "if (cumulativeAmount > channel.deposit) return AmountExceedsDeposit.selector;", ""],
-  ["signer payer", "channel.delegated ? channel.authorizedSigner : channel.payer", "channel.payer"],
-  ["deadline >=", "if (block.timestamp > deadline)", "if (block.timestamp >= deadline)"],
-  ["deadline none", "if (block.timestamp > deadline) revert AuthorizationExpired();", ""],
-  ["nonce used", "if (bits & bit != 0) revert NonceAlreadyUsed();", ""],
-  ["nonce not stored", "_usedNonces[payee][channelId][nonce >> 8] = bits | bit;", ""],
-  ["nonce overwrites", "[nonce >> 8] = bits | bit;", "[nonce >> 8] = bit;"],
-  ["payee sig", "if (!_signedBy(payee, digest, signature)) revert InvalidSignature();", ""],
-  ["zero recovered", "recovered != address(0) && recovered == signer", "recovered == signer"],
-  ["code before key", "if (recovered != address(0) && recovered == signer) return true;", "if (signer.code.length == 0 && recovered != address(0) && recovered == signer) return true;"],
-  ["1271 short", "answered && answer.length >= 32\n            && abi", "answered && abi"],
-  ["1271 reverted ok", "return answered && answer.length", "return answer.length"],
-  ["1271 dirty", "abi.decode(answer, (bytes32)) == bytes32(IERC1271.isValidSignature.selector)", "bytes4(abi.decode(answer, (bytes32))) == IERC1271.isValidSignature.selector"],
-  ["length", "if (signature.length != SIGNATURE_BYTES) return", "if (signature.length < SIGNATURE_BYTES) return"],
-  ["high s", "if (uint256(s) > HALF_ORDER) return address(0);", ""],
-  ["inexact", "if (_held(token) != before + amount) revert InexactDeposit();", ""],
-  ["inexact >=", "if (_held(token) != before + amount) revert", "if (_held(token) < before + amount) revert"],
-  ["no accepted", "if (!done || !accepted) revert TransferFailed();", "if (!done) revert TransferFailed();"],
-  ["no code ok", "answer.length == 0 ? token.code.length != 0 :", "answer.length == 0 ? true :"],
-  ["mute ok", "if (!done || !accepted) revert TransferFailed();", "if (!accepted) revert TransferFailed();"],
-  ["same nonces for settle type", "abi.encode(CLOSE_AUTHORIZATION_TYPEHASH, channelId", "abi.encode(SETTLE_AUTHORIZATION_TYPEHASH, channelId"],
-  ["close refund to payee", "if (refund != 0) _push(token, payer, refund);", "if (refund != 0) _push(token, payee, refund);"],
-  ["nothing to settle", "if (paid == 0) revert NothingToSettle();", ""],
-  ["domain wo address", "DOMAIN_VERSION_HASH, block.chainid, address(this))", "DOMAIN_VERSION_HASH, block.chainid, address(0))"],
-  ["guard not reset", "        _;\n        _entered = false;", "        _;"],
+  ["an id opens twice", "if (channel.payer != address(0)) revert ChannelAlreadyExists();", ""],
+  ["a finalized id opens again", "if (channel.payer != address(0)) revert", "if (channel.payer != address(0) && !channel.finalized) revert"],
+  ["zero top-up", "if (amount == 0) revert ZeroDeposit();", ""],
+  ["top-up overflows", "if (amount > type(uint128).max - deposit) revert DepositOverflow();", ""],
+  ["a third party takes a close back", "if (from == payer && channel.closeRequestedAt != 0)", "if (channel.closeRequestedAt != 0)"],
+  ["nobody takes a close back", "            channel.closeRequestedAt = 0;\n", ""],
+  ["a settlement pays the total again", "delta = cumulativeAmount - channel.settled;\n        channel.settled", "delta = cumulativeAmount;\n        channel.settled"],
+  ["a close does not record what it paid", "            channel.settled = settled;\n", ""],
+  ["a close does not finalize", "        // Effect.\n        channel.finalized = true;\n        uint128 refund", "        uint128 refund"],
+  ["a forfeit wants a voucher", "if (cumulativeAmount > settled) {", "if (cumulativeAmount >= settled) {"],
+  ["finalized channels live", "if (channel.finalized) revert ChannelFinalized();", ""],
+  ["the id leaves out the chain", "key.authorizedSigner, address(this), block.chainid", "key.authorizedSigner, address(this), uint256(1)"],
+  ["a batch pays finalized channels", "if (channel.finalized) return ChannelFinalized.selector;", ""],
+  ["a batch pays for others", "if (msg.sender != channel.payee) return NotPayee.selector;", ""],
+  ["a batch mixes tokens", "if (token != channel.token) return TokenMismatch.selector;", ""],
+  ["an equal amount settles", "if (cumulativeAmount <= channel.settled) return", "if (cumulativeAmount < channel.settled) return"],
+  ["the whole deposit does not settle", "if (cumulativeAmount > channel.deposit) return", "if (cumulativeAmount >= channel.deposit) return"],
+  ["more than the deposit settles", "if (cumulativeAmount > channel.deposit) return AmountExceedsDeposit.selector;", ""],
+  ["the payer signs instead of its delegate", "channel.delegated ? channel.authorizedSigner : channel.payer", "channel.payer"],
+  ["a deadline a second short", "if (block.timestamp > deadline)", "if (block.timestamp >= deadline)"],
+  ["no deadline", "if (block.timestamp > deadline) revert AuthorizationExpired();", ""],
+  ["a nonce works twice", "if (bits & bit != 0) revert NonceAlreadyUsed();", ""],
+  ["a nonce is not kept", "_usedNonces[payee][channelId][nonce >> 8] = bits | bit;", ""],
+  ["a nonce frees others", "[nonce >> 8] = bits | bit;", "[nonce >> 8] = bit;"],
+  ["no signature of the payee", "if (!_signedBy(payee, digest, signature)) revert InvalidSignature();", ""],
+  ["code counts before the key", "if (recovered != address(0) && recovered == signer) return true;", "if (signer.code.length == 0 && recovered != address(0) && recovered == signer) return true;"],
+  ["a short answer of a wallet", "answered && answer.length >= 32\n            && abi", "answered && abi"],
+  ["a wallet that reverts says yes", "return answered && answer.length", "return answer.length"],
+  ["a dirty answer of a wallet", "abi.decode(answer, (bytes32)) == bytes32(IERC1271.isValidSignature.selector)", "bytes4(abi.decode(answer, (bytes32))) == IERC1271.isValidSignature.selector"],
+  ["longer signatures", "if (signature.length != SIGNATURE_BYTES) return", "if (signature.length < SIGNATURE_BYTES) return"],
+  ["a high s", "if (uint256(s) > HALF_ORDER) return address(0);", ""],
+  ["any deposit will do", "if (_held(token) != before + amount) revert InexactDeposit();", ""],
+  ["more than the deposit will do", "if (_held(token) != before + amount) revert", "if (_held(token) < before + amount) revert"],
+  ["a token may say no", "if (!done || !accepted) revert TransferFailed();", "if (!done) revert TransferFailed();"],
+  ["a token may be gone", "answer.length == 0 ? token.code.length != 0 :", "answer.length == 0 ? true :"],
+  ["a token may revert in silence", "if (!done || !accepted) revert TransferFailed();", "if (!accepted) revert TransferFailed();"],
+  ["one type for settle and close", "abi.encode(CLOSE_AUTHORIZATION_TYPEHASH, channelId", "abi.encode(SETTLE_AUTHORIZATION_TYPEHASH, channelId"],
+  ["the refund goes to the payee", "if (refund != 0) _push(token, payer, refund);", "if (refund != 0) _push(token, payee, refund);"],
+  ["an empty batch", "if (paid == 0) revert NothingToSettle();", ""],
+  ["the domain leaves out the contract", "DOMAIN_VERSION_HASH, block.chainid, address(this))", "DOMAIN_VERSION_HASH, block.chainid, address(0))"],
+  ["the guard stays shut", "        _;\n        _entered = false;", "        _;"],
 ];
 
 const contracts = join(dirname(fileURLToPath(import.meta.url)), "..");
@@ -136,10 +135,11 @@ cpSync(join(contracts, "../vectors/evm"), join(work, "vectors/evm"), { recursive
 const source = sources[`${NAME}.sol`].content;
 const unharmed = failures(compile(source));
 if (unharmed.length > 0) throw new Error(`the tests fail without any fault: ${unharmed.join(", ")}`);
+const wanted = process.argv.slice(2);
 let noticed = 0;
 const unnoticed = [];
 for (const [name, is, becomes] of faults) {
-  if (process.argv[2] && !name.includes(process.argv[2])) continue;
+  if (wanted.length > 0 && !wanted.some((word) => name.includes(word))) continue;
   if (source.split(is).length !== 2) throw new Error(`${name}: the source has its place not exactly once`);
   const failed = failures(compile(source.replace(is, () => becomes)));
   if (failed.length === 0) unnoticed.push(name);

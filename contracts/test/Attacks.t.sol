@@ -542,6 +542,17 @@ contract AttacksTest is World {
             escrow.settle(channelId, i, voucher);
         }
         assertEq(token.balanceOf(payee), 3, "three settlements");
+        // Also within one transaction, as a payee's wallet would batch them.
+        this.settleTwice(channelId);
+        assertEq(token.balanceOf(payee), 5, "two more");
+    }
+
+    function settleTwice(bytes32 channelId) external {
+        for (uint128 i = 4; i < 6; ++i) {
+            bytes memory voucher = _voucher(PAYER_KEY, channelId, i);
+            vm.prank(payee);
+            escrow.settle(channelId, i, voucher);
+        }
     }
 
     /// A token that opens a second channel inside the first one's deposit would have one deposit seen twice.

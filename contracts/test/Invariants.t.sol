@@ -53,6 +53,7 @@ contract InvariantsTest is Test {
     function invariant_theBooksAgree() public view {
         _channelsAgree();
         _balancesAgree();
+        _noncesStayUsed();
     }
 
     function _channelsAgree() private view {
@@ -79,6 +80,15 @@ contract InvariantsTest is Test {
     }
 
     /// I6 from the other side: everybody has what the model says.
+    /// I8, of what payees authorize.
+    function _noncesStayUsed() private view {
+        (bytes32[] memory channelIds, uint256[] memory nonces) = _handler.used();
+        for (uint256 i; i < nonces.length; ++i) {
+            address payee = _handler.model(channelIds[i]).channel.payee;
+            assertTrue(_escrow.isNonceUsed(payee, channelIds[i], nonces[i]), "I8: a nonce stays used");
+        }
+    }
+
     function _balancesAgree() private view {
         address[] memory accounts = _handler.accounts();
         for (uint256 t; t < 2; ++t) {

@@ -191,8 +191,13 @@ contract SettleTest is World {
         Wallet wallet = new Wallet(delegate);
         bytes32 channelId = _open(address(wallet));
         bytes memory voucher = _voucher(DELEGATE_KEY, channelId, 1_000);
-        Wallet.Mood[4] memory moods =
-            [Wallet.Mood.Reverting, Wallet.Mood.ShortAnswer, Wallet.Mood.DirtyAnswer, Wallet.Mood.SaysNo];
+        Wallet.Mood[5] memory moods = [
+            Wallet.Mood.Reverting,
+            Wallet.Mood.RevertingWithYes,
+            Wallet.Mood.ShortAnswer,
+            Wallet.Mood.DirtyAnswer,
+            Wallet.Mood.SaysNo
+        ];
         for (uint256 i; i < moods.length; ++i) {
             wallet.setMood(moods[i]);
             _refuses(channelId, 1_000, voucher, IPaymentChannelEscrow.InvalidSignature.selector);
@@ -207,6 +212,20 @@ contract SettleTest is World {
         bytes32 channelId = escrow.open(payee, address(token), DEPOSIT, SALT, address(0));
         vm.stopPrank();
         token.refuse(true);
+        _refuses(
+            channelId, 1_000, _voucher(PAYER_KEY, channelId, 1_000), IPaymentChannelEscrow.TransferFailed.selector
+        );
+        assertEq(escrow.getChannel(channelId).settled, 0, "nothing was booked");
+    }
+
+    function test_settle_tokenIsGone() public {
+        PlainToken token = new PlainToken();
+        token.mint(payer, DEPOSIT);
+        vm.startPrank(payer);
+        token.approve(address(escrow), DEPOSIT);
+        bytes32 channelId = escrow.open(payee, address(token), DEPOSIT, SALT, address(0));
+        vm.stopPrank();
+        vm.etch(address(token), "");
         _refuses(
             channelId, 1_000, _voucher(PAYER_KEY, channelId, 1_000), IPaymentChannelEscrow.TransferFailed.selector
         );
@@ -304,6 +323,25 @@ contract SettleTest is World {
         bytes memory voucher = _voucher(PAYER_KEY, channelId, 2);
         vm.expectRevert(IPaymentChannelEscrow.NonceAlreadyUsed.selector);
         _relay(channelId, 2, later, payeeSignature, voucher);
+    }
+
+    /// Nonces share words of storage: using one up must not free another.
+    function test_settleWithAuthorization_everyNonceStaysUsed() public {
+        bytes32 channelId = _open();
+        uint256[4] memory nonces = [NONCE, NONCE + 1, NONCE + 256, type(uint256).max];
+        for (uint128 i; i < nonces.length; ++i) {
+            assertTrue(!escrow.isNonceUsed(payee, channelId, nonces[i]), "free before");
+            bytes memory consent = _settleAuthorization(PAYEE_KEY, channelId, i + 1, nonces[i], FOREVER);
+            bytes memory voucher = _voucher(PAYER_KEY, channelId, i + 1);
+            escrow.settleWithAuthorization(channelId, i + 1, nonces[i], FOREVER, consent, voucher);
+        }
+        for (uint128 i; i < nonces.length; ++i) {
+            assertTrue(escrow.isNonceUsed(payee, channelId, nonces[i]), "used after");
+            bytes memory consent = _settleAuthorization(PAYEE_KEY, channelId, 100, nonces[i], FOREVER);
+            bytes memory voucher = _voucher(PAYER_KEY, channelId, 100);
+            vm.expectRevert(IPaymentChannelEscrow.NonceAlreadyUsed.selector);
+            escrow.settleWithAuthorization(channelId, 100, nonces[i], FOREVER, consent, voucher);
+        }
     }
 
     function test_settleWithAuthorization_notPayeesSignature() public {

@@ -41,6 +41,9 @@ contract Handler is World {
     uint256 public now_;
     uint256 public steps;
     uint256 private _nonces;
+    /// Payees' authorizations that went through.
+    bytes32[] private _usedOn;
+    uint256[] private _usedNonces;
 
     /// How often each thing happened, so that a run that does nothing is noticed.
     mapping(string what => uint256) public count;
@@ -85,6 +88,10 @@ contract Handler is World {
 
     function accounts() external view returns (address[] memory) {
         return _accounts;
+    }
+
+    function used() external view returns (bytes32[] memory, uint256[] memory) {
+        return (_usedOn, _usedNonces);
     }
 
     function expected(address token, address account) external view returns (uint256) {
@@ -287,6 +294,7 @@ contract Handler is World {
             return _refusedFor(reason, refusal);
         }
         assertTrue(done, "I4: the payee could not settle a signed voucher");
+        if (relayed) _used(channelId);
         _pay(m, amount);
         ++count["settle"];
     }
@@ -356,6 +364,7 @@ contract Handler is World {
             return _refusedFor(reason, refusal);
         }
         assertTrue(done, "I4: the payee could not close with a signed voucher");
+        if (relayed) _used(channelId);
         if (amount > m.channel.settled) _pay(m, amount);
         _finish(m);
         ++count["close"];
@@ -469,6 +478,12 @@ contract Handler is World {
         m.channel.settled = cumulative;
         m.paid += delta;
         _expected[m.channel.token][m.channel.payee] += delta;
+    }
+
+    /// The last nonce that was drawn went through.
+    function _used(bytes32 channelId) private {
+        _usedOn.push(channelId);
+        _usedNonces.push(_nonces);
     }
 
     function _finish(Model storage m) private {

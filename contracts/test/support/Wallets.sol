@@ -8,6 +8,7 @@ contract Wallet {
         Reverting,
         ShortAnswer,
         DirtyAnswer,
+        RevertingWithYes,
         SaysNo,
         SaysYes
     }
@@ -31,6 +32,12 @@ contract Wallet {
         if (mood == Mood.Reverting) revert("no");
         if (mood == Mood.SaysNo) return 0xffffffff;
         if (mood == Mood.SaysYes) return 0x1626ba7e;
+        if (mood == Mood.RevertingWithYes) {
+            assembly {
+                mstore(0, shl(224, 0x1626ba7e))
+                revert(0, 32)
+            }
+        }
         if (mood == Mood.ShortAnswer) {
             assembly {
                 mstore(0, shl(224, 0x1626ba7e))
