@@ -259,8 +259,9 @@ impl Driver {
         match self.rail.prepare(&stored).await {
             Ok(prepared) => {
                 let started = Event::AttemptStarted { attempt: prepared.attempt, tx: prepared.tx.clone() };
+                let name = started.name();
                 let step = self.and(step, started)?;
-                self.submit(step, prepared, Some(response)).await
+                self.submit(name, step, prepared, Some(response)).await
             }
             Err(NotPrepared::Refused(reason)) => self.refuse(step, reason).await,
             Err(NotPrepared::Unavailable(what)) => {
@@ -279,11 +280,12 @@ impl Driver {
         match self.rail.prepare(&payment).await {
             Ok(prepared) => {
                 let started = Event::AttemptStarted { attempt: prepared.attempt, tx: prepared.tx.clone() };
+                let name = started.name();
                 let step = match pending {
                     Some(step) => self.and(step, started)?,
                     None => self.step(&payment, started)?,
                 };
-                self.submit(step, prepared, None).await
+                self.submit(name, step, prepared, None).await
             }
             Err(NotPrepared::Refused(reason)) if !payment.is_on_credit() => {
                 let step = match pending {
@@ -367,6 +369,7 @@ impl Driver {
     /// Makes the attempt durable, and then visible.
     async fn submit(
         &self,
+        event: &'static str,
         step: Step,
         prepared: Prepared,
         response: Option<StoredResponse>,
@@ -375,7 +378,7 @@ impl Driver {
         if cfg!(mutant = "broadcast") {
             self.rail.submit(&payment, prepared.clone()).await;
         }
-        let mut commit = Commit::new(step, "attempt_started");
+        let mut commit = Commit::new(step, event);
         commit.slots.clone_from(&prepared.slots);
         commit.response = response;
         match self.engine.0.store.commit(commit).await {
@@ -485,9 +488,11 @@ impl Driver {
         match self.rail.prepare(&payment).await {
             Ok(prepared) => {
                 let (attempt, tx) = (prepared.attempt, prepared.tx.clone());
-                let step = self.step(&payment, Event::AttemptReplaced { dropped, attempt, tx })?;
+                let replaced = Event::AttemptReplaced { dropped, attempt, tx };
+                let name = replaced.name();
+                let step = self.step(&payment, replaced)?;
                 // Boxed, as what comes of it may be lost again.
-                Box::pin(self.submit(step, prepared, None)).await
+                Box::pin(self.submit(name, step, prepared, None)).await
             }
             Err(NotPrepared::Refused(_)) => {
                 let event = Event::AttemptDropped { attempt: dropped };

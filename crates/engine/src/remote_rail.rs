@@ -253,7 +253,8 @@ impl RemoteRail {
     async fn request(&self, node: &Node, payment: &Payment, checked: &Checked) -> Option<PaymentRequest> {
         let native = match payment.terms.dialect {
             Dialect::X402V1 => 1,
-            Dialect::X402V2 => 2,
+            // A facilitator of x402 settles the same authorization, whoever asked for it.
+            Dialect::X402V2 | Dialect::Mpp => 2,
         };
         let offers = |supported: &SupportedResponse, version: u64| {
             let name = match version {

@@ -1,6 +1,7 @@
 use std::error::Error;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use farthing_engine::StoreError;
 use farthing_listener::{Inbound, Limits, Server};
 use farthing_wire::Object;
 use farthing_wire::x402::ErrorCode;
+use futures_util::future::{Either, select};
 use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::LengthLimitError;
@@ -159,13 +161,17 @@ async fn admit(
     if length.is_some_and(|length| length > MAX_REQUEST_BYTES as u64) {
         return Err(too_large());
     }
-    match tokio::time::timeout(ARRIVE_WITHIN, to_bytes(body, MAX_REQUEST_BYTES)).await {
-        Ok(Ok(body)) => Ok((tenant.clone(), body)),
-        Ok(Err(error)) if error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) => {
+    let arriving = pin!(to_bytes(body, MAX_REQUEST_BYTES));
+    // By the engine's own clock, so that this needs no runtime but the one that the engine has.
+    match select(arriving, service.world().sleep(ARRIVE_WITHIN)).await {
+        Either::Left((Ok(body), _)) => Ok((tenant.clone(), body)),
+        Either::Left((Err(error), _))
+            if error.source().is_some_and(|cause| cause.is::<LengthLimitError>()) =>
+        {
             Err(too_large())
         }
-        Ok(Err(_)) => Err(refuse(StatusCode::BAD_REQUEST, ErrorCode::InvalidPayload.as_str())),
-        Err(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, answer::TOO_SLOW)),
+        Either::Left((Err(_), _)) => Err(refuse(StatusCode::BAD_REQUEST, ErrorCode::InvalidPayload.as_str())),
+        Either::Right(_) => Err(refuse(StatusCode::REQUEST_TIMEOUT, answer::TOO_SLOW)),
     }
 }
 

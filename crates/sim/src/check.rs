@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use farthing_engine::PaymentFilter;
+use farthing_engine::{PaymentFilter, RelayerKey as _};
 use farthing_evm::{B256, U256, to_alloy};
 use farthing_ledger::{AccountKind, Phase, Purpose};
 use farthing_payment::{Flow, Next, Payment, State};
 
 use crate::chain::{Chain, Used};
 use crate::exec::lock;
+use crate::facilitators::{houses, taken_at_their_word};
 use crate::facts::Ledger;
 use crate::payer::End;
 use crate::run::{Counts, Stage};
@@ -46,10 +47,18 @@ pub(crate) fn all(stage: &Stage) -> Counts {
         Ok(books) if books.problems.is_empty() => {}
         other => broken(format!("the books are not in order: {other:?}")),
     }
-    for payment in &payments {
-        at_rest(stage, payment);
+    match stage.gateway.remotes.as_deref() {
+        Some(remotes) if !remotes.chain_read => taken_at_their_word(stage, remotes, &payments),
+        _ => {
+            for payment in &payments {
+                at_rest(stage, payment);
+            }
+            authorizations(stage, &payments);
+        }
     }
-    authorizations(stage, &payments);
+    if let Some(remotes) = &stage.gateway.remotes {
+        houses(stage, remotes);
+    }
     counts.losses = books(stage, &payments);
     deliveries(stage, &payments);
     journals(stage);
@@ -75,9 +84,21 @@ fn count(stage: &Stage, payments: &[Payment]) -> Counts {
         restarts: facts.restarts,
         reorganized: chain.reorganized,
         losses: 0,
+        remote: stage.gateway.remotes.as_ref().map_or(0, |remotes| remotes.settlements()),
+        held: number(&|p| p.next() == Next::Watch),
+        believed: number(&|p| is_believed(p, &chain)),
         polls: stage.exec.polls(),
         virtual_secs: stage.exec.micros() / 1_000_000,
     }
+}
+
+/// Whether a payment is settled by a word that the chain knows nothing of.
+fn is_believed(payment: &Payment, chain: &Chain) -> bool {
+    let State::Settled { proof, .. } = &payment.state else { return false };
+    let mut used = chain.tip().state.used.iter();
+    !used.any(|((_, nonce), used)| {
+        is_of(payment, nonce) && matches!(used, Used::Paid { tx, .. } if proof.tx.as_str() == tx.to_string())
+    })
 }
 
 /// Every unknown is resolved once the world heals, and nothing is left half done.
@@ -144,6 +165,7 @@ fn books(stage: &Stage, payments: &[Payment]) -> u64 {
     let tip = chain.tip();
     let payee = to_alloy(&stage.gateway.payee).unwrap_or_default();
     let has = tip.state.token.get(&payee).copied().unwrap_or_default();
+    let relayer = to_alloy(&stage.gateway.relayer.address()).unwrap_or_default();
     let store = &stage.gateway.platter;
     let balances = wait(store.balances(None)).unwrap_or_default();
     let net = |kind: AccountKind| {
@@ -154,6 +176,10 @@ fn books(stage: &Stage, payments: &[Payment]) -> u64 {
         })
     };
     let treasury = net(AccountKind::Treasury);
+    // Who has no node of its own has in its books what it was told.
+    let told = payments.iter().filter(|payment| matches!(payment.state, State::Settled { .. }));
+    let told = told.map(|payment| payment.terms.money.atoms()).sum();
+    let has = if stage.gateway.sees() { has } else { told };
     if u128::try_from(treasury) != Ok(has) {
         stage.ledger.broken(format!("the treasury says {treasury} atoms, and the payee has {has}"));
     }
@@ -184,7 +210,7 @@ fn books(stage: &Stage, payments: &[Payment]) -> u64 {
         if let State::Settled { proof, .. } = &payment.state {
             let sent = chain.blocks.iter().flat_map(|block| &block.txs);
             let by_us = sent
-                .filter(|tx| tx.nonce.is_some())
+                .filter(|tx| tx.from == relayer)
                 .any(|tx| farthing_evm::B256::new(tx.hash).to_string() == proof.tx.as_str());
             if by_us && !posted(Purpose::Gas) {
                 let (id, tx) = (payment.id, &proof.tx);
@@ -212,7 +238,8 @@ fn deliveries(stage: &Stage, payments: &[Payment]) {
         let history = wait(stage.gateway.platter.history(*id)).unwrap_or_default();
         let undone = history.iter().any(|(_, event, _)| event == "reorged");
         let lost = matches!(payment.state, State::Failed { .. }) && payment.is_on_credit();
-        if !(lost && payment.flow == Flow::Background || undone) {
+        let held = !stage.gateway.sees() && payment.next() == Next::Watch && payment.is_on_credit();
+        if !((lost || held) && payment.flow == Flow::Background || undone) {
             let (state, delivery) = (payment.state.name(), payment.delivery.name());
             stage.ledger.broken(format!("{id} was served for nothing: {state}, delivery {delivery}"));
         }

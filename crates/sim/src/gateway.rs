@@ -28,6 +28,7 @@ use tower::{Layer, Service, ServiceExt};
 use crate::chain::Tx;
 use crate::disk::{self, Disk};
 use crate::exec::{Exec, ProcessId, WORLD, lock};
+use crate::facilitators::Facilitators;
 use crate::facts::{self, Ledger};
 use crate::net::Listener;
 use crate::node::{self, Node, Tip};
@@ -87,6 +88,8 @@ pub struct Machine {
     pub mood: Arc<Mutex<Mood>>,
     pub payee: Address,
     pub relayer: Arc<LocalKey>,
+    /// Who settles, if not this machine itself.
+    pub remotes: Option<Arc<Facilitators>>,
     pub depth: u64,
     /// Whether the shop takes money through Permit2, too.
     pub permit2: bool,
@@ -145,16 +148,12 @@ impl Machine {
                 this.ledger.note(|| format!("the store cannot be opened yet: {why}"));
                 world.sleep(Duration::from_secs(1)).await;
             }
-            let config = RelayerConfig { bump_after: Duration::from_secs(6), ..RelayerConfig::default() };
-            let Some(relayer) =
-                Relayer::start(chain, this.relayer.clone(), store.clone(), world.clone(), config)
-            else {
-                return;
+            let rail = match &this.remotes {
+                Some(remotes) => remotes.rail(chain, world.clone(), this.depth, &format!("gateway-{life}")),
+                None => this.own_rail(chain, store.clone(), world.clone()),
             };
-            let depths = Depths::blocks(this.depth);
-            let rail = EvmRail::new(relayer, store.clone(), world.clone(), depths, Registry::builtin());
-            let rails: HashMap<_, Arc<dyn Rail>> =
-                HashMap::from([(network, Arc::new(rail) as Arc<dyn Rail>)]);
+            let Some(rail) = rail else { return };
+            let rails = HashMap::from([(network, rail)]);
             let config = EngineConfig {
                 answer_within: Duration::from_secs(20),
                 unclear_after: Duration::from_secs(10),
@@ -185,6 +184,23 @@ impl Machine {
             *lock(&this.listener) = Some(Listener { process, handler });
         };
         self.exec.spawn(process, Box::pin(task));
+    }
+
+    fn own_rail(
+        &self,
+        chain: Arc<Node>,
+        store: Arc<dyn Store>,
+        world: Arc<dyn World>,
+    ) -> Option<Arc<dyn Rail>> {
+        let config = RelayerConfig { bump_after: Duration::from_secs(6), ..RelayerConfig::default() };
+        let relayer = Relayer::start(chain, self.relayer.clone(), store.clone(), world.clone(), config)?;
+        let depths = Depths::blocks(self.depth);
+        Some(Arc::new(EvmRail::new(relayer, store, world, depths, Registry::builtin())))
+    }
+
+    /// Whether it sees for itself what is on the chain.
+    pub fn sees(&self) -> bool {
+        self.remotes.as_ref().is_none_or(|remotes| remotes.chain_read)
     }
 
     pub fn kill(&self) {
@@ -273,29 +289,34 @@ impl Machine {
 
     /// Checker: what leaves must be durable first.
     fn broadcasts(&self, tx: &Tx) {
-        let relayer = farthing_evm::from_alloy(tx.from);
-        let hash = farthing_evm::B256::new(tx.hash).to_string();
-        let network = Network::eip155(NETWORK);
-        let known = wait(self.platter.live_slots(&network, &relayer)).unwrap_or_default();
-        let durable = known.iter().any(|stored| {
-            Some(stored.slot.nonce) == tx.nonce && stored.slot.variants.iter().any(|v| v.tx.as_str() == hash)
-        });
-        self.ledger.note(|| format!("gateway sends {} nonce {:?}", short(&hash), tx.nonce));
-        if !durable && !self.was_durable(tx, &hash) {
-            self.ledger.broken(format!("the transaction {hash} was sent before it was durable"));
-        }
+        sent(&*self.platter, &self.ledger, "gateway", tx);
     }
+}
 
-    /// A slot that is final or lost is no live one, and may be sent again by a task that has not heard of it.
-    fn was_durable(&self, tx: &Tx, hash: &str) -> bool {
-        let Some(nonce) = crate::chain::nonce_in(&tx.data) else { return false };
-        let filter = farthing_engine::PaymentFilter { limit: 1000, ..Default::default() };
-        let all = wait(self.platter.payments(filter)).unwrap_or_default();
-        all.iter().filter(|payment| crate::check::is_of(payment, &nonce)).any(|payment| {
-            let slots = wait(self.platter.slots_of(payment.id)).unwrap_or_default();
-            slots.iter().flat_map(|stored| &stored.slot.variants).any(|variant| variant.tx.as_str() == hash)
-        })
+/// Checker: what `who` sends is durable in its own store.
+pub fn sent(store: &dyn Store, ledger: &Ledger, who: &str, tx: &Tx) {
+    let relayer = farthing_evm::from_alloy(tx.from);
+    let hash = farthing_evm::B256::new(tx.hash).to_string();
+    let network = Network::eip155(NETWORK);
+    let known = wait(store.live_slots(&network, &relayer)).unwrap_or_default();
+    let durable = known.iter().any(|stored| {
+        Some(stored.slot.nonce) == tx.nonce && stored.slot.variants.iter().any(|v| v.tx.as_str() == hash)
+    });
+    ledger.note(|| format!("{who} sends {} nonce {:?}", short(&hash), tx.nonce));
+    if !durable && !was_durable(store, tx, &hash) {
+        ledger.broken(format!("the transaction {hash} was sent before it was durable"));
     }
+}
+
+/// A slot that is final or lost is no live one, and may be sent again by a task that has not heard of it.
+fn was_durable(store: &dyn Store, tx: &Tx, hash: &str) -> bool {
+    let Some(nonce) = crate::chain::nonce_in(&tx.data) else { return false };
+    let filter = farthing_engine::PaymentFilter { limit: 1000, ..Default::default() };
+    let all = wait(store.payments(filter)).unwrap_or_default();
+    all.iter().filter(|payment| crate::check::is_of(payment, &nonce)).any(|payment| {
+        let slots = wait(store.slots_of(payment.id)).unwrap_or_default();
+        slots.iter().flat_map(|stored| &stored.slot.variants).any(|variant| variant.tx.as_str() == hash)
+    })
 }
 
 pub fn short(hash: &str) -> &str {

@@ -11,6 +11,7 @@ mod chain;
 mod check;
 mod disk;
 mod exec;
+mod facilitators;
 mod facts;
 mod gateway;
 mod net;
@@ -25,6 +26,7 @@ mod shrink;
 mod world;
 
 pub use disk::Ailments as DiskAilments;
+pub use facilitators::{Habits, Lies, Remotes, Way, Who};
 pub use gateway::Mood;
 pub use net::Ailments as NetAilments;
 pub use node::Ailments as NodeAilments;

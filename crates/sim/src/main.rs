@@ -58,6 +58,10 @@ fn one(seed: u64, options: &Options) -> ExitCode {
         plan = shrink(&plan);
     }
     println!("seed {seed}: {} buyers, {} wallets, depth {}", plan.buyers, plan.owners, plan.depth);
+    if let Some(remotes) = &plan.remotes {
+        let sight = if remotes.chain_read { "with" } else { "without" };
+        println!("  settles {sight} a node of its own through {:?}", remotes.who);
+    }
     for line in &plan.lines {
         println!("  {:>8.3} {:?}", line.at as f64 / 1000.0, line.act);
     }

@@ -2,6 +2,7 @@
 
 use farthing_payment::Flow;
 
+use crate::facilitators::Remotes;
 use crate::gateway::SHELVES;
 use crate::payer::{Pays, Style};
 use crate::rng::Rng;
@@ -74,6 +75,31 @@ pub enum Act {
     Cancel {
         buyer: usize,
     },
+    KillFacilitator {
+        which: usize,
+        down_for: u64,
+        /// It comes back with no memory, if it is a stranger.
+        forgets: bool,
+    },
+    /// The way from the gateway to a facilitator ails for a while.
+    Way {
+        which: usize,
+        way: crate::facilitators::Way,
+        lasts: u64,
+    },
+    /// A facilitator's own node, and its disk if it is ours, ail for a while.
+    Facilitator {
+        which: usize,
+        node: crate::node::Ailments,
+        disk: crate::disk::Ailments,
+        lasts: u64,
+    },
+    /// A stranger does not say what is so, for a while.
+    Lies {
+        which: usize,
+        lies: crate::facilitators::Lies,
+        lasts: u64,
+    },
     /// A machine's wall clock goes wrong by so many milliseconds, for a while.
     Clock {
         gateway: bool,
@@ -101,6 +127,8 @@ pub struct Plan {
     pub owners: usize,
     /// How deep a settlement must be to count.
     pub depth: u64,
+    /// Through whom the gateway settles, if not by itself.
+    pub remotes: Option<Remotes>,
     /// When all ailments end, in milliseconds since the beginning.
     pub heals_at: u64,
     pub lines: Vec<Line>,
@@ -223,8 +251,15 @@ impl Plan {
                 _ => Pays::V2,
             }));
         }
+        let fair = lines.iter().all(|line| matches!(line.act, Act::Buy { .. } | Act::Want { .. }));
+        let remotes = Remotes::draw(seed, fair, TROUBLES).map(|(remotes, more)| {
+            lines.extend(more);
+            // Through others, a transfer by Permit2 whose transaction nobody names is for a person to find.
+            pays.iter_mut().filter(|pays| **pays == Pays::Permit2).for_each(|pays| *pays = Pays::V2);
+            remotes
+        });
         lines.sort_by_key(|line| line.at);
-        Self { seed, sqlite, pays, buyers, owners, depth, heals_at: TROUBLES + 35_000, lines }
+        Self { seed, sqlite, pays, buyers, owners, depth, remotes, heals_at: TROUBLES + 35_000, lines }
     }
 
     pub fn has(&self, test: impl Fn(&Act) -> bool) -> bool {

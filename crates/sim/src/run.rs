@@ -12,6 +12,7 @@ use farthing_store::MemoryStore;
 
 use crate::chain::{Chain, State, Tx, Weather, cancel_call};
 use crate::exec::{Ended, Exec, WORLD, lock};
+use crate::facilitators::{FAIR_WAY, Facilitators, Lies, Remote, Surroundings};
 use crate::facts::Ledger;
 use crate::gateway::{BLOCK_TIME, Machine, Mood, NETWORK, SHELVES};
 use crate::net::Net;
@@ -54,6 +55,11 @@ pub struct Counts {
     pub restarts: u64,
     pub reorganized: u64,
     pub losses: u64,
+    /// Settlements that facilitators were asked for, payments that wait for a person in the end, and payments that the
+    /// gateway takes for settled, by a facilitator's word alone, and that the chain does not show.
+    pub remote: u64,
+    pub held: u64,
+    pub believed: u64,
     pub polls: u64,
     pub virtual_secs: u64,
 }
@@ -146,11 +152,29 @@ fn build(plan: &Plan, record: bool) -> Stage {
         }
     }
     genesis.wei.insert(relayer.address(), GAS);
+    let strangers = plan.remotes.as_ref().map_or(0, |remotes| remotes.who.len());
+    let facilitators: Vec<Key> = (0..strangers).map(|n| key(seed, &format!("facilitator-{n}"))).collect();
+    for key in &facilitators {
+        genesis.wei.insert(key.address(), GAS);
+    }
     let chain = Chain::new(token, domain, genesis, EPOCH_SECS, seed);
     let tip = Arc::new(Tip::new(chain));
     let net = Net::new(exec.clone(), Rng::stream(seed, "net"));
     let books = Arc::new(MemoryStore::new());
     let sqlite = plan.sqlite.then(|| Arc::new(Platter::new(seed, ledger.clone(), books.clone())));
+    let around = Surroundings {
+        exec: exec.clone(),
+        seed,
+        ledger: ledger.clone(),
+        tip: tip.clone(),
+        claims: books.clone(),
+        depth: plan.depth,
+        fair_node: FAIR_NODE,
+        fair_disk: FAIR_DISK,
+    };
+    let remotes = plan.remotes.as_ref().map(|plan| {
+        Arc::new(Facilitators::new(plan, facilitators.into_iter().map(LocalKey::new).collect(), &around))
+    });
     let gateway = Arc::new(Machine {
         exec: exec.clone(),
         seed,
@@ -165,6 +189,7 @@ fn build(plan: &Plan, record: bool) -> Stage {
         mood: Arc::new(Mutex::new(FAIR_MOOD)),
         payee: from_alloy(payee.address()),
         relayer: Arc::new(LocalKey::new(relayer)),
+        remotes: remotes.clone(),
         depth: plan.depth,
         permit2: plan.takes_permit2(),
         lives: AtomicU64::new(0),
@@ -222,8 +247,9 @@ fn build(plan: &Plan, record: bool) -> Stage {
         net,
         safe: Address::repeat_byte(0x5a),
         token_total: FUNDS * (plan.buyers + plan.owners) as u128,
-        wei_total: GAS,
+        wei_total: GAS * (1 + strangers as u128),
     };
+    gateway.remotes.iter().flat_map(|remotes| &remotes.all).for_each(Remote::boot);
     gateway.boot();
     stage.owners.iter().for_each(Owner::boot);
     stage.mine_blocks();
@@ -299,6 +325,15 @@ impl Stage {
         self.gateway.skew.store(0, Ordering::Relaxed);
         if let Some(platter) = &self.gateway.sqlite {
             platter.heal();
+        }
+        for remote in self.gateway.remotes.iter().flat_map(|remotes| &remotes.all) {
+            *lock(&remote.way) = FAIR_WAY;
+            *lock(&remote.lies) = Lies::default();
+            *lock(&remote.node) = FAIR_NODE;
+            *lock(&remote.disk) = FAIR_DISK;
+            if !remote.is_up() {
+                remote.boot();
+            }
         }
         if lock(&self.gateway.process).is_none() {
             self.gateway.boot();
@@ -490,6 +525,32 @@ impl Scene {
                 };
                 chain.offer(Tx::of_owner(from, token, call, self.salt()));
             }
+            Act::KillFacilitator { which, down_for, forgets } => {
+                let Some(remote) = self.remote(which).filter(|remote| remote.is_up()) else { return };
+                remote.kill(forgets);
+                self.exec.sleep(millis(down_for)).await;
+                if !remote.is_up() {
+                    remote.boot();
+                }
+            }
+            Act::Way { which, way, lasts } => {
+                let Some(remote) = self.remote(which) else { return };
+                *lock(&remote.way) = way;
+                self.exec.sleep(millis(lasts)).await;
+                *lock(&remote.way) = FAIR_WAY;
+            }
+            Act::Facilitator { which, node, disk, lasts } => {
+                let Some(remote) = self.remote(which) else { return };
+                (*lock(&remote.node), *lock(&remote.disk)) = (node, disk);
+                self.exec.sleep(millis(lasts)).await;
+                (*lock(&remote.node), *lock(&remote.disk)) = (FAIR_NODE, FAIR_DISK);
+            }
+            Act::Lies { which, lies, lasts } => {
+                let Some(remote) = self.remote(which) else { return };
+                *lock(&remote.lies) = lies;
+                self.exec.sleep(millis(lasts)).await;
+                *lock(&remote.lies) = Lies::default();
+            }
             Act::Clock { gateway, by, lasts } => {
                 let skews: Vec<_> = if gateway {
                     vec![self.gateway.skew.clone()]
@@ -502,6 +563,10 @@ impl Scene {
                 skews.iter().for_each(|skew| skew.store(0, Ordering::Relaxed));
             }
         }
+    }
+
+    fn remote(&self, which: usize) -> Option<Arc<Remote>> {
+        self.gateway.remotes.as_ref()?.all.get(which).cloned()
     }
 
     /// Two transactions of one owner are never the same.

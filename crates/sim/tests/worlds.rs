@@ -65,13 +65,34 @@ fn a_world_on_sqlite_replays_and_its_disk_does_fail() {
 /// What happens in these worlds is not nothing.
 #[test]
 fn worlds_are_eventful() {
-    let outcomes: Vec<_> = (1..60).map(|seed| run(&Plan::from_seed(seed), false).counts).collect();
+    let outcomes: Vec<_> = (1..200).map(|seed| run(&Plan::from_seed(seed), false).counts).collect();
     let sum = |field: fn(&farthing_sim::Counts) -> u64| outcomes.iter().map(field).sum::<u64>();
     assert!(sum(|counts| counts.settled) > 200);
     assert!(sum(|counts| counts.restarts) > 30);
     assert!(sum(|counts| counts.reorganized) > 10);
     assert!(sum(|counts| counts.failed) > 0);
     assert!(sum(|counts| counts.losses) > 0, "credit is lost now and then, and shows");
+}
+
+/// In worlds with facilitators settlements come to an end by them, by all of their kinds; and their lies are told.
+#[test]
+fn facilitators_settle_lie_and_are_not_believed_where_we_see() {
+    let mut told = [[0; 4]; 2];
+    for seed in 1..400 {
+        let plan = Plan::from_seed(seed);
+        let Some(remotes) = &plan.remotes else { continue };
+        let counts = run(&plan, false).counts;
+        let sums = &mut told[usize::from(remotes.chain_read)];
+        for (sum, more) in sums.iter_mut().zip([counts.remote, counts.settled, counts.held, counts.believed])
+        {
+            *sum += more;
+        }
+    }
+    let [[asked, settled, held, believed], [asked_seeing, settled_seeing, held_seeing, believed_seeing]] =
+        told;
+    assert!(asked > 200 && settled > 150 && asked_seeing > 200 && settled_seeing > 150, "{told:?}");
+    assert!(held > 10 && believed > 5, "without a chain of its own it holds what is unclear: {told:?}");
+    assert_eq!((held_seeing, believed_seeing), (0, 0), "with one it knows in the end: {told:?}");
 }
 
 /// A plan of one buyer, no wallet and depth 1, with these lines.
@@ -227,6 +248,22 @@ fn a_wallet_that_asks_again_pays_once() {
             (33_000, Act::KillWallet { owner: 0, down_for: 4000 }),
         ];
         holds("a wallet", &Plan { owners: 1, ..plan(seed, &lines) });
+    }
+}
+
+/// A payment whose first facilitator is never reached is given to the second, and its history calls that by its name:
+/// else a check of the file finds a change that the machine does not know.
+#[test]
+fn an_attempt_that_takes_the_place_of_another_is_recorded_as_that() {
+    use farthing_sim::{Habits, Remotes, Way, Who};
+    let stranger = Who::Stranger(Habits { remembers: true, versions: &[2], patience: 20_000 });
+    let way = Way { refused: 500, ..Way::default() };
+    for seed in 1..20 {
+        let refused = Act::Way { which: 0, way, lasts: 20_000 };
+        let remotes = Remotes { chain_read: false, who: vec![stranger, stranger] };
+        let lines = [(0, refused), (1000, buys(UPFRONT)), (8000, buys(UPFRONT))];
+        let world = plan(seed, &lines);
+        holds("replaced", &Plan { remotes: Some(remotes), sqlite: true, ..world });
     }
 }
 
