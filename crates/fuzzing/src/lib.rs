@@ -60,6 +60,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "path", run: targets::path::run, max_len: 512 },
     Target { name: "stored", run: targets::stored::run, max_len: 2048 },
     Target { name: "rpc", run: targets::rpc::run, max_len: 4096 },
+    Target { name: "mpp_challenge", run: targets::mpp::challenge, max_len: 4096 },
+    Target { name: "mpp_credential", run: targets::mpp::credential, max_len: 8192 },
+    Target { name: "mpp_stream", run: targets::mpp::stream, max_len: 4096 },
 ];
 
 /// Runs the target of this name.

@@ -62,6 +62,7 @@ pub fn seeds(target: &str, vectors: &Path) -> Vec<Vec<u8>> {
             let templated = [templated(1, t.answers.len()), templated(2, t.requests.len())].concat();
             plain.chain(templated).collect()
         }
+        "mpp_challenge" | "mpp_credential" | "mpp_stream" => mpp(target, &vectors.join("mpp")),
         "names" => names(),
         "evm" => {
             let mut all = Vec::new();
@@ -177,6 +178,70 @@ fn names() -> Vec<Vec<u8>> {
         list.iter().map(|text| [&[which], text.as_bytes()].concat()).collect::<Vec<_>>()
     };
     lists.iter().enumerate().flat_map(with).collect()
+}
+
+/// What the published MPP package wrote, and what it refuses.
+fn mpp(target: &str, vectors: &Path) -> Vec<Vec<u8>> {
+    let load = |name: &str| read(&vectors.join(name));
+    let texts = |file: &Json, list: &str, key: &str| -> Vec<Vec<u8>> {
+        let text =
+            |row: &Json| row.as_object().and_then(|row| row.get_str(key)).expect(key).as_bytes().to_vec();
+        rows(file, list).iter().map(text).collect()
+    };
+    let all = |mode: u8, texts: Vec<Vec<u8>>| texts.into_iter().map(move |text| [vec![mode], text].concat());
+    let decoded = |headers: Vec<Vec<u8>>| -> Vec<Vec<u8>> {
+        let decode = |header: Vec<u8>| {
+            let token = header.strip_prefix(b"Payment ").unwrap_or(&header).to_vec();
+            farthing_wire::mpp::encoding::decode(&token, 1 << 16, "a vector").ok()
+        };
+        headers.into_iter().filter_map(decode).collect()
+    };
+    match target {
+        "mpp_challenge" => {
+            let (file, asked) = (load("challenges.json"), load("preferences.json"));
+            let lists = texts(&file, "lists", "header");
+            all(0, texts(&file, "challenges", "header"))
+                .chain(all(0, texts(&file, "malformed", "header")))
+                .chain(all(1, lists.into_iter().map(|line| [&line[..], b"\nBasic\n"].concat()).collect()))
+                .chain(all(2, texts(&asked, "preferences", "header")))
+                .chain(all(2, texts(&asked, "malformed", "header")))
+                .chain(all(3, vec![b"abc".to_vec(), b"\"a\\\"b\"".to_vec()]))
+                .collect()
+        }
+        "mpp_credential" => {
+            let (file, receipts) = (load("credentials.json"), load("receipts.json"));
+            let credentials = texts(&file, "credentials", "header");
+            let params = decoded(credentials.clone()).into_iter().map(|json| {
+                let json = String::from_utf8(json).expect("JSON");
+                let meta = format!(r#"{{"org.paymentauth/credential":{json}}}"#);
+                format!(r#"{{"id":1,"params":{{"_meta":{meta}}}}}"#).into_bytes()
+            });
+            let error = rows(&load("challenges.json"), "challenges").into_iter().map(|row| {
+                let challenge =
+                    row.as_object().and_then(|row| row.get("json")).expect("a challenge").to_string();
+                format!(
+                    r#"{{"code":-32042,"message":"","data":{{"httpStatus":402,"challenges":[{challenge}]}}}}"#
+                )
+                .into_bytes()
+            });
+            let headers = texts(&receipts, "receipts", "header");
+            all(0, texts(&file, "malformed", "header"))
+                .chain(all(1, decoded(credentials)))
+                .chain(all(2, texts(&receipts, "malformed", "header")))
+                .chain(all(3, decoded(headers)))
+                .chain(all(4, texts(&receipts, "problems", "text")))
+                .chain(all(5, params.chain(error).collect()))
+                .collect()
+        }
+        _ => {
+            let file = load("streams.json");
+            let events = texts(&file, "events", "text");
+            all(0, events.into_iter().map(|text| [&[7], &text[..]].concat()).collect())
+                .chain(all(1, vec![b"a\r\nb\rc\n\ndata: d".to_vec()]))
+                .chain(all(2, texts(&file, "frames", "text")))
+                .collect()
+        }
+    }
 }
 
 fn paths() -> Vec<Vec<u8>> {

@@ -4,6 +4,7 @@ pub(crate) mod challenge;
 pub(crate) mod evm;
 pub(crate) mod facilitator;
 pub(crate) mod json;
+pub(crate) mod mpp;
 pub(crate) mod names;
 pub(crate) mod path;
 pub(crate) mod payment;
