@@ -240,7 +240,12 @@ async function watched(seller, payer, path, work) {
 
 const CASES = {
   "mppx pays mppx": ({ bench, mppx }) => buys(bench, CLIENTS.mppx, mppx, { path: "/protected" }),
-  "ours pays mppx": ({ bench, mppx }) => buys(bench, CLIENTS.ours, mppx, { path: "/protected" }),
+  "ours pays mppx, which asks in both dialects": ({ bench, mppx }) => buys(bench, CLIENTS.ours, mppx, { path: "/protected" }),
+  "ours pays mppx, which asks by MPP alone": async ({ bench, mppx }) => {
+    const asked = await fetch(`${mppx.url}/mpp/protected`);
+    check(!asked.headers.get("PAYMENT-REQUIRED") && asked.headers.get("WWW-Authenticate"), "should ask by MPP", [...asked.headers]);
+    await buys(bench, CLIENTS.ours, mppx, { path: "/mpp/protected" });
+  },
   "mppx pays ours, GET": ({ bench, seller }) => buys(bench, CLIENTS.mppx, seller, { path: "/protected" }),
   "mppx pays ours, POST with a body": async ({ bench, seller }) => {
     const extra = { REQUEST_METHOD: "POST", REQUEST_BODY: '{"n":1}' };

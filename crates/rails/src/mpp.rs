@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use farthing_evm::challenge_hash;
+use farthing_evm::{challenge_hash, eip55, to_alloy};
 use farthing_primitives::{Network, PullMethod, TenantId, Timestamp};
 use farthing_wire::mpp::evm::{Charge, ChargePayload, CredentialType};
 use farthing_wire::mpp::{
@@ -308,7 +308,10 @@ pub fn presented(credential: &Credential, network: &Network) -> Result<Presented
 /// The credential that shows `presented` for a challenge. `None` if it is no authorization.
 pub fn credential(challenge: &Challenge, presented: &Presented, network: &Network) -> Option<Credential> {
     let ExactPayload::Eip3009 { signature, authorization } = exact_payload(presented)? else { return None };
-    let source = Source::evm(network.clone(), authorization.from.clone());
+    // The published server compares the text, and writes the address with its checksum.
+    let chain = network.evm_chain_id()?;
+    let address = eip55(to_alloy(&authorization.from)?);
+    let source = Source::parse(&format!("did:pkh:eip155:{chain}:{address}")).ok();
     let payload = ChargePayload::Authorization { authorization, signature };
     Some(Credential::new(challenge.clone(), payload.to_object(), source))
 }

@@ -273,7 +273,7 @@ impl LocalAuthorizer {
     fn authorize_now(&self, intent: &Intent) -> Result<Authorization, Denied> {
         let clock = (self.clock)();
         let Weighed { requirement, request, lag } = self.weigh(intent, &clock)?;
-        let nonce = Nonce(self.random()?);
+        let nonce = intent.offer.nonce(Nonce(self.random()?));
         let id = PurchaseId::new(clock.wall, self.random()?);
         let unsigned = match buy::authorize(&requirement, &self.payer, nonce, request.validity, clock.wall) {
             Ok(unsigned) => unsigned,

@@ -16,5 +16,5 @@ pub use authorizer::{Authorization, Authorizer, Denied, Intent, IsDevKey, LocalA
 pub use chain_view::{ChainView, EngineView, Permit2State, REORG_MARGIN, Sight};
 pub use clock::{ClockFault, MAX_CHAIN_LAG, system_clock};
 pub use home::{Home, NoHome};
-pub use offer::{EchoError, Offer, OfferV2};
+pub use offer::{EchoError, Offer, OfferMpp, OfferV2};
 pub use world::TokioWorld;

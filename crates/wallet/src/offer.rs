@@ -1,10 +1,13 @@
 use std::time::Duration;
 
 use farthing_payment::Flow;
-use farthing_primitives::{Address, Money, PullMethod};
+use farthing_primitives::{Address, Money, PullMethod, Timestamp};
 use farthing_rails::exact_evm::{Approval, Presented, Requirement, Tokens};
+use farthing_rails::exact_evm::buy::Nonce;
+use farthing_rails::mpp;
 use farthing_rails::x402::{self, OfferError};
 use farthing_wire::Object;
+use farthing_wire::mpp::{Challenge, MAX_CREDENTIAL_BYTES, evm::Charge};
 use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, PAYMENT_IDENTIFIER};
 use farthing_wire::x402::{Extensions, Message, header, v1, v2};
 
@@ -15,6 +18,37 @@ use crate::journal::Header;
 pub enum Offer {
     V1(Box<v1::PaymentRequirements>),
     V2(Box<OfferV2>),
+    Mpp(Box<OfferMpp>),
+}
+
+/// A challenge of MPP that we could answer: `evm/charge` by authorization.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferMpp {
+    challenge: Challenge,
+    charge: Charge,
+    /// What was left of its time when it was read.
+    left: Duration,
+}
+
+/// How long a challenge without an end is taken to hold.
+const NO_END: Duration = Duration::from_secs(300);
+
+impl OfferMpp {
+    /// Reads what a challenge asks for. `now` is the wallet's own clock.
+    ///
+    /// # Errors
+    /// [`OfferError`] for another method or intent, for other credential types, and for splits.
+    pub fn read(challenge: Challenge, now: Timestamp) -> Result<Self, OfferError> {
+        let charge = mpp::charge(&challenge)?;
+        // Spec: draft-evm-charge-00: the authorization should end when the challenge does.
+        let left = challenge.expires.as_ref().map_or(NO_END, |expires| expires.at().since(now));
+        Ok(Self { challenge, charge, left })
+    }
+
+    /// The header that the seller wants the credential in.
+    pub fn credential_header(&self) -> &str {
+        self.challenge.credential_header()
+    }
 }
 
 /// An offer of version 2, with what its payment echoes.
@@ -39,13 +73,26 @@ pub enum EchoError {
     GasSponsoring,
     #[error("the amount does not fit the wire")]
     Amount,
+    #[error("the credential would be longer than {MAX_CREDENTIAL_BYTES} bytes")]
+    Credential,
 }
 
 impl Offer {
-    pub fn version(&self) -> u64 {
+    /// The protocol that it came in.
+    pub fn dialect(&self) -> &'static str {
         match self {
-            Self::V1(_) => v1::VERSION,
-            Self::V2(_) => v2::VERSION,
+            Self::V1(_) => "x402-v1",
+            Self::V2(_) => "x402-v2",
+            Self::Mpp(_) => "mpp",
+        }
+    }
+
+    /// The version of x402, if it is one of its offers.
+    pub fn version(&self) -> Option<u64> {
+        match self {
+            Self::V1(_) => Some(v1::VERSION),
+            Self::V2(_) => Some(v2::VERSION),
+            Self::Mpp(_) => None,
         }
     }
 
@@ -53,6 +100,8 @@ impl Offer {
         match self {
             Self::V1(offer) => &offer.scheme,
             Self::V2(offer) => &offer.requirements.scheme,
+            // The transfer that is signed is the same.
+            Self::Mpp(_) => x402::EXACT,
         }
     }
 
@@ -60,6 +109,7 @@ impl Offer {
         match self {
             Self::V1(offer) => offer.money(),
             Self::V2(offer) => offer.requirements.money(),
+            Self::Mpp(offer) => offer.charge.money(),
         }
     }
 
@@ -67,14 +117,16 @@ impl Offer {
         match self {
             Self::V1(offer) => offer.pay_to.address(),
             Self::V2(offer) => offer.requirements.pay_to.address(),
+            Self::Mpp(offer) => offer.charge.recipient.address(),
         }
     }
 
     pub fn max_timeout(&self) -> Duration {
-        Duration::from_secs(match self {
-            Self::V1(offer) => offer.max_timeout_seconds,
-            Self::V2(offer) => offer.requirements.max_timeout_seconds,
-        })
+        match self {
+            Self::V1(offer) => Duration::from_secs(offer.max_timeout_seconds),
+            Self::V2(offer) => Duration::from_secs(offer.requirements.max_timeout_seconds),
+            Self::Mpp(offer) => offer.left,
+        }
     }
 
     /// Reads the offer with what our registry knows of its token.
@@ -86,6 +138,7 @@ impl Offer {
         match self {
             Self::V1(offer) => x402::requirement_v1(offer, tokens),
             Self::V2(offer) => x402::requirement_v2(&offer.requirements, tokens),
+            Self::Mpp(offer) => mpp::requirement(&offer.challenge, tokens, offer.left),
         }
     }
 
@@ -93,7 +146,7 @@ impl Offer {
     pub fn flow(&self) -> Result<Flow, OfferError> {
         match self {
             // Spec: payment flows are a matter of version 2.
-            Self::V1(_) => Ok(Flow::Authorization),
+            Self::V1(_) | Self::Mpp(_) => Ok(Flow::Authorization),
             Self::V2(offer) => x402::flow(offer.requirements.extra.as_ref()),
         }
     }
@@ -101,7 +154,7 @@ impl Offer {
     /// Whether the seller submits an EIP-2612 approval for a payment by Permit2.
     pub fn sponsors_approval(&self) -> bool {
         match self {
-            Self::V1(_) => false,
+            Self::V1(_) | Self::Mpp(_) => false,
             Self::V2(offer) => {
                 offer.extensions.as_ref().is_some_and(|all| all.get(EIP2612_GAS_SPONSORING).is_some())
             }
@@ -120,6 +173,23 @@ impl Offer {
                 bounded(header::X_PAYMENT, payment.to_header())
             }
             Self::V2(offer) => offer.header(presented, payment_id),
+            Self::Mpp(offer) => {
+                let network = &offer.charge.network;
+                let credential =
+                    mpp::credential(&offer.challenge, presented, network).ok_or(EchoError::Amount)?;
+                let value = credential.to_header().map_err(|_| EchoError::Credential)?;
+                Ok(Header { name: offer.credential_header().to_ascii_lowercase(), value })
+            }
+        }
+    }
+
+    /// The nonce that the payment must have, if the seller chose it: `random` otherwise.
+    ///
+    /// A seller that names two challenges alike makes payments of which the token takes one.
+    pub(crate) fn nonce(&self, random: Nonce) -> Nonce {
+        match self {
+            Self::V1(_) | Self::V2(_) => random,
+            Self::Mpp(offer) => mpp::nonce(&offer.challenge),
         }
     }
 }

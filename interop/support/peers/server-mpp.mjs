@@ -1,5 +1,6 @@
 #!/usr/bin/env node
-// A seller with the published `mppx`: `evm/charge` by EIP-3009 authorization, settled with a key of its own.
+// A seller with the published `mppx`: `evm/charge` by EIP-3009 authorization, settled with a key of its own. It asks by
+// x402 too, except below `/mpp`.
 
 import { evm, Mppx } from "mppx/server";
 import { createServer } from "node:http";
@@ -38,11 +39,18 @@ const mppx = Mppx.create({
   ],
 });
 
+function silenceX402(res) {
+  const { writeHead } = res;
+  const kept = (headers) => Object.fromEntries(Object.entries(headers).filter(([name]) => name.toLowerCase() !== "payment-required"));
+  res.writeHead = (...words) => writeHead.call(res, ...words.slice(0, -1), kept(words.at(-1)));
+}
+
 const json = (res, status, body) => res.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(body));
 const server = createServer(async (req, res) => {
   try {
     const { pathname } = new URL(req.url, "http://seller");
     if (pathname === "/health") return json(res, 200, { status: "ok" });
+    if (pathname.startsWith("/mpp")) silenceX402(res);
     const handle = Mppx.toNodeListener(mppx.charge({ amount: "0.001" }));
     const result = await handle(req, res);
     if (result.status === 402) return;

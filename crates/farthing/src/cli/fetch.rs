@@ -695,6 +695,7 @@ fn offers_json(registry: &Registry, plan: &Plan) -> Value {
     let offers = plan.considered.iter().enumerate().map(|(i, considered)| {
         let offer = &considered.intent.offer;
         json!({
+            "dialect": offer.dialect(),
             "x402_version": offer.version(),
             "scheme": offer.scheme(),
             "money": money_json(registry, &offer.money()),

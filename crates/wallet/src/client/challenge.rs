@@ -1,17 +1,19 @@
 //! What a seller asks and what it says it got. Read strictly: nothing that two readers could read differently.
 
 use farthing_engine::TxHash;
+use farthing_primitives::{Network, Timestamp};
+use farthing_wire::mpp;
 use farthing_wire::x402::{Message, SettlementResponse, WireError, header, v1, v2};
 use http::HeaderMap;
 
 use super::exchange::Answer;
 use crate::journal::Purchase;
-use crate::offer::{Offer, OfferV2};
+use crate::offer::{Offer, OfferMpp, OfferV2};
 
 /// A 402 that was understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Challenge {
-    pub version: u64,
+    /// In the seller's order; those of x402 before those of MPP.
     pub offers: Vec<Offer>,
     /// Offers that we cannot read, and pass over.
     pub unreadable: Vec<WireError>,
@@ -36,9 +38,31 @@ pub enum ChallengeError {
 }
 
 impl Challenge {
-    /// Reads a 402: version 2 if its header is there, else version 1 from the body. A header that cannot be read is an
-    /// error, and never a reason to look into the body.
-    pub fn read(answer: &Answer) -> Result<Self, ChallengeError> {
+    /// Reads a 402: the challenges of MPP that we could answer, and beside them x402, version 2 if its header is there,
+    /// else version 1 from the body. A header that cannot be read is never a reason to look into the body.
+    ///
+    /// # Errors
+    /// Of x402, if MPP asks for nothing that we could pay either.
+    pub fn read(answer: &Answer, now: Timestamp) -> Result<Self, ChallengeError> {
+        let mut spoken = Self::mpp(&answer.headers, now);
+        match Self::x402(answer) {
+            Ok(mut read) => {
+                read.offers.append(&mut spoken);
+                Ok(read)
+            }
+            Err(error) if spoken.is_empty() => Err(error),
+            Err(_) => Ok(Self { offers: spoken, unreadable: Vec::new(), error: None }),
+        }
+    }
+
+    fn mpp(headers: &HeaderMap, now: Timestamp) -> Vec<Offer> {
+        let lines = headers.get_all(mpp::header::WWW_AUTHENTICATE).into_iter().map(http::HeaderValue::as_bytes);
+        let read = mpp::Challenges::parse(lines).map_or_else(|_| Vec::new(), |read| read.challenges);
+        let offer = |challenge| OfferMpp::read(challenge, now).ok().map(|offer| Offer::Mpp(Box::new(offer)));
+        read.into_iter().filter_map(offer).collect()
+    }
+
+    fn x402(answer: &Answer) -> Result<Self, ChallengeError> {
         let name = header::PAYMENT_REQUIRED;
         if let Some(value) = single(&answer.headers, name)? {
             let read = v2::PaymentRequired::from_header(value);
@@ -58,12 +82,12 @@ impl Challenge {
                 extensions: extensions.clone(),
             }))
         };
-        Self { version: v2::VERSION, offers: accepts.into_iter().map(offer).collect(), unreadable, error }
+        Self { offers: accepts.into_iter().map(offer).collect(), unreadable, error }
     }
 
     fn v1(read: v1::PaymentRequired) -> Self {
         let offers = read.accepts.into_iter().map(|offer| Offer::V1(Box::new(offer))).collect();
-        Self { version: v1::VERSION, offers, unreadable: read.unreadable, error: read.error }
+        Self { offers, unreadable: read.unreadable, error: read.error }
     }
 }
 
@@ -86,8 +110,11 @@ pub enum Receipt {
 }
 
 impl Receipt {
-    /// Reads the receipt of the version that was paid in. A receipt of the other version is none.
-    pub fn read(headers: &HeaderMap, payment_header: &str) -> Self {
+    /// Reads the receipt of the dialect that was paid in. A receipt of another is none. `network` is where it was paid.
+    pub fn read(headers: &HeaderMap, payment_header: &str, network: &Network) -> Self {
+        if is_mpp(payment_header) {
+            return Self::read_mpp(headers, network);
+        }
         let name = if payment_header == header::X_PAYMENT {
             header::X_PAYMENT_RESPONSE
         } else {
@@ -100,6 +127,25 @@ impl Receipt {
                 Ok(said) => Self::Said(Box::new(said)),
                 Err(error) => Self::Unreadable(error.to_string()),
             },
+        }
+    }
+
+    /// The same in the words of x402. A receipt of MPP exists for success alone.
+    fn read_mpp(headers: &HeaderMap, network: &Network) -> Self {
+        let value = match single(headers, mpp::header::PAYMENT_RECEIPT) {
+            Err(error) => return Self::Unreadable(error.to_string()),
+            Ok(None) => return Self::None,
+            Ok(Some(value)) => value,
+        };
+        match mpp::Receipt::parse(value) {
+            Err(error) => Self::Unreadable(error.to_string()),
+            Ok(receipt) => {
+                // The published package does not say on which chain.
+                let chain = receipt.other.get("chainId").and_then(farthing_wire::Json::as_u64);
+                let network = chain.map_or_else(|| network.clone(), Network::eip155);
+                let tx = receipt.reference.unwrap_or_default();
+                Self::Said(Box::new(SettlementResponse::settled(network.as_str(), &tx, None)))
+            }
         }
     }
 
@@ -118,6 +164,11 @@ impl Receipt {
     pub fn tx(&self) -> Option<TxHash> {
         self.said().and_then(|said| tx_hash(&said.transaction))
     }
+}
+
+/// Whether a payment that goes into this header is one of MPP.
+pub fn is_mpp(payment_header: &str) -> bool {
+    [mpp::header::AUTHORIZATION, mpp::header::PAYMENT_AUTHORIZATION].contains(&payment_header)
 }
 
 /// Reads `0x` and 64 hex digits.

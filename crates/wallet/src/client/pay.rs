@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use farthing_primitives::PurchaseId;
+use farthing_primitives::{PurchaseId, Timestamp};
+use farthing_wire::mpp;
 use farthing_wire::x402::ErrorCode;
 use http::{StatusCode, header};
 
-use super::challenge::{Challenge, Receipt, check_receipt};
+use super::challenge::{Challenge, Receipt, check_receipt, is_mpp};
 use super::exchange::{Answer, Body, HttpRequest, SendError};
 use super::plan::{request_hash, same_origin_target, whole};
 use super::{
@@ -221,13 +222,22 @@ impl Client {
                 }
                 Err(error) => return Err(error.into()),
             };
+            // By its name the seller knows the request again, and gives what was bought a second time.
+            if is_mpp(&header.name)
+                && !request.headers.contains_key(mpp::header::IDEMPOTENCY_KEY)
+                && let Ok(value) = id.to_string().parse()
+            {
+                request.headers.insert(mpp::header::IDEMPOTENCY_KEY, value);
+            }
             let sent = self.send(&request, Some(&header), reach, deadline).await;
             match &sent {
                 Ok(answer) => options.tell(&Step::Paid(answer)),
                 Err(error) => options.tell(&Step::NoAnswer(error)),
             }
             let receipt = match &sent {
-                Ok(answer) => Receipt::read(&answer.headers, &header.name),
+                Ok(answer) => {
+                    Receipt::read(&answer.headers, &header.name, purchase.money.asset().network())
+                }
                 Err(_) => Receipt::None,
             };
             payment.receipt = receipt.json().or(payment.receipt);
@@ -470,7 +480,12 @@ fn reason(answer: &Answer, receipt: &Receipt, header: &Header) -> String {
     if let Some(code) = receipt.said().and_then(|said| said.error_reason.as_ref()) {
         return code.as_str().to_owned();
     }
-    let said = Challenge::read(answer).ok().and_then(|challenge| challenge.error);
+    let said = if is_mpp(&header.name) {
+        let body = answer.body.complete().and_then(|body| mpp::Problem::parse(body).ok());
+        body.map(|problem| if problem.detail.is_empty() { problem.title } else { problem.detail })
+    } else {
+        Challenge::read(answer, Timestamp::from_secs(0)).ok().and_then(|challenge| challenge.error)
+    };
     let said = said.filter(|text| !text.is_empty() && !text.contains(&header.value));
     said.map_or_else(|| answer.status.to_string(), |text| text.chars().take(200).collect())
 }

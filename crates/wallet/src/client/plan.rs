@@ -17,6 +17,7 @@ use super::challenge::Challenge;
 use super::exchange::{Answer, Body, HttpRequest, Reach};
 use super::{Client, FetchError, MAX_REDIRECTS, Options, Step};
 use crate::authorizer::{Denied, Intent};
+use crate::offer::Offer;
 
 /// How many sellers one call may compare.
 pub const MAX_SELLERS: usize = 32;
@@ -29,8 +30,6 @@ pub struct Plan {
     /// Who really asks, after redirects.
     pub url: Url,
     pub origin: Origin,
-    /// The version of x402 that the seller speaks.
-    pub version: u64,
     /// In the seller's order.
     pub considered: Vec<Considered>,
     /// The cheapest permitted offer, by its place in `considered`.
@@ -149,7 +148,7 @@ impl Client {
     /// What a 402 would cost, and whether it may be paid.
     pub(super) async fn plan(&self, unpaid: Unpaid, options: &Options) -> Result<Plan, FetchError> {
         let Unpaid { request, answer } = unpaid;
-        let challenge = match Challenge::read(&answer) {
+        let challenge = match Challenge::read(&answer, self.inner.world.now()) {
             Ok(challenge) => challenge,
             Err(error) => return Err(FetchError::Challenge { error, answer: Box::new(answer) }),
         };
@@ -158,6 +157,13 @@ impl Client {
         let mut considered = Vec::with_capacity(challenge.offers.len());
         let mut times: BTreeMap<Network, Option<Timestamp>> = BTreeMap::new();
         for offer in challenge.offers {
+            // One header cannot hold both what logs us in and what pays.
+            if let Offer::Mpp(offer) = &offer
+                && let Ok(name) = offer.credential_header().parse::<HeaderName>()
+                && request.headers.contains_key(&name)
+            {
+                continue;
+            }
             let network = offer.money().asset().network().clone();
             let view = self.view(&network);
             let chain_time = match (view, times.get(&network)) {
@@ -183,7 +189,6 @@ impl Client {
         let mut plan = Plan {
             url: request.url.clone(),
             origin,
-            version: challenge.version,
             considered,
             best: None,
             unreadable: challenge.unreadable,
