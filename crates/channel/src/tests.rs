@@ -10,6 +10,7 @@ use farthing_primitives::{
 use crate::*;
 
 mod laws;
+mod model;
 mod payee_tests;
 mod payer_tests;
 mod records;
