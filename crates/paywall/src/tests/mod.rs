@@ -6,6 +6,7 @@ mod edges;
 mod flows;
 mod headers;
 mod limits;
+mod mpp;
 mod paths;
 mod pricing;
 mod support;

@@ -12,7 +12,7 @@ use farthing_engine::{
 };
 use farthing_evm::Key;
 use farthing_payment::{
-    ConsumptionKey, Event, Fault, Flow, NewPayment, Payment, Proof, Reason, Role, TxRef, Witness,
+    ConsumptionKey, Delivery, Event, Fault, Flow, NewPayment, Payment, Proof, Reason, Role, TxRef, Witness,
 };
 use farthing_primitives::{Address, AttemptId, Network, PaymentId, PullMethod, Registry, Timestamp};
 use farthing_rails::exact_evm::{Requirement, Tokens, buy};
@@ -117,12 +117,16 @@ impl crate::Seller for Model {
         // One lock for all makes the claim atomic, and lets the second wait for the first.
         let mut claims = self.claims.lock().await;
         if let Some((payment, response)) = claims.get(&sale.key) {
-            let payment = Box::new(payment.clone());
+            let mut payment = Box::new(payment.clone());
             if payment.binding.request != sale.binding.request {
                 return SaleOutcome::Conflict { payment: payment.id, kind: ConflictKind::OtherRequest };
             }
             return match response {
-                Some(response) => SaleOutcome::Served { payment, response: response.clone() },
+                // Whoever was first has taken its answer.
+                Some(response) => {
+                    payment.delivery = Delivery::Sent;
+                    SaleOutcome::Served { payment, response: response.clone() }
+                }
                 None => SaleOutcome::Pending { payment: payment.id, tx: None },
             };
         }

@@ -1,0 +1,281 @@
+//! The HTTP `Payment` scheme: what a credential opens, and all that it does not.
+
+use farthing_payment::Dialect;
+use farthing_primitives::Registry;
+use farthing_rails::exact_evm::{Tokens, buy};
+use farthing_rails::mpp;
+use farthing_wire::mpp::{Challenge, Challenges, Credential, Problem, ProblemType, Receipt};
+use farthing_wire::{Json, Object};
+use std::time::Duration;
+
+use super::support::*;
+use crate::{Limits, Mpp, Route, Terms};
+
+fn challenges(got: &Got) -> Vec<Challenge> {
+    let lines = got.headers.get_all("www-authenticate").iter().map(http::HeaderValue::as_bytes);
+    Challenges::parse(lines).unwrap().challenges
+}
+
+fn problem(got: &Got) -> ProblemType {
+    Problem::parse(got.body.as_bytes()).unwrap().kind
+}
+
+/// The credential of a payer who does as it is told.
+fn credential(challenge: &Challenge) -> Credential {
+    let key = payer();
+    let from = farthing_evm::from_alloy(key.address());
+    let tokens = Tokens::new(&Registry::builtin());
+    let left = challenge.expires.as_ref().unwrap().at().since(NOW);
+    let asked = mpp::requirement(challenge, &tokens, left).unwrap();
+    let unsigned = buy::authorize(&asked, &from, mpp::nonce(challenge), left, NOW).unwrap();
+    let presented = unsigned.signed(&key.sign(unsigned.digest()), None);
+    mpp::credential(challenge, &presented, asked.network()).unwrap()
+}
+
+fn with(mut request: http::Request<http_body_util::Full<bytes::Bytes>>, header: &str, value: &str) -> http::Request<http_body_util::Full<bytes::Bytes>> {
+    request.headers_mut().insert(header.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
+    request
+}
+
+fn shown(path: &str, credential: &Credential) -> http::Request<http_body_util::Full<bytes::Bytes>> {
+    with(get(path), "authorization", &credential.to_header().unwrap())
+}
+
+/// Refused as MPP wants it: 402, the problem, a fresh challenge, no receipt, nothing sold.
+fn assert_refused(got: &Got, kind: &ProblemType) {
+    assert_eq!((got.status, &problem(got)), (402, kind), "{}", got.body);
+    assert_eq!(challenges(got).len(), 1);
+    assert!(got.header("payment-receipt").is_none());
+    got.assert_no_goods();
+}
+
+#[tokio::test]
+async fn a_credential_buys_once_and_has_its_receipt() {
+    let rig = Rig::weather();
+    let unpaid = rig.get("/weather").await;
+    assert_eq!((unpaid.status, problem(&unpaid)), (402, ProblemType::PaymentRequired));
+    let challenge = challenges(&unpaid).remove(0);
+    assert_eq!((challenge.realm.as_str(), challenge.digest.as_deref()), ("api.example", None));
+    let credential = credential(&challenge);
+    let got = rig.send(shown("/weather", &credential)).await;
+    assert_eq!((got.status, rig.model.settlements()), (200, 1), "{}", got.body);
+    assert!(got.header("cache-control").unwrap().contains("private"));
+    let receipt = Receipt::parse(got.headers["payment-receipt"].as_bytes()).unwrap();
+    assert_eq!(receipt.challenge_id.as_deref(), Some(challenge.id.as_str()));
+    assert_eq!(receipt.reference.as_deref(), Some(TX));
+    assert!(got.header("payment-response").is_none(), "x402 was not spoken");
+    assert_eq!(rig.model.seen.lock().unwrap()[0].terms.dialect, Dialect::Mpp);
+    // The service never sees what pays.
+    assert!(!rig.backend.last().2.contains_key("authorization"));
+
+    let again = rig.send(shown("/weather", &credential)).await;
+    assert_refused(&again, &ProblemType::InvalidChallenge);
+    assert_eq!((rig.model.settlements(), rig.backend.calls()), (1, 1));
+}
+
+#[tokio::test]
+async fn whoever_names_the_request_is_given_the_same_answer_again() {
+    let rig = Rig::weather();
+    let credential = credential(&challenges(&rig.get("/weather").await)[0]);
+    let named = |name: &str| with(shown("/weather", &credential), "idempotency-key", name);
+    for _ in 0..3 {
+        let got = rig.send(named("one")).await;
+        assert_eq!(got.status, 200, "{}", got.body);
+        assert!(got.header("payment-receipt").is_some());
+    }
+    assert_eq!((rig.model.settlements(), rig.backend.calls()), (1, 1));
+    assert_refused(&rig.send(named("two")).await, &ProblemType::InvalidChallenge);
+}
+
+#[tokio::test]
+async fn attack_64_a_challenge_opens_only_what_it_was_made_for() {
+    let rig = Rig::new(vec![("GET /a", dollars("$0.002")), ("GET /b", dollars("$0.002")), ("POST /a", dollars("$0.002"))], Backend::ok());
+    let mine = credential(&challenges(&rig.get("/a").await)[0]);
+    assert_refused(&rig.send(shown("/b", &mine)).await, &ProblemType::InvalidChallenge);
+    let post = with(request("POST", "/a", ""), "authorization", &mine.to_header().unwrap());
+    assert_refused(&rig.send(post).await, &ProblemType::InvalidChallenge);
+    let elsewhere = with(shown("/a", &mine), "host", "other.example");
+    assert_refused(&rig.send(elsewhere).await, &ProblemType::InvalidChallenge);
+    assert_eq!(rig.model.sales(), 0);
+    assert_eq!(rig.send(shown("/a", &mine)).await.status, 200);
+}
+
+#[tokio::test]
+async fn attack_64_a_body_is_what_it_was_when_its_price_was_asked() {
+    let rig = Rig::new(vec![("POST /order", dollars("$0.002"))], Backend::ok());
+    let unpaid = rig.send(request("POST", "/order", "two")).await;
+    let challenge = challenges(&unpaid).remove(0);
+    assert!(challenge.digest.is_some());
+    let value = credential(&challenge).to_header().unwrap();
+    let paid = |body| with(request("POST", "/order", body), "authorization", &value);
+    assert_refused(&rig.send(paid("ten")).await, &ProblemType::InvalidChallenge);
+    assert_refused(&rig.send(paid("")).await, &ProblemType::InvalidChallenge);
+    assert_eq!((rig.model.sales(), rig.send(paid("two")).await.status), (0, 200));
+    // A challenge that was made for no body opens none with one.
+    let empty = challenges(&rig.send(request("POST", "/order", "")).await).remove(0);
+    let value = credential(&empty).to_header().unwrap();
+    let filled = with(request("POST", "/order", "ten"), "authorization", &value);
+    assert_refused(&rig.send(filled).await, &ProblemType::InvalidChallenge);
+}
+
+#[tokio::test]
+async fn a_route_that_binds_no_bodies_answers_before_they_come() {
+    let route = Route::paid(crate::Paid { digest: false, ..fixed("$0.002") });
+    let rig = Rig::new(vec![("POST /order", route)], Backend::ok());
+    let challenge = challenges(&rig.send(request("POST", "/order", "two")).await).remove(0);
+    assert_eq!(challenge.digest, None);
+    let value = credential(&challenge).to_header().unwrap();
+    let got = rig.send(with(request("POST", "/order", "two"), "authorization", &value)).await;
+    assert_eq!(got.status, 200, "{}", got.body);
+}
+
+#[tokio::test]
+async fn attack_64_whatever_is_changed_in_a_challenge_it_is_no_longer_ours() {
+    let rig = Rig::weather();
+    let mine = credential(&challenges(&rig.get("/weather").await)[0]);
+    let changes: [fn(&mut Challenge); 5] = [
+        |challenge| challenge.id = "A".repeat(43),
+        |challenge| challenge.realm = "other.example".to_owned(),
+        |challenge| challenge.expires = Some("2099-01-01T00:00:00Z".parse().unwrap()),
+        |challenge| challenge.opaque = None,
+        |challenge| challenge.header = Some("Payment-Authorization".to_owned()),
+    ];
+    for change in changes {
+        let mut changed = mine.challenge.clone();
+        change(&mut changed);
+        let forged = Credential::new(changed, mine.payload.clone(), mine.source.clone());
+        assert_refused(&rig.send(shown("/weather", &forged)).await, &ProblemType::InvalidChallenge);
+    }
+    assert_eq!((rig.model.sales(), rig.send(shown("/weather", &mine)).await.status), (0, 200));
+}
+
+#[tokio::test]
+async fn attack_64_a_proof_is_of_this_challenge_this_payer_and_this_price() {
+    let rig = Rig::weather();
+    let challenge = challenges(&rig.get("/weather").await).remove(0);
+    let other = credential(&challenges(&rig.get("/weather").await)[0]);
+    let mine = credential(&challenge);
+    let failed = ProblemType::VerificationFailed;
+    // The authorization of another challenge: its nonce says so.
+    let borrowed = Credential::new(challenge.clone(), other.payload, mine.source.clone());
+    assert_refused(&rig.send(shown("/weather", &borrowed)).await, &failed);
+    let with_member = |name: &str, value: &str| {
+        let mut payload = mine.payload.clone();
+        payload.insert(name, value);
+        Credential::new(challenge.clone(), payload, mine.source.clone())
+    };
+    for (name, value) in [("value", "1"), ("to", "0x00000000000000000000000000000000000000bb")] {
+        assert_refused(&rig.send(shown("/weather", &with_member(name, value))).await, &failed);
+    }
+    let late = with_member("validBefore", "1");
+    assert_refused(&rig.send(shown("/weather", &late)).await, &ProblemType::PaymentExpired);
+    let odd = with_member("type", "hash");
+    assert_refused(&rig.send(shown("/weather", &odd)).await, &ProblemType::InvalidPayload);
+    assert_eq!(rig.model.sales(), 0);
+}
+
+#[tokio::test]
+async fn attack_64_an_expired_challenge_buys_nothing_and_what_it_bought_before_comes_again() {
+    let rig = Rig::weather();
+    let late = credential(&challenges(&rig.get("/weather").await)[0]);
+    let bought = with(shown("/weather", &credential(&challenges(&rig.get("/weather").await)[0])), "idempotency-key", "one");
+    let copy = || {
+        let mut again = get("/weather");
+        *again.headers_mut() = bought.headers().clone();
+        again
+    };
+    assert_eq!(rig.send(copy()).await.status, 200);
+    rig.world.advance(Duration::from_secs(3600));
+    assert_refused(&rig.send(shown("/weather", &late)).await, &ProblemType::PaymentExpired);
+    assert_eq!((rig.send(copy()).await.status, rig.model.settlements()), (200, 1));
+}
+
+#[tokio::test]
+async fn malformed_credentials_are_asked_again_and_two_are_one_too_many() {
+    let rig = Rig::weather();
+    for value in ["Payment", "Payment ???", "Payment e30", "payment eyJhIjoxfQ"] {
+        let got = rig.send(with(get("/weather"), "authorization", value)).await;
+        assert_refused(&got, &ProblemType::MalformedCredential);
+    }
+    let mine = credential(&challenges(&rig.get("/weather").await)[0]).to_header().unwrap();
+    let two = with(with(get("/weather"), "authorization", &mine), "payment-authorization", &mine);
+    let got = rig.send(two).await;
+    assert_eq!((got.status, problem(&got)), (400, ProblemType::BadRequest));
+    let x402 = pay_v2(&rig.get("/weather").await.challenge(), 1);
+    let both = with(paid(get("/weather"), &x402), "authorization", &mine);
+    assert_eq!((rig.send(both).await.status, rig.model.sales()), (400, 0));
+}
+
+#[tokio::test]
+async fn who_logs_in_by_authorization_pays_by_the_other_header() {
+    let rig = Rig::weather();
+    let unpaid = rig.send(with(get("/weather"), "authorization", "Bearer t0ken")).await;
+    let challenge = challenges(&unpaid).remove(0);
+    assert_eq!(challenge.credential_header(), "Payment-Authorization");
+    let mine = credential(&challenge).to_header().unwrap();
+    let request = with(with(get("/weather"), "authorization", "Bearer t0ken"), "payment-authorization", &mine);
+    assert_eq!(rig.send(request).await.status, 200);
+    let seen = rig.backend.last();
+    assert_eq!(seen.2["authorization"], "Bearer t0ken");
+    assert!(!seen.2.contains_key("payment-authorization"));
+}
+
+#[tokio::test]
+async fn nobody_is_asked_to_pay_for_what_may_be_paid_already() {
+    let rig = Rig::weather();
+    let mine = credential(&challenges(&rig.get("/weather").await)[0]);
+    rig.model.forced.lock().unwrap().push_back(Forced::Pending);
+    for _ in 0..2 {
+        let got = rig.send(shown("/weather", &mine)).await;
+        assert_eq!(got.status, 503, "{}", got.body);
+        assert!(got.headers.contains_key("retry-after"));
+        assert!(!got.headers.contains_key("www-authenticate") && !got.headers.contains_key("payment-receipt"));
+    }
+    // Named otherwise it is another request, for a payment that is under way.
+    let got = rig.send(with(shown("/weather", &mine), "idempotency-key", "one")).await;
+    assert_eq!(got.status, 409, "{}", got.body);
+    assert!(!got.headers.contains_key("www-authenticate"));
+
+    let failing = credential(&challenges(&rig.get("/weather").await)[0]);
+    rig.model.forced.lock().unwrap().push_back(Forced::SettlementFailed);
+    let got = rig.send(shown("/weather", &failing)).await;
+    assert_eq!((got.status, problem(&got)), (409, ProblemType::VerificationFailed));
+    assert!(!got.headers.contains_key("www-authenticate"));
+}
+
+#[tokio::test]
+async fn a_seller_may_speak_x402_alone_or_leave_out_version_1() {
+    let silent = Terms { mpp: Mpp { spoken: false, realm: None }, ..terms(vec![("/weather", dollars("$0.002"))]) };
+    let rig = Rig::with(silent, Backend::ok(), Limits::default());
+    let got = rig.get("/weather").await;
+    assert!(got.header("www-authenticate").is_none());
+    let other = Rig::weather();
+    let mine = credential(&challenges(&other.get("/weather").await)[0]);
+    let got = rig.send(shown("/weather", &mine)).await;
+    assert_eq!((got.status, rig.model.sales()), (402, 0), "{}", got.body);
+
+    let named = Terms {
+        v1_body: false,
+        mpp: Mpp { spoken: true, realm: Some("shop".to_owned()) },
+        ..terms(vec![("/weather", dollars("$0.002"))])
+    };
+    let rig = Rig::with(named, Backend::ok(), Limits::default());
+    let got = rig.get("/weather").await;
+    assert!(!got.body.contains("x402Version"), "{}", got.body);
+    assert_eq!(challenges(&got)[0].realm, "shop");
+}
+
+#[tokio::test]
+async fn what_a_client_cannot_pay_is_not_put_first() {
+    let rig = Rig::weather();
+    for said in ["evm/charge;q=0, tempo/charge", "evm/*", "nonsense", "*/*;q=0.1"] {
+        let got = rig.send(with(get("/weather"), "accept-payment", said)).await;
+        assert_eq!(challenges(&got).len(), 1, "{said}");
+    }
+    let body: Object = match farthing_wire::json::parse(rig.get("/weather").await.body.as_bytes(), farthing_wire::mpp::BODY_LIMITS) {
+        Ok(Json::Object(object)) => object,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(body.get_str("title"), Some("Payment Required"));
+    assert!(body.contains_key("accepts") && body.contains_key("challengeId"));
+}
