@@ -73,6 +73,12 @@ impl Driver {
                 Next::Watch | Next::Confirm => self.watch(payment).await,
                 // The call is over, and the store has not taken in how it went.
                 Next::AwaitUpstream if lock(&self.learned).is_some() => self.take_in_call(payment).await,
+                // Its money is on its way back, or is back: how the call ended is no less true.
+                Next::WatchRefund | Next::Rest
+                    if payment.delivery == Delivery::Called && lock(&self.learned).is_some() =>
+                {
+                    self.take_in_call(payment).await
+                }
                 // Only another task of this process awaits an upstream, and a live payment has one task. Refunds
                 // have a driver of their own.
                 Next::AwaitUpstream | Next::WatchRefund | Next::Rest => return self.rest(payment).await,

@@ -53,11 +53,13 @@ pub(crate) struct Inner {
     pub rails: HashMap<Network, Arc<dyn Rail>>,
     pub config: EngineConfig,
     pub live: LiveSet,
-    /// The blocks of recent settlements that were seen in the chain.
-    pub standing: Mutex<HashSet<(u64, [u8; 32])>>,
+    /// The blocks of recent settlements that were seen in the chain, and when the last of each was settled.
+    pub standing: Mutex<HashMap<(u64, [u8; 32]), Timestamp>>,
     pub clock: Clock,
     /// What a person was called for, to be looked at again now and then.
     pub given_up: Mutex<Vec<PaymentId>>,
+    /// Refunds that a task of this process follows.
+    pub refunds: Mutex<HashSet<PaymentId>>,
     /// Since when settlements of former processes are watched, until this one has run for long enough.
     pub watched_since: Mutex<Option<Timestamp>>,
 }
@@ -84,6 +86,7 @@ impl Engine {
             live: LiveSet::default(),
             standing: Mutex::default(),
             given_up: Mutex::default(),
+            refunds: Mutex::default(),
             watched_since: Mutex::default(),
         }))
     }

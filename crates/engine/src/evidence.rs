@@ -144,7 +144,7 @@ impl Evidence {
     pub async fn fate(&self, payment: &Payment, checked: &Checked) -> Progress {
         let reason = |found: Reason| payment.reason().cloned().unwrap_or(found);
         match self.consumed(checked, Tag::Latest).await {
-            Some(true) => match self.trace(payment, checked, None).await {
+            Some(true) => match self.trace(payment, checked).await {
                 Progress::Reverted { reason: found, .. }
                     if self.is_consumed_deep(checked).await == Some(true) =>
                 {
@@ -162,7 +162,7 @@ impl Evidence {
     /// The authorization was used, and not by a transaction that we know: finds the one that did.
     ///
     /// Absence proves nothing here: a node may have no logs of old blocks. So what is not found stays unclear.
-    pub async fn trace(&self, payment: &Payment, checked: &Checked, fee: Option<Money>) -> Progress {
+    pub async fn trace(&self, payment: &Payment, checked: &Checked) -> Progress {
         let tx = payment.tx().cloned();
         let unclear = Progress::Unclear { tx: tx.clone() };
         if !checked.trace_is_unambiguous() {
@@ -180,7 +180,7 @@ impl Evidence {
             for (hash, _) in found {
                 let Ok(receipts) = self.chain.receipts(vec![hash]).await else { return Progress::Open };
                 let Some(Some(receipt)) = receipts.into_iter().next() else { continue };
-                if let Some(found) = self.proven(payment, checked, &receipt, fee.clone()).await {
+                if let Some(found) = self.proven(payment, checked, &receipt, None).await {
                     return found;
                 }
                 match checked.spent_otherwise(&receipt.logs) {

@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use farthing_evm::{Key, from_alloy};
-use farthing_payment::{Fault, Next, Payment, Proof, Reason, SlotState, State, TxRef, Witness};
-use farthing_primitives::{
-    Address, AssetId, AttemptId, Money, Network, PaymentId, PullMethod, Registry, Timestamp,
-};
-use farthing_rails::exact_evm::buy::{Nonce, authorize};
-use farthing_rails::exact_evm::{Checked, Policy, Requirement, Settlement, Token, check};
+use farthing_payment::{Fault, Next, Payment, Proof, Reason, Slot, SlotState, State, TxRef, Witness};
+use farthing_primitives::{Address, AssetId, AttemptId, Money, Network, PaymentId, Registry};
+use farthing_rails::exact_evm::{Checked, Settlement};
 
 use crate::evidence::{DEAD_AFTER, Evidence};
 use crate::live::lock;
@@ -21,10 +18,15 @@ use crate::{Chain, Depths, Receipt, SlotCall, Store, StoredSlot, Tag, World, rea
 const MAX_SKEW: Duration = Duration::from_secs(60);
 /// How much more gas than estimated a call is given, in quarters of the estimate.
 const GAS_QUARTERS: u64 = 5;
-/// How long the payee's authorization of a refund lives.
-const REFUND_VALIDITY: Duration = Duration::from_secs(86_400);
+/// How deep a block must be before no reorganization is expected to replace it.
+const BEYOND_REORGS: u64 = 32;
 /// Settlements remembered between the check of funds and the attempt.
 const MAX_READY: usize = 20_000;
+
+mod close;
+mod refund;
+
+pub(crate) use refund::SETTLEMENT_DEPTH;
 
 /// Settlement by our own relayer on a chain that we read ourselves.
 pub struct EvmRail {
@@ -36,6 +38,10 @@ pub struct EvmRail {
     native: AssetId,
     registry: Registry,
     ready: Mutex<HashMap<PaymentId, Settlement>>,
+    /// See [`EvmRail::beyond_reorgs`].
+    beyond: u64,
+    /// The nonce from which the next look for slots that are done with goes on.
+    close_from: Mutex<u64>,
 }
 
 impl std::fmt::Debug for EvmRail {
@@ -60,7 +66,26 @@ impl EvmRail {
         let chain = relayer.chain().clone();
         let native = native_asset(chain.network());
         let evidence = Evidence::new(chain.clone(), depths);
-        Self { chain, relayer, store, world, evidence, native, registry, ready: Mutex::default() }
+        Self {
+            chain,
+            relayer,
+            store,
+            world,
+            evidence,
+            native,
+            registry,
+            ready: Mutex::default(),
+            beyond: BEYOND_REORGS,
+            close_from: Mutex::default(),
+        }
+    }
+
+    /// With another depth from which on no reorganization is expected: a settlement is refunded, a refund is done, and
+    /// the fee of a transaction that moved nothing is booked, once its block has so many from there to the tip, itself
+    /// included. 32 by default.
+    #[must_use]
+    pub fn beyond_reorgs(self, blocks: u64) -> Self {
+        Self { beyond: blocks.max(1), ..self }
     }
 
     /// Reads the chain for a payment and says how it would be settled.
@@ -101,22 +126,14 @@ impl EvmRail {
             };
             let Ok(Some(head)) = self.chain.head(Tag::Latest).await else { return Progress::Open };
             let deep = self.evidence.is_deep(payment, receipt.block, &head).await;
-            let mut slot = stored.slot;
-            let included = SlotState::Included { tx, block: receipt.block, block_hash: receipt.block_hash };
             // Waiting for depth, the slot is recorded once only.
             let known = matches!(&payment.state, State::Confirming { proof: known, .. } if *known == proof);
-            let slots = if known || slot.state == included {
-                Vec::new()
-            } else {
-                slot.state = included;
-                slot.updated = self.world.now();
-                vec![(Some(stored.version), slot)]
-            };
+            let slots = if known && !deep { Vec::new() } else { self.recorded(stored, receipt, deep) };
             return Progress::Included { proof, deep, slots };
         }
         // It moved nothing by our hand. Perhaps somebody else submitted the same authorization before us.
         match self.evidence.consumed(checked, Tag::Latest).await {
-            Some(true) => self.evidence.trace(payment, checked, fee).await,
+            Some(true) => self.evidence.trace(payment, checked).await,
             Some(false) => {
                 self.record_reverted(stored, receipt).await;
                 Progress::Reverted {
@@ -133,16 +150,28 @@ impl EvmRail {
         if stored.slot.state != SlotState::Open {
             return;
         }
-        let mut slot = stored.slot;
-        slot.state = SlotState::Included {
-            tx: TxRef::new(receipt.tx.to_string()),
-            block: receipt.block,
-            block_hash: receipt.block_hash,
-        };
-        slot.updated = self.world.now();
-        if let Err(error) = self.store.save_slots(vec![(Some(stored.version), slot)]).await {
+        if let Err(error) = self.store.save_slots(self.recorded(stored, receipt, false)).await {
             tracing::debug!(%error, "a reverted transaction is not recorded");
         }
+    }
+
+    /// The slot as it is once this transaction of it is in a block; nothing, if that is known.
+    fn recorded(&self, stored: StoredSlot, receipt: &Receipt, deep: bool) -> Vec<(Option<u64>, Slot)> {
+        let tx = TxRef::new(receipt.tx.to_string());
+        if deep {
+            return match &stored.slot.state {
+                SlotState::Final { tx: known } if *known == tx => Vec::new(),
+                _ => vec![self.finally(stored, tx)],
+            };
+        }
+        let included = SlotState::Included { tx, block: receipt.block, block_hash: receipt.block_hash };
+        if stored.slot.state == included {
+            return Vec::new();
+        }
+        let mut slot = stored.slot;
+        slot.state = included;
+        slot.updated = self.world.now();
+        vec![(Some(stored.version), slot)]
     }
 
     async fn watch_attempt(&self, payment: &Payment, attempt: AttemptId, patience: Duration) -> Progress {
@@ -164,7 +193,7 @@ impl EvmRail {
                 self.judge_receipt(payment, &checked, &receipt, *stored).await
             }
             SlotNews::Lost => match self.evidence.consumed(&checked, Tag::Latest).await {
-                Some(true) => self.evidence.trace(payment, &checked, None).await,
+                Some(true) => self.evidence.trace(payment, &checked).await,
                 Some(false) => {
                     self.relayer.release(attempt);
                     Progress::Lost
@@ -190,7 +219,7 @@ impl EvmRail {
                 Progress::Open
             }
             Some(false) | None => match self.evidence.consumed(checked, Tag::Latest).await {
-                Some(true) => match self.evidence.trace(payment, checked, None).await {
+                Some(true) => match self.evidence.trace(payment, checked).await {
                     // Our own transaction may be the one: its receipt tells more than a trace does.
                     Progress::Included { proof, deep, slots } => Progress::Included { proof, deep, slots },
                     _ => Progress::Open,
@@ -230,7 +259,7 @@ impl EvmRail {
     /// A settlement that was found by its trace may be our own: then its fee is ours, and its slot is included.
     async fn owned(&self, payment: &Payment, found: Progress) -> Progress {
         let Progress::Included { proof, deep, slots } = found else { return found };
-        if proof.fee.is_some() {
+        if proof.fee.is_some() && (!deep || !slots.is_empty()) {
             return Progress::Included { proof, deep, slots };
         }
         let Ok(stored) = self.store.slots_of(payment.id).await else { return Progress::Open };
@@ -238,6 +267,12 @@ impl EvmRail {
         let Some(own) = stored.into_iter().find(ours) else {
             return Progress::Included { proof, deep, slots };
         };
+        if proof.fee.is_some() {
+            // Its slot was included, and is as deep now as it has to be.
+            let done = matches!(own.slot.state, SlotState::Final { .. });
+            let slots = if done { Vec::new() } else { vec![self.finally(own, proof.tx.clone())] };
+            return Progress::Included { proof, deep, slots };
+        }
         let Some(hash) = parse_hash(&proof.tx) else { return Progress::Open };
         let receipt =
             self.chain.receipts(vec![hash]).await.ok().and_then(|found| found.into_iter().next()?);
@@ -245,16 +280,7 @@ impl EvmRail {
         let Some(receipt) = receipt.filter(|receipt| receipt.block_hash == proof.block_hash) else {
             return Progress::Open;
         };
-        let (block, block_hash) = (receipt.block, receipt.block_hash);
-        let included = SlotState::Included { tx: proof.tx.clone(), block, block_hash };
-        let mut slot = own.slot;
-        let slots = if slot.state == included {
-            Vec::new()
-        } else {
-            slot.state = included;
-            slot.updated = self.world.now();
-            vec![(Some(own.version), slot)]
-        };
+        let slots = self.recorded(own, &receipt, deep);
         Progress::Included { proof: Proof { fee: self.fee(&receipt), ..proof }, deep, slots }
     }
 
@@ -274,52 +300,6 @@ impl EvmRail {
             self.retrack(payment).await;
         }
         found
-    }
-
-    /// The transfer back, whose nonce is the payment's own: the token takes it once.
-    ///
-    /// Without the key it can only be looked for: its signature is none.
-    fn refund_order(
-        &self,
-        payment: &Payment,
-        key: Option<&Key>,
-        now: Timestamp,
-    ) -> Result<Checked, NotPrepared> {
-        let refused = |code: &str| NotPrepared::Refused(Reason::new(code, Fault::Us));
-        let asset = self.registry.get(payment.terms.money.asset()).ok_or_else(|| refused("unknown_asset"))?;
-        let token = Token::new(asset).map_err(|_| refused("unknown_asset"))?;
-        let (payee, payer) = (&payment.terms.payee, &payment.terms.payer);
-        let asked = Requirement::new(
-            Arc::new(token),
-            &payment.terms.money,
-            payer,
-            PullMethod::Eip3009,
-            REFUND_VALIDITY,
-        )
-        .map_err(|_| refused("refund_needs_eip3009"))?;
-        let mut nonce = [0u8; 32];
-        nonce[..16].copy_from_slice(b"farthing refund\0");
-        nonce[16..].copy_from_slice(&payment.id.to_bytes());
-        let unsigned = authorize(&asked, payee, Nonce(nonce), REFUND_VALIDITY, now)
-            .map_err(|_| refused("refund_not_possible"))?;
-        // Any other key stands for no signature at all: the order is then good for reading only.
-        let signature = match key {
-            Some(key) => key.sign(unsigned.digest()),
-            None => Key::from_bytes([1; 32]).map_err(|_| refused("key"))?.sign(unsigned.digest()),
-        };
-        check(&asked, &unsigned.signed(&signature, None), now, &Policy::default())
-            .map_err(|refusal| NotPrepared::Refused(refusal.reason()))
-    }
-
-    /// The refund, if one of our own transactions made it: found however long ago that was, and with its fee.
-    async fn refund_receipt(
-        &self,
-        payment: &Payment,
-        checked: &Checked,
-        stored: &StoredSlot,
-    ) -> Option<Progress> {
-        let txs: Vec<_> = stored.slot.variants.iter().map(|variant| variant.tx.clone()).collect();
-        self.evidence.among(payment, checked, &txs, |receipt| self.fee(receipt)).await
     }
 
     fn fee(&self, receipt: &Receipt) -> Option<Money> {
@@ -435,21 +415,11 @@ impl Rail for EvmRail {
     }
 
     async fn prepare_refund(&self, payment: &Payment, key: &Key) -> Result<Prepared, NotPrepared> {
-        let checked = self.refund_order(payment, Some(key), self.world.now())?;
-        match self.evidence.consumed(&checked, Tag::Latest).await {
-            // Sent by a former try whose record was lost: nothing more may be sent, and the watch will find it.
-            Some(true) => {
-                let attempt = AttemptId::new(self.world.now(), self.world.random10());
-                return Ok(Prepared { attempt, tx: None, slots: Vec::new() });
-            }
-            Some(false) => {}
-            None => return Err(NotPrepared::Unavailable("chain")),
-        }
-        let settlement = self.ask(&checked, true).await.map_err(|answer| match answer {
-            Funds::Refused(reason) => NotPrepared::Refused(reason),
-            Funds::Confirmed | Funds::Unavailable(_) => NotPrepared::Unavailable("chain"),
-        })?;
-        self.relayer.prepare(vec![payment.id], call_of(&settlement, settlement.gas_cap)).await
+        self.refund_prepared(payment, key).await
+    }
+
+    async fn prepare_refund_again(&self, payment: &Payment) -> Result<Prepared, NotPrepared> {
+        self.refund_again(payment).await
     }
 
     async fn submit_refund(&self, prepared: Prepared) {
@@ -457,65 +427,21 @@ impl Rail for EvmRail {
     }
 
     async fn refund_progress(&self, payment: &Payment, patience: Duration) -> Progress {
-        let Ok(checked) = self.refund_order(payment, None, payment.created) else {
-            self.world.sleep(patience).await;
-            return Progress::Open;
-        };
-        let Ok(slots) = self.store.slots_of(payment.id).await else { return Progress::Open };
-        let State::Refunding { tx, .. } = &payment.state else { return Progress::Open };
-        // The slot that holds the refund's first transaction; the others are the settlement's.
-        let of_refund = |stored: &&StoredSlot| {
-            tx.as_ref().is_some_and(|tx| stored.slot.variants.iter().any(|variant| variant.tx == *tx))
-        };
-        let stored = slots.iter().find(of_refund);
-        if self.evidence.consumed(&checked, Tag::Latest).await == Some(true) {
-            let found = match stored {
-                Some(stored) => self.refund_receipt(payment, &checked, stored).await,
-                None => None,
-            };
-            let found = match found {
-                Some(found) => found,
-                None => self.evidence.trace(payment, &checked, None).await,
-            };
-            if let (Progress::Included { deep: true, .. }, Some(stored)) = (&found, stored) {
-                self.relayer.release(stored.slot.attempt);
-            }
-            // Used, and not to be found where we look: whatever it is, another refund could never be sent.
-            return match found {
-                Progress::Reverted { .. } => Progress::Open,
-                found => found,
-            };
-        }
-        let Some(stored) = stored else { return Progress::Open };
-        let attempt = stored.slot.attempt;
-        let dropped = |code: &str, tx: Option<TxRef>| {
-            self.relayer.release(attempt);
-            Progress::Reverted { reason: Reason::new(code, Fault::Payee), tx }
-        };
-        match self.relayer.look(attempt, patience).await {
-            SlotNews::Included { receipt, stored } if !receipt.success => {
-                self.record_reverted(*stored, &receipt).await;
-                let tx = TxRef::new(receipt.tx.to_string());
-                dropped("invalid_exact_evm_transaction_failed", Some(tx))
-            }
-            // The token takes the refund's authorization once, so that trying anew can never pay twice.
-            SlotNews::Lost => dropped("refund_nonce_taken", None),
-            SlotNews::Untracked if stored.slot.state == SlotState::Open => {
-                self.relayer.retrack(stored.clone());
-                Progress::Open
-            }
-            _ => Progress::Open,
-        }
+        self.look_at_refund(payment, patience).await
+    }
+
+    async fn tend(&self) {
+        self.close_slots().await;
     }
 
     async fn resume(&self) -> Result<(), String> {
         let network = self.chain.network().clone();
         let slots = self
             .store
-            .live_slots(&network, &self.relayer.address())
+            .open_slots(&network, &self.relayer.address())
             .await
             .map_err(|error| error.to_string())?;
-        for stored in slots.into_iter().filter(|stored| stored.slot.state == SlotState::Open) {
+        for stored in slots {
             let attempt = stored.slot.attempt;
             let payment = match stored.slot.payments.first() {
                 Some(id) => self.store.payment(*id).await.map_err(|error| error.to_string())?,

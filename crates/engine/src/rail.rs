@@ -82,11 +82,23 @@ pub trait Rail: Send + Sync {
     /// Makes a transfer back to the payer ready, signed by the payee's key. At most one per payment can ever settle.
     async fn prepare_refund(&self, payment: &Payment, key: &Key) -> Result<Prepared, NotPrepared>;
 
+    /// Makes the same refund ready once more, after its transactions moved nothing. Whatever there is of it already, at
+    /// most one can ever settle.
+    async fn prepare_refund_again(&self, _payment: &Payment) -> Result<Prepared, NotPrepared> {
+        Err(NotPrepared::Unavailable("refund"))
+    }
+
     /// The refund is durable: makes it visible.
     async fn submit_refund(&self, prepared: Prepared);
 
     /// What is known of the payment's refund: at once if there is news, else after about `patience`.
+    ///
+    /// Deep means here: too deep to be reorganized. [`Progress::Lost`]: it moved nothing so far, and may be made ready
+    /// again. [`Progress::Dead`]: it moved nothing, and never will.
     async fn refund_progress(&self, payment: &Payment, patience: Duration) -> Progress;
+
+    /// What is to be done now and then, whatever the payments do.
+    async fn tend(&self) {}
 
     /// Takes up what a former process left. Called once, before anything else.
     async fn resume(&self) -> Result<(), String>;

@@ -1,13 +1,13 @@
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use farthing_payment::{Delivery, Event, Next, Payment, State, Witness};
-use farthing_primitives::Timestamp;
+use farthing_payment::{Delivery, Event, Next, Payment, Slot, SlotState, State, Witness};
+use farthing_primitives::{Network, Timestamp};
 
 use crate::drive::Driver;
 use crate::live::{Joined, lock};
-use crate::{Commit, Credit, Engine, StoreError, reasons};
+use crate::{Commit, Credit, Engine, StoreError, StoredSlot, reasons};
 
 /// How many payments are read from the store at a time.
 const PAGE: usize = 500;
@@ -17,10 +17,8 @@ const ROUND: Duration = Duration::from_secs(2);
 /// How many settled payments a round looks at, and how many every so many rounds.
 const GLANCE: usize = 256;
 /// As many as the store lists at once.
-const MOST_RECENT: usize = 1000;
+const LISTED: usize = 1000;
 const FULL_EVERY: u64 = 15;
-/// How often one round looks further back, as long as each look finds something lost.
-const MOST_LOOKS: u32 = 64;
 /// How often payments that a person was called for are looked at again.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_secs(600);
 
@@ -44,7 +42,7 @@ impl Engine {
             rail.resume().await.map_err(StoreError::Down)?;
         }
         // Before anything is settled anew: from then on the newest settlement is another.
-        let newest = self.0.store.settled_since(Timestamp::from_millis(0), 1).await?;
+        let newest = self.0.store.settled_since(Timestamp::from_millis(0), None, 1).await?;
         let from_before = newest.first().map(|newest| newest.updated.minus(self.0.config.reorg_horizon));
         *lock(&self.0.watched_since) = from_before;
         let mut found = Recovered::default();
@@ -93,7 +91,7 @@ impl Engine {
                 found.driven += 1;
             }
             Next::WatchRefund => {
-                self.drive_refund(payment);
+                self.drive_refund(payment.id);
                 found.driven += 1;
             }
             Next::CallUpstream | Next::Rest => {}
@@ -147,9 +145,12 @@ impl Engine {
             self.0.world.sleep(ROUND).await;
             // The newest settlements tell of a reorganization of the chains that have any; now and then all are read,
             // for the chains that have few.
-            let most = if round % FULL_EVERY == 0 { MOST_RECENT } else { GLANCE };
-            if let Err(error) = self.tend_recent(most).await {
+            let all = round % FULL_EVERY == 0;
+            if let Err(error) = self.tend_recent(all).await {
                 tracing::warn!(%error, "could not tend the settled payments");
+            }
+            if all {
+                self.tend_rails().await;
             }
             if self.0.world.monotonic().saturating_sub(looked_again) >= LOOK_AGAIN_EVERY {
                 looked_again = self.0.world.monotonic();
@@ -162,8 +163,15 @@ impl Engine {
 
     /// One whole round of [`Engine::tend`].
     pub async fn tend_once(&self) -> Result<(), StoreError> {
-        self.tend_recent(MOST_RECENT).await?;
+        self.tend_recent(true).await?;
+        self.tend_rails().await;
         self.look_again().await
+    }
+
+    async fn tend_rails(&self) {
+        for rail in self.0.rails.values() {
+            rail.tend().await;
+        }
     }
 
     /// Takes up what a person was called for: a node or a facilitator may tell more by now.
@@ -194,30 +202,27 @@ impl Engine {
         from_before.map_or(since, |from_before| since.min(from_before))
     }
 
-    async fn tend_recent(&self, most: usize) -> Result<(), StoreError> {
+    /// `all`: also those that settlements which stand tell nothing of.
+    async fn tend_recent(&self, all: bool) -> Result<(), StoreError> {
         let since = self.watched_since();
-        let mut most = most;
-        for _ in 0..MOST_LOOKS {
-            let recent = self.0.store.settled_since(since, most).await?;
-            if most == MOST_RECENT {
-                // All that are still watched are among these.
-                let watched: HashSet<_> = recent.iter().filter_map(place_of).collect();
-                lock(&self.0.standing).retain(|block| watched.contains(block));
+        let mut chains: HashMap<Network, Vouched> = HashMap::new();
+        let (mut after, mut most) = (None, if all { LISTED } else { GLANCE });
+        loop {
+            let page = self.0.store.settled_since(since, after, most).await?;
+            let Some(last) = page.last() else { break };
+            after = Some((last.updated, last.id));
+            let may_be_more = page.len() >= most;
+            let mut look_further = all;
+            for (network, payments) in by_network(page) {
+                let chain = chains.entry(network).or_default();
+                look_further |= self.check_canonical(payments, chain).await?;
             }
-            let may_be_more = recent.len() >= most;
-            let (mut lost, mut unvouched) = (0, false);
-            for payments in by_network(recent) {
-                let found = self.check_canonical(payments).await?;
-                lost += found.lost;
-                unvouched |= found.unvouched;
+            if !may_be_more || !look_further {
+                break;
             }
-            // What was lost is not among the settled any more, so that another look goes further back. So it must if
-            // none of those read was seen before: older ones may be in blocks that theirs have replaced.
-            match (lost > 0, may_be_more && unvouched && most < MOST_RECENT) {
-                (false, false) => break,
-                _ => most = MOST_RECENT,
-            }
+            most = LISTED;
         }
+        lock(&self.0.standing).retain(|_, settled| *settled >= since);
         // Nothing is forgotten before this process has run for as long as it is to be remembered: the clock may have
         // been set while nothing ran.
         if self.0.clock.running() > self.0.config.replay_ttl {
@@ -230,32 +235,46 @@ impl Engine {
     /// A reorganization replaces a suffix of the chain: if a block that was seen before is still there, so are the
     /// older ones that were seen beside it. A block that is new says nothing of those: it may be in the very chain
     /// that replaced them.
-    async fn check_canonical(&self, mut payments: Vec<Payment>) -> Result<Looked, StoreError> {
+    ///
+    /// Returns whether older settlements may be lost as well: something was lost, or all that stand are in blocks that
+    /// were not seen before.
+    async fn check_canonical(
+        &self,
+        mut payments: Vec<Payment>,
+        chain: &mut Vouched,
+    ) -> Result<bool, StoreError> {
         payments.sort_by_key(|payment| std::cmp::Reverse(block_of(payment)));
-        let mut looked = Looked::default();
-        let mut vouched = false;
-        let mut last = None;
+        let (mut lost, mut last) = (false, None);
         for payment in payments {
             let State::Settled { proof, .. } = &payment.state else { continue };
             // Where a facilitator's word is all there is, there is no block to look at.
             if proof.witness == Witness::Facilitator {
                 continue;
             }
+            // It could not be told of a newer one: nothing older is taken as seen either.
+            if chain.silent {
+                return Ok(false);
+            }
             let network = payment.terms.money.asset().network();
             let Some(rail) = self.0.rails.get(network) else { continue };
             let block = (proof.block, proof.block_hash);
-            let seen = lock(&self.0.standing).contains(&block);
-            if last == Some(block) || vouched && seen {
+            let seen = lock(&self.0.standing).contains_key(&block);
+            let vouched = seen && chain.by.is_some_and(|by| proof.block <= by);
+            if last == Some(block) || vouched {
+                self.stands(block, &payment);
                 continue;
             }
             match rail.still_included(proof).await {
-                // It cannot be told: nothing older is taken as seen either, and a deeper look would tell no more.
-                None => return Ok(Looked { unvouched: false, ..looked }),
+                None => {
+                    chain.silent = true;
+                    return Ok(lost);
+                }
                 Some(true) => {
-                    vouched |= seen;
-                    looked.unvouched = !vouched;
+                    if seen {
+                        chain.by = chain.by.max(Some(proof.block));
+                    }
                     last = Some(block);
-                    lock(&self.0.standing).insert(block);
+                    self.stands(block, &payment);
                 }
                 Some(false) if cfg!(mutant = "reorg") => {}
                 Some(false) => {
@@ -263,7 +282,7 @@ impl Engine {
                     tracing::error!(payment = %payment.id, tx = %proof.tx, "a settled payment was reorganized away");
                     match self.unsettle(&payment).await {
                         Ok(next) => {
-                            looked.lost += 1;
+                            lost = true;
                             rail.retake(&next).await;
                             self.drive(next);
                         }
@@ -280,7 +299,13 @@ impl Engine {
                 }
             }
         }
-        Ok(looked)
+        Ok(lost || chain.by.is_none() && last.is_some())
+    }
+
+    fn stands(&self, block: (u64, [u8; 32]), payment: &Payment) {
+        let mut standing = lock(&self.0.standing);
+        let settled = standing.entry(block).or_insert(payment.updated);
+        *settled = (*settled).max(payment.updated);
     }
 
     /// The block is gone: the books take back what they said, and the log that paid is free.
@@ -303,18 +328,30 @@ impl Engine {
         let next = step.next.clone();
         let mut commit = Commit::new(step, "reorged");
         commit.credit = Some(Credit::Free);
+        commit.slots = self.reopened(payment).await?;
         self.0.store.commit(commit).await?;
         Ok(next)
     }
+
+    /// The slots that were done with are so no more: whatever their transactions do now costs as well.
+    async fn reopened(&self, payment: &Payment) -> Result<Vec<(Option<u64>, Slot)>, StoreError> {
+        let slots = self.0.store.slots_of(payment.id).await?;
+        let done = slots.into_iter().filter(|stored| matches!(stored.slot.state, SlotState::Final { .. }));
+        let updated = self.0.clock.stamp();
+        let open = |stored: StoredSlot| {
+            (Some(stored.version), Slot { state: SlotState::Open, updated, ..stored.slot })
+        };
+        Ok(done.map(open).collect())
+    }
 }
 
-/// What a look at settled payments of one network found.
+/// What one round knows of one chain.
 #[derive(Default)]
-struct Looked {
-    /// How many were taken back.
-    lost: u64,
-    /// All that stand are in blocks that were not seen before, so that they say nothing of older ones.
-    unvouched: bool,
+struct Vouched {
+    /// The newest block that was seen before, and still stands.
+    by: Option<u64>,
+    /// It does not answer.
+    silent: bool,
 }
 
 fn place_of(payment: &Payment) -> Option<(u64, [u8; 32])> {
@@ -328,10 +365,10 @@ fn block_of(payment: &Payment) -> u64 {
     place_of(payment).map_or(0, |(block, _)| block)
 }
 
-fn by_network(payments: Vec<Payment>) -> Vec<Vec<Payment>> {
-    let mut groups: std::collections::BTreeMap<String, Vec<Payment>> = std::collections::BTreeMap::new();
+fn by_network(payments: Vec<Payment>) -> BTreeMap<Network, Vec<Payment>> {
+    let mut groups: BTreeMap<Network, Vec<Payment>> = BTreeMap::new();
     for payment in payments {
-        groups.entry(payment.terms.money.asset().network().to_string()).or_default().push(payment);
+        groups.entry(payment.terms.money.asset().network().clone()).or_default().push(payment);
     }
-    groups.into_values().collect()
+    groups
 }

@@ -583,14 +583,12 @@ impl Relayer {
     /// Gives the transactions again that once had these nonces, and frees the nonces that none had. Returns whether the
     /// store could tell which.
     async fn retake(&self, missing: &[u64]) -> bool {
-        let Ok(stored) = self.store.live_slots(self.network(), &self.key.address()).await else {
-            return false;
-        };
-        let mut stored: BTreeMap<u64, StoredSlot> =
-            stored.into_iter().map(|stored| (stored.slot.nonce, stored)).collect();
         for nonce in missing {
+            let Ok(stored) = self.store.slot_at(self.network(), &self.key.address(), *nonce).await else {
+                return false;
+            };
             lock(&self.open).missing.remove(nonce);
-            let Some(stored) = stored.remove(nonce) else {
+            let Some(stored) = stored else {
                 lock(&self.open).freed.insert(*nonce);
                 continue;
             };
@@ -600,6 +598,12 @@ impl Relayer {
             self.release(attempt);
         }
         true
+    }
+
+    /// Whether this nonce is watched, and nothing is known yet of what has become of it.
+    pub(crate) fn is_open(&self, nonce: u64) -> bool {
+        let open = lock(&self.open);
+        open.slots.get(&nonce).is_some_and(|tracked| tracked.receipt.is_none() && !tracked.lost)
     }
 
     /// Whether any slot is open.

@@ -132,8 +132,14 @@ pub trait Store: Send + Sync {
     /// `settled_after` asks for), in the order of their ids.
     async fn unfinished(&self, after: Option<PaymentId>, limit: usize) -> Result<Vec<Payment>, StoreError>;
 
-    /// Settled payments whose last change is not older than `since`: those that a reorganization may still undo.
-    async fn settled_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Payment>, StoreError>;
+    /// Settled payments whose last change is not older than `since`: those that a reorganization may still undo. The
+    /// newest first, and only those that come after `after` in this order: the last change and id of one.
+    async fn settled_since(
+        &self,
+        since: Timestamp,
+        after: Option<(Timestamp, PaymentId)>,
+        limit: usize,
+    ) -> Result<Vec<Payment>, StoreError>;
 
     async fn payments(&self, filter: PaymentFilter) -> Result<Vec<Payment>, StoreError>;
 
@@ -148,14 +154,34 @@ pub trait Store: Send + Sync {
 
     async fn slot(&self, id: SlotId) -> Result<Option<StoredSlot>, StoreError>;
 
-    /// Slots of this relayer that are open or included but not final, by nonce.
-    async fn live_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError>;
+    /// Slots of this relayer that are open, by nonce: what a start takes up.
+    async fn open_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError>;
+
+    /// Slots of this relayer that are open or included but not final, by nonce, from this one on.
+    async fn live_slots(
+        &self,
+        network: &Network,
+        relayer: &Address,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredSlot>, StoreError>;
+
+    /// The slot of this relayer that has this nonce, if it was not lost.
+    async fn slot_at(
+        &self,
+        network: &Network,
+        relayer: &Address,
+        nonce: u64,
+    ) -> Result<Option<StoredSlot>, StoreError>;
 
     /// The slots of one payment's attempts, newest last.
     async fn slots_of(&self, id: PaymentId) -> Result<Vec<StoredSlot>, StoreError>;
 
-    /// Changes slots without any payment: marks them final or lost, adds variants.
+    /// Changes slots without any payment: marks them included or lost, adds variants.
     async fn save_slots(&self, slots: Vec<(Option<u64>, Slot)>) -> Result<(), StoreError>;
+
+    /// Changes slots, and books what their transactions cost: all of it, or nothing.
+    async fn close_slots(&self, slots: Vec<(Option<u64>, Slot)>, gas: Vec<Entry>) -> Result<(), StoreError>;
 
     /// The highest nonce that any slot of this relayer ever had.
     async fn last_nonce(&self, network: &Network, relayer: &Address) -> Result<Option<u64>, StoreError>;

@@ -3,138 +3,18 @@
 // In a test a panic is the report.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, clippy::cast_possible_truncation)]
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use farthing_engine::*;
 use farthing_payment::*;
 use farthing_primitives::*;
 use farthing_store::MemoryStore;
-
-struct TestWorld {
-    clock: AtomicU64,
-    /// How far the wall clock was set ahead, or back.
-    wall_ahead: AtomicI64,
-    seed: AtomicU64,
-}
-
-impl World for TestWorld {
-    fn now(&self) -> Timestamp {
-        let ahead = self.wall_ahead.load(Ordering::SeqCst);
-        Timestamp::from_millis(self.clock.load(Ordering::SeqCst).saturating_add_signed(ahead))
-    }
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.clock.load(Ordering::SeqCst))
-    }
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        // The test's runtime has a paused clock: this waits for everything else first, and takes no time.
-        self.clock.fetch_add(u64::try_from(duration.as_millis()).expect("short") / 10, Ordering::SeqCst);
-        Box::pin(tokio::time::sleep(duration))
-    }
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        tokio::spawn(task);
-    }
-    fn random(&self, into: &mut [u8]) {
-        let seed = self.seed.fetch_add(1, Ordering::SeqCst).to_be_bytes();
-        into.iter_mut().zip(seed.iter().cycle()).for_each(|(byte, s)| *byte = *s);
-    }
-}
-
-/// What the scripted rail answers.
-#[derive(Default)]
-struct Script {
-    funds: Option<Funds>,
-    prepare: Option<NotPrepared>,
-    submit: Option<Progress>,
-    progress: Option<Progress>,
-    canonical: Option<bool>,
-    /// Blocks that are not in the chain any more.
-    gone: Vec<u64>,
-    looks: u32,
-}
-
-#[derive(Default)]
-struct ScriptedRail {
-    script: Mutex<Script>,
-    prepared: AtomicU32,
-    submitted: AtomicU32,
-    transfers: Mutex<HashMap<String, u32>>,
-}
-
-impl ScriptedRail {
-    fn with(self: Arc<Self>, change: impl FnOnce(&mut Script)) -> Arc<Self> {
-        change(&mut self.script.lock().expect("whole"));
-        self
-    }
-}
-
-fn proof(payment: &Payment) -> Proof {
-    Proof {
-        tx: TxRef::new(format!("0x{}", payment.id)),
-        witness: Witness::Chain,
-        block: 7,
-        block_hash: [7; 32],
-        log_index: 0,
-        fee: None,
-    }
-}
-
-#[async_trait]
-impl Rail for ScriptedRail {
-    async fn funds(&self, _: &Payment) -> Funds {
-        tokio::task::yield_now().await;
-        self.script.lock().expect("whole").funds.clone().unwrap_or(Funds::Confirmed)
-    }
-    async fn prepare(&self, payment: &Payment) -> Result<Prepared, NotPrepared> {
-        if let Some(why) = self.script.lock().expect("whole").prepare.clone() {
-            return Err(why);
-        }
-        self.prepared.fetch_add(1, Ordering::SeqCst);
-        let attempt = AttemptId::new(payment.created, [9; 10]);
-        Ok(Prepared { attempt, tx: Some(TxRef::new("0xabc")), slots: Vec::new() })
-    }
-    fn abandon(&self, _: Prepared) {}
-    async fn submit(&self, payment: &Payment, _: Prepared) -> Progress {
-        self.submitted.fetch_add(1, Ordering::SeqCst);
-        *self.transfers.lock().expect("whole").entry(payment.key.to_string()).or_default() += 1;
-        let scripted = self.script.lock().expect("whole").submit.clone();
-        scripted.unwrap_or(Progress::Included { proof: proof(payment), deep: true, slots: Vec::new() })
-    }
-    async fn progress(&self, payment: &Payment, patience: Duration) -> Progress {
-        // Whoever has news does not wait, and an outcome that stays unclear is news each time.
-        if !matches!(self.script.lock().expect("whole").progress, Some(Progress::Unclear { .. })) {
-            tokio::time::sleep(patience).await;
-        }
-        self.script.lock().expect("whole").looks += 1;
-        let scripted = self.script.lock().expect("whole").progress.clone();
-        scripted.unwrap_or(Progress::Included { proof: proof(payment), deep: true, slots: Vec::new() })
-    }
-    fn release(&self, _: &Payment) {}
-    async fn still_included(&self, proof: &Proof) -> Option<bool> {
-        let script = self.script.lock().expect("whole");
-        script.canonical.map(|canonical| canonical && !script.gone.contains(&proof.block))
-    }
-    async fn prepare_refund(
-        &self,
-        payment: &Payment,
-        _: &farthing_evm::Key,
-    ) -> Result<Prepared, NotPrepared> {
-        self.prepare(payment).await
-    }
-    async fn submit_refund(&self, _: Prepared) {
-        self.submitted.fetch_add(1, Ordering::SeqCst);
-    }
-    async fn refund_progress(&self, payment: &Payment, patience: Duration) -> Progress {
-        self.progress(payment, patience).await
-    }
-    async fn resume(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
+use support::*;
 
 #[derive(Default)]
 struct Shop {
@@ -156,42 +36,12 @@ impl Upstream for Shop {
             let reason = Reason::new("upstream_status_500", Fault::Payee);
             return UpstreamAnswer::Failed { reason, response: None };
         }
-        UpstreamAnswer::Complete(StoredResponse {
-            status: 200,
-            headers: vec![("content-type".to_owned(), b"text/plain".to_vec())],
-            body: Bytes::from_static(b"goods"),
-            trailers: Vec::new(),
-        })
+        goods()
     }
-}
-
-fn network() -> Network {
-    Network::eip155(84532)
 }
 
 fn sale(n: u8) -> Sale {
-    let registry = Registry::builtin();
-    Sale {
-        tenant: TenantId::local(),
-        key: ConsumptionKey::new(format!("key-{n}")),
-        terms: Terms {
-            payer: Address::from_evm_bytes([1; 20]),
-            payee: Address::from_evm_bytes([2; 20]),
-            money: registry.dollar(&network()).expect("listed").atoms(1000),
-            expires: Timestamp::from_secs(1_000_000),
-            dialect: Dialect::X402V2,
-            instruction: Instruction::new(Vec::new()),
-        },
-        binding: Binding {
-            method: "GET".to_owned(),
-            resource: "/weather".to_owned(),
-            request: RequestHash([n; 32]),
-            bound: Bound::ByOffer,
-            repeatable: true,
-        },
-        flow: Flow::Authorization,
-        exposure: None,
-    }
+    sale_of(&format!("key-{n}"), [n; 32], Flow::Authorization)
 }
 
 struct Bench {
@@ -212,14 +62,9 @@ fn restart(store: Arc<MemoryStore>, rail: Arc<ScriptedRail>) -> Bench {
 
 /// The same, when the wall clock of the new process shows this many milliseconds.
 fn restart_at(store: Arc<MemoryStore>, rail: Arc<ScriptedRail>, millis: u64) -> Bench {
-    let world = Arc::new(TestWorld {
-        clock: AtomicU64::new(millis),
-        wall_ahead: AtomicI64::new(0),
-        seed: AtomicU64::new(1 << 32),
-    });
-    world.seed.fetch_add(u64::from(Arc::strong_count(&store) as u32) << 16, Ordering::SeqCst);
-    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), rail.clone() as Arc<dyn Rail>)]);
-    let engine = Engine::new(store.clone(), world.clone(), rails, EngineConfig::default());
+    let seed = (1 << 32) + (u64::from(Arc::strong_count(&store) as u32) << 16);
+    let world = TestWorld::at(millis, seed);
+    let engine = engine_on(&store, &world, &rail, EngineConfig::default());
     Bench { engine, rail, store, world }
 }
 
@@ -945,4 +790,115 @@ async fn one_lost_settlement_that_cannot_be_taken_back_keeps_none_of_the_others(
         async move { store.payment(id).await.expect("read").expect("there").state.name() }
     };
     assert_eq!((state(all[0].id).await, state(all[1].id).await), ("settling", "refunding"));
+}
+
+/// A payment to the holder of this key.
+async fn paid_to(bench: &Bench, key: &farthing_evm::Key) -> PaymentId {
+    let mut paid = sale(1);
+    paid.terms.payee = farthing_evm::from_alloy(key.address());
+    assert!(served(&bench.engine.sell(paid, Arc::new(Shop::default())).await));
+    bench.settle_down().await;
+    bench.only_payment().await.id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refund_whose_transaction_moved_nothing_is_tried_again_and_done_once() {
+    let bench = bench();
+    let key = farthing_evm::Key::from_bytes([7; 32]).expect("a key");
+    let id = paid_to(&bench, &key).await;
+    bench.rail.clone().with(|s| {
+        let reason = Reason::new("transaction_failed", Fault::Chain);
+        // A first word that it reverted ends nothing: its authorization lives.
+        s.refund = [Progress::Reverted { reason, tx: None }, Progress::Lost, Progress::Open].into();
+    });
+    let done = bench.engine.refund(id, &key).await.expect("refunded");
+    assert!(matches!(done, Refunded::Done { .. }), "{done:?}");
+    let events = bench.events(id).await;
+    assert_eq!(
+        events[events.len() - 3..],
+        ["refund_started", "refund_replaced", "refund_included"],
+        "{events:?}"
+    );
+    assert_eq!(bench.posted(id, farthing_ledger::Purpose::Refund).await, [farthing_ledger::Phase::Posted]);
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refund_is_given_up_with_proof_only_and_may_then_be_made_anew() {
+    let bench = bench();
+    let key = farthing_evm::Key::from_bytes([7; 32]).expect("a key");
+    let id = paid_to(&bench, &key).await;
+    let open = || vec![Progress::Open; 9];
+    bench.rail.clone().with(|s| {
+        s.prepare = None;
+        s.refund = open().into_iter().chain([Progress::Dead(Reason::new("expired", Fault::Us))]).collect();
+    });
+    let refused = bench.engine.refund(id, &key).await;
+    assert!(matches!(refused, Err(RefundError::Refused(_))), "{refused:?}");
+    assert_eq!(bench.only_payment().await.state.name(), "settled");
+    let done = bench.engine.refund(id, &key).await.expect("refunded");
+    assert!(matches!(done, Refunded::Done { .. }), "{done:?}");
+    assert_eq!(bench.posted(id, farthing_ledger::Purpose::Refund).await, [farthing_ledger::Phase::Posted]);
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_asks_for_a_refund_and_goes_leaves_one_that_is_followed_to_its_end() {
+    let bench = bench();
+    let key = farthing_evm::Key::from_bytes([7; 32]).expect("a key");
+    let id = paid_to(&bench, &key).await;
+    bench.rail.clone().with(|s| s.refund = vec![Progress::Open; 500].into());
+    let engine = bench.engine.clone();
+    let asking = tokio::spawn(async move { engine.refund(id, &key).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    asking.abort();
+    bench.settle_down().await;
+    bench.settle_down().await;
+    assert_eq!(bench.only_payment().await.state.name(), "refunded");
+    assert_eq!(bench.events(id).await.iter().filter(|event| *event == "refund_started").count(), 1);
+    bench.assert_books().await;
+}
+
+/// The newest settlements are all in blocks that nobody has seen yet, so that they say nothing of the lost one behind
+/// them, however many they are.
+#[tokio::test(start_paused = true)]
+async fn a_lost_settlement_is_noticed_behind_any_number_of_newer_ones() {
+    let mut bench = bench();
+    // All of them are watched, however long it takes to sell so many.
+    let config = EngineConfig { reorg_horizon: Duration::from_secs(1_000_000), ..EngineConfig::default() };
+    bench.engine = engine_on(&bench.store, &bench.world, &bench.rail, config);
+    let settled_in = |block: u64, n: u32| Progress::Included {
+        proof: Proof {
+            tx: TxRef::new(format!("0x{n}")),
+            witness: Witness::Chain,
+            block,
+            block_hash: [7; 32],
+            log_index: 0,
+            fee: None,
+        },
+        deep: true,
+        slots: Vec::new(),
+    };
+    for n in 0..1500u32 {
+        bench
+            .rail
+            .clone()
+            .with(|s| s.submit = Some(settled_in(if n == 0 { 7 } else { 100 + u64::from(n) }, n)));
+        let sale = sale_of(&format!("key-{n}"), [7; 32], Flow::Authorization);
+        assert!(served(&bench.engine.sell(sale, Arc::new(Shop::default())).await));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    bench.rail.clone().with(|s| {
+        s.canonical = Some(true);
+        s.gone = vec![7];
+        s.progress = Some(Progress::Open);
+    });
+    let engine = bench.engine.clone();
+    tokio::spawn(async move { engine.tend().await });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let first =
+        bench.store.payments(PaymentFilter { limit: 1, ..PaymentFilter::default() }).await.expect("read");
+    assert_eq!(first[0].key.as_str(), "key-0");
+    assert_eq!(first[0].state.name(), "settling");
+    bench.assert_books().await;
 }

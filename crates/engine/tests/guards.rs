@@ -3,98 +3,18 @@
 // In a test a panic is the report.
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic)]
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+mod support;
+
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use farthing_engine::*;
 use farthing_payment::*;
 use farthing_primitives::*;
 use farthing_store::MemoryStore;
-
-/// A clock that stands unless it is set.
-#[derive(Default)]
-struct TestWorld {
-    millis: AtomicU64,
-    seed: AtomicU64,
-}
-
-impl World for TestWorld {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(10_000 + self.millis.load(Ordering::SeqCst))
-    }
-    fn monotonic(&self) -> Duration {
-        Duration::from_millis(self.millis.load(Ordering::SeqCst))
-    }
-    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(duration))
-    }
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        tokio::spawn(task);
-    }
-    fn random(&self, into: &mut [u8]) {
-        let seed = self.seed.fetch_add(1, Ordering::SeqCst).to_be_bytes();
-        into.iter_mut().zip(seed.iter().cycle()).for_each(|(byte, s)| *byte = *s);
-    }
-}
-
-/// A rail on which everything works: at once, or after the first word was that it did not.
-#[derive(Default)]
-struct GoodRail {
-    reverts_first: bool,
-}
-
-impl GoodRail {
-    fn included(payment: &Payment) -> Progress {
-        let proof = Proof {
-            tx: TxRef::new(format!("0x{}", payment.id)),
-            witness: Witness::Chain,
-            block: 7,
-            block_hash: [7; 32],
-            log_index: 0,
-            fee: None,
-        };
-        Progress::Included { proof, deep: true, slots: Vec::new() }
-    }
-}
-
-#[async_trait]
-impl Rail for GoodRail {
-    async fn funds(&self, _: &Payment) -> Funds {
-        Funds::Confirmed
-    }
-    async fn prepare(&self, payment: &Payment) -> Result<Prepared, NotPrepared> {
-        let attempt = AttemptId::new(payment.created, [9; 10]);
-        Ok(Prepared { attempt, tx: Some(TxRef::new("0xabc")), slots: Vec::new() })
-    }
-    fn abandon(&self, _: Prepared) {}
-    async fn submit(&self, payment: &Payment, _: Prepared) -> Progress {
-        if self.reverts_first {
-            return Progress::Reverted { reason: Reason::new("reverted", Fault::Chain), tx: None };
-        }
-        Self::included(payment)
-    }
-    async fn progress(&self, payment: &Payment, _: Duration) -> Progress {
-        Self::included(payment)
-    }
-    fn release(&self, _: &Payment) {}
-    async fn still_included(&self, _: &Proof) -> Option<bool> {
-        Some(true)
-    }
-    async fn prepare_refund(&self, _: &Payment, _: &farthing_evm::Key) -> Result<Prepared, NotPrepared> {
-        Err(NotPrepared::Unavailable("refunds"))
-    }
-    async fn submit_refund(&self, _: Prepared) {}
-    async fn refund_progress(&self, _: &Payment, _: Duration) -> Progress {
-        Progress::Open
-    }
-    async fn resume(&self) -> Result<(), String> {
-        Ok(())
-    }
-}
+use support::*;
 
 /// Answers once it is let.
 struct Shop {
@@ -113,42 +33,12 @@ impl Upstream for Shop {
     async fn call(&self, _: &Payment) -> UpstreamAnswer {
         self.calls.fetch_add(1, Ordering::SeqCst);
         self.open.acquire().await.expect("open").forget();
-        let body = Bytes::from_static(b"goods");
-        UpstreamAnswer::Complete(StoredResponse {
-            status: 200,
-            headers: Vec::new(),
-            body,
-            trailers: Vec::new(),
-        })
+        goods()
     }
-}
-
-fn network() -> Network {
-    Network::eip155(84532)
 }
 
 fn sale(flow: Flow) -> Sale {
-    Sale {
-        tenant: TenantId::local(),
-        key: ConsumptionKey::new("key"),
-        terms: Terms {
-            payer: Address::from_evm_bytes([1; 20]),
-            payee: Address::from_evm_bytes([2; 20]),
-            money: Registry::builtin().dollar(&network()).expect("listed").atoms(1000),
-            expires: Timestamp::from_secs(1_000_000),
-            dialect: Dialect::X402V2,
-            instruction: Instruction::new(Vec::new()),
-        },
-        binding: Binding {
-            method: "GET".to_owned(),
-            resource: "/weather".to_owned(),
-            request: RequestHash([1; 32]),
-            bound: Bound::ByOffer,
-            repeatable: true,
-        },
-        flow,
-        exposure: None,
-    }
+    sale_of("key", [1; 32], flow)
 }
 
 fn of_acme(sale: Sale) -> Sale {
@@ -165,10 +55,8 @@ fn engine() -> (Engine, Arc<TestWorld>) {
 
 /// A process over what a former one left.
 fn engine_over(store: Arc<MemoryStore>) -> (Engine, Arc<TestWorld>) {
-    let world = Arc::new(TestWorld::default());
-    let rails: HashMap<_, Arc<dyn Rail>> =
-        HashMap::from([(network(), Arc::new(GoodRail::default()) as Arc<dyn Rail>)]);
-    (Engine::new(store, world.clone(), rails, EngineConfig::default()), world)
+    let world = TestWorld::standing();
+    (engine_on(&store, &world, &Arc::default(), EngineConfig::default()), world)
 }
 
 /// Until every task has done what it can.
@@ -268,7 +156,7 @@ async fn a_call_that_a_crash_cut_off_while_its_block_was_gone_is_owed_once_it_is
 
     let (engine, _) = engine_over(store);
     assert_eq!(engine.recover().await, Ok(Recovered { driven: 1, released: 0, cut_off: 1 }));
-    settle_down().await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let settled = engine.status(payment.id).await.expect("read").expect("known");
     assert_eq!((settled.state.name(), settled.delivery), ("settled", Delivery::Failed));
     assert!(matches!(engine.sell(sale(Flow::Upfront), shop).await, SaleOutcome::Deliver { .. }));
@@ -279,10 +167,11 @@ async fn a_call_that_a_crash_cut_off_while_its_block_was_gone_is_owed_once_it_is
 /// into the void.
 #[tokio::test(start_paused = true)]
 async fn nothing_is_delivered_to_who_was_told_that_it_failed_until_it_comes_again() {
-    let rail = Arc::new(GoodRail { reverts_first: true });
-    let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), rail as Arc<dyn Rail>)]);
+    let rail = Arc::<ScriptedRail>::default().with(|s| {
+        s.submit = Some(Progress::Reverted { reason: Reason::new("reverted", Fault::Chain), tx: None });
+    });
     let store = Arc::new(MemoryStore::default());
-    let engine = Engine::new(store.clone(), Arc::new(TestWorld::default()), rails, EngineConfig::default());
+    let engine = engine_on(&store, &TestWorld::standing(), &rail, EngineConfig::default());
     let outcome = engine.sell(sale(Flow::Upfront), Shop::new(9)).await;
     let SaleOutcome::SettlementFailed { payment, .. } = outcome else { panic!("{outcome:?}") };
     tokio::time::sleep(Duration::from_secs(60)).await;
@@ -300,11 +189,11 @@ async fn an_answer_that_is_still_stored_is_not_shown_after_its_time() {
     assert!(matches!(engine.sell(sale(Flow::Authorization), shop.clone()).await, SaleOutcome::Served { .. }));
     settle_down().await;
     let replay = EngineConfig::default().replay_ttl;
-    world.millis.fetch_add(u64::try_from(replay.as_millis()).expect("short"), Ordering::SeqCst);
+    world.clock.fetch_add(u64::try_from(replay.as_millis()).expect("short"), Ordering::SeqCst);
     let in_time = engine.sell(sale(Flow::Authorization), shop.clone()).await;
     assert!(matches!(in_time, SaleOutcome::Served { .. }), "{in_time:?}");
     settle_down().await;
-    world.millis.fetch_add(1, Ordering::SeqCst);
+    world.clock.fetch_add(1, Ordering::SeqCst);
     let late = engine.sell(sale(Flow::Authorization), shop.clone()).await;
     assert!(matches!(late, SaleOutcome::Conflict { kind: ConflictKind::UsedUp, .. }), "{late:?}");
     assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
@@ -312,11 +201,8 @@ async fn an_answer_that_is_still_stored_is_not_shown_after_its_time() {
 
 #[tokio::test(start_paused = true)]
 async fn no_more_payments_are_under_way_than_we_can_bear() {
-    let world = Arc::new(TestWorld::default());
-    let rails: HashMap<_, Arc<dyn Rail>> =
-        HashMap::from([(network(), Arc::new(GoodRail::default()) as Arc<dyn Rail>)]);
     let config = EngineConfig { max_live: 2, ..EngineConfig::default() };
-    let engine = Engine::new(Arc::new(MemoryStore::default()), world, rails, config);
+    let engine = engine_on(&Arc::default(), &TestWorld::standing(), &Arc::default(), config);
     let numbered = |n: u8| Sale {
         key: ConsumptionKey::new([b'0' + n].escape_ascii().to_string()),
         ..sale(Flow::Authorization)

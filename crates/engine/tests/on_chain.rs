@@ -91,8 +91,22 @@ async fn house(
     house_on(DevnetConfig { block_time, ..DevnetConfig::default() }, tune).await
 }
 
+/// A chain on which only what is so deep counts as beyond any reorganization.
+async fn house_beyond(beyond: u64) -> House {
+    let config = DevnetConfig { block_time: BlockTime::Instant, ..DevnetConfig::default() };
+    house_with(config, beyond, |_, _, _| {}).await
+}
+
 async fn house_on(
     config: DevnetConfig,
+    tune: impl FnOnce(&mut RelayerConfig, &mut EngineConfig, &mut Depths),
+) -> House {
+    house_with(config, 1, tune).await
+}
+
+async fn house_with(
+    config: DevnetConfig,
+    beyond: u64,
     tune: impl FnOnce(&mut RelayerConfig, &mut EngineConfig, &mut Depths),
 ) -> House {
     // Another test may have installed it.
@@ -118,6 +132,7 @@ async fn house_on(
     )
     .expect("an EVM chain");
     let rail = EvmRail::new(relayer, store.clone(), world.clone(), depths, Registry::builtin());
+    let rail = rail.beyond_reorgs(beyond);
     let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(rail) as Arc<dyn Rail>)]);
     let engine = Engine::new(store.clone(), world.clone(), rails, engine_config);
     engine.recover().await.expect("recovered");
@@ -469,12 +484,16 @@ async fn a_refund_goes_back_once_on_chain() {
 
 /// Sends this many atoms of the payer's to somebody else, offering the chain a lot for it.
 async fn drain(house: &House, atoms: u128) {
+    drain_of(house, PAYER, atoms).await;
+}
+
+async fn drain_of(house: &House, of: usize, atoms: u128) {
     let mut data = hex_bytes("a9059cbb");
     data.extend([0; 12]);
     data.extend(account(9).evm_bytes().expect("evm"));
     data.extend([0; 16]);
     data.extend(atoms.to_be_bytes());
-    let tx = LocalKey::new(key(PAYER)).sign(&UnsignedTx {
+    let tx = LocalKey::new(key(of)).sign(&UnsignedTx {
         chain_id: 84532,
         nonce: 0,
         to: usdc().id.address().clone(),
@@ -573,7 +592,8 @@ async fn a_refund_is_offered_more_for() -> bool {
         house.world.clone(),
         Depths::default(),
         Registry::builtin(),
-    );
+    )
+    .beyond_reorgs(1);
     let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(rail) as Arc<dyn Rail>)]);
     let next = Engine::new(house.store.clone(), house.world.clone(), rails, EngineConfig::default());
     next.recover().await.expect("recovered");
@@ -703,7 +723,8 @@ impl House {
         .expect("an EVM chain");
         let (store, world) = (self.store.clone(), self.world.clone());
         let rail =
-            EvmRail::new(relayer, store.clone(), world.clone(), Depths::default(), Registry::builtin());
+            EvmRail::new(relayer, store.clone(), world.clone(), Depths::default(), Registry::builtin())
+                .beyond_reorgs(1);
         let rails: HashMap<_, Arc<dyn Rail>> = HashMap::from([(network(), Arc::new(rail) as Arc<dyn Rail>)]);
         let engine = Engine::new(store, world, rails, EngineConfig::default());
         engine.recover().await.expect("recovered");
@@ -959,4 +980,198 @@ async fn an_authorization_that_ends_between_broadcast_and_inclusion_is_dead_by_t
 
 fn hex_bytes(text: &str) -> Vec<u8> {
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).expect("hex")).collect()
+}
+
+impl House {
+    /// What the books have of gas, and what the relayer has spent.
+    async fn gas(&self) -> (u128, u128) {
+        let balances = self.store.balances(None).await.expect("read");
+        let of_gas = balances.iter().filter(|(account, _)| account.kind == farthing_ledger::AccountKind::Gas);
+        let booked = of_gas.map(|(_, balance)| balance.debits_posted - balance.credits_posted).sum();
+        let left = self.chain.native_balance(&account(RELAYER)).await.expect("read");
+        (booked, u128::from(farthing_devnet::DEV_ETHER) * 1_000_000_000_000_000_000 - left)
+    }
+
+    /// A sale whose transaction reverts, as its payer's money goes elsewhere before it.
+    async fn reverted(&self, n: u64, validity: Duration) -> PaymentId {
+        self.rpc("evm_setAutomine", json!([false])).await;
+        let before = self.rpc("eth_getTransactionCount", json!([account(RELAYER).as_str(), "latest"])).await;
+        let before = u64::from_str_radix(&before.as_str().expect("text")[2..], 16).expect("a number");
+        let failing = {
+            let (engine, sale) = (self.engine.clone(), self.sale(n, validity).0);
+            tokio::spawn(async move { engine.sell(sale, Arc::new(Shop::default())).await })
+        };
+        until_in_pool(self, &format!("{:#x}", before + 1)).await;
+        let all = self.balance(&account(PAYER)).await;
+        drain(self, all).await;
+        self.mine(1).await;
+        let outcome = failing.await.expect("no panic");
+        let SaleOutcome::SettlementFailed { payment, .. } = outcome else { panic!("{outcome:?}") };
+        self.rpc("evm_setAutomine", json!([true])).await;
+        payment.id
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gas_of_a_transaction_that_reverted_is_booked_once_when_it_is_deep_and_its_payment_failed() {
+    let house = house_beyond(4).await;
+    let id = house.reverted(1, Duration::from_secs(20)).await;
+    house.engine.tend_once().await.expect("tended");
+    assert_eq!(house.gas().await.0, 0, "neither deep, nor at its end");
+    house.rpc("evm_increaseTime", json!([60])).await;
+    house.mine_until(id, "failed").await;
+    house.mine(4).await;
+    for _ in 0..2 {
+        house.engine.tend_once().await.expect("tended");
+        let (booked, spent) = house.gas().await;
+        assert!(spent > 0);
+        assert_eq!(booked, spent);
+    }
+    let slots = house.store.slots_of(id).await.expect("read");
+    assert_eq!(slots[0].slot.state.name(), "final");
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gas_of_a_transaction_that_reverted_in_a_lost_block_is_that_of_the_block_that_took_its_place() {
+    let house = house_beyond(4).await;
+    let id = house.reverted(1, LONG).await;
+    house.rpc("farthing_mintUsdc", json!([account(PAYER).as_str(), "0x2710"])).await;
+    let sold = house.sold(2, LONG).await;
+    // In the chain that takes the place of the lost blocks nothing keeps the payment from settling.
+    house.reorg(3, "drop").await;
+    house.rpc("farthing_mintUsdc", json!([account(PAYER).as_str(), "0x2710"])).await;
+    house.engine.tend_once().await.expect("tended");
+    house.mine_until(id, "settled").await;
+    house.mine_until(sold, "settled").await;
+    house.mine(4).await;
+    house.engine.tend_once().await.expect("tended");
+    let (booked, spent) = house.gas().await;
+    assert_eq!(booked, spent);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_waits_until_no_reorganization_can_take_its_settlement_away() {
+    let house = house_beyond(6).await;
+    let payer = house.balance(&account(PAYER)).await;
+    let id = house.sold(1, LONG).await;
+    let early = house.engine.refund(id, &key(PAYEE)).await;
+    assert_eq!(early, Err(RefundError::TooEarly(id)));
+    assert_eq!(house.payment(id).await.state.name(), "settled");
+    house.mine(5).await;
+    let refunding = {
+        let engine = house.engine.clone();
+        tokio::spawn(async move { engine.refund(id, &key(PAYEE)).await })
+    };
+    house.until(id, "refunding").await;
+    house.mine_until(id, "refunded").await;
+    assert!(matches!(refunding.await.expect("no panic"), Ok(Refunded::Done { .. })));
+    assert_eq!(house.balance(&account(PAYER)).await, payer);
+    let (booked, spent) = house.gas().await;
+    assert_eq!(booked, spent);
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_that_is_reorganized_away_is_sent_again_and_pays_once() {
+    for transactions in ["drop", "pool"] {
+        let house = house_beyond(6).await;
+        let payer = house.balance(&account(PAYER)).await;
+        let id = house.sold(1, LONG).await;
+        house.mine(5).await;
+        let engine = house.engine.clone();
+        tokio::spawn(async move { engine.refund(id, &key(PAYEE)).await });
+        house.until(id, "refunding").await;
+        until_balance(&house, payer).await;
+        house.mine(1).await;
+        // Seen in a block, and then not.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        house.reorg(2, transactions).await;
+        if transactions == "drop" {
+            assert_eq!(house.balance(&account(PAYER)).await, payer - 1000);
+        }
+        house.mine_until(id, "refunded").await;
+        assert_eq!(house.balance(&account(PAYER)).await, payer);
+        let State::Refunded { refund_proof, .. } = house.payment(id).await.state else { panic!("refunded") };
+        let block = house.chain.head(Tag::Number(refund_proof.block)).await.expect("read").expect("there");
+        assert_eq!(block.hash, refund_proof.block_hash);
+        house.books_balance().await;
+    }
+}
+
+async fn until_balance(house: &House, wanted: u128) {
+    for _ in 0..500 {
+        if house.balance(&account(PAYER)).await == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("the payer does not have {wanted}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refund_that_reverted_is_sent_again_once_the_payee_can_pay() {
+    let house = house_beyond(2).await;
+    let payer = house.balance(&account(PAYER)).await;
+    let id = house.sold(1, LONG).await;
+    house.mine(2).await;
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let engine = house.engine.clone();
+    tokio::spawn(async move { engine.refund(id, &key(PAYEE)).await });
+    until_in_pool(&house, "0x2").await;
+    // All that the payee has goes elsewhere first.
+    let all = house.balance(&account(PAYEE)).await;
+    drain_of(&house, PAYEE, all).await;
+    house.mine(4).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(house.payment(id).await.state.name(), "refunding", "its authorization lives");
+    assert_eq!(house.balance(&account(PAYER)).await, payer - 1000);
+    house.rpc("farthing_mintUsdc", json!([account(PAYEE).as_str(), "0x3e8"])).await;
+    house.rpc("evm_setAutomine", json!([true])).await;
+    house.mine_until(id, "refunded").await;
+    assert_eq!(house.balance(&account(PAYER)).await, payer);
+    assert!(house.events(id).await.contains(&"refund_replaced".to_owned()));
+    house.mine(2).await;
+    house.engine.tend_once().await.expect("tended");
+    let (booked, spent) = house.gas().await;
+    assert_eq!(booked, spent, "also what reverted");
+    house.books_balance().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_takes_up_the_slots_of_what_is_unfinished_and_no_others() {
+    let house = house_beyond(2).await;
+    for n in 0..5 {
+        house.sold(n, LONG).await;
+    }
+    let (network, relayer) = (network(), account(RELAYER));
+    let live = async || house.store.live_slots(&network, &relayer, 0, 99).await.expect("read").len();
+    assert_eq!(live().await, 0, "settled by the commit that closes the slot");
+    house.rpc("evm_setAutomine", json!([false])).await;
+    let engine = house.engine.clone();
+    let sale = house.sale(9, LONG).0;
+    tokio::spawn(async move { engine.sell(sale, Arc::new(Shop::default())).await });
+    until_in_pool(&house, "0x6").await;
+    let open = house.store.open_slots(&network, &relayer).await.expect("read");
+    assert_eq!(open.iter().map(|stored| stored.slot.nonce).collect::<Vec<_>>(), [5]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slots_that_a_former_version_left_included_become_final_and_their_gas_is_booked_as_it_was() {
+    let house = house_beyond(2).await;
+    let id = house.sold(1, LONG).await;
+    house.mine(2).await;
+    let (booked, spent) = house.gas().await;
+    assert_eq!(booked, spent);
+    // As it was written before slots became final.
+    let stored = house.store.slots_of(id).await.expect("read").remove(0);
+    let State::Settled { proof, .. } = house.payment(id).await.state else { panic!("settled") };
+    let (tx, block, block_hash) = (proof.tx, proof.block, proof.block_hash);
+    let before = Slot { state: SlotState::Included { tx, block, block_hash }, ..stored.slot };
+    house.store.save_slots(vec![(Some(stored.version), before)]).await.expect("saved");
+    house.engine.tend_once().await.expect("tended");
+    assert_eq!(house.store.slots_of(id).await.expect("read")[0].slot.state.name(), "final");
+    assert_eq!(house.gas().await, (booked, spent));
+    house.books_balance().await;
 }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use farthing_primitives::{Money, PaymentId, TenantId};
+use farthing_primitives::{Money, PaymentId, SlotId, TenantId};
 
 use crate::{Account, AccountKind};
 
@@ -22,6 +22,8 @@ pub enum Purpose {
     Gas,
     /// The chain's fee for the refund: gas ← relayer.
     RefundGas,
+    /// The chain's fee for a transaction of ours that moved no payment's money: gas ← relayer. Named after its slot.
+    SlotGas,
     /// The block with a settlement is gone: receivable ← treasury.
     Reversal,
     /// And the sale is only expected once more: revenue ← receivable.
@@ -43,7 +45,7 @@ pub enum Purpose {
 pub struct UnknownPurpose(pub String);
 
 impl Purpose {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Sale,
         Self::Settlement,
         Self::WriteOff,
@@ -51,6 +53,7 @@ impl Purpose {
         Self::Relay,
         Self::Gas,
         Self::RefundGas,
+        Self::SlotGas,
         Self::Reversal,
         Self::SaleReversal,
         Self::RelayReversal,
@@ -70,6 +73,7 @@ impl Purpose {
             Self::Relay => "relay",
             Self::Gas => "gas",
             Self::RefundGas => "refund-gas",
+            Self::SlotGas => "slot-gas",
             Self::Reversal => "reversal",
             Self::SaleReversal => "sale-reversal",
             Self::RelayReversal => "relay-reversal",
@@ -89,7 +93,7 @@ impl Purpose {
             Self::WriteOff => (K::Loss, K::Receivable),
             Self::Refund => (K::Refunds, K::Treasury),
             Self::Relay => (K::Payees, K::Payers),
-            Self::Gas | Self::RefundGas => (K::Gas, K::Relayer),
+            Self::Gas | Self::RefundGas | Self::SlotGas => (K::Gas, K::Relayer),
             Self::Reversal => (K::Receivable, K::Treasury),
             Self::SaleReversal => (K::Revenue, K::Receivable),
             Self::RelayReversal => (K::Payers, K::Payees),
@@ -121,11 +125,21 @@ impl FromStr for Purpose {
 ///
 /// A round ends when what was believed turns out otherwise: a refused payment is shown again, or a block with a
 /// settlement is reorganized away. The entries of the old round stay; the new round starts its own.
+///
+/// A slot has at most one, for [`Purpose::SlotGas`]: see [`TransferId::of_slot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TransferId {
+    /// Of [`Purpose::SlotGas`] it is the slot's id, and no payment's.
     pub payment: PaymentId,
     pub round: u16,
     pub purpose: Purpose,
+}
+
+impl TransferId {
+    /// The fee of a slot whose transaction moved no payment's money: a nonce is used once, so there is one at most.
+    pub fn of_slot(slot: SlotId) -> Self {
+        Self { payment: PaymentId::from_bytes(slot.to_bytes()), round: 0, purpose: Purpose::SlotGas }
+    }
 }
 
 /// Where a transfer stands. Only pending ones change, and only once.

@@ -40,9 +40,12 @@ pub enum Event {
     Dead(Reason),
     /// A refund is part of this commit and will be visible after it.
     RefundStarted { refund: RefundId, tx: Option<TxRef> },
-    /// The refund's transfer is in a block, deep enough.
+    /// The refund's transfer is in a block, too deep to be reorganized.
     RefundIncluded { proof: Proof },
-    /// The refund moved nothing and cannot any more.
+    /// The refund's transaction moved nothing, and its authorization lives: another one for the same authorization is
+    /// part of this commit.
+    RefundReplaced { tx: Option<TxRef> },
+    /// The refund's authorization has ended unused, deep enough: it moved nothing and cannot any more.
     RefundDropped,
 }
 
@@ -69,6 +72,7 @@ impl Event {
             Self::Dead(_) => "dead",
             Self::RefundStarted { .. } => "refund_started",
             Self::RefundIncluded { .. } => "refund_included",
+            Self::RefundReplaced { .. } => "refund_replaced",
             Self::RefundDropped => "refund_dropped",
         }
     }

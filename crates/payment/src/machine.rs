@@ -280,6 +280,10 @@ impl Payment {
                 self.state = S::Refunded { proof: proof.clone(), refund: *refund, refund_proof };
                 Ok(entries)
             }
+            (Event::RefundReplaced { tx }, S::Refunding { attempt, proof, refund, .. }, _) => {
+                self.state = S::Refunding { attempt: *attempt, proof: proof.clone(), refund: *refund, tx };
+                Ok(Vec::new())
+            }
             (Event::RefundDropped, S::Refunding { attempt, proof, .. }, _) => {
                 self.state = S::Settled { attempt: *attempt, proof: proof.clone() };
                 Ok(Vec::new())

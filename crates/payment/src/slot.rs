@@ -23,7 +23,9 @@ pub enum SlotState {
     Open,
     /// A variant is in a block.
     Included { tx: TxRef, block: u64, block_hash: [u8; 32] },
-    /// The same, too deep to be reorganized.
+    /// The same, and nothing is left to do for it: as deep as its payment asks for, and its fee is in the books.
+    ///
+    /// A reorganization may still take it away, and is noticed by its payment, which takes it up again.
     Final { tx: TxRef },
     /// The nonce was used by a transaction that is not ours.
     Lost,

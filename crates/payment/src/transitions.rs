@@ -84,6 +84,7 @@ pub(crate) fn events() -> Vec<Event> {
         Event::Dead(reason()),
         Event::RefundStarted { refund, tx: tx() },
         Event::RefundIncluded { proof: proof() },
+        Event::RefundReplaced { tx: tx() },
         Event::RefundDropped,
     ]
 }

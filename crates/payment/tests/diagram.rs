@@ -28,7 +28,18 @@ fn document() -> String {
          Generated from the transition table of `farthing-payment` (see `crates/payment/tests/diagram.rs`): these are\n\
          all the moves that the machine can make. Words: [GLOSSARY.md](../../GLOSSARY.md).\n\n\
          The money's state and the goods' delivery are two things; the arrows show the money, with the event that\n\
-         moves it. `included` is in a block, `included_deep` is as deep as the amount asks for.\n",
+         moves it. `included` is in a block, `included_deep` is as deep as the amount asks for.\n\n\
+         **Refunds.** Money goes back only for money that stays: a refund starts once the block of its settlement is so\n\
+         deep that no reorganization is expected to replace it (32 blocks, and what the amount asks for), and is done\n\
+         (`refund_included`) once its own block is as deep. Until then it is looked for on the chain again and again, and\n\
+         whatever is not there is sent again. The payee signs one authorization for each payment, with a nonce made of\n\
+         the payment's id, which the token takes once. So a transaction of a refund that reverted, or whose place was\n\
+         taken, is no end: another one with the same authorization takes its place (`refund_replaced`) as soon as it\n\
+         would move the money, and the refund is given up (`refund_dropped`) with proof only that the authorization has\n\
+         ended unused, or was cancelled, as deep in the chain.\n\n\
+         **Gas.** What moved a payment's money is booked with its fee, by the payment, and taken back with it. What else\n\
+         we sent (it reverted, or only filled a nonce) is booked under its slot, once, as soon as nothing is open about\n\
+         its payment and its block is too deep to be replaced.\n",
     );
     let flows = [
         ("A sale, flow `authorization`: serve, settle, answer", Role::Seller, Flow::Authorization),

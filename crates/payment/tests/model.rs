@@ -7,7 +7,7 @@
 //! that from each of them the world, once it heals, comes to rest.
 //!
 //! What is taken as given: a block that is called deep enough is not replaced after that, unless we watch it (settled
-//! payments are watched); a refund starts once its settlement is beyond any reorganization; who is asked to *verify* a
+//! payments are watched); a refund starts once its settlement is beyond any reorganization (the rail sees to that), and is done once it is so itself; who is asked to *verify* a
 //! payment does not submit it; a payer that submits its own authorization past us knows that it did.
 //!
 //! `cargo test -p farthing-payment --test model -- --nocapture` prints how many states there are.

@@ -29,6 +29,12 @@ macro_rules! prefixed_id {
                 Self(uuid::Builder::from_unix_timestamp_millis(now.millis(), &random).into_uuid())
             }
 
+            /// The time that it was made from.
+            pub fn created(self) -> Timestamp {
+                let millis = self.0.as_bytes().iter().take(6).fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+                Timestamp::from_millis(millis)
+            }
+
             pub fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(bytes))
             }

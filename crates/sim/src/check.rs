@@ -12,7 +12,8 @@ use crate::exec::lock;
 use crate::facilitators::{houses, taken_at_their_word};
 use crate::facts::Ledger;
 use crate::payer::End;
-use crate::run::{Counts, Stage};
+use crate::refunds::{self, settlement};
+use crate::run::{Counts, GAS, Stage};
 use crate::wait;
 use farthing_wallet::journal::State as Purchased;
 
@@ -54,6 +55,7 @@ pub(crate) fn all(stage: &Stage) -> Counts {
                 at_rest(stage, payment);
             }
             authorizations(stage, &payments);
+            refunds::all(stage, &payments);
         }
     }
     if let Some(remotes) = &stage.gateway.remotes {
@@ -124,8 +126,7 @@ fn authorizations(stage: &Stage, payments: &[Payment]) {
     let payee = to_alloy(&stage.gateway.payee).unwrap_or_default();
     for (nonce, signed) in &facts.signed {
         let of_it: Vec<&Payment> = payments.iter().filter(|payment| is_of(payment, nonce)).collect();
-        let settled: Vec<&&Payment> =
-            of_it.iter().filter(|payment| matches!(payment.state, State::Settled { .. })).collect();
+        let settled: Vec<&&Payment> = of_it.iter().filter(|payment| settlement(payment).is_some()).collect();
         match tip.state.used.get(&(signed.from, *nonce)) {
             Some(Used::Paid { to, value, tx }) => {
                 if *to != payee || *value != signed.value {
@@ -136,7 +137,7 @@ fn authorizations(stage: &Stage, payments: &[Payment]) {
                     broken(format!("{nonce} was paid on chain, and its payments are {states:?}"));
                     continue;
                 };
-                let State::Settled { proof, .. } = &one.state else { continue };
+                let Some(proof) = settlement(one) else { continue };
                 let canonical = chain.blocks.iter().find(|block| block.number == proof.block);
                 if proof.tx.as_str() != tx.to_string() {
                     broken(format!("{} is settled by {}, but the chain says {tx}", one.id, proof.tx));
@@ -153,7 +154,7 @@ fn authorizations(stage: &Stage, payments: &[Payment]) {
     }
     // Nobody pays but by what he signed.
     for (from, nonce) in tip.state.used.keys() {
-        if !facts.signed.contains_key(nonce) {
+        if *from != payee && !facts.signed.contains_key(nonce) {
             broken(format!("{from} used {nonce}, which nobody signed"));
         }
     }
@@ -187,12 +188,12 @@ fn books(stage: &Stage, payments: &[Payment]) -> u64 {
         let owed = net(AccountKind::Receivable);
         stage.ledger.broken(format!("when all is over, {owed} atoms are still to be received"));
     }
-    // What the books say of gas was spent; fillers and reverts are spent besides.
+    // Each wei of gas is in the books, and once: also of what reverted, and of what only filled a nonce.
     let gas = net(AccountKind::Gas);
-    if u128::try_from(gas).is_ok_and(|gas| gas > tip.state.spent_wei) {
-        stage
-            .ledger
-            .broken(format!("the books have {gas} wei of gas, and {} were spent", tip.state.spent_wei));
+    let left = tip.state.wei.get(&relayer).copied().unwrap_or_default();
+    let spent = GAS.saturating_sub(left);
+    if u128::try_from(gas) != Ok(spent) {
+        stage.ledger.broken(format!("the books have {gas} wei of gas, and {spent} were spent"));
     }
     let mut losses = 0;
     for payment in payments {
@@ -202,12 +203,12 @@ fn books(stage: &Stage, payments: &[Payment]) -> u64 {
                 id.purpose == purpose && id.round == payment.round && *phase == Phase::Posted
             })
         };
-        if matches!(payment.state, State::Settled { .. }) != posted(Purpose::Settlement) {
+        if settlement(payment).is_some() != posted(Purpose::Settlement) {
             let state = payment.state.name();
             stage.ledger.broken(format!("{} is {state}, and its books say otherwise", payment.id));
         }
         // Whoever sent it paid for it, and says so.
-        if let State::Settled { proof, .. } = &payment.state {
+        if let Some(proof) = settlement(payment) {
             let sent = chain.blocks.iter().flat_map(|block| &block.txs);
             let by_us = sent
                 .filter(|tx| tx.from == relayer)
@@ -232,7 +233,7 @@ fn deliveries(stage: &Stage, payments: &[Payment]) {
             stage.ledger.broken(format!("somebody has goods for {id}, which nobody claimed"));
             continue;
         };
-        if matches!(payment.state, State::Settled { .. }) {
+        if settlement(payment).is_some() {
             continue;
         }
         let history = wait(stage.gateway.platter.history(*id)).unwrap_or_default();

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use farthing_engine::{
     BookCheck, Claim, Claimed, Commit, PaymentFilter, Store, StoreError, StoredResponse, StoredSlot,
 };
-use farthing_ledger::{Account, Balance, Phase, TransferId};
+use farthing_ledger::{Account, Balance, Entry, Phase, TransferId};
 use farthing_payment::{ConsumptionKey, Payment, Slot};
 use farthing_primitives::{Address, AssetId, Money, Network, PaymentId, SlotId, TenantId, Timestamp};
 use futures_channel::oneshot;
@@ -157,8 +157,13 @@ impl Store for Disk {
         self.read(self.platter.unfinished(after, limit)).await
     }
 
-    async fn settled_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Payment>, StoreError> {
-        self.read(self.platter.settled_since(since, limit)).await
+    async fn settled_since(
+        &self,
+        since: Timestamp,
+        after: Option<(Timestamp, PaymentId)>,
+        limit: usize,
+    ) -> Result<Vec<Payment>, StoreError> {
+        self.read(self.platter.settled_since(since, after, limit)).await
     }
 
     async fn payments(&self, filter: PaymentFilter) -> Result<Vec<Payment>, StoreError> {
@@ -181,8 +186,27 @@ impl Store for Disk {
         self.read(self.platter.slot(id)).await
     }
 
-    async fn live_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError> {
-        self.read(self.platter.live_slots(network, relayer)).await
+    async fn open_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError> {
+        self.read(self.platter.open_slots(network, relayer)).await
+    }
+
+    async fn live_slots(
+        &self,
+        network: &Network,
+        relayer: &Address,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredSlot>, StoreError> {
+        self.read(self.platter.live_slots(network, relayer, from, limit)).await
+    }
+
+    async fn slot_at(
+        &self,
+        network: &Network,
+        relayer: &Address,
+        nonce: u64,
+    ) -> Result<Option<StoredSlot>, StoreError> {
+        self.read(self.platter.slot_at(network, relayer, nonce)).await
     }
 
     async fn slots_of(&self, id: PaymentId) -> Result<Vec<StoredSlot>, StoreError> {
@@ -191,6 +215,10 @@ impl Store for Disk {
 
     async fn save_slots(&self, slots: Vec<(Option<u64>, Slot)>) -> Result<(), StoreError> {
         self.write(|platter| async move { platter.save_slots(slots).await }).await
+    }
+
+    async fn close_slots(&self, slots: Vec<(Option<u64>, Slot)>, gas: Vec<Entry>) -> Result<(), StoreError> {
+        self.write(|platter| async move { platter.close_slots(slots, gas).await }).await
     }
 
     async fn last_nonce(&self, network: &Network, relayer: &Address) -> Result<Option<u64>, StoreError> {

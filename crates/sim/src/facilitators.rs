@@ -41,7 +41,7 @@ use crate::check::is_of;
 use crate::disk::{self, Disk};
 use crate::exec::{Exec, ProcessId, WORLD, lock};
 use crate::facts::Ledger;
-use crate::gateway::{BLOCK_TIME, NETWORK, sent, short};
+use crate::gateway::{BEYOND_REORGS, BLOCK_TIME, NETWORK, sent, short};
 use crate::node::{self, Node, Tip};
 use crate::plan::{Act, Line};
 use crate::rng::Rng;
@@ -450,7 +450,8 @@ impl Remote {
         };
         let relayers = vec![relayer.address()];
         let depths = Depths::blocks(self.depth);
-        let rail = EvmRail::new(relayer, store.clone(), world.clone(), depths, Registry::builtin());
+        let rail = EvmRail::new(relayer, store.clone(), world.clone(), depths, Registry::builtin())
+            .beyond_reorgs(BEYOND_REORGS);
         let rails = HashMap::from([(network, Arc::new(rail) as Arc<dyn Rail>)]);
         let config = EngineConfig {
             answer_within: Duration::from_secs(20),

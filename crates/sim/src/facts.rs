@@ -1,6 +1,6 @@
 //! What really happened, as nobody inside the world knows it; and the first thing that was wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 
 use farthing_evm::B256;
@@ -38,6 +38,8 @@ pub struct Facts {
     pub services: Vec<Service>,
     /// The payments whose goods reached somebody: how often.
     pub received: BTreeMap<PaymentId, u64>,
+    /// The payments that a seller wanted to send back.
+    pub refunds: BTreeSet<PaymentId>,
     pub restarts: u64,
     pub faults: u64,
 }

@@ -33,12 +33,15 @@ use crate::facts::{self, Ledger};
 use crate::net::Listener;
 use crate::node::{self, Node, Tip};
 use crate::platter::Platter;
+use crate::refunds::settlement;
 use crate::rng::Rng;
 use crate::wait;
 use crate::world::{ProcessWorld, Skew};
 
 pub const NETWORK: u64 = 84_532;
 pub const BLOCK_TIME: Duration = Duration::from_secs(2);
+/// Twice as deep as the deepest reorganization that is played.
+pub const BEYOND_REORGS: u64 = 8;
 /// What the routes cost, in atoms.
 pub const PRICE: u128 = 1000;
 /// Until how much is served on credit.
@@ -195,7 +198,8 @@ impl Machine {
         let config = RelayerConfig { bump_after: Duration::from_secs(6), ..RelayerConfig::default() };
         let relayer = Relayer::start(chain, self.relayer.clone(), store.clone(), world.clone(), config)?;
         let depths = Depths::blocks(self.depth);
-        Some(Arc::new(EvmRail::new(relayer, store, world, depths, Registry::builtin())))
+        let rail = EvmRail::new(relayer, store, world, depths, Registry::builtin());
+        Some(Arc::new(rail.beyond_reorgs(BEYOND_REORGS)))
     }
 
     /// Whether it sees for itself what is on the chain.
@@ -298,10 +302,8 @@ pub fn sent(store: &dyn Store, ledger: &Ledger, who: &str, tx: &Tx) {
     let relayer = farthing_evm::from_alloy(tx.from);
     let hash = farthing_evm::B256::new(tx.hash).to_string();
     let network = Network::eip155(NETWORK);
-    let known = wait(store.live_slots(&network, &relayer)).unwrap_or_default();
-    let durable = known.iter().any(|stored| {
-        Some(stored.slot.nonce) == tx.nonce && stored.slot.variants.iter().any(|v| v.tx.as_str() == hash)
-    });
+    let slot = tx.nonce.and_then(|nonce| wait(store.slot_at(&network, &relayer, nonce)).ok().flatten());
+    let durable = slot.is_some_and(|stored| stored.slot.variants.iter().any(|v| v.tx.as_str() == hash));
     ledger.note(|| format!("{who} sends {} nonce {:?}", short(&hash), tx.nonce));
     if !durable && !was_durable(store, tx, &hash) {
         ledger.broken(format!("the transaction {hash} was sent before it was durable"));
@@ -343,8 +345,9 @@ impl Upstream {
         let fits = match payment.flow {
             Flow::Authorization => matches!(payment.state, State::Funded),
             // Settled: it was cut off on credit, was charged for, and is owed.
-            Flow::Background => matches!(payment.state, State::Funded | State::Settled { .. }),
-            Flow::Upfront => matches!(payment.state, State::Settled { .. }),
+            Flow::Background => matches!(payment.state, State::Funded) || settlement(&payment).is_some(),
+            // The call was durable before its refund was.
+            Flow::Upfront => settlement(&payment).is_some(),
         };
         if !fits {
             let state = payment.state.name();

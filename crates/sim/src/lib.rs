@@ -20,6 +20,7 @@ mod owner;
 mod payer;
 mod plan;
 mod platter;
+mod refunds;
 mod rng;
 mod run;
 mod shrink;

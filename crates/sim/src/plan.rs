@@ -100,6 +100,11 @@ pub enum Act {
         lies: crate::facilitators::Lies,
         lasts: u64,
     },
+    /// The seller sends a settled payment back; it wants that so many times at the same moment.
+    Refund {
+        which: u64,
+        at_once: u32,
+    },
     /// A machine's wall clock goes wrong by so many milliseconds, for a while.
     Clock {
         gateway: bool,
@@ -258,6 +263,7 @@ impl Plan {
             pays.iter_mut().filter(|pays| **pays == Pays::Permit2).for_each(|pays| *pays = Pays::V2);
             remotes
         });
+        lines.extend(crate::refunds::draw(seed, TROUBLES + 35_000));
         lines.sort_by_key(|line| line.at);
         Self { seed, sqlite, pays, buyers, owners, depth, remotes, heals_at: TROUBLES + 35_000, lines }
     }
@@ -268,7 +274,7 @@ impl Plan {
 
     /// Whether nothing goes wrong that would keep a purchase from succeeding.
     pub fn is_fair(&self) -> bool {
-        !self.has(|act| !matches!(act, Act::Buy { .. } | Act::Want { .. }))
+        !self.has(|act| !matches!(act, Act::Buy { .. } | Act::Want { .. } | Act::Refund { .. }))
     }
 
     /// Whether somebody pays through Permit2, so that the shop takes that too.

@@ -14,7 +14,7 @@ use farthing_engine::{
     BookCheck, Claim, Claimed, Commit, PaymentFilter, Store, StoreError, StoredResponse, StoredSlot,
 };
 use farthing_faultdisk::{Crash, Disk, Fault, Kind};
-use farthing_ledger::{Account, Balance, Phase, TransferId};
+use farthing_ledger::{Account, Balance, Entry, Phase, TransferId};
 use farthing_payment::{ConsumptionKey, Payment, Slot};
 use farthing_primitives::{Address, AssetId, Money, Network, PaymentId, SlotId, TenantId, Timestamp};
 use farthing_store::{OpenError, SqliteStore};
@@ -76,7 +76,8 @@ impl Trouble {
 enum Change {
     Claim(Box<Claim>),
     Commit(Box<Commit>),
-    Slots(Vec<(Option<u64>, Slot)>),
+    /// With what their transactions cost.
+    Slots(Vec<(Option<u64>, Slot)>, Vec<Entry>),
 }
 
 impl Change {
@@ -84,7 +85,8 @@ impl Change {
         match self.clone() {
             Self::Claim(claim) => wait(store.claim(*claim)),
             Self::Commit(commit) => wait(store.commit(*commit)).map(|()| Claimed::New),
-            Self::Slots(slots) => wait(store.save_slots(slots)).map(|()| Claimed::New),
+            Self::Slots(slots, gas) if gas.is_empty() => wait(store.save_slots(slots)).map(|()| Claimed::New),
+            Self::Slots(slots, gas) => wait(store.close_slots(slots, gas)).map(|()| Claimed::New),
         }
     }
 
@@ -96,7 +98,7 @@ impl Change {
                 let next = &commit.step.next;
                 Ok(wait(store.payment(next.id))?.is_some_and(|payment| payment.version >= next.version))
             }
-            Self::Slots(slots) => {
+            Self::Slots(slots, _) => {
                 let Some((expected, slot)) = slots.first() else { return Ok(true) };
                 let version = expected.map_or(0, |version| version + 1);
                 Ok(wait(store.slot(slot.id))?.is_some_and(|stored| stored.version >= version))
@@ -368,8 +370,13 @@ impl Store for Platter {
         self.read("what is unfinished", |store| wait(store.unfinished(after, limit))).await
     }
 
-    async fn settled_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Payment>, StoreError> {
-        self.read("what is settled", |store| wait(store.settled_since(since, limit))).await
+    async fn settled_since(
+        &self,
+        since: Timestamp,
+        after: Option<(Timestamp, PaymentId)>,
+        limit: usize,
+    ) -> Result<Vec<Payment>, StoreError> {
+        self.read("what is settled", |store| wait(store.settled_since(since, after, limit))).await
     }
 
     async fn payments(&self, filter: PaymentFilter) -> Result<Vec<Payment>, StoreError> {
@@ -397,8 +404,27 @@ impl Store for Platter {
         self.read("a slot", |store| wait(store.slot(id))).await
     }
 
-    async fn live_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError> {
-        self.read("live slots", |store| wait(store.live_slots(network, relayer))).await
+    async fn open_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError> {
+        self.read("open slots", |store| wait(store.open_slots(network, relayer))).await
+    }
+
+    async fn live_slots(
+        &self,
+        network: &Network,
+        relayer: &Address,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredSlot>, StoreError> {
+        self.read("live slots", |store| wait(store.live_slots(network, relayer, from, limit))).await
+    }
+
+    async fn slot_at(
+        &self,
+        network: &Network,
+        relayer: &Address,
+        nonce: u64,
+    ) -> Result<Option<StoredSlot>, StoreError> {
+        self.read("a slot by its nonce", |store| wait(store.slot_at(network, relayer, nonce))).await
     }
 
     async fn slots_of(&self, id: PaymentId) -> Result<Vec<StoredSlot>, StoreError> {
@@ -406,7 +432,11 @@ impl Store for Platter {
     }
 
     async fn save_slots(&self, slots: Vec<(Option<u64>, Slot)>) -> Result<(), StoreError> {
-        self.change(Change::Slots(slots)).await.map(|_| ())
+        self.change(Change::Slots(slots, Vec::new())).await.map(|_| ())
+    }
+
+    async fn close_slots(&self, slots: Vec<(Option<u64>, Slot)>, gas: Vec<Entry>) -> Result<(), StoreError> {
+        self.change(Change::Slots(slots, gas)).await.map(|_| ())
     }
 
     async fn last_nonce(&self, network: &Network, relayer: &Address) -> Result<Option<u64>, StoreError> {

@@ -28,7 +28,7 @@ use crate::{check, disk, gateway, node};
 /// How much each payer has, in atoms.
 const FUNDS: u128 = 1_000_000;
 /// How much the relayer has for gas, in wei.
-const GAS: u128 = 1_000_000_000_000_000_000;
+pub(crate) const GAS: u128 = 1_000_000_000_000_000_000;
 /// How long after the troubles everything must be over, in milliseconds: authorizations live for a minute.
 const PEACE: u64 = 180_000;
 
@@ -111,7 +111,7 @@ pub fn run(plan: &Plan, record: bool) -> Outcome {
     }
 }
 
-fn key(seed: u64, name: &str) -> Key {
+pub(crate) fn key(seed: u64, name: &str) -> Key {
     let mut rng = Rng::stream(seed, name);
     loop {
         let mut bytes = [0; 32];
@@ -422,6 +422,7 @@ impl Scene {
                     self.gateway.boot();
                 }
             }
+            Act::Refund { which, at_once } => crate::refunds::want(&self.gateway, which, at_once).await,
             Act::KillBuyer { buyer, down_for } => {
                 let Some(buyer) = self.buyers.get(buyer).cloned() else { return };
                 if !self.exec.is_alive(*lock(&buyer.process)) {

@@ -19,7 +19,7 @@ use crate::record::{
 pub(crate) enum Request {
     Claim(Box<ClaimRequest>),
     Commit(Box<CommitRequest>),
-    Slots(Vec<SlotRow>),
+    Slots(Vec<SlotRow>, Vec<Entry>),
     Erase { before: i64 },
 }
 
@@ -130,7 +130,11 @@ impl Request {
     }
 
     pub(crate) fn slots(slots: Vec<(Option<u64>, Slot)>) -> Result<Self, StoreError> {
-        Ok(Self::Slots(slots.into_iter().map(SlotRow::new).collect::<Result<_, _>>()?))
+        Self::close_slots(slots, Vec::new())
+    }
+
+    pub(crate) fn close_slots(slots: Vec<(Option<u64>, Slot)>, gas: Vec<Entry>) -> Result<Self, StoreError> {
+        Ok(Self::Slots(slots.into_iter().map(SlotRow::new).collect::<Result<_, _>>()?, gas))
     }
 
     pub(crate) fn erase(before: Timestamp) -> Self {
@@ -143,7 +147,7 @@ impl Request {
         match self {
             Self::Claim(claim) => claim.terms.len(),
             Self::Commit(commit) => commit.response.as_ref().map_or(0, |(_, response)| response.body.len()),
-            Self::Slots(slots) => slots.iter().map(|row| row.body.len()).sum(),
+            Self::Slots(slots, _) => slots.iter().map(|row| row.body.len()).sum(),
             Self::Erase { .. } => 0,
         }
     }
@@ -158,7 +162,12 @@ impl Request {
         match self {
             Self::Claim(claim) => claim.apply(connection, books, exposure).map(Answer::Claimed),
             Self::Commit(commit) => commit.apply(connection, books, exposure).map(|()| Answer::Done),
-            Self::Slots(slots) => save_slots(connection, slots).map(|()| Answer::Done),
+            Self::Slots(slots, gas) => {
+                save_slots(connection, slots)?;
+                let touched = books.apply(connection, gas)?;
+                books.keep(touched);
+                Ok(Answer::Done)
+            }
             Self::Erase { before } => erase(connection, *before).map(Answer::Erased),
         }
     }

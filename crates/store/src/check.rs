@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use farthing_engine::{BookCheck, StoreError};
-use farthing_ledger::{Account, Balance, Ledger, Phase, Purpose, Side};
+use farthing_ledger::{Account, Balance, Ledger, Phase, Purpose, Side, TransferId};
 use farthing_payment::{Delivery, Next, Payment, Proof, Role, SlotState, State};
 use farthing_primitives::{AssetId, TenantId, Timestamp};
 use rusqlite::Connection;
@@ -141,7 +141,8 @@ impl Check {
     ) -> Result<(), StoreError> {
         let id = payment.id;
         let rows = read::history_rows(connection, payment)?;
-        let transfers = read::transfers_of(connection, id)?;
+        let mut transfers = read::transfers_of(connection, id)?;
+        transfers.retain(|row| row.id.purpose != Purpose::SlotGas);
         let credits = read::credits_of(connection, id)?;
         let answered = read::has_response(connection, id)?;
         self.owned.history += rows.len() as u64;
@@ -306,6 +307,9 @@ impl Check {
         let mut named = slot.payments.clone();
         named.sort();
         named.dedup();
+        let mut gas = read::transfers_of(connection, TransferId::of_slot(id).payment)?;
+        gas.retain(|row| row.id.purpose == Purpose::SlotGas);
+        self.slot_gas(slot, &gas);
         let stored = read::payments_of_slot(connection, id)?;
         self.owned.slot_payments += stored.len() as u64;
         if stored != named {
@@ -328,6 +332,23 @@ impl Check {
             self.problem(format!("{id}: it was filled by {tx}, which is none of its own transactions"));
         }
         Ok(())
+    }
+
+    /// What the transaction of a slot cost is booked once, and only of one that is done with.
+    fn slot_gas(&mut self, slot: &farthing_payment::Slot, transfers: &[TransferRow]) {
+        self.owned.transfers += transfers.len() as u64;
+        let own = TransferId::of_slot(slot.id);
+        for row in transfers {
+            let done = matches!(slot.state, SlotState::Final { .. } | SlotState::Included { .. });
+            if row.id != own || row.phase != Phase::Posted || !done {
+                self.problem(format!(
+                    "{}: it is {}, and the books have its {}",
+                    slot.id,
+                    slot.state.name(),
+                    tell(row)
+                ));
+            }
+        }
     }
 
     fn balances(&mut self, stored: Vec<(Account, Balance)>) {

@@ -68,11 +68,17 @@ impl Store for MemoryStore {
         Ok(open.take(capped(limit)).cloned().collect())
     }
 
-    async fn settled_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Payment>, StoreError> {
+    async fn settled_since(
+        &self,
+        since: Timestamp,
+        after: Option<(Timestamp, PaymentId)>,
+        limit: usize,
+    ) -> Result<Vec<Payment>, StoreError> {
         let inner = self.inner();
         let settled = |payment: &&Payment| matches!(payment.state, State::Settled { .. });
         let mut found: Vec<Payment> =
             inner.payments.values().filter(settled).filter(|p| p.updated >= since).cloned().collect();
+        found.retain(|p| after.is_none_or(|after| (p.updated, p.id) < after));
         found.sort_by(|a, b| b.updated.cmp(&a.updated).then(b.id.cmp(&a.id)));
         found.truncate(capped(limit));
         Ok(found)
@@ -109,14 +115,41 @@ impl Store for MemoryStore {
         Ok(self.inner().slots.get(&id).cloned())
     }
 
-    async fn live_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError> {
+    async fn open_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError> {
+        let inner = self.inner();
+        let of_relayer = inner.slots_of_relayer(network, relayer);
+        let mut open: Vec<_> = of_relayer.filter(|s| s.slot.state == SlotState::Open).cloned().collect();
+        open.sort_by_key(|stored| (stored.slot.nonce, stored.slot.id));
+        Ok(open)
+    }
+
+    async fn slot_at(
+        &self,
+        network: &Network,
+        relayer: &Address,
+        nonce: u64,
+    ) -> Result<Option<StoredSlot>, StoreError> {
+        let inner = self.inner();
+        let mut of_relayer = inner.slots_of_relayer(network, relayer);
+        Ok(of_relayer.find(|s| s.slot.nonce == nonce && s.slot.state != SlotState::Lost).cloned())
+    }
+
+    async fn live_slots(
+        &self,
+        network: &Network,
+        relayer: &Address,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredSlot>, StoreError> {
         let inner = self.inner();
         let mut live: Vec<StoredSlot> = inner
             .slots_of_relayer(network, relayer)
             .filter(|s| matches!(s.slot.state, SlotState::Open | SlotState::Included { .. }))
+            .filter(|s| s.slot.nonce >= from)
             .cloned()
             .collect();
         live.sort_by_key(|stored| (stored.slot.nonce, stored.slot.id));
+        live.truncate(capped(limit));
         Ok(live)
     }
 
@@ -127,6 +160,14 @@ impl Store for MemoryStore {
     async fn save_slots(&self, slots: Vec<(Option<u64>, Slot)>) -> Result<(), StoreError> {
         let mut inner = self.inner();
         let staged = inner.stage_slots(slots)?;
+        inner.slots.extend(staged);
+        Ok(())
+    }
+
+    async fn close_slots(&self, slots: Vec<(Option<u64>, Slot)>, gas: Vec<Entry>) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        let staged = inner.stage_slots(slots)?;
+        inner.book(&gas)?;
         inner.slots.extend(staged);
         Ok(())
     }

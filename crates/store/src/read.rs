@@ -69,15 +69,22 @@ const HELD_TWICE: &str = "SELECT live.id FROM payments AS live INDEXED BY paymen
      CROSS JOIN payments AS done INDEXED BY payments_key ON done.key_hash = live.key_hash \
      WHERE live.open = 1 AND live.released = 0 AND done.open = 0 AND done.released = 0 ORDER BY live.id";
 const UNFINISHED: &str = select_payments!("WHERE open = 1 AND id > ?1 ORDER BY id LIMIT ?2");
-const SETTLED_SINCE: &str =
-    select_payments!("WHERE state = 'settled' AND updated >= ?1 ORDER BY updated DESC, id DESC LIMIT ?2");
+const SETTLED_SINCE: &str = select_payments!(
+    "WHERE state = 'settled' AND updated >= ?1 AND (updated, id) < (?2, ?3) \
+     ORDER BY updated DESC, id DESC LIMIT ?4"
+);
 const EXPOSED_TO: &str =
     "SELECT payer, atoms FROM payments WHERE exposed = 1 AND tenant = ?1 AND payee = ?2 AND asset = ?3";
 /// Left to itself, SQLite would read all slots that the relayer ever had.
 const LIVE_SLOTS: &str = select_slots!(
     "INDEXED BY slots_live WHERE network = ?1 AND relayer = ?2 AND state IN ('open', 'included') \
-     ORDER BY nonce, id"
+     AND nonce >= ?3 ORDER BY nonce, id LIMIT ?4"
 );
+const OPEN_SLOTS: &str = select_slots!(
+    "INDEXED BY slots_live WHERE network = ?1 AND relayer = ?2 AND state IN ('open', 'included') \
+     AND state = 'open' ORDER BY nonce, id"
+);
+const SLOT_AT: &str = select_slots!("WHERE network = ?1 AND relayer = ?2 AND nonce = ?3 AND state <> 'lost'");
 const LAST_NONCE: &str = "SELECT max(nonce) FROM slots WHERE network = ?1 AND relayer = ?2";
 /// Payments whose stored answers expire (see `limits::answer_expires`).
 pub(crate) const ERASABLE: &str = "SELECT seq, id FROM payments WHERE answered = 1 AND state IN ('settled', 'refused', 'failed', 'refunded') \
@@ -112,8 +119,17 @@ pub(crate) fn unfinished(
     some_payments(connection, UNFINISHED, &[&after_bytes(after), &capped_rows(limit)])
 }
 
-pub(crate) fn settled_since(connection: &Connection, since: Timestamp, limit: usize) -> Answer<Vec<Payment>> {
-    some_payments(connection, SETTLED_SINCE, &[&int(since.millis())?, &capped_rows(limit)])
+pub(crate) fn settled_since(
+    connection: &Connection,
+    since: Timestamp,
+    after: Option<(Timestamp, PaymentId)>,
+    limit: usize,
+) -> Answer<Vec<Payment>> {
+    let (updated, id) = match after {
+        Some((updated, id)) => (int(updated.millis())?, id.to_bytes()),
+        None => (i64::MAX, [u8::MAX; 16]),
+    };
+    some_payments(connection, SETTLED_SINCE, &[&int(since.millis())?, &updated, &id, &capped_rows(limit)])
 }
 
 pub(crate) fn payments(connection: &Connection, filter: &PaymentFilter) -> Answer<Vec<Payment>> {
@@ -285,8 +301,30 @@ pub(crate) fn live_slots(
     connection: &Connection,
     network: &Network,
     relayer: &Address,
+    from: u64,
+    limit: usize,
 ) -> Answer<Vec<StoredSlot>> {
-    collect(connection, LIVE_SLOTS, &[&network.as_str(), &AddressColumn::of(relayer)], to_slot)
+    let of: [&dyn ToSql; 4] =
+        [&network.as_str(), &AddressColumn::of(relayer), &int(from)?, &capped_rows(limit)];
+    collect(connection, LIVE_SLOTS, &of, to_slot)
+}
+
+pub(crate) fn open_slots(
+    connection: &Connection,
+    network: &Network,
+    relayer: &Address,
+) -> Answer<Vec<StoredSlot>> {
+    collect(connection, OPEN_SLOTS, &[&network.as_str(), &AddressColumn::of(relayer)], to_slot)
+}
+
+pub(crate) fn slot_at(
+    connection: &Connection,
+    network: &Network,
+    relayer: &Address,
+    nonce: u64,
+) -> Answer<Option<StoredSlot>> {
+    let of: [&dyn ToSql; 3] = [&network.as_str(), &AddressColumn::of(relayer), &int(nonce)?];
+    Ok(collect(connection, SLOT_AT, &of, to_slot)?.pop())
 }
 
 pub(crate) fn slots_of(connection: &Connection, id: PaymentId) -> Answer<Vec<StoredSlot>> {
@@ -590,6 +628,8 @@ mod tests {
         check(EXPOSED_TO, "SEARCH payments USING INDEX payments_exposed");
         check(ERASABLE, "SEARCH payments USING INDEX payments_answered");
         check(LIVE_SLOTS, "SEARCH slots USING INDEX slots_live");
+        check(OPEN_SLOTS, "SEARCH slots USING INDEX slots_live");
+        check(SLOT_AT, "SEARCH slots USING INDEX slots_nonce");
         check(LAST_NONCE, "SEARCH slots USING COVERING INDEX slots_relayer");
     }
 }

@@ -222,7 +222,10 @@ fn candidates(from: &Payment, to: &Payment, name: &str) -> Vec<Event> {
         State::Lapsing { attempt, .. } => events.push(Event::AttemptDropped { attempt: *attempt }),
         State::Confirming { proof, .. } => events.push(included(proof, false)),
         State::Settled { proof, .. } => events.push(included(proof, true)),
-        State::Refunding { refund, .. } => events.push(Event::RefundStarted { refund: *refund, tx }),
+        State::Refunding { refund, .. } => {
+            events.push(Event::RefundStarted { refund: *refund, tx: tx.clone() });
+            events.push(Event::RefundReplaced { tx });
+        }
         State::Refunded { refund_proof, .. } => {
             events.push(Event::RefundIncluded { proof: refund_proof.clone() });
         }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use farthing_engine::{
     BookCheck, Claim, Claimed, Commit, PaymentFilter, Store, StoreError, StoredResponse, StoredSlot,
 };
-use farthing_ledger::{Account, Balance, Phase, TransferId};
+use farthing_ledger::{Account, Balance, Entry, Phase, TransferId};
 use farthing_payment::{ConsumptionKey, Payment, Slot};
 use farthing_primitives::{Address, AssetId, Money, Network, PaymentId, SlotId, TenantId, Timestamp};
 use rusqlite::Connection;
@@ -163,8 +163,13 @@ impl Store for SqliteStore {
         self.read(move |connection| read::unfinished(connection, after, limit)).await
     }
 
-    async fn settled_since(&self, since: Timestamp, limit: usize) -> Result<Vec<Payment>, StoreError> {
-        self.read(move |connection| read::settled_since(connection, since, limit)).await
+    async fn settled_since(
+        &self,
+        since: Timestamp,
+        after: Option<(Timestamp, PaymentId)>,
+        limit: usize,
+    ) -> Result<Vec<Payment>, StoreError> {
+        self.read(move |connection| read::settled_since(connection, since, after, limit)).await
     }
 
     async fn payments(&self, filter: PaymentFilter) -> Result<Vec<Payment>, StoreError> {
@@ -202,9 +207,30 @@ impl Store for SqliteStore {
         self.read(move |connection| read::slot(connection, id)).await
     }
 
-    async fn live_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError> {
+    async fn open_slots(&self, network: &Network, relayer: &Address) -> Result<Vec<StoredSlot>, StoreError> {
         let (network, relayer) = (network.clone(), relayer.clone());
-        self.read(move |connection| read::live_slots(connection, &network, &relayer)).await
+        self.read(move |connection| read::open_slots(connection, &network, &relayer)).await
+    }
+
+    async fn live_slots(
+        &self,
+        network: &Network,
+        relayer: &Address,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredSlot>, StoreError> {
+        let (network, relayer) = (network.clone(), relayer.clone());
+        self.read(move |connection| read::live_slots(connection, &network, &relayer, from, limit)).await
+    }
+
+    async fn slot_at(
+        &self,
+        network: &Network,
+        relayer: &Address,
+        nonce: u64,
+    ) -> Result<Option<StoredSlot>, StoreError> {
+        let (network, relayer) = (network.clone(), relayer.clone());
+        self.read(move |connection| read::slot_at(connection, &network, &relayer, nonce)).await
     }
 
     async fn slots_of(&self, id: PaymentId) -> Result<Vec<StoredSlot>, StoreError> {
@@ -213,6 +239,10 @@ impl Store for SqliteStore {
 
     async fn save_slots(&self, slots: Vec<(Option<u64>, Slot)>) -> Result<(), StoreError> {
         self.write(Request::slots(slots)).await.map(|_| ())
+    }
+
+    async fn close_slots(&self, slots: Vec<(Option<u64>, Slot)>, gas: Vec<Entry>) -> Result<(), StoreError> {
+        self.write(Request::close_slots(slots, gas)).await.map(|_| ())
     }
 
     async fn last_nonce(&self, network: &Network, relayer: &Address) -> Result<Option<u64>, StoreError> {

@@ -213,11 +213,11 @@ async fn look(store: &dyn Store) -> World {
     World {
         payments: store.payments(PaymentFilter::default()).await.unwrap(),
         unfinished: store.unfinished(None, 1000).await.unwrap(),
-        settled: store.settled_since(at(20), 1000).await.unwrap(),
+        settled: store.settled_since(at(20), None, 1000).await.unwrap(),
         holders,
         details,
         slots,
-        live: store.live_slots(&network(), &address(0xcc)).await.unwrap(),
+        live: store.live_slots(&network(), &address(0xcc), 0, 1000).await.unwrap(),
         last_nonce: store.last_nonce(&network(), &address(0xcc)).await.unwrap(),
         owed,
         balances: store.balances(None).await.unwrap(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use common::*;
 use farthing_engine::{Claimed, Commit, Credit, ExposureLimit, PaymentFilter, Store, StoreError, StoredSlot};
-use farthing_ledger::{AccountKind, Entry, Phase, Purpose};
+use farthing_ledger::{AccountKind, Entry, Phase, Purpose, TransferId};
 use farthing_payment::{Flow, Next, Role, SlotState, TxRef};
 use farthing_primitives::TenantId;
 use farthing_store::{MemoryStore, SqliteStore};
@@ -54,6 +54,7 @@ for_each_store! {
     slots_have_versions
     a_nonce_has_one_slot
     slots_are_found
+    a_slot_is_closed_with_its_gas_or_not_at_all
     a_refused_slot_refuses_the_change
     history_tells_what_happened
     an_answer_is_kept_until_it_is_erased
@@ -377,13 +378,61 @@ async fn slots_are_found<S: Store>(store: Shared<S>) {
         (None, done(1, 3, SlotState::Lost)),
     ];
     store.save_slots(slots).await.unwrap();
-    let live = store.live_slots(&network(), &relayer).await.unwrap();
-    assert_eq!(live.iter().map(|s| s.slot.nonce).collect::<Vec<_>>(), [0, 1]);
-    assert_eq!(store.live_slots(&network(), &address(1)).await, Ok(vec![]));
+    let nonces = |slots: Vec<farthing_engine::StoredSlot>| {
+        slots.iter().map(|stored| stored.slot.nonce).collect::<Vec<_>>()
+    };
+    assert_eq!(nonces(store.live_slots(&network(), &relayer, 0, 9).await.unwrap()), [0, 1]);
+    assert_eq!(nonces(store.live_slots(&network(), &relayer, 0, 1).await.unwrap()), [0]);
+    assert_eq!(nonces(store.live_slots(&network(), &relayer, 1, 9).await.unwrap()), [1]);
+    assert_eq!(store.live_slots(&network(), &address(1), 0, 9).await, Ok(vec![]));
+    assert_eq!(nonces(store.open_slots(&network(), &relayer).await.unwrap()), [0]);
+    assert_eq!(store.open_slots(&network(), &address(1)).await, Ok(vec![]));
+    let at = async |nonce| {
+        let found = store.slot_at(&network(), &relayer, nonce).await.unwrap();
+        found.map(|stored| stored.slot.id)
+    };
+    assert_eq!(at(0).await, Some(slot_id(4)));
+    assert_eq!(at(2).await, Some(slot_id(2)));
+    assert_eq!(at(3).await, None, "lost to somebody else");
+    assert_eq!(at(4).await, None);
     assert_eq!(store.last_nonce(&network(), &relayer).await, Ok(Some(3)));
     let of_payment = store.slots_of(payment_id(1)).await.unwrap();
     let ids = of_payment.iter().map(|s| s.slot.id).collect::<Vec<_>>();
     assert_eq!(ids, [1, 2, 3, 4].map(slot_id));
+}
+
+async fn a_slot_is_closed_with_its_gas_or_not_at_all<S: Store>(store: Shared<S>) {
+    store.save_slots(vec![(None, slot(1, 0, &[])), (None, slot(2, 1, &[]))]).await.unwrap();
+    let gas = |id| Entry::Transfer {
+        id: TransferId::of_slot(slot_id(id)),
+        tenant: TenantId::local(),
+        money: farthing_primitives::Money::new(usdc(), 21_000 + u128::from(id)),
+    };
+    let done = |id, nonce, tx: &str| farthing_payment::Slot {
+        state: SlotState::Final { tx: TxRef::new(tx) },
+        ..slot(id, nonce, &[])
+    };
+    let booked = async || {
+        let of = async |id| store.transfers_of(TransferId::of_slot(slot_id(id)).payment).await.unwrap().len();
+        (of(1).await, of(2).await)
+    };
+    let tx = |id, nonce| slot(id, nonce, &[]).variants[0].tx.to_string();
+    // One of them has another version: nothing is booked.
+    let both = vec![(Some(0), done(1, 0, &tx(1, 0))), (Some(7), done(2, 1, &tx(2, 1)))];
+    assert_eq!(store.close_slots(both, vec![gas(1), gas(2)]).await, Err(StoreError::Conflict));
+    assert_eq!(booked().await, (0, 0));
+    assert_eq!(store.open_slots(&network(), &address(0xcc)).await.unwrap().len(), 2);
+    let both = vec![(Some(0), done(1, 0, &tx(1, 0))), (Some(0), done(2, 1, &tx(2, 1)))];
+    assert_eq!(store.close_slots(both, vec![gas(1), gas(2)]).await, Ok(()));
+    assert_eq!(booked().await, (1, 1));
+    // It is booked once, and what books it again changes nothing.
+    let again = vec![(Some(1), slot(1, 0, &[]))];
+    assert!(matches!(store.close_slots(again, vec![gas(1)]).await, Err(StoreError::Books(_))));
+    assert_eq!(store.live_slots(&network(), &address(0xcc), 0, 9).await, Ok(vec![]));
+    let balances = store.balances(None).await.unwrap();
+    let spent = balances.iter().find(|(account, _)| account.kind == AccountKind::Gas);
+    assert_eq!(spent.map(|(_, balance)| balance.debits_posted), Some(42_003));
+    assert_eq!(store.check_books().await.unwrap().problems, Vec::<String>::new());
 }
 
 async fn a_refused_slot_refuses_the_change<S: Store>(store: Shared<S>) {
@@ -479,8 +528,13 @@ async fn settled_payments_are_listed_newest_first<S: Store>(store: Shared<S>) {
     }
     walk(&*store, &like(4), &["funds_confirmed"]).await;
     let ids = |listed: Vec<farthing_payment::Payment>| listed.iter().map(|p| p.id).collect::<Vec<_>>();
-    assert_eq!(ids(store.settled_since(at(102), 9).await.unwrap()), [3, 2].map(payment_id));
-    assert_eq!(ids(store.settled_since(at(0), 1).await.unwrap()), [3].map(payment_id));
+    assert_eq!(ids(store.settled_since(at(102), None, 9).await.unwrap()), [3, 2].map(payment_id));
+    assert_eq!(ids(store.settled_since(at(0), None, 1).await.unwrap()), [3].map(payment_id));
+    let newest = store.settled_since(at(0), None, 1).await.unwrap();
+    let after = newest.first().map(|payment| (payment.updated, payment.id));
+    let older = ids(store.settled_since(at(0), after, 9).await.unwrap());
+    assert_eq!(older, ids(store.settled_since(at(0), None, 9).await.unwrap())[1..]);
+    assert_eq!(older[..1], [2].map(payment_id));
 }
 
 async fn payments_are_filtered_and_paged<S: Store>(store: Shared<S>) {

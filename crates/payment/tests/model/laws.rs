@@ -127,8 +127,9 @@ fn rest_is_booked(model: &Model, w: &World) -> bool {
 fn refund_moved(model: &Model, w: &World) -> bool {
     let life = model.life(w.life);
     let Some(payment) = life.payment() else { return true };
-    let moved = w.chain.refund == Slot::Worked;
-    let may_move = matches!(w.chain.refund, Slot::Kept | Slot::Sent | Slot::Reverted) && !w.chain.refund_dead;
+    let moved = w.chain.refund == Slot::Worked && w.chain.refund_deep;
+    let open = matches!(w.chain.refund, Slot::Kept | Slot::Sent | Slot::Reverted | Slot::Worked);
+    let may_move = open && !w.chain.refund_dead;
     match &payment.state {
         State::Refunded { .. } => moved,
         State::Refunding { .. } => true,

@@ -53,6 +53,7 @@ pub enum Ev {
     Dead,
     RefundStarted,
     RefundIncluded(Hand),
+    RefundReplaced,
     RefundDropped,
 }
 
@@ -319,6 +320,7 @@ fn event(ev: Ev) -> Event {
         Ev::Dead => Event::Dead(reason()),
         Ev::RefundStarted => Event::RefundStarted { refund, tx: tx(9) },
         Ev::RefundIncluded(hand) => Event::RefundIncluded { proof: proof(hand, hand == Hand::Ours(9)) },
+        Ev::RefundReplaced => Event::RefundReplaced { tx: tx(9) },
         Ev::RefundDropped => Event::RefundDropped,
     }
 }

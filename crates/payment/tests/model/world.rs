@@ -68,6 +68,8 @@ pub struct Chain {
     /// Somebody besides the payer and us has seen the authorization.
     seen: bool,
     refund: Slot,
+    /// Whether the refund is in a block that no reorganization replaces any more.
+    refund_deep: bool,
     /// Whether the payee's authorization of the refund has ended unused.
     refund_dead: bool,
 }
@@ -164,6 +166,7 @@ impl Chain {
             slots: [Slot::None; MOST_ATTEMPTS as usize],
             seen: false,
             refund: Slot::None,
+            refund_deep: false,
             refund_dead: false,
         }
     }
@@ -360,6 +363,12 @@ impl Model {
                 out.good("the refund is included", set(Slot::Worked));
                 out.bad("the refund reverts, or another transaction has its nonce", set(Slot::Reverted));
             }
+        }
+        if matches!(c.refund, Slot::Worked | Slot::Reverted) && !c.refund_deep && !c.refund_dead {
+            out.bad("the refund's block is gone", w.chain(|c| c.refund = Slot::Sent));
+        }
+        if c.refund == Slot::Worked && !c.refund_deep {
+            out.good("the refund is deep", w.chain(|c| c.refund_deep = true));
         }
         let refund_open = matches!(c.refund, Slot::Sent | Slot::Reverted);
         if refund_open && !c.refund_dead {
@@ -752,13 +761,18 @@ impl Model {
                 out.bad("a refund is durable", started.chain(|c| c.refund = Slot::Kept));
             }
             State::Refunding { .. } => match c.refund {
-                Slot::Worked => {
+                Slot::Worked if c.refund_deep => {
                     let done = self.commit(w, &[Ev::RefundIncluded(Hand::Ours(REFUND))], w.task.overtaken());
                     out.good("the refund is done", done);
                 }
                 Slot::Reverted if c.refund_dead => {
                     let dropped = self.commit(w, &[Ev::RefundDropped], w.task.overtaken());
                     out.good("the refund came to nothing", dropped);
+                }
+                // What it was sent with may still be in a block: the token takes one of them.
+                Slot::Reverted => {
+                    let again = self.commit(w, &[Ev::RefundReplaced], w.task.overtaken());
+                    out.good("the refund goes out again", again.chain(|c| c.refund = Slot::Kept));
                 }
                 _ => {}
             },

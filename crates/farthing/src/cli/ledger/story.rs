@@ -264,6 +264,9 @@ impl Known {
             Event::RefundIncluded { proof } => {
                 ("chain", format!("the refund is in block {}, transaction {}", proof.block, proof.tx))
             }
+            Event::RefundReplaced { tx } => {
+                ("us", format!("the refund goes out again, as it had moved nothing{}", with(tx.as_ref())))
+            }
             Event::RefundDropped => ("chain", "the refund moved nothing, and cannot any more".to_owned()),
         }
     }
