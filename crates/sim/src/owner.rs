@@ -15,7 +15,9 @@ use farthing_wallet::client::{
 };
 use farthing_wallet::journal::{Header, Journal};
 use farthing_wallet::{EngineView, LocalAuthorizer};
-use farthing_wire::x402::exact_evm::Payload;
+use farthing_wire::mpp::evm::ChargePayload;
+use farthing_wire::mpp::{self, Credential};
+use farthing_wire::x402::exact_evm::{Authorization, Payload};
 use farthing_wire::x402::{Message as _, v2};
 use http::{HeaderValue, Method, Version};
 
@@ -231,11 +233,8 @@ impl Owner {
 
     /// Checker: what leaves the wallet was signed for the gateway, in the budget, and once for each request.
     fn shows(&self, request: &HttpRequest, payment: &Header) {
-        let Ok(payload) = v2::PaymentPayload::from_header(payment.value.as_bytes()) else {
+        let Some(authorization) = shown(payment) else {
             return self.ledger.broken(format!("wallet {} shows no payment", self.number));
-        };
-        let Ok(Payload::Eip3009 { authorization, .. }) = Payload::parse(&payload.payload) else {
-            return self.ledger.broken(format!("wallet {} shows another payment", self.number));
         };
         let nonce = B256::new(authorization.nonce);
         let address = |text: String| text.parse().unwrap_or_default();
@@ -281,6 +280,21 @@ impl Owner {
         if for_this > 1 {
             self.ledger.broken(format!("wallet {} pays twice for {}", self.number, request.url));
         }
+    }
+}
+
+/// The transfer that a payment authorizes, in whatever dialect the wallet chose.
+fn shown(payment: &Header) -> Option<Authorization> {
+    if let Ok(credential) = Credential::parse(payment.value.as_bytes()) {
+        return match credential.payload() {
+            Ok(mpp::Payload::EvmCharge(ChargePayload::Authorization { authorization, .. })) => Some(authorization),
+            _ => None,
+        };
+    }
+    let payment = v2::PaymentPayload::from_header(payment.value.as_bytes()).ok()?;
+    match Payload::parse(&payment.payload) {
+        Ok(Payload::Eip3009 { authorization, .. }) => Some(authorization),
+        _ => None,
     }
 }
 
