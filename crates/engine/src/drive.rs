@@ -535,10 +535,6 @@ impl Driver {
                 match self.engine.0.store.response(payment.id).await {
                     Ok(Some(response)) => {
                         self.live.publish(Outcome::Served { payment: boxed, response });
-                        if payment.delivery == Delivery::Stored {
-                            // The answer is on its way. If this is lost, the payment shows as stored: no harm.
-                            let _ = self.engine.commit(&payment, Event::Sent).await;
-                        }
                     }
                     Ok(None) | Err(_) => self.live.publish(Outcome::Unavailable { what: "store" }),
                 }

@@ -148,7 +148,21 @@ impl Engine {
                 None => SaleOutcome::Unavailable { what: "payment_in_progress" },
             };
         }
-        self.wait(&live).await
+        let outcome = self.wait(&live).await;
+        self.taken(&outcome);
+        outcome
+    }
+
+    /// The answer is on its way to somebody who waited for it. If this is lost, the payment shows as stored: no harm.
+    fn taken(&self, outcome: &SaleOutcome) {
+        let SaleOutcome::Served { payment, .. } = outcome else { return };
+        if payment.delivery != Delivery::Stored {
+            return;
+        }
+        let (engine, payment) = (self.clone(), payment.clone());
+        self.0.world.spawn(Box::pin(async move {
+            let _ = engine.commit(&payment, Event::Sent).await;
+        }));
     }
 
     async fn wait(&self, live: &Arc<Live>) -> SaleOutcome {
