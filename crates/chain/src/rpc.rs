@@ -292,6 +292,11 @@ impl Chain for RpcChain {
         self.inner.query(&asks, |_, answers| Ok(wire::wide(&single(answers)?)?)).await
     }
 
+    async fn code(&self, account: &Address) -> Result<Bytes, ChainError> {
+        let asks = [Ask::new("eth_getCode", account_param(self.evm(account)?, "latest"))];
+        self.inner.query(&asks, |_, answers| Ok(wire::bytes(&single(answers)?)?)).await
+    }
+
     async fn fees(&self) -> Result<Fees, ChainError> {
         let keep = self.block_time().min(FEES_FOR);
         let arrived = Instant::now();

@@ -56,6 +56,11 @@ pub(crate) fn wide(raw: &RawValue) -> Result<u128, Unreadable> {
     read::<Quantity>(raw).map(|number| number.0)
 }
 
+/// Reads hex data of any length.
+pub(crate) fn bytes(raw: &RawValue) -> Result<bytes::Bytes, Unreadable> {
+    read::<Bytes>(raw).map(|bytes| bytes.0)
+}
+
 /// What may be repeated of a node's text in our log.
 pub(crate) fn text(message: &str) -> String {
     message.chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()

@@ -154,6 +154,11 @@ pub trait Chain: Send + Sync {
 
     async fn fees(&self) -> Result<Fees, ChainError>;
 
+    /// The code at `account` now; empty if there is none. A chain that does not tell vouches for no contract.
+    async fn code(&self, _account: &Address) -> Result<Bytes, ChainError> {
+        Err(ChainError::Unreadable(self.network().clone()))
+    }
+
     /// The gas that this call would use now.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 //! and names no runtime, no database and no HTTP library.
 
 mod chain;
+mod channels;
 mod clock;
 mod drive;
 mod engine;
@@ -27,6 +28,11 @@ mod world;
 pub use chain::{
     Broadcast, Chain, ChainError, Fees, Head, LogFilter, Receipt, RelayerKey, SignedTx, Tag, TxHash,
     UnsignedTx,
+};
+pub use channels::{
+    Asked, Begun, ChannelBegin, ChannelCommit, ChannelFilter, ChannelStore, Closed, Desk, MAX_KEPT_ANSWERS,
+    OpenBy, Opening, Seller, Started, Ticket, Till, TillConfig, TillError, TopUp, TopUpBy, ToppedUp, Woken,
+    is_at_work,
 };
 pub use engine::{Engine, EngineConfig};
 pub use evm_rail::{EvmRail, native_asset};

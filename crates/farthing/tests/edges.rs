@@ -18,8 +18,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("channel", &["primitives", "ledger", "payment"]),
     ("rails", &["primitives", "wire", "evm", "payment"]),
     // `wire` for the rail of remote facilitators, whose answers are judged there.
-    ("engine", &["primitives", "wire", "evm", "ledger", "payment", "rails"]),
-    ("store", &["primitives", "ledger", "payment", "engine"]),
+    ("engine", &["primitives", "wire", "evm", "ledger", "payment", "channel", "rails"]),
+    ("store", &["primitives", "ledger", "payment", "channel", "engine"]),
     ("chain", &["primitives", "evm", "engine"]),
     ("devnet", &["primitives", "evm"]),
     ("paywall", &["primitives", "wire", "evm", "payment", "rails", "engine"]),

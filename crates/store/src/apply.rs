@@ -1,6 +1,6 @@
 //! One change inside the group's transaction.
 
-use farthing_engine::{Claimed, Credit, ExposureLimit, StoreError, StoredResponse};
+use farthing_engine::{Begun, Claimed, Credit, ExposureLimit, StoreError, StoredResponse};
 use farthing_ledger::Entry;
 use farthing_payment::{Next, Payment, Slot};
 use farthing_primitives::{PaymentId, Timestamp};
@@ -14,9 +14,13 @@ use crate::record::{
     AddressColumn, TxColumn, asset_column, encode_head, encode_slot, encode_state, encode_terms, int,
 };
 
+mod channels;
+
 /// A change, encoded by its caller so that the one writer has less to do.
 #[derive(Debug)]
 pub(crate) enum Request {
+    Channel(Box<channels::ChannelRequest>),
+    EraseCharges { before: i64 },
     Claim(Box<ClaimRequest>),
     Commit(Box<CommitRequest>),
     Slots(Vec<SlotRow>, Vec<Entry>),
@@ -73,6 +77,7 @@ pub(crate) struct SlotRow {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Answer {
     Claimed(Claimed),
+    Begun(Begun),
     Done,
     Erased(u64),
 }
@@ -148,7 +153,8 @@ impl Request {
             Self::Claim(claim) => claim.terms.len(),
             Self::Commit(commit) => commit.response.as_ref().map_or(0, |(_, response)| response.body.len()),
             Self::Slots(slots, _) => slots.iter().map(|row| row.body.len()).sum(),
-            Self::Erase { .. } => 0,
+            Self::Channel(change) => change.weight(),
+            Self::Erase { .. } | Self::EraseCharges { .. } => 0,
         }
     }
 
@@ -168,6 +174,8 @@ impl Request {
                 books.keep(touched);
                 Ok(Answer::Done)
             }
+            Self::Channel(change) => change.apply(connection, books),
+            Self::EraseCharges { before } => channels::erase(connection, *before).map(Answer::Erased),
             Self::Erase { before } => erase(connection, *before).map(Answer::Erased),
         }
     }

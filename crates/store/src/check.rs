@@ -13,6 +13,8 @@ use crate::limits::answer_expires;
 use crate::read::{self, CreditRow, PaymentColumns, TransferRow};
 use crate::replay::{self, Story};
 
+mod channels;
+
 /// How many problems are told; a broken file would have no end of them.
 const MAX_PROBLEMS: usize = 100;
 
@@ -33,6 +35,9 @@ pub struct Checked {
     pub credits: u64,
     pub responses: u64,
     pub slots: u64,
+    pub channels: u64,
+    /// What was asked for and paid from channels.
+    pub charges: u64,
     /// The newest change of any payment.
     pub newest: Option<Timestamp>,
     /// Empty if all is well; at most a hundred.
@@ -79,6 +84,7 @@ pub(crate) fn check(connection: &Connection, progress: Progress<'_>) -> Result<C
             Ok(())
         });
         check.readable("the transfers", done)?;
+        check.channels(connection)?;
         let done = read::each_slot(connection, |id, slot| {
             check.done.slots += 1;
             let looked = slot.and_then(|slot| check.slot(connection, &slot));
@@ -112,6 +118,8 @@ struct Owned {
     responses: u64,
     credits: u64,
     slot_payments: u64,
+    charges: u64,
+    charge_answers: u64,
 }
 
 impl Check {
@@ -291,6 +299,8 @@ impl Check {
             ("responses", self.owned.responses, "answers"),
             ("credits", self.owned.credits, "credited logs"),
             ("slot_payments", self.owned.slot_payments, "lines of slots"),
+            ("charges", self.owned.charges, "charges"),
+            ("charge_answers", self.owned.charge_answers, "answers of charges"),
         ];
         for (table, owned, what) in of {
             let rows = self.readable(what, read::count(connection, table))?.unwrap_or(owned);
@@ -317,7 +327,7 @@ impl Check {
         }
         for payment in named {
             match read::payment(connection, payment) {
-                Ok(None) => self.problem(format!("{id}: its payment {payment} is missing")),
+                Ok(None) => self.slot_of_channel(connection, slot, payment)?,
                 Ok(Some(payment)) if *payment.terms.money.asset().network() != slot.network => {
                     self.problem(format!("{id}: its payment {} is on another network", payment.id));
                 }

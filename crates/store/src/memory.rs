@@ -12,6 +12,8 @@ use farthing_primitives::{Address, AssetId, Money, Network, PaymentId, SlotId, T
 
 use crate::limits::{answer_expires, capped, over_exposed, sum_too_large};
 
+mod channels;
+
 /// The obvious slow store: what [`crate::SqliteStore`] must agree with, and what simulations run on.
 ///
 /// Deterministic; forgets everything when it is dropped.
@@ -30,6 +32,7 @@ struct Inner {
     responses: BTreeMap<PaymentId, StoredResponse>,
     credits: BTreeMap<Log, PaymentId>,
     slots: BTreeMap<SlotId, StoredSlot>,
+    channels: channels::Channels,
     ledger: Ledger,
 }
 

@@ -17,6 +17,8 @@ use crate::record::{
 };
 use crate::replay::{After, HistoryRow};
 
+pub(crate) mod channels;
+
 /// What SQLite's errors mean to the caller.
 pub(crate) fn store_error(error: &rusqlite::Error) -> StoreError {
     use rusqlite::{Error, ErrorCode};

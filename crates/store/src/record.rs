@@ -672,3 +672,18 @@ fn proof(from: &mut Decoder<'_>) -> Result<Proof, Malformed> {
         })?,
     })
 }
+
+/// A record of a channel or a charge, as its own crate prints it, with a seal over it and its columns.
+pub(crate) fn seal_channels(of: &[&[u8]], mut record: Vec<u8>) -> Vec<u8> {
+    let seal = of.iter().fold(Seal::default(), |seal, part| seal.with(part)).finish(&record);
+    record.extend_from_slice(&seal);
+    record
+}
+
+/// The record without its seal, if that is whole.
+pub(crate) fn unseal_channels<'a>(of: &[&[u8]], sealed: &'a [u8]) -> Result<&'a [u8], Malformed> {
+    let broken = Malformed("its seal is broken");
+    let (record, seal) = sealed.split_last_chunk::<SEAL_LEN>().ok_or(broken)?;
+    let expected = of.iter().fold(Seal::default(), |seal, part| seal.with(part)).finish(record);
+    if expected == *seal { Ok(record) } else { Err(broken) }
+}

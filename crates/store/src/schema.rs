@@ -10,8 +10,12 @@ const APPLICATION_ID: i32 = 0x6672_7468;
 
 /// How the schema came to be. The position in the list plus one is the version; what is here never changes,
 /// later versions append.
-pub(crate) const MIGRATIONS: &[&str] =
-    &[include_str!("schema/1.sql"), include_str!("schema/2.sql"), include_str!("schema/3.sql")];
+pub(crate) const MIGRATIONS: &[&str] = &[
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+    include_str!("schema/4.sql"),
+];
 
 /// After how many pages in the log the writer moves them into the file: 32 MiB. Hot pages are written once for
 /// many groups, and a restart has this much to read again.

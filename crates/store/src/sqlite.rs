@@ -22,6 +22,8 @@ use crate::replay::{self, Story};
 use crate::schema::{self, OpenError};
 use crate::writer::{Health, Writer};
 
+mod channels;
+
 /// How many connections read. Reads are short, and two cores do not do more at a time.
 const READERS: usize = 2;
 

@@ -12,7 +12,11 @@ use farthing_payment::Payment;
 use farthing_store::{OpenError, SqliteStore};
 
 /// Each schema before the present one, as a dump of a store that the code of its time wrote.
-const RELEASED: [&str; 2] = [include_str!("fixtures/schema-1.sql"), include_str!("fixtures/schema-2.sql")];
+const RELEASED: [&str; 3] = [
+    include_str!("fixtures/schema-1.sql"),
+    include_str!("fixtures/schema-2.sql"),
+    include_str!("fixtures/schema-3.sql"),
+];
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(work)

@@ -61,6 +61,10 @@ impl EvmRail {
             for id in &stored.slot.payments {
                 payments.extend(self.store.payment(*id).await?);
             }
+            // What is no payment's is a channel's, whose own keeper closes it.
+            if payments.len() != stored.slot.payments.len() {
+                continue;
+            }
             // Whoever is not done with it may book its fee yet.
             if payments.iter().any(|payment| !money_rests(payment)) {
                 continue;
