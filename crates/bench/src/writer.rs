@@ -155,7 +155,7 @@ async fn work(
             let (store, claims, next) = (Arc::clone(&store), Arc::clone(&claims), Arc::clone(&next));
             tokio::spawn(async move {
                 while let Some((payment, claim)) = claims.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    one(&*store, payment, claim.clone(), end).await?;
+                    one(&store, payment, claim.clone(), end).await?;
                 }
                 Ok::<_, WriterError>(())
             })

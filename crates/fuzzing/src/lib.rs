@@ -25,6 +25,9 @@ mod codec;
 #[path = "../../farthing/src/config/document.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod document;
+#[path = "../../store/src/pack.rs"]
+#[allow(dead_code)]
+mod pack;
 #[path = "../../store/src/record.rs"]
 #[allow(dead_code)]
 mod record;

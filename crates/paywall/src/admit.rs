@@ -10,8 +10,8 @@ use farthing_rails::exact_evm::{
     Checked, Fact, MIN_REMAINING, Policy, Presented, Refusal, Requirement, SignatureStatus, Token, Tokens,
     check,
 };
-use farthing_rails::offer::{BindingKey, SEAL_KEY, SealError};
 use farthing_rails::mpp::{self, Body, CredentialError, NotOpened};
+use farthing_rails::offer::{BindingKey, SEAL_KEY, SealError};
 use farthing_rails::x402::{self, Extras, OfferError, PaymentError};
 use farthing_wire::mpp::header::PAYMENT_AUTHORIZATION;
 use farthing_wire::mpp::{ChallengeSecrets, Credential, MppError};
@@ -368,7 +368,10 @@ fn opened<'a>(
         let body = if candidate.paid.digest { Body::Bound(bought.body) } else { Body::Any(bought.body) };
         match mpp::opens(challenge, judge.realm, &scope, body, judge.now) {
             Ok(()) => {
-                return Ok((mpp::requirement(challenge, judge.tokens, candidate.paid.max_timeout)?, candidate));
+                return Ok((
+                    mpp::requirement(challenge, judge.tokens, candidate.paid.max_timeout)?,
+                    candidate,
+                ));
             }
             // Of another route of the same table: one that fits tells more.
             Err(NotOpened::Scope) => {}

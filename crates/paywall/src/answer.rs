@@ -32,6 +32,10 @@ pub(crate) struct Addressee {
     pub network: String,
     /// The challenge that it answered, in MPP.
     pub challenge: Option<String>,
+    /// Whether the payment buys one answer: in MPP, unless its request is named.
+    ///
+    /// Spec: draft-httpauth-payment-00, "Idempotency and Side Effects".
+    pub once: bool,
     /// The public address that [`STATUS_PATH`] is under.
     pub base: String,
 }
@@ -103,7 +107,12 @@ pub(crate) fn json(status: StatusCode, object: Object) -> Response<PaywallBody> 
 }
 
 /// A failure as MPP tells it, where no challenge goes with it: to pay again would not mend it.
-pub(crate) fn problem(status: StatusCode, kind: ProblemType, code: &str, message: &str) -> Response<PaywallBody> {
+pub(crate) fn problem(
+    status: StatusCode,
+    kind: ProblemType,
+    code: &str,
+    message: &str,
+) -> Response<PaywallBody> {
     let mut problem = Problem::new(kind, message);
     problem.status = status.as_u16();
     let object = problem.to_object().with("error", code).with("message", message);
@@ -247,7 +256,8 @@ pub(crate) fn unavailable(code: &str) -> Response<PaywallBody> {
 /// The same payment is being answered to another request.
 pub(crate) fn in_progress() -> Response<PaywallBody> {
     let code = ConflictKind::InProgress.code();
-    let mut answer = error(StatusCode::CONFLICT, code, "this payment is being served already: ask again with it");
+    let mut answer =
+        error(StatusCode::CONFLICT, code, "this payment is being served already: ask again with it");
     answer.headers_mut().insert(header::RETRY_AFTER, 1.into());
     answer
 }

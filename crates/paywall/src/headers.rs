@@ -176,7 +176,10 @@ pub(crate) fn make_private(headers: &mut HeaderMap) {
     let value = HeaderValue::from_str(&merged).unwrap_or(HeaderValue::from_static("private, no-store"));
     headers.insert(header::CACHE_CONTROL, value);
     remove_where(headers, |name| name.ends_with("cdn-cache-control") || name == "surrogate-control");
-    headers.append(header::VARY, HeaderValue::from_static("PAYMENT-SIGNATURE, X-PAYMENT, Authorization, Payment-Authorization"));
+    headers.append(
+        header::VARY,
+        HeaderValue::from_static("PAYMENT-SIGNATURE, X-PAYMENT, Authorization, Payment-Authorization"),
+    );
 }
 
 /// For answers that are nobody's to keep.

@@ -13,7 +13,9 @@ use farthing_rails::mpp;
 use farthing_rails::offer::{BindingKey, Salt, bind};
 use farthing_rails::x402::{self, Extras};
 use farthing_wire::Object;
-use farthing_wire::mpp::{AcceptPayment, BodyDigest, ChallengeSecrets, PaymentRequiredBody, Problem, ProblemType};
+use farthing_wire::mpp::{
+    AcceptPayment, BodyDigest, ChallengeSecrets, PaymentRequiredBody, Problem, ProblemType,
+};
 use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, Eip2612GasSponsoring};
 use farthing_wire::x402::{Extensions, Message, v1, v2};
 use http::HeaderMap;
@@ -39,6 +41,14 @@ pub(crate) struct Seal<'a> {
     pub route: &'a str,
     pub context: &'a [u8],
     pub method: &'a str,
+}
+
+/// What a challenge says beside x402 v2.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside<'a> {
+    pub mpp: Option<Speech<'a>>,
+    /// Whether the body says what version 1 reads there.
+    pub v1_body: bool,
 }
 
 /// How MPP is spoken with one client.
@@ -164,12 +174,12 @@ pub(crate) fn challenge(
     paid: &Paid,
     resource: Resource<'_>,
     seal: Seal<'_>,
-    speech: Option<Speech<'_>>,
-    v1_body: bool,
+    beside: Beside<'_>,
     why: Why<'_>,
     now: Timestamp,
 ) -> Challenge {
-    let error = why.code.unwrap_or("PAYMENT-SIGNATURE, X-PAYMENT or Payment-Authorization header is required");
+    let error =
+        why.code.unwrap_or("PAYMENT-SIGNATURE, X-PAYMENT or Payment-Authorization header is required");
     let v2_offers = asked.iter().map(|requirement| sealed_offer(requirement, paid, seal, now)).collect();
     let mut v2 = v2::PaymentRequired::new(
         v2::ResourceInfo {
@@ -191,10 +201,10 @@ pub(crate) fn challenge(
         asked.iter().filter_map(|requirement| x402::offer_v1(requirement, named)).collect(),
     );
     v1.error = Some(error.to_owned());
-    let mpp = speech.map_or_else(Vec::new, |speech| spoken(asked, resource, seal, speech, now));
+    let mpp = beside.mpp.map_or_else(Vec::new, |speech| spoken(asked, resource, seal, speech, now));
     let mut problem = Problem::new(why.problem.clone(), detail(why));
     problem.challenge_id = mpp.first().map(|challenge| challenge.id.clone());
-    Challenge { v2, body: PaymentRequiredBody { problem, x402: v1_body.then_some(v1) }, mpp }
+    Challenge { v2, body: PaymentRequiredBody { problem, x402: beside.v1_body.then_some(v1) }, mpp }
 }
 
 /// For people.
@@ -213,8 +223,12 @@ fn spoken(
     speech: Speech<'_>,
     now: Timestamp,
 ) -> Vec<farthing_wire::mpp::Challenge> {
-    let scope =
-        mpp::Scope { tenant: seal.tenant, route: seal.route, context: seal.context, http_method: seal.method };
+    let scope = mpp::Scope {
+        tenant: seal.tenant,
+        route: seal.route,
+        context: seal.context,
+        http_method: seal.method,
+    };
     let words = mpp::Words {
         realm: speech.realm,
         description: resource.description,

@@ -29,7 +29,9 @@ use crate::headers::{
     clean_inbound, clean_paid_request, clean_upstream_response, make_private, no_store, pays,
 };
 use crate::limit::Hold;
-use crate::offer::{self, Resource, Seal, Speech, Why, quoted, requirements, seal_context, sealed_route, told};
+use crate::offer::{
+    self, Beside, Resource, Seal, Speech, Why, quoted, requirements, seal_context, sealed_route, told,
+};
 use crate::paywall::{Current, Paywall, Shared, Unmatched};
 use crate::price::{Paid, Price, QuoteRequest, Route};
 use crate::upstream::{Buffered, Template, judge, reasons};
@@ -388,12 +390,10 @@ impl Visit {
             dialect: shown.dialect(),
             network: shown.network_name(),
             challenge: shown.challenge_id(),
+            once: shown.dialect() == Dialect::Mpp && !parts.headers.contains_key(mpp_header::IDEMPOTENCY_KEY),
             base: self.base(&parts),
         };
-        // Spec: draft-httpauth-payment-00, "Idempotency and Side Effects": a proof buys one answer, and the same again only
-        // for who named the request.
-        let once = to.dialect == Dialect::Mpp && !parts.headers.contains_key(mpp_header::IDEMPOTENCY_KEY);
-        let Some(alone) = self.shared.answering.enter(once.then_some(&admitted.sale.key)) else {
+        let Some(alone) = self.shared.answering.enter(to.once.then_some(&admitted.sale.key)) else {
             return answer::in_progress();
         };
         if let Some(lapsed) = &admitted.lapsed {
@@ -418,7 +418,7 @@ impl Visit {
                 }
             }
         }
-        let answer = self.sell(inner, admitted, parts, (body, hold), client, &to, once).await;
+        let answer = self.sell(inner, admitted, parts, (body, hold), client, &to).await;
         answer.map(|body| body::keeping(body, alone))
     }
 
@@ -430,7 +430,6 @@ impl Visit {
         (body, hold): (Bytes, Hold),
         client: Option<IpAddr>,
         to: &Addressee,
-        once: bool,
     ) -> Answer
     where
         S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
@@ -449,7 +448,7 @@ impl Visit {
         let upstream = Arc::new(Buffered::new(inner.clone(), template.clone(), &paid, &self.shared));
         log_sale(&sale);
         match self.shared.seller.sell(sale, upstream).await {
-            SaleOutcome::Served { payment, .. } if once && payment.delivery == payment::Delivery::Sent => {
+            SaleOutcome::Served { payment, .. } if to.once && payment.delivery == payment::Delivery::Sent => {
                 self.challenge(&unpaid, &unpaid_body, Some(ConflictKind::UsedUp.code())).await
             }
             SaleOutcome::Served { payment, response } => {
@@ -771,9 +770,9 @@ impl Visit {
             own_header: parts.headers.get_all(header::AUTHORIZATION).iter().any(|value| !pays(value)),
             accepts: accepts.as_ref(),
         };
-        let speech = terms.mpp.spoken.then_some(speech);
+        let beside = Beside { mpp: terms.mpp.spoken.then_some(speech), v1_body: terms.v1_body };
         let now = self.shared.clock.now();
-        let made = offer::challenge(&asked, &self.paid, resource, seal, speech, terms.v1_body, why, now);
+        let made = offer::challenge(&asked, &self.paid, resource, seal, beside, why, now);
         answer::challenge(&made, why.code)
     }
 

@@ -18,8 +18,8 @@ use farthing_evm::{challenge_hash, eip55, to_alloy};
 use farthing_primitives::{Network, PullMethod, TenantId, Timestamp};
 use farthing_wire::mpp::evm::{Charge, ChargePayload, CredentialType};
 use farthing_wire::mpp::{
-    BodyDigest, Challenge, ChallengeSecrets, Credential, EncodedRequest, IntentName, MethodName, MppError, Payload,
-    ProblemType, Receipt, Source, Terms, WireTime, header,
+    BodyDigest, Challenge, ChallengeSecrets, Credential, EncodedRequest, IntentName, MethodName, MppError,
+    Payload, ProblemType, Receipt, Source, Terms, WireTime, header,
 };
 use farthing_wire::x402::exact_evm::Payload as ExactPayload;
 use sha2::{Digest, Sha256};
@@ -289,7 +289,9 @@ impl CredentialError {
 /// Spec: draft-evm-charge-00, "Authorization Verification", step 5; the rest is the scheme's.
 pub fn presented(credential: &Credential, network: &Network) -> Result<Presented, CredentialError> {
     let (authorization, signature) = match credential.payload()? {
-        Payload::EvmCharge(ChargePayload::Authorization { authorization, signature }) => (authorization, signature),
+        Payload::EvmCharge(ChargePayload::Authorization { authorization, signature }) => {
+            (authorization, signature)
+        }
         Payload::EvmCharge(other) => return Err(CredentialError::Type(other.credential_type().as_str())),
         _ => return Err(CredentialError::Type("")),
     };
@@ -333,9 +335,9 @@ pub fn receipt(challenge_id: &str, tx: &str, network: &Network, settled: Timesta
 /// Spec: draft-httpauth-payment-00, "Error Codes".
 pub fn problem_of(code: &str) -> ProblemType {
     match code {
-        "invalid_exact_evm_payload_authorization_valid_before" | "permit2_deadline_expired" | "challenge_expired" => {
-            ProblemType::PaymentExpired
-        }
+        "invalid_exact_evm_payload_authorization_valid_before"
+        | "permit2_deadline_expired"
+        | "challenge_expired" => ProblemType::PaymentExpired,
         "invalid_payload" | "credential_type_not_accepted" => ProblemType::InvalidPayload,
         "challenge_not_ours"
         | "challenge_for_other_realm"

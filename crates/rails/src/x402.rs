@@ -335,7 +335,10 @@ pub fn presented_v1(asked: &Requirement, payment: &v1::PaymentPayload) -> Result
     Ok(presented(Payload::parse(&payment.payload)?, None)?)
 }
 
-pub(crate) fn presented(payload: Payload, approval: Option<Eip2612GasSponsoring>) -> Result<Presented, WireError> {
+pub(crate) fn presented(
+    payload: Payload,
+    approval: Option<Eip2612GasSponsoring>,
+) -> Result<Presented, WireError> {
     Ok(match payload {
         Payload::Eip3009 { signature, authorization: said } => Presented::Eip3009 {
             authorization: TransferAuthorization {

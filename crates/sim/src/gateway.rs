@@ -131,7 +131,10 @@ impl Machine {
         let rng = |name: &str| Rng::stream(self.seed, &format!("gateway-{life}-{name}"));
         let world: Arc<dyn World> =
             Arc::new(ProcessWorld::new(self.exec.clone(), process, self.skew.clone(), rng("world")));
-        let platter = self.sqlite.clone().map_or_else(|| self.platter.clone(), |sqlite| sqlite);
+        let platter: Arc<dyn Store> = match self.sqlite.clone() {
+            Some(sqlite) => sqlite,
+            None => self.platter.clone(),
+        };
         let store: Arc<dyn Store> =
             Arc::new(Disk::new(self.exec.clone(), process, platter, self.disk.clone(), rng("disk")));
         let network = Network::eip155(NETWORK);

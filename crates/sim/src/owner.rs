@@ -287,7 +287,9 @@ impl Owner {
 fn shown(payment: &Header) -> Option<Authorization> {
     if let Ok(credential) = Credential::parse(payment.value.as_bytes()) {
         return match credential.payload() {
-            Ok(mpp::Payload::EvmCharge(ChargePayload::Authorization { authorization, .. })) => Some(authorization),
+            Ok(mpp::Payload::EvmCharge(ChargePayload::Authorization { authorization, .. })) => {
+                Some(authorization)
+            }
             _ => None,
         };
     }

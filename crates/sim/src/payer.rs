@@ -292,7 +292,7 @@ impl Intent {
 
 /// What is asked for, in the words that a buyer reads.
 enum Challenge {
-    V1(v1::PaymentRequirements),
+    V1(Box<v1::PaymentRequirements>),
     V2 { offer: Box<v2::PaymentRequirements>, challenge: Box<v2::PaymentRequired> },
 }
 
@@ -302,7 +302,7 @@ impl Challenge {
             let limits = farthing_wire::Limits { bytes: 10_000, values: 500, members: 100 };
             let body = farthing_wire::json::parse(&answer.body, limits).ok()?;
             let asked = v1::PaymentRequired::from_json(body).ok()?;
-            return Some(Self::V1(asked.accepts.into_iter().next()?));
+            return Some(Self::V1(Box::new(asked.accepts.into_iter().next()?)));
         }
         let header = answer.headers.get("payment-required")?;
         let challenge = Box::new(v2::PaymentRequired::from_header(header.as_bytes()).ok()?);

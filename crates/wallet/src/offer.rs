@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use farthing_payment::Flow;
 use farthing_primitives::{Address, Money, PullMethod, Timestamp};
-use farthing_rails::exact_evm::{Approval, Presented, Requirement, Tokens};
 use farthing_rails::exact_evm::buy::Nonce;
+use farthing_rails::exact_evm::{Approval, Presented, Requirement, Tokens};
 use farthing_rails::mpp;
 use farthing_rails::x402::{self, OfferError};
 use farthing_wire::Object;

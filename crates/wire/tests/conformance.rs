@@ -1,5 +1,8 @@
 //! The adapter of the public conformance harness, without a process in between: what the public cases ask of a codec.
 
+// In a test a panic is the report.
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used)]
+
 #[path = "../examples/conformance/answer.rs"]
 mod answer;
 

@@ -185,7 +185,8 @@ fn damaged_state(name: &str, bytes: &[u8]) {
     {
         assert_eq!(asset(&asset_column(&found)).as_ref(), Ok(&found));
     }
-    match decode_state(name, bytes) {
+    let network = in_state(State::Claimed).terms.money.asset().network().clone();
+    match decode_state(name, bytes, &network) {
         Ok(state) => state_survives(&in_state(state)),
         Err(error) => is_short(&error),
     }
@@ -243,9 +244,10 @@ fn whole_state(input: &mut Input<'_>) {
 fn state_survives(payment: &Payment) {
     let (state, bytes) = (&payment.state, encode_state(payment));
     assert!(check_state(payment, &bytes).is_ok());
-    assert_eq!(decode_state(state.name(), &bytes).as_ref().ok(), Some(state));
-    assert!(decode_state(state.name(), &bytes[..bytes.len() - 1]).is_err());
-    assert!(decode_state(state.name(), &[&bytes[..], &[0]].concat()).is_err());
+    let network = payment.terms.money.asset().network();
+    assert_eq!(decode_state(state.name(), &bytes, network).as_ref().ok(), Some(state));
+    assert!(decode_state(state.name(), &bytes[..bytes.len() - 1], network).is_err());
+    assert!(decode_state(state.name(), &[&bytes[..], &[0]].concat(), network).is_err());
 }
 
 fn empty_slot() -> Slot {

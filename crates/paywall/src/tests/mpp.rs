@@ -32,7 +32,11 @@ fn credential(challenge: &Challenge) -> Credential {
     mpp::credential(challenge, &presented, asked.network()).unwrap()
 }
 
-fn with(mut request: http::Request<http_body_util::Full<bytes::Bytes>>, header: &str, value: &str) -> http::Request<http_body_util::Full<bytes::Bytes>> {
+fn with(
+    mut request: http::Request<http_body_util::Full<bytes::Bytes>>,
+    header: &str,
+    value: &str,
+) -> http::Request<http_body_util::Full<bytes::Bytes>> {
     request.headers_mut().insert(header.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
     request
 }
@@ -89,7 +93,10 @@ async fn whoever_names_the_request_is_given_the_same_answer_again() {
 
 #[tokio::test]
 async fn attack_64_a_challenge_opens_only_what_it_was_made_for() {
-    let rig = Rig::new(vec![("GET /a", dollars("$0.002")), ("GET /b", dollars("$0.002")), ("POST /a", dollars("$0.002"))], Backend::ok());
+    let rig = Rig::new(
+        vec![("GET /a", dollars("$0.002")), ("GET /b", dollars("$0.002")), ("POST /a", dollars("$0.002"))],
+        Backend::ok(),
+    );
     let mine = credential(&challenges(&rig.get("/a").await)[0]);
     assert_refused(&rig.send(shown("/b", &mine)).await, &ProblemType::InvalidChallenge);
     let post = with(request("POST", "/a", ""), "authorization", &mine.to_header().unwrap());
@@ -178,7 +185,11 @@ async fn attack_64_a_proof_is_of_this_challenge_this_payer_and_this_price() {
 async fn attack_64_an_expired_challenge_buys_nothing_and_what_it_bought_before_comes_again() {
     let rig = Rig::weather();
     let late = credential(&challenges(&rig.get("/weather").await)[0]);
-    let bought = with(shown("/weather", &credential(&challenges(&rig.get("/weather").await)[0])), "idempotency-key", "one");
+    let bought = with(
+        shown("/weather", &credential(&challenges(&rig.get("/weather").await)[0])),
+        "idempotency-key",
+        "one",
+    );
     let copy = || {
         let mut again = get("/weather");
         *again.headers_mut() = bought.headers().clone();
@@ -213,7 +224,8 @@ async fn who_logs_in_by_authorization_pays_by_the_other_header() {
     let challenge = challenges(&unpaid).remove(0);
     assert_eq!(challenge.credential_header(), "Payment-Authorization");
     let mine = credential(&challenge).to_header().unwrap();
-    let request = with(with(get("/weather"), "authorization", "Bearer t0ken"), "payment-authorization", &mine);
+    let request =
+        with(with(get("/weather"), "authorization", "Bearer t0ken"), "payment-authorization", &mine);
     assert_eq!(rig.send(request).await.status, 200);
     let seen = rig.backend.last();
     assert_eq!(seen.2["authorization"], "Bearer t0ken");
@@ -229,7 +241,9 @@ async fn nobody_is_asked_to_pay_for_what_may_be_paid_already() {
         let got = rig.send(shown("/weather", &mine)).await;
         assert_eq!(got.status, 503, "{}", got.body);
         assert!(got.headers.contains_key("retry-after"));
-        assert!(!got.headers.contains_key("www-authenticate") && !got.headers.contains_key("payment-receipt"));
+        assert!(
+            !got.headers.contains_key("www-authenticate") && !got.headers.contains_key("payment-receipt")
+        );
     }
     // Named otherwise it is another request, for a payment that is under way.
     let got = rig.send(with(shown("/weather", &mine), "idempotency-key", "one")).await;
@@ -245,7 +259,8 @@ async fn nobody_is_asked_to_pay_for_what_may_be_paid_already() {
 
 #[tokio::test]
 async fn a_seller_may_speak_x402_alone_or_leave_out_version_1() {
-    let silent = Terms { mpp: Mpp { spoken: false, realm: None }, ..terms(vec![("/weather", dollars("$0.002"))]) };
+    let silent =
+        Terms { mpp: Mpp { spoken: false, realm: None }, ..terms(vec![("/weather", dollars("$0.002"))]) };
     let rig = Rig::with(silent, Backend::ok(), Limits::default());
     let got = rig.get("/weather").await;
     assert!(got.header("www-authenticate").is_none());
@@ -272,7 +287,10 @@ async fn what_a_client_cannot_pay_is_not_put_first() {
         let got = rig.send(with(get("/weather"), "accept-payment", said)).await;
         assert_eq!(challenges(&got).len(), 1, "{said}");
     }
-    let body: Object = match farthing_wire::json::parse(rig.get("/weather").await.body.as_bytes(), farthing_wire::mpp::BODY_LIMITS) {
+    let body: Object = match farthing_wire::json::parse(
+        rig.get("/weather").await.body.as_bytes(),
+        farthing_wire::mpp::BODY_LIMITS,
+    ) {
         Ok(Json::Object(object)) => object,
         other => panic!("{other:?}"),
     };

@@ -56,7 +56,8 @@ impl Challenge {
     }
 
     fn mpp(headers: &HeaderMap, now: Timestamp) -> Vec<Offer> {
-        let lines = headers.get_all(mpp::header::WWW_AUTHENTICATE).into_iter().map(http::HeaderValue::as_bytes);
+        let lines =
+            headers.get_all(mpp::header::WWW_AUTHENTICATE).into_iter().map(http::HeaderValue::as_bytes);
         let read = mpp::Challenges::parse(lines).map_or_else(|_| Vec::new(), |read| read.challenges);
         let offer = |challenge| OfferMpp::read(challenge, now).ok().map(|offer| Offer::Mpp(Box::new(offer)));
         read.into_iter().filter_map(offer).collect()

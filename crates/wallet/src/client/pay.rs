@@ -235,9 +235,7 @@ impl Client {
                 Err(error) => options.tell(&Step::NoAnswer(error)),
             }
             let receipt = match &sent {
-                Ok(answer) => {
-                    Receipt::read(&answer.headers, &header.name, purchase.money.asset().network())
-                }
+                Ok(answer) => Receipt::read(&answer.headers, &header.name, purchase.money.asset().network()),
                 Err(_) => Receipt::None,
             };
             payment.receipt = receipt.json().or(payment.receipt);

@@ -12,8 +12,10 @@ const MAX_TEXT_BYTES: usize = 512 * 1024;
 /// What the operation made of its input: a value, or what went wrong.
 type Outcome = Result<Object, String>;
 
-/// Each operation, with the kind of error that it may end in.
-const OPERATIONS: &[(&str, &str, fn(Object) -> Outcome)] = &[
+/// Its name, the kind of error that it may end in, and what it does.
+type Operation = (&'static str, &'static str, fn(Object) -> Outcome);
+
+const OPERATIONS: &[Operation] = &[
     ("challenge.parse", "parse_error", challenge_parse),
     ("challenge.format", "format_error", challenge_format),
     ("credential.parse", "parse_error", credential_parse),
