@@ -7,9 +7,6 @@
 //!
 //! Spec: draft-httpauth-payment-00, draft-evm-charge-00.
 
-#[cfg(test)]
-mod tests;
-
 use std::time::Duration;
 
 use base64::Engine;
