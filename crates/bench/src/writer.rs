@@ -272,7 +272,7 @@ async fn settle(store: &SqliteStore, payment: &Payment) -> Result<(), WriterErro
     let commit = Commit {
         slots: vec![(Some(0), slot)],
         credit: Some(Credit::Take { network, tx: tx.as_str().to_owned(), log_index: 1 }),
-        ..Commit::new(paid, "included")
+        ..Commit::new(paid, "included_deep")
     };
     Ok(store.commit(commit).await?)
 }
