@@ -159,9 +159,11 @@ impl Engine {
         if payment.delivery != Delivery::Stored {
             return;
         }
-        let (engine, payment) = (self.clone(), payment.clone());
+        // As of now, whenever the task gets to it.
+        let Ok(step) = payment.step(Event::Sent, self.0.clock.stamp()) else { return };
+        let store = self.0.store.clone();
         self.0.world.spawn(Box::pin(async move {
-            let _ = engine.commit(&payment, Event::Sent).await;
+            let _ = store.commit(Commit::new(step, Event::Sent.name())).await;
         }));
     }
 
