@@ -154,6 +154,10 @@ fn every_value_of_every_table_that_is_tampered_with_is_found() {
             }
         };
         for table in names("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY name") {
+            // Payments have none of these; `tests/channels.rs` fills them and tampers with them.
+            if ["channels", "charges", "charge_answers"].contains(&table.as_str()) {
+                continue;
+            }
             // The order of insertion means nothing.
             let info = format!("SELECT name FROM pragma_table_info('{table}')");
             let columns = names(&format!("{info} WHERE name <> 'seq'"));
