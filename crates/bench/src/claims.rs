@@ -175,6 +175,7 @@ pub(crate) fn sales(run: Run, from: usize, count: usize) -> Vec<Sale> {
             },
             flow: Flow::Upfront,
             exposure: None,
+            name: None,
         }
     };
     bodies.iter().enumerate().map(sale).collect()

@@ -211,7 +211,7 @@ fn claim(sale: Sale) -> (Payment, Claim) {
     let id = PaymentId::new(now(), random());
     let new = NewPayment { id, tenant, key, role: Role::Facilitator, flow, terms, binding };
     let (payment, entries) = Payment::claim(new, now());
-    (payment.clone(), Claim { payment, entries, exposure: None })
+    (payment.clone(), Claim { payment, entries, exposure: None, name: None })
 }
 
 /// One payment from its claim to its end, as a facilitator takes it there.

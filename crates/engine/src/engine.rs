@@ -218,10 +218,13 @@ impl Engine {
             binding: sale.binding,
         };
         let (payment, entries) = Payment::claim(new, now);
-        let claim = Claim { payment: payment.clone(), entries, exposure: sale.exposure };
+        let claim = Claim { payment: payment.clone(), entries, exposure: sale.exposure, name: sale.name };
         let payment = match self.0.store.claim(claim).await {
             Ok(Claimed::New) => payment,
             Ok(Claimed::OverExposed) => return live.publish(Outcome::OverExposed),
+            Ok(Claimed::Named(other)) => {
+                return live.publish(Outcome::Conflict { payment: other, kind: ConflictKind::NameTaken });
+            }
             Ok(Claimed::Taken(held)) => {
                 if held.binding.request != request || held.tenant != tenant || held.role != role {
                     live.set_payment(&held);

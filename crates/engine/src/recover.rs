@@ -9,6 +9,10 @@ use crate::drive::Driver;
 use crate::live::{Joined, lock};
 use crate::{Commit, Credit, Engine, StoreError, StoredSlot, reasons};
 
+/// How long a refused payment is remembered, from when nothing depends on it any more: so long its buyer, and whoever
+/// looks into the books, is told what became of it.
+pub const REFUSED_KEPT: Duration = Duration::from_secs(24 * 3600);
+
 /// How many payments are read from the store at a time.
 const PAGE: usize = 500;
 /// How often settled payments are looked at again, and old answers erased.
@@ -228,6 +232,7 @@ impl Engine {
         if self.0.clock.running() > self.0.config.replay_ttl {
             let before = self.0.clock.surely().minus(self.0.config.replay_ttl);
             self.0.store.erase_responses(before).await?;
+            self.0.store.forget_refused(self.0.clock.surely().minus(REFUSED_KEPT)).await?;
         }
         Ok(())
     }

@@ -14,6 +14,8 @@ pub struct Sale {
     pub flow: Flow,
     /// For [`Flow::Background`] only; `None` there means no exposure at all.
     pub exposure: Option<ExposureLimit>,
+    /// What the buyer calls the payment, if it does: its idempotency key.
+    pub name: Option<String>,
 }
 
 /// What stands behind the paywall. Called by the engine's own task, never by a request's.
@@ -69,6 +71,8 @@ pub enum ConflictKind {
     Interrupted,
     /// Somebody else is being served with it right now.
     InProgress,
+    /// The buyer gave its name to another payment before.
+    NameTaken,
 }
 
 impl ConflictKind {
@@ -79,6 +83,7 @@ impl ConflictKind {
             Self::UsedUp => "payment_already_used",
             Self::Interrupted => "payment_interrupted",
             Self::InProgress => "payment_in_progress",
+            Self::NameTaken => "payment_identifier_taken",
         }
     }
 }

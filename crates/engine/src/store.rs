@@ -32,6 +32,8 @@ pub struct Claim {
     /// Checked in the same commit, over all payments of the tenant that are exposed
     /// ([`Payment::is_exposed`]), this one included.
     pub exposure: Option<ExposureLimit>,
+    /// What the buyer calls it. Unique in the tenant among payments that hold their key, in the same commit.
+    pub name: Option<String>,
 }
 
 /// What became of a claim.
@@ -41,6 +43,8 @@ pub enum Claimed {
     New,
     /// The consumption key belongs to this payment already.
     Taken(Box<Payment>),
+    /// The key is free, and this payment has the name already.
+    Named(Box<Payment>),
     /// It would expose the payee to more than the limit.
     OverExposed,
 }
@@ -151,6 +155,20 @@ pub trait Store: Send + Sync {
     /// Erases the stored answers of payments that were settled, refused or failed before `before`, in small
     /// commits; returns how many.
     async fn erase_responses(&self, before: Timestamp) -> Result<u64, StoreError>;
+
+    /// Forgets some payments that were refused, have moved no money, and of which nothing has depended since `before`:
+    /// their last change is older, and so is the end of the authorization where they hold its key. In small commits;
+    /// returns how many.
+    async fn forget_refused(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let _ = before;
+        Ok(0)
+    }
+
+    /// A moment that has certainly been, by the clock of whoever wrote what is here: the latest that costs nothing to
+    /// know.
+    async fn mark(&self) -> Result<Timestamp, StoreError> {
+        Ok(Timestamp::from_millis(0))
+    }
 
     async fn slot(&self, id: SlotId) -> Result<Option<StoredSlot>, StoreError>;
 

@@ -207,6 +207,7 @@ impl House {
             },
             flow: Flow::Authorization,
             exposure: None,
+            name: None,
         };
         (sale, checked)
     }

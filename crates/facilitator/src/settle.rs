@@ -404,7 +404,7 @@ fn sale(tenant: &Account, asked: &Asked, checked: &Checked) -> Sale {
         bound: Bound::ByFirstUse,
         repeatable: true,
     };
-    Sale { tenant: tenant.id.clone(), key, terms, binding, flow: Flow::Upfront, exposure: None }
+    Sale { tenant: tenant.id.clone(), key, terms, binding, flow: Flow::Upfront, exposure: None, name: None }
 }
 
 impl Asked {

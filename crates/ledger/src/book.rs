@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use farthing_primitives::{AssetId, Money, TenantId};
+use farthing_primitives::{AssetId, Money, PaymentId, TenantId};
 
 use crate::entry::accounts;
 use crate::{Account, Entry, Phase, TransferId};
@@ -109,6 +109,16 @@ impl Ledger {
     /// All transfers in the order of their names.
     pub fn transfers(&self) -> impl Iterator<Item = (TransferId, &TenantId, &Money, Phase)> {
         self.transfers.iter().map(|(id, t)| (*id, &t.tenant, &t.money, t.phase))
+    }
+
+    /// Forgets the transfers of a payment, if all of them are voided: such count in no balance. Returns whether it did.
+    pub fn forget_voided(&mut self, payment: PaymentId) -> bool {
+        let own = |id: &TransferId| id.payment == payment;
+        let voided = self.transfers.iter().filter(|(id, _)| own(id)).all(|(_, t)| t.phase == Phase::Voided);
+        if voided {
+            self.transfers.retain(|id, _| !own(id));
+        }
+        voided
     }
 
     /// Re-derives every balance from the transfers and checks that each tenant's assets sum to zero.

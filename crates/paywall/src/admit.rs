@@ -124,6 +124,15 @@ impl Shown {
         }
     }
 
+    /// What the buyer calls its payment, if it does.
+    ///
+    /// Spec: extensions/payment_identifier.
+    pub fn name(&self) -> Result<Option<String>, WireError> {
+        let Self::V2(payment) = self else { return Ok(None) };
+        let Some(extensions) = &payment.extensions else { return Ok(None) };
+        Ok(extensions.payment_identifier()?.and_then(|identifier| identifier.id))
+    }
+
     pub fn dialect(&self) -> Dialect {
         match self {
             Self::V1(_) => Dialect::X402V1,
@@ -511,6 +520,7 @@ fn admitted(
         },
         flow: paid.flow,
         exposure: paid.exposure.clone(),
+        name: None,
     };
     Admitted { sale, needs_contract: !checked.proven(), paid, lapsed }
 }

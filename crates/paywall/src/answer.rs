@@ -234,6 +234,9 @@ pub(crate) fn conflict(to: &Addressee, id: PaymentId, kind: ConflictKind) -> Res
             "the service was interrupted, and asking it again is not safe; nothing was charged"
         }
         ConflictKind::InProgress => "this payment is being served already",
+        ConflictKind::NameTaken => {
+            "another payment has this payment-identifier: show that one, or name this one anew"
+        }
     };
     let object = Object::new()
         .with("error", kind.code())

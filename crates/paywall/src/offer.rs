@@ -264,8 +264,11 @@ fn sealed_offer(asked: &Requirement, paid: &Paid, seal: Seal<'_>, now: Timestamp
 
 /// The extensions that we announce with this route's offers.
 pub(crate) fn announced(paid: &Paid) -> Option<Extensions> {
+    let mut extensions = Extensions::new();
+    // Spec: extensions/payment_identifier. Nobody has to: the authorization itself buys once, named or not.
+    extensions.announce_payment_identifier(false);
     if !paid.ways().iter().any(|way| way.sponsors_approval()) {
-        return None;
+        return Some(extensions);
     }
     let text = |pattern: &str| Object::new().with("type", "string").with("pattern", pattern);
     let properties = Object::new()
@@ -278,7 +281,6 @@ pub(crate) fn announced(paid: &Paid) -> Option<Extensions> {
         .with("signature", text("^0x[a-fA-F0-9]+$"))
         .with("version", text("^[0-9]+(\\.[0-9]+)*$"));
     let schema = Object::new().with("type", "object").with("properties", properties);
-    let mut extensions = Extensions::new();
     extensions.insert(EIP2612_GAS_SPONSORING, Eip2612GasSponsoring::announcement(), schema);
     Some(extensions)
 }

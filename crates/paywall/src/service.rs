@@ -346,6 +346,14 @@ impl Visit {
             self.refused(client);
             return self.challenge(&request.into_parts().0, &[], Some("unsupported_scheme")).await;
         }
+        // Spec: extensions/payment_identifier, "`id` Format": one that is none is no idempotency key.
+        let name = match shown.name() {
+            Ok(name) => name,
+            Err(error) => {
+                self.refused(client);
+                return malformed(&HeaderError::Wire(error));
+            }
+        };
         let (parts, body) = request.into_parts();
         let (body, hold) = match self.spool(&parts.headers, body).await {
             Ok(spooled) => spooled,
@@ -381,6 +389,7 @@ impl Visit {
                 return self.challenge(&parts, &body, Some(&refused.code)).await;
             }
         };
+        admitted.sale.name = name;
         if admitted.needs_contract
             && !self.shared.contract_payments.admit(client, self.shared.world.monotonic())
         {

@@ -8,11 +8,11 @@ use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use crate::books::{Books, Exposure};
-use crate::limits::{ERASE_BATCH, over_exposed};
-use crate::read;
+use crate::limits::{ERASE_BATCH, forget_from, over_exposed};
 use crate::record::{
     AddressColumn, TxColumn, asset_column, encode_head, encode_slot, encode_state, encode_terms, int,
 };
+use crate::{names, prune, read};
 
 mod channels;
 
@@ -25,6 +25,7 @@ pub(crate) enum Request {
     Commit(Box<CommitRequest>),
     Slots(Vec<SlotRow>, Vec<Entry>),
     Erase { before: i64 },
+    Forget { before: i64 },
 }
 
 #[derive(Debug)]
@@ -38,6 +39,7 @@ pub(crate) struct ClaimRequest {
     terms: Vec<u8>,
     entries: Vec<Entry>,
     exposure: Option<ExposureLimit>,
+    named: Option<[u8; 32]>,
 }
 
 #[derive(Debug)]
@@ -61,6 +63,7 @@ struct PaymentRow {
     open: bool,
     exposed: bool,
     released: bool,
+    forget: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -105,7 +108,7 @@ impl From<StoreError> for Fail {
 
 impl Request {
     pub(crate) fn claim(claim: farthing_engine::Claim) -> Result<Self, StoreError> {
-        let farthing_engine::Claim { payment, entries, exposure } = claim;
+        let farthing_engine::Claim { payment, entries, exposure, name } = claim;
         Ok(Self::Claim(Box::new(ClaimRequest {
             row: PaymentRow::new(&payment)?,
             key_hash: hash(payment.key.as_str()),
@@ -114,6 +117,7 @@ impl Request {
             asset: asset_column(payment.terms.money.asset()),
             terms: encode_terms(&payment),
             exposure: exposure.filter(|_| payment.is_exposed()),
+            named: name.map(|name| names::hash(&payment.tenant, &name)),
             payment,
             entries,
         })))
@@ -147,6 +151,10 @@ impl Request {
         Self::Erase { before: i64::try_from(before.millis()).unwrap_or(i64::MAX) }
     }
 
+    pub(crate) fn forget(before: Timestamp) -> Self {
+        Self::Forget { before: i64::try_from(before.millis()).unwrap_or(i64::MAX) }
+    }
+
     /// About how many bytes this adds to the transaction.
     pub(crate) fn weight(&self) -> usize {
         match self {
@@ -154,7 +162,7 @@ impl Request {
             Self::Commit(commit) => commit.response.as_ref().map_or(0, |(_, response)| response.body.len()),
             Self::Slots(slots, _) => slots.iter().map(|row| row.body.len()).sum(),
             Self::Channel(change) => change.weight(),
-            Self::Erase { .. } | Self::EraseCharges { .. } => 0,
+            Self::Erase { .. } | Self::EraseCharges { .. } | Self::Forget { .. } => 0,
         }
     }
 
@@ -177,6 +185,7 @@ impl Request {
             Self::Channel(change) => change.apply(connection, books),
             Self::EraseCharges { before } => channels::erase(connection, *before).map(Answer::Erased),
             Self::Erase { before } => erase(connection, *before).map(Answer::Erased),
+            Self::Forget { before } => prune::prune(connection, *before).map(Answer::Erased),
         }
     }
 }
@@ -190,6 +199,8 @@ impl PaymentRow {
             open: payment.next() != Next::Rest,
             exposed: payment.is_exposed(),
             released: payment.releases_claim(),
+            // A moment that no column can hold is never reached.
+            forget: forget_from(payment).map(|from| i64::try_from(from.millis()).unwrap_or(i64::MAX)),
         })
     }
 }
@@ -250,8 +261,8 @@ impl ClaimRequest {
         let Self { payment, row, .. } = self;
         let mut insert = connection.prepare_cached(
             "INSERT INTO payments (id, tenant, key_hash, version, round, state, delivery, created, updated, \
-             open, exposed, released, answered, payer, payee, asset, atoms, detail, terms) VALUES \
-             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16, ?17, ?18) \
+             open, exposed, released, answered, payer, payee, asset, atoms, detail, terms, named, forget) VALUES \
+             (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20) \
              ON CONFLICT DO NOTHING",
         )?;
         let changed = insert.execute(params![
@@ -273,14 +284,20 @@ impl ClaimRequest {
             payment.terms.money.atoms().to_be_bytes(),
             row.detail,
             self.terms,
+            self.named,
+            row.forget,
         ])?;
         Ok(changed == 1)
     }
 
-    /// Who was here first: the key's holder, else somebody who has the id.
+    /// Who was here first: the key's holder, else the name's, else somebody who has the id.
     fn not_new(&self, connection: &Connection) -> Result<Claimed, Fail> {
-        match read::holder(connection, &self.payment.key)? {
-            Some(holder) => Ok(Claimed::Taken(Box::new(holder))),
+        if let Some(holder) = read::holder(connection, &self.payment.key)? {
+            return Ok(Claimed::Taken(Box::new(holder)));
+        }
+        let named = self.named.as_ref().map(|named| names::holder(connection, named)).transpose()?;
+        match named.flatten() {
+            Some(other) => Ok(Claimed::Named(Box::new(other))),
             None => Err(Fail::Refused(StoreError::Conflict)),
         }
     }
@@ -334,7 +351,7 @@ impl CommitRequest {
         let Self { next, row, .. } = self;
         let mut update = connection.prepare_cached(
             "UPDATE payments SET version = ?2, round = ?3, state = ?4, delivery = ?5, updated = ?6, open = ?7, \
-             exposed = ?8, released = ?9, answered = answered OR ?10, detail = ?11 WHERE seq = ?1",
+             exposed = ?8, released = ?9, answered = answered OR ?10, detail = ?11, forget = ?12 WHERE seq = ?1",
         )?;
         update.execute(params![
             seq,
@@ -348,6 +365,7 @@ impl CommitRequest {
             row.released,
             self.response.is_some(),
             row.detail,
+            row.forget,
         ])?;
         Ok(())
     }

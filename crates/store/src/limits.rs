@@ -1,5 +1,6 @@
 use farthing_engine::{ExposureLimit, StoreError};
-use farthing_payment::State;
+use farthing_payment::{Payment, State};
+use farthing_primitives::{PaymentId, Timestamp};
 
 /// The most payments or slots that one listing returns.
 pub const MAX_LISTED: usize = 1000;
@@ -9,6 +10,12 @@ pub const QUEUE_LEN: usize = 8192;
 
 /// How many stored answers one commit erases, so that erasing never holds up payments for long.
 pub(crate) const ERASE_BATCH: u32 = 64;
+
+/// How many refused payments one commit forgets.
+pub(crate) const PRUNE_BATCH: u32 = 64;
+
+/// How many such commits one call makes at most; the next call goes on.
+pub(crate) const PRUNE_BATCHES: u32 = 64;
 
 /// A limit of zero asks for nothing in particular, and has the cap.
 pub(crate) fn capped(limit: usize) -> usize {
@@ -33,6 +40,20 @@ pub(crate) fn answer_expires(state: &State) -> bool {
         state,
         State::Settled { .. } | State::Refused { .. } | State::Failed { .. } | State::Refunded { .. }
     )
+}
+
+/// From when nothing depends on a payment that was refused: where it holds its consumption key, as long as the
+/// authorization can be used; else from its refusal on. `None` for all others.
+pub(crate) fn forget_from(payment: &Payment) -> Option<Timestamp> {
+    let refused = matches!(payment.state, State::Refused { .. });
+    let dead = if payment.releases_claim() { payment.updated } else { payment.terms.expires };
+    refused.then(|| payment.updated.max(dead))
+}
+
+/// When an id was made: it begins with that moment.
+pub(crate) fn made_at(id: PaymentId) -> Timestamp {
+    let [a, b, c, d, e, f, ..] = id.to_bytes();
+    Timestamp::from_millis(u64::from_be_bytes([0, 0, a, b, c, d, e, f]))
 }
 
 pub(crate) fn sum_too_large() -> StoreError {

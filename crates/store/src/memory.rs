@@ -10,7 +10,7 @@ use farthing_ledger::{Account, Balance, Entry, Ledger, Phase, TransferId};
 use farthing_payment::{ConsumptionKey, Next, Payment, Slot, SlotState, State};
 use farthing_primitives::{Address, AssetId, Money, Network, PaymentId, SlotId, TenantId, Timestamp};
 
-use crate::limits::{answer_expires, capped, over_exposed, sum_too_large};
+use crate::limits::{answer_expires, capped, forget_from, made_at, over_exposed, sum_too_large};
 
 mod channels;
 
@@ -23,11 +23,15 @@ pub struct MemoryStore {
 }
 
 type Log = (Network, String, u64);
+type Name = (TenantId, String);
 
 #[derive(Debug, Default)]
 struct Inner {
     payments: BTreeMap<PaymentId, Payment>,
     holders: BTreeMap<ConsumptionKey, PaymentId>,
+    /// What buyers call their payments, and who has each name now.
+    names: BTreeMap<PaymentId, Name>,
+    named: BTreeMap<Name, PaymentId>,
     history: BTreeMap<PaymentId, Vec<(u64, String, Timestamp)>>,
     responses: BTreeMap<PaymentId, StoredResponse>,
     credits: BTreeMap<Log, PaymentId>,
@@ -112,6 +116,17 @@ impl Store for MemoryStore {
             !payments.get(id).is_some_and(|p| answer_expires(&p.state) && p.updated < before)
         });
         Ok((kept - responses.len()) as u64)
+    }
+
+    async fn forget_refused(&self, before: Timestamp) -> Result<u64, StoreError> {
+        Ok(self.inner().forget_refused(before))
+    }
+
+    async fn mark(&self) -> Result<Timestamp, StoreError> {
+        let inner = self.inner();
+        let made = inner.payments.last_key_value().map(|(id, _)| made_at(*id));
+        let settled = inner.payments.values().filter(|p| matches!(p.state, State::Settled { .. }));
+        Ok(settled.map(|p| p.updated).chain(made).max().unwrap_or(Timestamp::from_millis(0)))
     }
 
     async fn slot(&self, id: SlotId) -> Result<Option<StoredSlot>, StoreError> {
@@ -222,11 +237,15 @@ impl Store for MemoryStore {
 
 impl Inner {
     fn claim(&mut self, claim: Claim) -> Result<Claimed, StoreError> {
-        let Claim { payment, entries, exposure } = claim;
+        let Claim { payment, entries, exposure, name } = claim;
+        let name = name.map(|name| (payment.tenant.clone(), name));
         if let Some(holder) = self.holder(&payment.key)
             && !cfg!(mutant = "claim")
         {
             return Ok(Claimed::Taken(Box::new(holder.clone())));
+        }
+        if let Some(other) = name.as_ref().and_then(|name| self.named(name)) {
+            return Ok(Claimed::Named(Box::new(other.clone())));
         }
         if payment.version != 0 || self.payments.contains_key(&payment.id) {
             return Err(StoreError::Conflict);
@@ -241,6 +260,7 @@ impl Inner {
             }
         }
         self.book(&entries)?;
+        self.names.extend(name.map(|name| (payment.id, name)));
         self.history.insert(payment.id, vec![(0, "claimed".to_owned(), payment.created)]);
         self.put(payment);
         Ok(Claimed::New)
@@ -291,6 +311,13 @@ impl Inner {
     }
 
     fn put(&mut self, payment: Payment) {
+        if let Some(name) = self.names.get(&payment.id) {
+            if !payment.releases_claim() {
+                self.named.insert(name.clone(), payment.id);
+            } else if self.named.get(name) == Some(&payment.id) {
+                self.named.remove(name);
+            }
+        }
         if !payment.releases_claim() {
             self.holders.insert(payment.key.clone(), payment.id);
         } else if self.holders.get(&payment.key) == Some(&payment.id) {
@@ -301,6 +328,34 @@ impl Inner {
 
     fn book(&mut self, entries: &[Entry]) -> Result<(), StoreError> {
         self.ledger.apply(entries).map_err(|error| StoreError::Books(error.to_string()))
+    }
+
+    fn named(&self, name: &Name) -> Option<&Payment> {
+        self.payments.get(self.named.get(name)?)
+    }
+
+    fn forget_refused(&mut self, before: Timestamp) -> u64 {
+        let due = |payment: &&Payment| forget_from(payment).is_some_and(|from| from < before);
+        let due: Vec<Payment> = self.payments.values().filter(due).cloned().collect();
+        let mut forgotten = 0;
+        for payment in due {
+            let slots = self.slots.values().any(|stored| stored.slot.payments.contains(&payment.id));
+            let credited = self.credits.values().any(|holder| *holder == payment.id);
+            if slots || credited || !self.ledger.forget_voided(payment.id) {
+                continue;
+            }
+            self.payments.remove(&payment.id);
+            self.history.remove(&payment.id);
+            self.responses.remove(&payment.id);
+            self.holders.retain(|_, holder| *holder != payment.id);
+            if let Some(name) = self.names.remove(&payment.id)
+                && self.named.get(&name) == Some(&payment.id)
+            {
+                self.named.remove(&name);
+            }
+            forgotten += 1;
+        }
+        forgotten
     }
 
     fn holder(&self, key: &ConsumptionKey) -> Option<&Payment> {

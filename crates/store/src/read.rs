@@ -10,7 +10,7 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, ToSql, params};
 
 use crate::apply::hash;
-use crate::limits::capped_rows;
+use crate::limits::{capped_rows, made_at};
 use crate::record::{
     AddressColumn, OwnedAddress, OwnedTx, TermsColumns, asset, asset_column, check_slot, check_state,
     check_terms, decode_response, decode_slot, decode_state, decode_terms, delivery, int, uint,
@@ -598,6 +598,19 @@ pub(crate) fn in_one_view<T>(connection: &Connection, questions: impl FnOnce() -
     ended.map(|()| answer)
 }
 
+const NEWEST_ID: &str = "SELECT max(id) FROM payments";
+const LAST_SETTLED: &str = "SELECT max(updated) FROM payments WHERE state = 'settled'";
+
+/// The later of when the newest payment was made and when one was last settled. Both are the last of an index.
+pub(crate) fn mark(connection: &Connection) -> Answer<Timestamp> {
+    let newest = collect(connection, NEWEST_ID, &[], |row| get::<Option<[u8; 16]>>(row, 0))?;
+    let settled = collect(connection, LAST_SETTLED, &[], |row| get::<Option<i64>>(row, 0))?;
+    let made = newest.into_iter().flatten().map(|id| made_at(PaymentId::from_bytes(id)));
+    let settled = settled.into_iter().flatten().map(uint).collect::<Answer<Vec<_>>>()?;
+    let settled = settled.into_iter().map(Timestamp::from_millis);
+    Ok(made.chain(settled).max().unwrap_or(Timestamp::from_millis(0)))
+}
+
 /// What SQLite finds wrong with the file: its structure, its constraints, and its indexes against their tables.
 pub(crate) fn integrity(connection: &Connection) -> Answer<Vec<String>> {
     let found = collect(connection, "PRAGMA integrity_check(20)", &[], |row| get::<String>(row, 0))?;
@@ -629,6 +642,10 @@ mod tests {
         check(SETTLED_SINCE, "SEARCH payments USING INDEX payments_settled");
         check(EXPOSED_TO, "SEARCH payments USING INDEX payments_exposed");
         check(ERASABLE, "SEARCH payments USING INDEX payments_answered");
+        check(crate::prune::PRUNABLE, "SEARCH refused USING INDEX payments_forget");
+        check(crate::names::HOLDER, "SEARCH payments USING INDEX payments_named");
+        check(NEWEST_ID, "SEARCH payments USING COVERING INDEX payments_id");
+        check(LAST_SETTLED, "SEARCH payments USING COVERING INDEX payments_settled");
         check(LIVE_SLOTS, "SEARCH slots USING INDEX slots_live");
         check(OPEN_SLOTS, "SEARCH slots USING INDEX slots_live");
         check(SLOT_AT, "SEARCH slots USING INDEX slots_nonce");

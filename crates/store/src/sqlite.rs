@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::apply::{Answer, Request};
 use crate::check::{Checked, check};
-use crate::limits::{ERASE_BATCH, QUEUE_LEN, sum_too_large};
+use crate::limits::{ERASE_BATCH, PRUNE_BATCH, PRUNE_BATCHES, QUEUE_LEN, sum_too_large};
 use crate::read;
 use crate::replay::{self, Story};
 use crate::schema::{self, OpenError};
@@ -203,6 +203,22 @@ impl Store for SqliteStore {
             }
         }
         Ok(erased)
+    }
+
+    async fn forget_refused(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let mut forgotten = 0;
+        for _ in 0..PRUNE_BATCHES {
+            let Answer::Erased(batch) = self.write(Ok(Request::forget(before))).await? else { break };
+            forgotten += batch;
+            if batch < u64::from(PRUNE_BATCH) {
+                break;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    async fn mark(&self) -> Result<Timestamp, StoreError> {
+        self.read(read::mark).await
     }
 
     async fn slot(&self, id: SlotId) -> Result<Option<StoredSlot>, StoreError> {

@@ -12,10 +12,11 @@ use farthing_payment::Payment;
 use farthing_store::{OpenError, SqliteStore};
 
 /// Each schema before the present one, as a dump of a store that the code of its time wrote.
-const RELEASED: [&str; 3] = [
+const RELEASED: [&str; 4] = [
     include_str!("fixtures/schema-1.sql"),
     include_str!("fixtures/schema-2.sql"),
     include_str!("fixtures/schema-3.sql"),
+    include_str!("fixtures/schema-4.sql"),
 ];
 
 fn run<T>(work: impl Future<Output = T>) -> T {
@@ -93,6 +94,11 @@ fn every_released_schema_opens_and_derives_again() {
             // The first schema kept no causes.
             assert_eq!(story.whole, version_was > 1);
             assert_eq!(story.chapters.last().unwrap().events.len(), 1);
+            // What was refused before anybody thought of forgetting is forgotten as well.
+            assert_eq!(store.forget_refused(at(0)).await, Ok(0));
+            assert_eq!(store.forget_refused(at(8 * 86_400)).await, Ok(1));
+            let checked = store.check(|_, _| {}).await.unwrap();
+            assert_eq!((checked.payments, checked.problems), (10, vec![]));
         });
         assert_eq!(version(&path), RELEASED.len() + 1);
         run(async {

@@ -40,6 +40,9 @@ enum Op {
     Erase {
         before: u64,
     },
+    Forget {
+        before: u64,
+    },
 }
 
 const IDS: u64 = 12;
@@ -83,7 +86,8 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let slot = (0u64..6, 0u64..4, 0usize..4, 0..IDS, prop::bool::weighted(0.2))
         .prop_map(|(id, nonce, state, payment, stale)| Op::Slot { id, nonce, state, payment, stale });
     let erase = (0u64..40).prop_map(|before| Op::Erase { before });
-    let op = prop_oneof![4 => claim, 20 => step, 3 => slot, 1 => erase];
+    let forget = (0u64..80).prop_map(|before| Op::Forget { before });
+    let op = prop_oneof![4 => claim, 20 => step, 3 => slot, 1 => erase, 1 => forget];
     prop::collection::vec(op, 1..150)
 }
 
@@ -141,6 +145,7 @@ async fn perform(store: &dyn Store, op: &Op, second: u64) -> Answer {
             Answer::Done(store.save_slots(vec![change, second]).await)
         }
         Op::Erase { before } => Answer::Erased(store.erase_responses(at(*before)).await),
+        Op::Forget { before } => Answer::Erased(store.forget_refused(at(*before)).await),
     }
 }
 

@@ -6,7 +6,9 @@ mod common;
 use std::sync::Arc;
 
 use common::*;
-use farthing_engine::{Claimed, Commit, Credit, ExposureLimit, PaymentFilter, Store, StoreError, StoredSlot};
+use farthing_engine::{
+    Claim, Claimed, Commit, Credit, ExposureLimit, PaymentFilter, Store, StoreError, StoredSlot,
+};
 use farthing_ledger::{AccountKind, Entry, Phase, Purpose, TransferId};
 use farthing_payment::{Flow, Next, Role, SlotState, TxRef};
 use farthing_primitives::TenantId;
@@ -39,6 +41,10 @@ for_each_store! {
     an_early_refusal_frees_the_key
     a_late_refusal_keeps_the_key
     an_id_is_used_once
+    a_name_belongs_to_one_payment_of_a_tenant
+    a_hundred_payments_of_one_name_claim_once
+    refused_payments_are_forgotten_and_nothing_else_is
+    the_mark_never_goes_back
     a_change_names_the_version_it_follows
     a_change_of_nothing_is_a_conflict
     a_claim_stands_whatever_a_change_says
@@ -107,7 +113,7 @@ async fn a_hundred_copies_claim_once<S: Store + 'static>(store: Shared<S>) {
         match task.await.unwrap().unwrap() {
             Claimed::New => new += 1,
             Claimed::Taken(holder) => holders.push(holder.id),
-            Claimed::OverExposed => panic!("no limit was asked for"),
+            Claimed::OverExposed | Claimed::Named(_) => panic!("no limit and no name was asked for"),
         }
     }
     holders.dedup();
@@ -130,6 +136,116 @@ async fn a_late_refusal_keeps_the_key<S: Store>(store: Shared<S>) {
     let refused = walk(&*store, &like(1), &["funds_confirmed", "call_started", "call_failed"]).await;
     let again = new_claim(&Like { key: 1, ..like(2) }, None);
     assert_eq!(store.claim(again).await, Ok(Claimed::Taken(Box::new(refused))));
+}
+
+fn named(like: &Like, name: &str) -> Claim {
+    Claim { name: Some(name.to_owned()), ..new_claim(like, None) }
+}
+
+async fn a_name_belongs_to_one_payment_of_a_tenant<S: Store>(store: Shared<S>) {
+    let first = named(&like(1), "pay_0123456789abcdef");
+    assert_eq!(store.claim(first.clone()).await, Ok(Claimed::New));
+    // The key says who it is, whatever it is called now.
+    let taken = Ok(Claimed::Taken(Box::new(first.payment.clone())));
+    assert_eq!(store.claim(named(&Like { key: 1, ..like(2) }, "pay_0123456789abcdef")).await, taken);
+    assert_eq!(store.claim(named(&Like { key: 1, ..like(2) }, "pay_another_name_00")).await, taken);
+    let other = named(&like(3), "pay_0123456789abcdef");
+    assert_eq!(store.claim(other.clone()).await, Ok(Claimed::Named(Box::new(first.payment.clone()))));
+    assert_eq!(store.payment(payment_id(3)).await, Ok(None));
+    assert_eq!(store.check_books().await.unwrap().transfers, 1, "nothing was booked for it");
+    // Other names, none at all, and other tenants are free.
+    assert_eq!(store.claim(named(&like(4), "pay_0123456789abcdeg")).await, Ok(Claimed::New));
+    assert_eq!(store.claim(new_claim(&like(5), None)).await, Ok(Claimed::New));
+    assert_eq!(store.claim(new_claim(&like(6), None)).await, Ok(Claimed::New));
+    let theirs = Like { tenant: "other".parse().unwrap(), ..like(7) };
+    assert_eq!(store.claim(named(&theirs, "pay_0123456789abcdef")).await, Ok(Claimed::New));
+    // A claim that is given back gives the name back.
+    let refused = commit_of(&first.payment, "funds_refused", 1, at(1));
+    store.commit(refused).await.unwrap();
+    assert_eq!(store.claim(other).await, Ok(Claimed::New));
+    let again = named(&Like { key: 1, ..like(8) }, "pay_0123456789abcdef");
+    assert!(matches!(store.claim(again).await, Ok(Claimed::Named(holder)) if holder.id == payment_id(3)));
+}
+
+async fn a_hundred_payments_of_one_name_claim_once<S: Store + 'static>(store: Shared<S>) {
+    let tasks: Vec<_> = (1..=100)
+        .map(|id| {
+            let store = Arc::clone(&store);
+            tokio::spawn(async move { store.claim(named(&like(id), "pay_0123456789abcdef")).await })
+        })
+        .collect();
+    let mut new = 0;
+    for task in tasks {
+        match task.await.unwrap().unwrap() {
+            Claimed::New => new += 1,
+            Claimed::Named(_) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!((new, store.payments(PaymentFilter::default()).await.unwrap().len()), (1, 1));
+}
+
+async fn refused_payments_are_forgotten_and_nothing_else_is<S: Store>(store: Shared<S>) {
+    // Refused at once, at second 1, with nothing held; and after the upstream's failure, with its key held until the
+    // authorization ends, at second 60.
+    let early = walk(&*store, &like(1), &["funds_refused"]).await;
+    let late = walk(&*store, &like(2), &["funds_confirmed", "call_started", "call_failed"]).await;
+    assert!(early.releases_claim() && !late.releases_claim());
+    // All others stay, however old.
+    walk(&*store, &like(3), &[]).await;
+    walk(&*store, &like(4), &["funds_confirmed", "call_started", "call_stored", "attempt_started"]).await;
+    let served = ["funds_confirmed", "call_started", "call_stored", "attempt_started", "included_deep"];
+    walk(&*store, &like(5), &served).await;
+    let again =
+        walk(&*store, &like(6), &["funds_confirmed", "call_started", "call_failed", "represented"]).await;
+    assert_eq!(again.state.name(), "claimed");
+    let before = store.balances(None).await.unwrap();
+
+    assert_eq!(store.forget_refused(at(1)).await, Ok(0));
+    assert_eq!(store.forget_refused(at(2)).await, Ok(1));
+    assert_eq!(store.payment(early.id).await, Ok(None));
+    assert_eq!(store.history(early.id).await, Ok(Vec::new()));
+    assert_eq!(store.transfers_of(early.id).await, Ok(Vec::new()));
+    assert_eq!(store.forget_refused(at(60)).await, Ok(0));
+    assert_eq!(store.holder(&key(2)).await, Ok(Some(late.clone())), "it can still be shown");
+    assert_eq!(store.forget_refused(at(61)).await, Ok(1));
+    assert_eq!((store.payment(late.id).await, store.holder(&key(2)).await), (Ok(None), Ok(None)));
+    assert_eq!(store.forget_refused(at(1 << 30)).await, Ok(0));
+
+    assert_eq!(store.balances(None).await.unwrap(), before);
+    let checked = store.check_books().await.unwrap();
+    assert_eq!((checked.payments, checked.problems), (4, Vec::new()));
+    // A flood is forgotten in small commits.
+    for id in 100..300 {
+        walk(&*store, &like(id), &["funds_refused"]).await;
+    }
+    assert_eq!(store.forget_refused(at(2)).await, Ok(200));
+    assert_eq!(store.check_books().await.unwrap().problems, Vec::<String>::new());
+}
+
+async fn the_mark_never_goes_back<S: Store>(store: Shared<S>) {
+    let id = |secs: u64| farthing_primitives::PaymentId::new(at(secs), [7; 10]);
+    let nothing = farthing_primitives::Timestamp::from_millis(0);
+    assert_eq!(store.mark().await, Ok(nothing));
+    let of = new_claim(&like(1), None).payment;
+    let new = farthing_payment::NewPayment {
+        id: id(30),
+        tenant: of.tenant,
+        key: of.key,
+        role: of.role,
+        flow: of.flow,
+        terms: of.terms,
+        binding: of.binding,
+    };
+    let (payment, entries) = farthing_payment::Payment::claim(new, at(30));
+    store.claim(Claim { payment, entries, exposure: None, name: None }).await.unwrap();
+    assert_eq!(store.mark().await, Ok(at(30)), "the newest payment was made then");
+    assert_eq!(settle_with(&*store, 2, None).await, Ok(()));
+    let settled = store.payment(payment_id(2)).await.unwrap().unwrap().updated;
+    assert_eq!(store.mark().await, Ok(settled.max(at(30))));
+    let sent = commit_of(&store.payment(payment_id(2)).await.unwrap().unwrap(), "sent", 2, at(500));
+    store.commit(sent).await.unwrap();
+    assert_eq!(store.mark().await, Ok(at(500)), "a payment that is settled changed then");
 }
 
 async fn an_id_is_used_once<S: Store>(store: Shared<S>) {

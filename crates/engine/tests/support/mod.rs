@@ -195,6 +195,7 @@ pub fn sale_of(key: &str, request: [u8; 32], flow: Flow) -> Sale {
         },
         flow,
         exposure: None,
+        name: None,
     }
 }
 

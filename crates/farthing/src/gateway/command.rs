@@ -103,6 +103,9 @@ async fn serve(file: PathBuf, config: Config, gateway_config: GatewayConfig) -> 
     let gateway =
         Gateway::build(&gateway_config, std::sync::Arc::new(engine.clone()), rig.world.clone(), key)
             .map_err(failed)?;
+    // Offers that ended before a restart stay ended, also where the clock was set back meanwhile.
+    let mark = engine.store().mark().await;
+    gateway.not_before(mark.map_err(|error| Failure::failed(format!("the store cannot be read: {error}")))?);
     let listener = bind(gateway_config.listen).await.map_err(failed)?;
     let address = listener.local_addr().unwrap_or(gateway_config.listen);
     let admin = match gateway_config.admin_listen {

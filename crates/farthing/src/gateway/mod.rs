@@ -89,6 +89,11 @@ impl Gateway {
         })
     }
 
+    /// Says that it is at least this late: see [`Paywall::not_before`].
+    pub fn not_before(&self, mark: farthing_primitives::Timestamp) {
+        self.paywall.not_before(mark);
+    }
+
     /// Goes on with other routes, prices and upstreams. Everything stays as it is if they are not good.
     ///
     /// Offers made before hold for the time that they were made for. Addresses, TLS on or off, limits and trusted

@@ -226,3 +226,58 @@ async fn hanging_up_before_the_last_byte_of_a_stream_is_not_free() {
         assert_eq!(delivered(&rig), [told], "{flow:?}");
     }
 }
+
+/// The payment with this name in `payment-identifier`.
+fn named(header: &str, name: &str) -> String {
+    use farthing_wire::Object;
+    use farthing_wire::x402::{Message, extensions::PAYMENT_IDENTIFIER, v2};
+    let mut payment = v2::PaymentPayload::from_header(header.as_bytes()).unwrap();
+    let mut extensions = farthing_wire::x402::Extensions::new();
+    extensions.announce_payment_identifier(false);
+    extensions.answer(PAYMENT_IDENTIFIER, Object::new().with("id", name)).unwrap();
+    payment.extensions = Some(extensions);
+    payment.to_header()
+}
+
+/// Spec: extensions/payment_identifier, "Idempotency Behavior".
+#[tokio::test]
+async fn a_payment_identifier_is_announced_and_names_one_payment() {
+    const NAME: &str = "pay_7d5d747be160e280504c099d984bcfe0";
+    let rig = Rig::weather();
+    let challenge = rig.challenge("/weather").await;
+    let announced = challenge.extensions.as_ref().unwrap().payment_identifier().unwrap().unwrap();
+    assert_eq!((announced.required, announced.id), (false, None));
+    let first = named(&pay_v2(&challenge, 1), NAME);
+    let served = rig.send(paid(get("/weather"), &first)).await;
+    assert_eq!((served.status, served.body.as_str()), (200, "sunny"));
+    // The same payload again: the same answer.
+    let again = rig.send(paid(get("/weather"), &first)).await;
+    assert_eq!((again.status, again.body.as_str(), rig.backend.calls()), (200, "sunny", 1));
+    assert_eq!(again.header("x-farthing-payment"), served.header("x-farthing-payment"));
+    // Another payload by the same name, for the same request.
+    let other = rig.send(paid(get("/weather"), &named(&pay_v2(&challenge, 2), NAME))).await;
+    assert_eq!((other.status, other.code().as_str()), (409, "payment_identifier_taken"), "{other:?}");
+    other.assert_no_goods();
+    assert_eq!(rig.backend.calls(), 1);
+    // And the same payload for another request.
+    let elsewhere = rig.send(paid(get("/weather?in=Porto"), &first)).await;
+    assert_eq!((elsewhere.status, elsewhere.code().as_str()), (409, "payment_for_other_request"));
+    // Another name is another payment; no name is none.
+    for (nonce, name) in [(3, Some("pay_another_name_0000")), (4, None)] {
+        let header = pay_v2(&challenge, nonce);
+        let header = name.map_or(header.clone(), |name| named(&header, name));
+        assert_eq!(rig.send(paid(get("/weather"), &header)).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_payment_identifier_that_is_none_is_refused_before_anything_is_sold() {
+    let rig = Rig::weather();
+    let challenge = rig.challenge("/weather").await;
+    for wrong in ["short", "sixteen chars ok", &"a".repeat(129), "pay_7d5d747be160e280504c099d98é"] {
+        let got = rig.send(paid(get("/weather"), &named(&pay_v2(&challenge, 1), wrong))).await;
+        assert_eq!(got.status, 400, "{wrong}");
+        got.assert_no_goods();
+    }
+    assert_eq!(rig.model.sales(), 0);
+}

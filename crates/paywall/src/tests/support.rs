@@ -81,6 +81,7 @@ impl World for TestWorld {
 #[derive(Default)]
 pub struct Model {
     claims: tokio::sync::Mutex<HashMap<ConsumptionKey, (Payment, Option<StoredResponse>)>>,
+    names: tokio::sync::Mutex<HashMap<PaymentId, String>>,
     /// What the next sales end with instead.
     pub forced: Mutex<VecDeque<Forced>>,
     pub sales: AtomicUsize,
@@ -116,6 +117,7 @@ impl crate::Seller for Model {
         let forced = self.forced.lock().unwrap().pop_front();
         // One lock for all makes the claim atomic, and lets the second wait for the first.
         let mut claims = self.claims.lock().await;
+        let mut names = self.names.lock().await;
         if let Some((payment, response)) = claims.get(&sale.key) {
             let mut payment = Box::new(payment.clone());
             if payment.binding.request != sale.binding.request {
@@ -130,7 +132,14 @@ impl crate::Seller for Model {
                 None => SaleOutcome::Pending { payment: payment.id, tx: None },
             };
         }
+        let other = |(of, _): &&(Payment, Option<StoredResponse>)| names.get(&of.id) == sale.name.as_ref();
+        if sale.name.is_some()
+            && let Some((other, _)) = claims.values().find(other)
+        {
+            return SaleOutcome::Conflict { payment: other.id, kind: ConflictKind::NameTaken };
+        }
         let payment = claimed(&sale, number);
+        names.extend(sale.name.clone().map(|name| (payment.id, name)));
         match forced {
             Some(Forced::Pending) => {
                 claims.insert(sale.key, (payment.clone(), None));

@@ -107,7 +107,7 @@ pub fn new_claim(like: &Like, exposure: Option<ExposureLimit>) -> Claim {
         },
     };
     let (payment, entries) = Payment::claim(new, START);
-    Claim { payment, entries, exposure }
+    Claim { payment, entries, exposure, name: None }
 }
 
 pub fn key(n: u64) -> ConsumptionKey {
