@@ -541,7 +541,8 @@ const SHAPES = [
   ["an asterisk", "OPTIONS * HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", [[400]]],
   ["an upgrade to a paid path", "GET /a HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: websocket\r\n\r\n", [[402]]],
   ["an upgrade to HTTP/2", "GET /a HTTP/1.1\r\nhost: a\r\nconnection: upgrade, http2-settings, close\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABkAAQAAP__\r\n\r\n", [[402]]],
-  ["a body that is expected and refused before it comes", "POST /post HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 999999999\r\nexpect: 100-continue\r\n\r\n", [[402]]],
+  ["a body too long for a digest, refused before it comes", "POST /post HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 999999999\r\nexpect: 100-continue\r\n\r\n", [[413]]],
+  ["a body without a digest, priced before it comes", "POST /undigested HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 999999999\r\nexpect: 100-continue\r\n\r\n", [[402]]],
   ["two payments", "GET /a HTTP/1.1\r\nhost: a\r\nconnection: close\r\npayment-signature: e30=\r\npayment-signature: e30=\r\n\r\n", [[400]]],
   ["two payments folded into one", "GET /a HTTP/1.1\r\nhost: a\r\nconnection: close\r\npayment-signature: e30=, e30=\r\n\r\n", [[400]]],
   ["payments of two versions", "GET /a HTTP/1.1\r\nhost: a\r\nconnection: close\r\npayment-signature: e30=\r\nx-payment: e30=\r\n\r\n", [[400]]],
@@ -719,7 +720,7 @@ async function main() {
   const chain = await devnet();
   const node = await counted(chain.url);
   const behind = await service();
-  const routes = route("GET /a", "$0.001") + route("POST /post", "$0.001") + route("GET /big", "$0.001") + '\n[[route]]\nmatch = "/free/*"\nfree = true\n';
+  const routes = route("GET /a", "$0.001") + route("POST /post", "$0.001") + route("POST /undigested", "$0.001", "digest = false\n") + route("GET /big", "$0.001") + '\n[[route]]\nmatch = "/free/*"\nfree = true\n';
   const shop = await seller({ rpcUrl: node.url, upstreamUrl: behind.url, routes: routes + (long ? "" : LIMITS) });
   const gateway = await shop.start();
   const settler = await facilitator(chain.url);

@@ -105,6 +105,16 @@ struct Tracked {
     waiters: Vec<oneshot::Sender<()>>,
 }
 
+/// Why the watch looks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// There is something new to watch.
+    Tick,
+    Head,
+    /// No new block came for some time.
+    SameHead,
+}
+
 /// Since when the store has a slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Durable {
@@ -218,6 +228,14 @@ impl Relayer {
 
     /// What is known of an attempt: at once if there is news, else after about `patience`.
     pub(crate) async fn look(&self, attempt: AttemptId, patience: Duration) -> SlotNews {
+        // Whoever asks has read of the attempt in the store: where its commit was in doubt, it is not any more.
+        let doubted = lock(&self.open).find(attempt).filter(|tracked| !tracked.durable).map(|tracked| {
+            let slot = &tracked.stored.slot;
+            (slot.nonce, slot.id)
+        });
+        if let Some((nonce, id)) = doubted {
+            self.resolve(nonce, id).await;
+        }
         let woken = {
             let mut open = lock(&self.open);
             let Some(tracked) = open.find(attempt) else { return SlotNews::Untracked };
@@ -354,7 +372,7 @@ impl Relayer {
     }
 
     /// One look at everything that is open. Returns whether the chain answered.
-    async fn look_at_all(&self, new_head: Option<Head>) -> bool {
+    async fn look_at_all(&self, seen: Seen) -> bool {
         let wanted: Vec<(u64, TxHash)> = {
             let open = lock(&self.open);
             let unresolved = open.slots.iter().filter(|(_, t)| t.receipt.is_none() && !t.lost);
@@ -375,7 +393,11 @@ impl Relayer {
             }
         }
         self.send_doubted().await;
-        if new_head.is_some() { self.tend_stuck().await } else { true }
+        match seen {
+            Seen::Tick => true,
+            Seen::Head => self.tend_stuck(true).await,
+            Seen::SameHead => self.tend_stuck(false).await,
+        }
     }
 
     /// Gives the chain again, as it is, what it may never have got. Not only at a new block: where every transaction
@@ -409,7 +431,9 @@ impl Relayer {
     }
 
     /// Gives again what the chain may have forgotten, raises what it passes over, and notices what it cannot take.
-    async fn tend_stuck(&self) -> bool {
+    ///
+    /// Also while no block comes: where every transaction makes one, none may come before what is stuck has moved.
+    async fn tend_stuck(&self, new_head: bool) -> bool {
         let now = self.world.monotonic();
         let waiting = |tracked: &Tracked| {
             tracked.receipt.is_none()
@@ -436,7 +460,7 @@ impl Relayer {
                     resend.push((*nonce, tracked.stored.clone(), tracked.call.clone()));
                     continue;
                 }
-                tracked.lost_heads += 1;
+                tracked.lost_heads += u32::from(new_head);
                 if tracked.lost_heads >= LOST_AFTER_HEADS {
                     tracing::error!(nonce, relayer = %self.key.address(), "another transaction used this nonce");
                     tracked.lost = true;
@@ -464,7 +488,9 @@ impl Relayer {
         if let Some(stored) = stored {
             tracked.stored = stored;
             tracked.durable = true;
-            return;
+            tracked.again_at = Some(self.world.monotonic());
+            drop(open);
+            return self.tick();
         }
         // It may be on its way still. After so long it is not, and later nonces must not wait behind it for ever.
         tracked.lost_heads += 1;
@@ -652,7 +678,7 @@ async fn watch_all(relayer: std::sync::Weak<Relayer>, mut ticks: mpsc::Receiver<
     loop {
         let Some(relayer) = relayer.upgrade() else { return };
         lock(&relayer.open).drop_done();
-        let mut new_head = None;
+        let mut seen = Seen::Tick;
         if relayer.is_idle() {
             // The relayer must be able to go while nothing is open.
             drop(relayer);
@@ -664,16 +690,14 @@ async fn watch_all(relayer: std::sync::Weak<Relayer>, mut ticks: mpsc::Receiver<
             let chain = relayer.chain.clone();
             match select(chain.next_head(head, patience), ticks.next()).await {
                 Either::Left((Ok(found), _)) => {
-                    if head != Some(found) {
-                        new_head = Some(found);
-                    }
+                    seen = if head == Some(found) { Seen::SameHead } else { Seen::Head };
                     head = Some(found);
                 }
                 Either::Left((Err(_), _)) => relayer.world.sleep(RETRY_AFTER).await,
                 Either::Right((Some(()), _)) => {}
                 Either::Right((None, _)) => return,
             }
-            if !relayer.look_at_all(new_head).await {
+            if !relayer.look_at_all(seen).await {
                 relayer.world.sleep(RETRY_AFTER).await;
             }
         }
