@@ -231,7 +231,8 @@ impl<'a> Value<'a> {
     }
 }
 
-fn is_control(c: char) -> bool {
+/// What no parameter of a header may hold, quoted or not.
+pub(super) fn is_control(c: char) -> bool {
     (c < ' ' && c != '\t') || c == '\u{7f}'
 }
 

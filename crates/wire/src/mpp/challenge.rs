@@ -1,6 +1,6 @@
 use std::fmt;
 
-use super::auth::{Param, Scheme, is_token, push_param, read_line};
+use super::auth::{Param, Scheme, is_control, is_token, push_param, read_line};
 use super::encoding::{decode_object, encode};
 use super::{
     BodyDigest, IntentName, MAX_CHALLENGE_HEADER_BYTES, MAX_REQUEST_BYTES, MethodName, MppError,
@@ -296,6 +296,8 @@ impl Challenge {
         };
         let mut text = |field: &'static str| match object.remove(field) {
             None | Some(Json::Null) => Ok(None),
+            // What no header can carry was never in a challenge of ours, nor can it be passed on.
+            Some(Json::String(text)) if text.chars().any(is_control) => Err(MppError::BadForm { field }),
             Some(Json::String(text)) => Ok(Some(text)),
             Some(_) => Err(MppError::wrong_type(field, "a string")),
         };
@@ -317,6 +319,9 @@ impl Challenge {
                 Some(Json::Object(entries)) => Some(opaque_of(&entries)?),
                 _ => None,
             },
+            Some(Json::String(text)) if text.chars().any(is_control) => {
+                return Err(MppError::BadForm { field: "opaque" });
+            }
             Some(Json::String(text)) => Some(text),
             // Old versions of the published package send it as an object.
             Some(Json::Object(entries)) => Some(opaque_of(&entries)?),

@@ -156,6 +156,18 @@ fn a_402_is_read_as_a_problem_and_as_x402() {
 }
 
 #[test]
+fn a_control_is_in_no_challenge_whatever_carries_it() {
+    for field in ["id", "realm", "description", "digest", "header", "opaque"] {
+        for control in ["\u{7f}", "\n", "\0"] {
+            let mut native = challenge().to_native();
+            native.insert(field, format!("a{control}b"));
+            let refused = Challenge::from_json(native.into()).expect_err("a control");
+            assert_eq!(refused.code(), "bad_form", "{field}");
+        }
+    }
+}
+
+#[test]
 fn native_and_base64_are_one_challenge() {
     let mut native = challenge().to_native();
     assert!(native.get("request").is_some_and(|request| request.as_object().is_some()));
