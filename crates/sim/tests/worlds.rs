@@ -304,3 +304,20 @@ fn a_permit2_settlement_that_a_reorganization_brings_back_is_found_by_its_receip
     let pays = vec![Pays::Permit2; 2];
     holds("back again", &Plan { buyers: 2, depth: 4, pays, ..plan(10_923, &lines) });
 }
+
+/// Nobody else makes the relayer look: the doubt about the refund's own commit has to wake it. Once seed 7650.
+#[test]
+fn a_refund_whose_commit_was_in_doubt_is_sent() {
+    for seed in 1..30 {
+        let refund = |at| (at, Act::Refund { which: 0, at_once: 1 });
+        let lines = [
+            (10_000, buys(UPFRONT)),
+            (90_000, disk(211, 0, 400, 30_000)),
+            refund(95_000),
+            refund(100_000),
+            refund(105_000),
+            refund(110_000),
+        ];
+        holds("a refund in doubt", &plan(seed, &lines));
+    }
+}
