@@ -66,6 +66,7 @@ impl Driver {
         loop {
             self.live.set_payment(&payment);
             let (id, version) = (payment.id, payment.version);
+            let left = payment.clone();
             let turn = match payment.next() {
                 Next::CheckFunds => self.check_funds(payment).await,
                 Next::CallUpstream => self.call_upstream(payment).await,
@@ -85,7 +86,8 @@ impl Driver {
             };
             match turn {
                 Ok(Turn::On(next)) => payment = *next,
-                Ok(Turn::Rest) => return,
+                // Whoever takes it up again asks anew for what the rail knows of it.
+                Ok(Turn::Rest) => return self.rail.release(&left),
                 Err(error) => match self.reload(id, &error).await {
                     Some(current) => {
                         // Somebody moved the payment or its slot, and the rail may hold the slot as it was.
@@ -408,7 +410,7 @@ impl Driver {
         if is_no_news(&payment, &progress) {
             if now > payment.terms.expires.plus(WATCH_PAST_END) {
                 // It stays what it is, never failed, and is looked at again now and then.
-                lock(&self.engine.0.given_up).push(payment.id);
+                lock(&self.engine.0.given_up).insert(payment.id);
                 tracing::error!(payment = %payment.id, state = payment.state.name(), "a person must look at this payment");
                 return Ok(Turn::Rest);
             }
@@ -431,6 +433,10 @@ impl Driver {
                         false => Event::Unclear { tx: tx.clone() },
                     };
                     on(self.engine.commit(&payment, event).await?)
+                }
+                State::Unknown { .. } => {
+                    self.live.goes_on_alone();
+                    on(payment)
                 }
                 _ => on(payment),
             },

@@ -1,4 +1,4 @@
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::clock::Clock;
 use crate::drive::Driver;
 use crate::live::{Joined, Live, LiveSet, Outcome};
 use crate::{
-    Claim, Claimed, Commit, ConflictKind, Rail, Sale, SaleOutcome, Store, StoreError, Upstream, World,
+    Claim, Claimed, Commit, ConflictKind, ExposureLimit, Rail, Sale, SaleOutcome, Store, StoreError,
+    Upstream, World,
 };
 
 /// What the engine may do and for how long.
@@ -57,11 +58,13 @@ pub(crate) struct Inner {
     pub standing: Mutex<HashMap<(u64, [u8; 32]), Timestamp>>,
     pub clock: Clock,
     /// What a person was called for, to be looked at again now and then.
-    pub given_up: Mutex<Vec<PaymentId>>,
+    pub given_up: Mutex<BTreeSet<PaymentId>>,
     /// Refunds that a task of this process follows.
     pub refunds: Mutex<HashSet<PaymentId>>,
     /// Since when settlements of former processes are watched, until this one has run for long enough.
     pub watched_since: Mutex<Option<Timestamp>>,
+    /// Settlements whose blocks may still be replaced, however long ago they were.
+    pub shallow: Mutex<BTreeSet<PaymentId>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -88,6 +91,7 @@ impl Engine {
             given_up: Mutex::default(),
             refunds: Mutex::default(),
             watched_since: Mutex::default(),
+            shallow: Mutex::default(),
         }))
     }
 
@@ -207,7 +211,7 @@ impl Engine {
         };
         let now = self.0.clock.stamp();
         let request = sale.binding.request;
-        let tenant = sale.tenant.clone();
+        let (tenant, exposure) = (sale.tenant.clone(), sale.exposure.clone());
         let new = NewPayment {
             id: PaymentId::new(now, self.0.world.random10()),
             tenant: sale.tenant,
@@ -231,7 +235,7 @@ impl Engine {
                     let kind = ConflictKind::OtherRequest;
                     return live.publish(Outcome::Conflict { payment: held, kind });
                 }
-                match self.resume_held(*held, live).await {
+                match self.resume_held(*held, exposure, live).await {
                     Some(payment) => payment,
                     None => return,
                 }
@@ -247,7 +251,12 @@ impl Engine {
     /// The same payment for the same request, and nobody in this process is at it: what was it left at?
     ///
     /// Returns the payment if it has to be driven on; publishes the outcome otherwise.
-    async fn resume_held(&self, mut payment: Payment, live: &Arc<Live>) -> Option<Payment> {
+    async fn resume_held(
+        &self,
+        mut payment: Payment,
+        exposure: Option<ExposureLimit>,
+        live: &Arc<Live>,
+    ) -> Option<Payment> {
         live.set_payment(&payment);
         // A call that nobody in this process awaits was cut off by a crash: how it went is not known.
         if payment.delivery == Delivery::Called {
@@ -260,7 +269,9 @@ impl Engine {
                 let interrupted = reason.code() == crate::reasons::INTERRUPTED;
                 if payment.binding.repeatable {
                     let request = payment.binding.request;
-                    return self.commit_or_publish(&payment, Event::Represented { request }, live).await;
+                    let again = Event::Represented { request };
+                    // It exposes its payee anew, as a claim does.
+                    return self.commit_within(&payment, again, exposure, live).await;
                 }
                 let kind = if interrupted { ConflictKind::Interrupted } else { ConflictKind::UsedUp };
                 live.publish(Outcome::Conflict { payment: Box::new(payment), kind });
@@ -308,10 +319,24 @@ impl Engine {
     }
 
     async fn commit_or_publish(&self, payment: &Payment, event: Event, live: &Arc<Live>) -> Option<Payment> {
-        match self.commit(payment, event).await {
+        self.commit_within(payment, event, None, live).await
+    }
+
+    async fn commit_within(
+        &self,
+        payment: &Payment,
+        event: Event,
+        exposure: Option<ExposureLimit>,
+        live: &Arc<Live>,
+    ) -> Option<Payment> {
+        match self.commit_exposing(payment, event, exposure).await {
             Ok(next) => {
                 live.set_payment(&next);
                 Some(next)
+            }
+            Err(StoreError::OverExposed) => {
+                live.publish(Outcome::OverExposed);
+                None
             }
             Err(error) => {
                 tracing::warn!(payment = %payment.id, %error, "a change could not be made durable");
@@ -323,12 +348,22 @@ impl Engine {
 
     /// Commits one event of a payment by itself.
     pub(crate) async fn commit(&self, payment: &Payment, event: Event) -> Result<Payment, StoreError> {
+        self.commit_exposing(payment, event, None).await
+    }
+
+    async fn commit_exposing(
+        &self,
+        payment: &Payment,
+        event: Event,
+        exposure: Option<ExposureLimit>,
+    ) -> Result<Payment, StoreError> {
         let name = event.name();
         let step = payment
             .step(event, self.0.clock.stamp())
             .map_err(|error| StoreError::Books(error.to_string()))?;
         let next = step.next.clone();
-        self.0.store.commit(Commit::new(step, name)).await?;
+        let commit = Commit { exposure, ..Commit::new(step, name) };
+        self.0.store.commit(commit).await?;
         Ok(next)
     }
 

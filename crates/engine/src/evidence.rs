@@ -17,6 +17,8 @@ use crate::{Chain, Depths, Finality, Head, LogFilter, Receipt, Tag, World, reaso
 pub(crate) const DEAD_AFTER: Duration = Duration::from_secs(2);
 /// How deep the block must be, at the least, in which an expired authorization shows as unused.
 const DEAD_DEPTH: u64 = 2;
+/// How deep a block must be before no reorganization is expected to replace it.
+pub(crate) const BEYOND_REORGS: u64 = 32;
 /// How many blocks are searched at once for a transaction of somebody else that used an authorization.
 const TRACE_BLOCKS: u64 = 5_000;
 /// How many times so many blocks are searched, at most.
@@ -216,6 +218,12 @@ impl Evidence {
                 }
             }
         }
+    }
+
+    /// The newest block that no reorganization is expected to replace; `None` if the chain does not answer.
+    pub async fn unreplaceable(&self) -> Option<u64> {
+        let head = self.chain.head(Tag::Latest).await.ok()??;
+        Some(head.number.saturating_add(1).saturating_sub(BEYOND_REORGS))
     }
 
     /// Waits for a settlement that is in a block to be deep enough.

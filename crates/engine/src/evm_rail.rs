@@ -8,7 +8,7 @@ use farthing_payment::{Fault, Next, Payment, Proof, Reason, Slot, SlotState, Sta
 use farthing_primitives::{Address, AssetId, AttemptId, Money, Network, PaymentId, Registry};
 use farthing_rails::exact_evm::{Checked, Settlement};
 
-use crate::evidence::{DEAD_AFTER, Evidence};
+use crate::evidence::{BEYOND_REORGS, DEAD_AFTER, Evidence};
 use crate::live::lock;
 use crate::rail::{Funds, NotPrepared, Prepared, Progress, Rail};
 use crate::relayer::{Relayer, SlotNews, parse_hash};
@@ -18,8 +18,6 @@ use crate::{Chain, Depths, Receipt, SlotCall, Store, StoredSlot, Tag, World, rea
 const MAX_SKEW: Duration = Duration::from_secs(60);
 /// How much more gas than estimated a call is given, in quarters of the estimate.
 const GAS_QUARTERS: u64 = 5;
-/// How deep a block must be before no reorganization is expected to replace it.
-const BEYOND_REORGS: u64 = 32;
 /// Settlements remembered between the check of funds and the attempt.
 const MAX_READY: usize = 20_000;
 
@@ -133,7 +131,14 @@ impl EvmRail {
         }
         // It moved nothing by our hand. Perhaps somebody else submitted the same authorization before us.
         match self.evidence.consumed(checked, Tag::Latest).await {
-            Some(true) => self.evidence.trace(payment, checked).await,
+            Some(true) => {
+                let found = self.evidence.trace(payment, checked).await;
+                if matches!(found, Progress::Unclear { .. }) {
+                    // Nobody can say yet by what. Our own transaction is done with, whatever it was.
+                    self.record_reverted(stored, receipt).await;
+                }
+                found
+            }
             Some(false) => {
                 self.record_reverted(stored, receipt).await;
                 Progress::Reverted {
@@ -211,7 +216,11 @@ impl EvmRail {
     /// Past the end of the authorization, on the chain's clock, silence becomes proof.
     async fn if_over(&self, payment: &Payment, checked: &Checked, patience: Duration) -> Progress {
         match self.evidence.is_dead(checked).await {
-            Some(true) => Progress::Dead(reasons::expired()),
+            Some(true) => {
+                // Its transactions can move nothing any more, and nobody will ask for news of them.
+                self.release(payment);
+                Progress::Dead(reasons::expired())
+            }
             Some(false) if !self.is_over(checked).await => {
                 if !patience.is_zero() {
                     self.world.sleep(patience.min(Duration::from_millis(200))).await;
@@ -401,13 +410,23 @@ impl Rail for EvmRail {
 
     fn release(&self, payment: &Payment) {
         lock(&self.ready).remove(&payment.id);
-        if let State::Settled { attempt, .. } | State::Lapsing { attempt, .. } = &payment.state {
+        if let State::Settled { attempt, .. }
+        | State::Lapsing { attempt, .. }
+        | State::Settling { attempt, .. }
+        | State::Unknown { attempt, .. } = &payment.state
+        {
             self.relayer.release(*attempt);
         }
     }
 
     async fn still_included(&self, proof: &Proof) -> Option<bool> {
         self.evidence.still_included(proof).await
+    }
+
+    async fn unreplaceable(&self) -> Option<u64> {
+        let head = self.chain.head(Tag::Latest).await.ok()??;
+        // None yet, on a chain that is younger than that: then any of its blocks may still go.
+        Some(head.number.saturating_add(1).saturating_sub(self.beyond))
     }
 
     async fn retake(&self, payment: &Payment) {

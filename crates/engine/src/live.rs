@@ -66,6 +66,8 @@ pub(crate) struct Live {
 struct LiveState {
     payment: Option<Payment>,
     publish: Option<oneshot::Sender<Outcome>>,
+    /// It no longer counts among those that somebody waits for.
+    alone: bool,
     permit: Option<Permit>,
 }
 
@@ -93,11 +95,20 @@ impl Live {
     }
 
     fn take_publisher(&self) -> Option<oneshot::Sender<Outcome>> {
-        let publisher = lock(&self.state).publish.take();
-        if publisher.is_some() {
+        let mut state = lock(&self.state);
+        let publisher = state.publish.take();
+        if publisher.is_some() && !std::mem::replace(&mut state.alone, true) {
             self.waited_for.fetch_sub(1, Ordering::Relaxed);
         }
         publisher
+    }
+
+    /// What became of it may take very long to know: it keeps no others out meanwhile. Whoever waits, waits on.
+    pub fn goes_on_alone(&self) {
+        let mut state = lock(&self.state);
+        if state.publish.is_some() && !std::mem::replace(&mut state.alone, true) {
+            self.waited_for.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     pub fn put_permit(&self, permit: Permit) {

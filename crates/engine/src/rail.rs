@@ -76,6 +76,12 @@ pub trait Rail: Send + Sync {
     /// Whether the block that holds the payment's settlement is still in the chain; `None` if it cannot be told.
     async fn still_included(&self, proof: &Proof) -> Option<bool>;
 
+    /// The newest block that no reorganization is expected to replace; `None` if it cannot be told. Where the chain is
+    /// none of ours to look at, any.
+    async fn unreplaceable(&self) -> Option<u64> {
+        Some(u64::MAX)
+    }
+
     /// The block that held the payment's settlement is gone: takes the attempt up again at once.
     async fn retake(&self, _payment: &Payment) {}
 

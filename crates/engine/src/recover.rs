@@ -1,9 +1,9 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use farthing_payment::{Delivery, Event, Next, Payment, Slot, SlotState, State, Witness};
-use farthing_primitives::{Network, Timestamp};
+use farthing_primitives::{Network, PaymentId, Timestamp};
 
 use crate::drive::Driver;
 use crate::live::{Joined, lock};
@@ -181,12 +181,12 @@ impl Engine {
     /// Takes up what a person was called for: a node or a facilitator may tell more by now.
     async fn look_again(&self) -> Result<(), StoreError> {
         let given_up = std::mem::take(&mut *lock(&self.0.given_up));
-        for (at, id) in given_up.iter().enumerate() {
+        for id in &given_up {
             match self.0.store.payment(*id).await {
                 Ok(Some(payment)) => self.drive(payment),
                 Ok(None) => {}
                 Err(error) => {
-                    lock(&self.0.given_up).extend_from_slice(given_up.get(at..).unwrap_or_default());
+                    lock(&self.0.given_up).extend(given_up.range(id..));
                     return Err(error);
                 }
             }
@@ -210,6 +210,7 @@ impl Engine {
     async fn tend_recent(&self, all: bool) -> Result<(), StoreError> {
         let since = self.watched_since();
         let mut chains: HashMap<Network, Vouched> = HashMap::new();
+        let mut shallow = Shallow { known: lock(&self.0.shallow).clone(), found: BTreeSet::new() };
         let (mut after, mut most) = (None, if all { LISTED } else { GLANCE });
         loop {
             let page = self.0.store.settled_since(since, after, most).await?;
@@ -218,6 +219,9 @@ impl Engine {
             let may_be_more = page.len() >= most;
             let mut look_further = all;
             for (network, payments) in by_network(page) {
+                if all {
+                    self.note_shallow(&network, &payments, &mut shallow).await;
+                }
                 let chain = chains.entry(network).or_default();
                 look_further |= self.check_canonical(payments, chain).await?;
             }
@@ -225,6 +229,9 @@ impl Engine {
                 break;
             }
             most = LISTED;
+        }
+        if all {
+            self.tend_shallow(shallow, &mut chains).await?;
         }
         lock(&self.0.standing).retain(|_, settled| *settled >= since);
         // Nothing is forgotten before this process has run for as long as it is to be remembered: the clock may have
@@ -234,6 +241,40 @@ impl Engine {
             self.0.store.erase_responses(before).await?;
             self.0.store.forget_refused(self.0.clock.surely().minus(REFUSED_KEPT)).await?;
         }
+        Ok(())
+    }
+
+    /// Takes down which of these settlements a reorganization may still take away.
+    async fn note_shallow(&self, network: &Network, payments: &[Payment], shallow: &mut Shallow) {
+        let Some(rail) = self.0.rails.get(network) else { return };
+        let unreplaceable = rail.unreplaceable().await;
+        for payment in payments {
+            shallow.known.remove(&payment.id);
+            let State::Settled { proof, .. } = &payment.state else { continue };
+            if proof.witness != Witness::Facilitator
+                && unreplaceable.is_none_or(|newest| proof.block > newest)
+            {
+                shallow.found.insert(payment.id);
+            }
+        }
+    }
+
+    /// Time alone ends no watch: where a chain stood still, or its node was away, for as long as settlements are watched,
+    /// the last blocks before may still be replaced. They are no more than what settles in so many blocks.
+    async fn tend_shallow(
+        &self,
+        mut shallow: Shallow,
+        chains: &mut HashMap<Network, Vouched>,
+    ) -> Result<(), StoreError> {
+        let mut older = Vec::new();
+        for id in &shallow.known {
+            older.extend(self.0.store.payment(*id).await?);
+        }
+        for (network, payments) in by_network(older) {
+            self.note_shallow(&network, &payments, &mut shallow).await;
+            self.check_canonical(payments, chains.entry(network).or_default()).await?;
+        }
+        *lock(&self.0.shallow) = shallow.found;
         Ok(())
     }
 
@@ -357,6 +398,13 @@ struct Vouched {
     by: Option<u64>,
     /// It does not answer.
     silent: bool,
+}
+
+/// Settlements whose blocks may still be replaced.
+struct Shallow {
+    /// By the last round, and not seen in this one yet.
+    known: BTreeSet<PaymentId>,
+    found: BTreeSet<PaymentId>,
 }
 
 fn place_of(payment: &Payment) -> Option<(u64, [u8; 32])> {

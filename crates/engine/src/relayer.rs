@@ -173,7 +173,7 @@ impl Relayer {
         payments: Vec<PaymentId>,
         call: SlotCall,
     ) -> Result<Prepared, NotPrepared> {
-        if lock(&self.open).slots.len() >= self.config.max_open {
+        if lock(&self.open).unresolved() >= self.config.max_open {
             return Err(NotPrepared::Unavailable("relayer_busy"));
         }
         let fees = self.chain.fees().await.map_err(|error| {
@@ -216,11 +216,11 @@ impl Relayer {
     /// Hands a durable slot to the chain.
     pub(crate) async fn submit(&self, prepared: &Prepared) {
         for (_, slot) in &prepared.slots {
-            if let Some(tracked) = lock(&self.open).slots.get_mut(&slot.nonce) {
+            if let Some(tracked) = lock(&self.open).place_of(slot.nonce, slot.id) {
                 tracked.durable = true;
             }
             if let Some(variant) = slot.variants.last() {
-                self.send(slot.nonce, variant).await;
+                self.send(slot.nonce, slot.id, variant).await;
             }
         }
         self.tick();
@@ -302,9 +302,11 @@ impl Relayer {
 
     async fn next_nonce(&self) -> Option<u64> {
         let mut next = self.nonces.lock().await;
-        let freed = lock(&self.open).freed.pop_first();
-        if freed.is_some() {
-            return freed;
+        let freed = lock(&self.open).freed.clone();
+        for nonce in freed {
+            if self.take_freed(nonce).await? {
+                return Some(nonce);
+            }
         }
         let nonce = match *next {
             Some(nonce) => nonce,
@@ -318,6 +320,27 @@ impl Relayer {
         };
         *next = Some(nonce.checked_add(1)?);
         Some(nonce)
+    }
+
+    /// Takes a nonce that was given back, if it is nobody's: a commit that seemed lost may have landed since. `None` if
+    /// the store cannot tell.
+    async fn take_freed(&self, nonce: u64) -> Option<bool> {
+        let stored = self.store.slot_at(self.network(), &self.key.address(), nonce).await.ok()?;
+        let ours = {
+            let mut open = lock(&self.open);
+            let free = open.freed.remove(&nonce);
+            if stored.is_none() {
+                return Some(free && !open.slots.contains_key(&nonce));
+            }
+            open.slots.contains_key(&nonce)
+        };
+        if let Some(stored) = stored.filter(|_| !ours) {
+            let attempt = stored.slot.attempt;
+            self.retrack(stored);
+            // It has to be in a block; whoever has a use for its receipt takes it up by itself.
+            self.release(attempt);
+        }
+        Some(false)
     }
 
     fn capped(&self, fees: Fees) -> Option<Fees> {
@@ -345,11 +368,11 @@ impl Relayer {
         }
     }
 
-    async fn send(&self, nonce: u64, variant: &Variant) {
+    async fn send(&self, nonce: u64, id: SlotId, variant: &Variant) {
         let Some(hash) = parse_hash(&variant.tx) else { return };
         let signed = crate::SignedTx { hash, raw: Bytes::copy_from_slice(&variant.raw) };
         let said = self.chain.broadcast(&signed).await;
-        if let Some(tracked) = lock(&self.open).slots.get_mut(&nonce) {
+        if let Some(tracked) = lock(&self.open).place_of(nonce, id) {
             let now = self.world.monotonic();
             tracked.last_sent = now;
             tracked.again_at =
@@ -404,7 +427,7 @@ impl Relayer {
     /// makes one, there is none before.
     async fn send_doubted(&self) {
         let now = self.world.monotonic();
-        let doubted: Vec<(u64, Variant)> = {
+        let doubted: Vec<(u64, SlotId, Variant)> = {
             let open = lock(&self.open);
             let due = open.slots.iter().filter(|(_, tracked)| {
                 tracked.durable
@@ -412,12 +435,15 @@ impl Relayer {
                     && !tracked.lost
                     && tracked.again_at.is_some_and(|at| at <= now)
             });
-            due.filter_map(|(nonce, tracked)| Some((*nonce, tracked.stored.slot.variants.last()?.clone())))
-                .collect()
+            due.filter_map(|(nonce, tracked)| {
+                let slot = &tracked.stored.slot;
+                Some((*nonce, slot.id, slot.variants.last()?.clone()))
+            })
+            .collect()
         };
         // In the order of their nonces: some nodes refuse one whose predecessors they do not have.
-        for (nonce, variant) in doubted {
-            self.send(nonce, &variant).await;
+        for (nonce, id, variant) in doubted {
+            self.send(nonce, id, &variant).await;
         }
     }
 
@@ -504,7 +530,7 @@ impl Relayer {
         let Some(last) = stored.slot.variants.last().cloned() else { return };
         let raised =
             self.raised(&last).await.filter(|_| stored.slot.variants.len() < self.config.max_variants);
-        let Some(fees) = raised else { return self.send(nonce, &last).await };
+        let Some(fees) = raised else { return self.send(nonce, stored.slot.id, &last).await };
         let variant = self.sign(nonce, &call, fees);
         let mut next = stored.clone();
         next.slot.variants.push(variant.clone());
@@ -513,15 +539,15 @@ impl Relayer {
         // Durable before visible: a transaction that we do not know of could pay without our seeing it.
         match self.store.save_slots(vec![(Some(stored.version), next.slot.clone())]).await {
             Ok(()) => {
-                if let Some(tracked) = lock(&self.open).slots.get_mut(&nonce) {
+                if let Some(tracked) = lock(&self.open).place_of(nonce, stored.slot.id) {
                     tracked.stored = next;
                 }
-                self.send(nonce, &variant).await;
+                self.send(nonce, stored.slot.id, &variant).await;
             }
             Err(error) => {
                 tracing::warn!(%error, nonce, "a raised offer could not be made durable");
                 if let Ok(Some(current)) = self.store.slot(stored.slot.id).await
-                    && let Some(tracked) = lock(&self.open).slots.get_mut(&nonce)
+                    && let Some(tracked) = lock(&self.open).place_of(nonce, stored.slot.id)
                 {
                     tracked.stored = current;
                 }
@@ -556,11 +582,16 @@ impl Relayer {
                 open.freed.retain(|nonce| *nonce >= on_chain);
                 let highest = open.slots.keys().next_back().copied();
                 match open.freed.first().copied() {
-                    Some(nonce) if highest.is_some_and(|highest| nonce < highest) => open.freed.pop_first(),
+                    Some(nonce) if highest.is_some_and(|highest| nonce < highest) => Some(nonce),
                     _ => None,
                 }
             };
             let Some(nonce) = gap else { return };
+            match self.take_freed(nonce).await {
+                Some(true) => {}
+                Some(false) => continue,
+                None => return,
+            }
             let call = SlotCall { to: self.key.address(), data: Bytes::new(), gas: 21_000 };
             let Some(fees) = self.chain.fees().await.ok().and_then(|fees| self.capped(fees)) else {
                 lock(&self.open).freed.insert(nonce);
@@ -578,13 +609,14 @@ impl Relayer {
                 state: SlotState::Open,
                 updated: now,
             };
+            // Also where it cannot be told whether this was made durable: the nonce is asked after before it is used.
             if self.store.save_slots(vec![(None, slot.clone())]).await.is_err() {
                 lock(&self.open).freed.insert(nonce);
                 return;
             }
             self.track(StoredSlot { version: 0, slot: slot.clone() }, call, Durable::Now);
             if let Some(variant) = slot.variants.last() {
-                self.send(nonce, variant).await;
+                self.send(nonce, slot.id, variant).await;
             }
         }
     }
@@ -646,6 +678,17 @@ impl Open {
     /// Forgets what nobody asks for any more and whose nonce is used.
     fn drop_done(&mut self) {
         self.slots.retain(|_, t| !t.released || t.receipt.is_none() && !t.lost);
+    }
+
+    /// How many slots nothing is known of yet. What has a receipt only waits for somebody to take it, and must keep
+    /// nobody out.
+    fn unresolved(&self) -> usize {
+        self.slots.values().filter(|tracked| tracked.receipt.is_none() && !tracked.lost).count()
+    }
+
+    /// This very slot, if it still has its nonce.
+    fn place_of(&mut self, nonce: u64, id: SlotId) -> Option<&mut Tracked> {
+        self.slots.get_mut(&nonce).filter(|tracked| tracked.stored.slot.id == id)
     }
 
     fn find(&mut self, attempt: AttemptId) -> Option<&mut Tracked> {

@@ -514,6 +514,13 @@ impl Rail for RemoteRail {
         }
     }
 
+    async fn unreplaceable(&self) -> Option<u64> {
+        match &self.evidence {
+            Some(evidence) => evidence.unreplaceable().await,
+            None => Some(u64::MAX),
+        }
+    }
+
     async fn prepare_refund(&self, _: &Payment, _: &Key) -> Result<Prepared, NotPrepared> {
         // A refund needs a relayer of our own: a facilitator would have to be trusted to send it once.
         Err(NotPrepared::Unavailable("a relayer for refunds (set relayer_key for this network)"))

@@ -61,6 +61,8 @@ pub struct Commit {
     pub slots: Vec<(Option<u64>, Slot)>,
     /// What this commit does to the transfer log that paid.
     pub credit: Option<Credit>,
+    /// Checked where this change exposes the payee and the one before did not, as a claim is.
+    pub exposure: Option<ExposureLimit>,
 }
 
 /// Each credited transfer log counts once, across all payments, tenants and dialects.
@@ -75,7 +77,7 @@ pub enum Credit {
 impl Commit {
     /// A change of the payment and its books alone.
     pub fn new(step: Step, event: &'static str) -> Self {
-        Self { step, event, response: None, slots: Vec::new(), credit: None }
+        Self { step, event, response: None, slots: Vec::new(), credit: None, exposure: None }
     }
 }
 
@@ -109,6 +111,9 @@ pub enum StoreError {
     AlreadyCredited,
     #[error("the entries do not fit the books: {0}")]
     Books(String),
+    /// It would expose the payee to more than the limit.
+    #[error("the payee would be exposed to more than the limit")]
+    OverExposed,
     #[error("the store cannot be used: {0}")]
     Down(String),
     /// The change may or may not be durable. Read it back.

@@ -356,6 +356,64 @@ async fn background_serves_first_within_the_exposure_and_settles_behind_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_failed_and_is_shown_again_counts_towards_the_exposure_once_more() {
+    let bench = bench();
+    let background = |n| {
+        let mut sale = sale(n);
+        sale.flow = Flow::Background;
+        sale.exposure = Some(ExposureLimit { per_payer: 1000, total: 1000 });
+        sale
+    };
+    let shop = Arc::new(Shop::default());
+    for n in [1, 2] {
+        let SaleOutcome::Deliver { permit, .. } = bench.engine.sell(background(n), shop.clone()).await else {
+            panic!("not delivered")
+        };
+        permit.failed(Reason::new("upstream_failed", Fault::Us));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    bench.rail.clone().with(|s| {
+        s.submit = Some(Progress::Open);
+        s.progress = Some(Progress::Open);
+    });
+    let SaleOutcome::Deliver { permit, .. } = bench.engine.sell(background(1), shop.clone()).await else {
+        panic!("not delivered")
+    };
+    assert!(matches!(bench.engine.sell(background(2), shop.clone()).await, SaleOutcome::OverExposed));
+    permit.delivered();
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    assert!(matches!(bench.engine.sell(background(2), shop.clone()).await, SaleOutcome::OverExposed));
+    bench.rail.clone().with(|s| s.progress = None);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    assert!(matches!(bench.engine.sell(background(2), shop).await, SaleOutcome::Deliver { .. }));
+    bench.assert_books().await;
+}
+
+/// A chain that stood still for longer than settlements are watched, and goes on without its last blocks.
+#[tokio::test(start_paused = true)]
+async fn a_settlement_whose_block_may_still_go_is_watched_however_long_ago_it_was() {
+    let bench = bench();
+    assert!(served(&bench.engine.sell(sale(1), Arc::new(Shop::default())).await));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    bench.rail.clone().with(|s| {
+        s.canonical = Some(true);
+        s.replaceable = Some(7);
+    });
+    for _ in 0..3 {
+        bench.engine.tend_once().await.expect("tended");
+        tokio::time::sleep(EngineConfig::default().reorg_horizon).await;
+    }
+    assert_eq!(bench.only_payment().await.state.name(), "settled");
+    bench.rail.clone().with(|s| {
+        s.gone = vec![7];
+        s.progress = Some(Progress::Open);
+    });
+    bench.engine.tend_once().await.expect("tended");
+    assert_eq!(bench.only_payment().await.state.name(), "settling");
+    bench.assert_books().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_buyer_that_hangs_up_cancels_nothing() {
     let bench = bench();
     let shop = Arc::new(Shop::default());

@@ -52,6 +52,7 @@ pub(crate) struct CommitRequest {
     response: Option<(Vec<u8>, StoredResponse)>,
     slots: Vec<SlotRow>,
     credit: Option<Credit>,
+    exposure: Option<ExposureLimit>,
 }
 
 /// The columns of a payment that changes move.
@@ -124,7 +125,7 @@ impl Request {
     }
 
     pub(crate) fn commit(commit: farthing_engine::Commit) -> Result<Self, StoreError> {
-        let farthing_engine::Commit { step, event, response, slots, credit } = commit;
+        let farthing_engine::Commit { step, event, response, slots, credit, exposure } = commit;
         let id = step.next.id;
         Ok(Self::Commit(Box::new(CommitRequest {
             expected: int(step.expected)?,
@@ -135,6 +136,7 @@ impl Request {
             response: response.map(|response| (encode_head(id, &response), response)),
             slots: slots.into_iter().map(SlotRow::new).collect::<Result<_, _>>()?,
             credit,
+            exposure,
         })))
     }
 
@@ -235,9 +237,7 @@ impl ClaimRequest {
             return self.not_new(connection);
         }
         if let Some(limit) = &self.exposure {
-            let (of_payer, of_all) = exposure.of(connection, payment)?;
-            let with_this = |sum: Option<u128>| sum?.checked_add(payment.terms.money.atoms());
-            if over_exposed(limit, with_this(of_payer), with_this(of_all)) {
+            if exceeds(limit, connection, exposure, payment)? {
                 return match self.not_new(connection) {
                     Ok(taken) => Ok(taken),
                     Err(Fail::Refused(StoreError::Conflict)) if !self.id_is_used(connection)? => {
@@ -307,6 +307,18 @@ impl ClaimRequest {
     }
 }
 
+/// Whether this payment, which is not among them yet, would make too much of what is exposed.
+fn exceeds(
+    limit: &ExposureLimit,
+    connection: &Connection,
+    exposure: &mut Exposure,
+    payment: &Payment,
+) -> Result<bool, Fail> {
+    let (of_payer, of_all) = exposure.of(connection, payment)?;
+    let with_this = |sum: Option<u128>| sum?.checked_add(payment.terms.money.atoms());
+    Ok(over_exposed(limit, with_this(of_payer), with_this(of_all)))
+}
+
 impl CommitRequest {
     fn apply(&self, connection: &Connection, books: &mut Books, exposure: &mut Exposure) -> Result<(), Fail> {
         let Self { next, row, .. } = self;
@@ -331,6 +343,11 @@ impl CommitRequest {
         }
         if stored.released && !row.released && read::is_held(connection, &stored.key_hash)? {
             return Err(StoreError::Conflict.into());
+        }
+        if let Some(limit) = self.exposure.as_ref().filter(|_| row.exposed && !stored.exposed)
+            && exceeds(limit, connection, exposure, next)?
+        {
+            return Err(StoreError::OverExposed.into());
         }
         if let Some(credit) = &self.credit {
             apply_credit(connection, next.id, &stored.tenant, credit)?;

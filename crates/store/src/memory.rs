@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use farthing_engine::{
-    BookCheck, Claim, Claimed, Commit, Credit, PaymentFilter, Store, StoreError, StoredResponse, StoredSlot,
+    BookCheck, Claim, Claimed, Commit, Credit, ExposureLimit, PaymentFilter, Store, StoreError,
+    StoredResponse, StoredSlot,
 };
 use farthing_ledger::{Account, Balance, Entry, Ledger, Phase, TransferId};
 use farthing_payment::{ConsumptionKey, Next, Payment, Slot, SlotState, State};
@@ -250,14 +251,8 @@ impl Inner {
         if payment.version != 0 || self.payments.contains_key(&payment.id) {
             return Err(StoreError::Conflict);
         }
-        if let Some(limit) = exposure.filter(|_| payment.is_exposed()) {
-            let terms = &payment.terms;
-            let (of_payer, of_all) =
-                self.exposure(&payment.tenant, &terms.payer, &terms.payee, terms.money.asset());
-            let with_this = |sum: Option<u128>| sum?.checked_add(terms.money.atoms());
-            if over_exposed(&limit, with_this(of_payer), with_this(of_all)) {
-                return Ok(Claimed::OverExposed);
-            }
+        if exposure.is_some_and(|limit| payment.is_exposed() && self.exceeds(&limit, &payment)) {
+            return Ok(Claimed::OverExposed);
         }
         self.book(&entries)?;
         self.names.extend(name.map(|name| (payment.id, name)));
@@ -267,7 +262,7 @@ impl Inner {
     }
 
     fn commit(&mut self, commit: Commit) -> Result<(), StoreError> {
-        let Commit { step, event, response, slots, credit } = commit;
+        let Commit { step, event, response, slots, credit, exposure } = commit;
         let stored = self.payments.get(&step.next.id).ok_or(StoreError::Conflict)?;
         if stored.version != step.expected {
             return Err(StoreError::Conflict);
@@ -283,6 +278,11 @@ impl Inner {
         };
         if !next.releases_claim() && self.holder(&next.key).is_some_and(|holder| holder.id != next.id) {
             return Err(StoreError::Conflict);
+        }
+        if exposure
+            .is_some_and(|limit| next.is_exposed() && !stored.is_exposed() && self.exceeds(&limit, &next))
+        {
+            return Err(StoreError::OverExposed);
         }
         if let Some(Credit::Take { network, tx, log_index }) = &credit {
             let log = (network.clone(), tx.clone(), *log_index);
@@ -308,6 +308,15 @@ impl Inner {
         }
         self.put(next);
         Ok(())
+    }
+
+    /// Whether this payment, which is not among them yet, would make too much of what is exposed.
+    fn exceeds(&self, limit: &ExposureLimit, payment: &Payment) -> bool {
+        let terms = &payment.terms;
+        let (of_payer, of_all) =
+            self.exposure(&payment.tenant, &terms.payer, &terms.payee, terms.money.asset());
+        let with_this = |sum: Option<u128>| sum?.checked_add(terms.money.atoms());
+        over_exposed(limit, with_this(of_payer), with_this(of_all))
     }
 
     fn put(&mut self, payment: Payment) {

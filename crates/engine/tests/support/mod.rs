@@ -79,6 +79,8 @@ pub struct Script {
     pub canonical: Option<bool>,
     /// Blocks that are not in the chain any more.
     pub gone: Vec<u64>,
+    /// From which block on any may be replaced; none by default.
+    pub replaceable: Option<u64>,
     pub looks: u32,
     /// What is found of a refund, in this order; then what is found of everything.
     pub refund: VecDeque<Progress>,
@@ -144,6 +146,9 @@ impl Rail for ScriptedRail {
     async fn still_included(&self, proof: &Proof) -> Option<bool> {
         let script = self.script.lock().expect("whole");
         script.canonical.map(|canonical| canonical && !script.gone.contains(&proof.block))
+    }
+    async fn unreplaceable(&self) -> Option<u64> {
+        Some(self.script.lock().expect("whole").replaceable.map_or(u64::MAX, |from| from - 1))
     }
     async fn prepare_refund(
         &self,
