@@ -236,16 +236,16 @@ impl ClaimRequest {
         if payment.version != 0 {
             return self.not_new(connection);
         }
-        if let Some(limit) = &self.exposure {
-            if exceeds(limit, connection, exposure, payment)? {
-                return match self.not_new(connection) {
-                    Ok(taken) => Ok(taken),
-                    Err(Fail::Refused(StoreError::Conflict)) if !self.id_is_used(connection)? => {
-                        Ok(Claimed::OverExposed)
-                    }
-                    Err(fail) => Err(fail),
-                };
-            }
+        if let Some(limit) = &self.exposure
+            && exceeds(limit, connection, exposure, payment)?
+        {
+            return match self.not_new(connection) {
+                Ok(taken) => Ok(taken),
+                Err(Fail::Refused(StoreError::Conflict)) if !self.id_is_used(connection)? => {
+                    Ok(Claimed::OverExposed)
+                }
+                Err(fail) => Err(fail),
+            };
         }
         if read::is_held(connection, &self.key_hash)? || !self.insert(connection)? {
             return self.not_new(connection);
