@@ -116,13 +116,40 @@ pub fn challenge(
         decimals: Some(asset.decimals),
         splits: Vec::new(),
     };
+    let request = EncodedRequest::new(charge.to_request().to_object()).ok()?;
+    bound(secrets, IntentName::charge(), request, scope, words, expires, salt)
+}
+
+/// A session that we sell, as a challenge that holds until `expires`.
+///
+/// Spec: draft-evm-session-00, "Request Schema".
+pub fn session_challenge(
+    secrets: &ChallengeSecrets,
+    request: &EncodedRequest,
+    scope: &Scope<'_>,
+    words: Words<'_>,
+    expires: Timestamp,
+    salt: Salt,
+) -> Option<Challenge> {
+    bound(secrets, IntentName::session(), request.clone(), scope, words, expires, salt)
+}
+
+fn bound(
+    secrets: &ChallengeSecrets,
+    intent: IntentName,
+    request: EncodedRequest,
+    scope: &Scope<'_>,
+    words: Words<'_>,
+    expires: Timestamp,
+    salt: Salt,
+) -> Option<Challenge> {
     let opaque = [(SALT, URL_SAFE_NO_PAD.encode(salt.0)), (SCOPE, scope.text())];
     let challenge = Challenge {
         id: String::new(),
         realm: words.realm.to_owned(),
         method: MethodName::evm(),
-        intent: IntentName::charge(),
-        request: EncodedRequest::new(charge.to_request().to_object()).ok()?,
+        intent,
+        request,
         description: words.description.map(str::to_owned),
         digest: words.digest.map(|digest| digest.to_string()),
         expires: Some(WireTime::from(expires)),
