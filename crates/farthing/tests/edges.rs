@@ -22,7 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("store", &["primitives", "ledger", "payment", "channel", "engine"]),
     ("chain", &["primitives", "evm", "engine"]),
     ("devnet", &["primitives", "evm"]),
-    ("paywall", &["primitives", "wire", "evm", "payment", "rails", "engine"]),
+    ("paywall", &["primitives", "wire", "evm", "payment", "channel", "rails", "engine"]),
     ("facilitator", &["primitives", "wire", "evm", "payment", "rails", "engine", "listener"]),
     ("listener", &[]),
     ("wallet", &["primitives", "wire", "evm", "policy", "payment", "rails", "engine"]),

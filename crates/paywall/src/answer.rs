@@ -113,8 +113,20 @@ pub(crate) fn problem(
     code: &str,
     message: &str,
 ) -> Response<PaywallBody> {
+    problem_with(status, kind, code, message, &Object::new())
+}
+
+/// The same with further members.
+pub(crate) fn problem_with(
+    status: StatusCode,
+    kind: ProblemType,
+    code: &str,
+    message: &str,
+    also: &Object,
+) -> Response<PaywallBody> {
     let mut problem = Problem::new(kind, message);
     problem.status = status.as_u16();
+    problem.other = also.clone();
     let object = problem.to_object().with("error", code).with("message", message);
     let mut response = json(status, object);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_CONTENT_TYPE));
@@ -132,7 +144,10 @@ pub(crate) fn challenge(challenge: &Challenge, code: Option<&str>) -> Response<P
     let headers = response.headers_mut();
     // Readers of version 1 read the body whatever it is called.
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_CONTENT_TYPE));
-    if let Ok(value) = HeaderValue::from_str(&challenge.header()) {
+    // A route that is sold by the unit alone has no offer of x402.
+    if !challenge.v2.accepts.is_empty()
+        && let Ok(value) = HeaderValue::from_str(&challenge.header())
+    {
         headers.insert(PAYMENT_REQUIRED, value);
     }
     for value in challenge.mpp_headers() {
@@ -161,7 +176,17 @@ pub(crate) fn not_charged(
     reason: &str,
     response: Option<StoredResponse>,
 ) -> Response<PaywallBody> {
-    let mut answer = match response {
+    let mut answer = unsold(reason, response);
+    let headers = answer.headers_mut();
+    no_store(headers);
+    to.put_not_charged(headers, payment, reason);
+    to.put_payment(headers, payment.id);
+    answer
+}
+
+/// The upstream's own answer, or why there is none to show.
+pub(crate) fn unsold(reason: &str, response: Option<StoredResponse>) -> Response<PaywallBody> {
+    match response {
         Some(response) => from_stored(response),
         None if reason == reasons::TIMEOUT => error(
             StatusCode::GATEWAY_TIMEOUT,
@@ -174,12 +199,7 @@ pub(crate) fn not_charged(
             reason,
             "the service gave no answer worth charging for; nothing was charged",
         ),
-    };
-    let headers = answer.headers_mut();
-    no_store(headers);
-    to.put_not_charged(headers, payment, reason);
-    to.put_payment(headers, payment.id);
-    answer
+    }
 }
 
 /// The attempt came to nothing, and the authorization may still be used: no challenge beside it.
@@ -287,7 +307,7 @@ pub(crate) fn status(payment: &Payment) -> Response<PaywallBody> {
     json(StatusCode::OK, object)
 }
 
-fn from_stored(response: StoredResponse) -> Response<PaywallBody> {
+pub(crate) fn from_stored(response: StoredResponse) -> Response<PaywallBody> {
     let (mut headers, trailers) = (map_of(response.headers), map_of(response.trailers));
     // Spec: RFC 9110 section 6.6.2: over HTTP/1.1 only what is announced is sent.
     let names = trailers.keys().map(HeaderName::as_str).collect::<Vec<_>>().join(", ");

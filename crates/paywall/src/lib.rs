@@ -19,6 +19,7 @@ mod price;
 mod route;
 mod seller;
 mod service;
+mod session;
 mod upstream;
 
 #[cfg(test)]
@@ -42,4 +43,7 @@ pub use price::{
 pub use route::{MAX_ROUTES, Match, Pattern, PatternError, RouteError, RouteTable, TableError};
 pub use seller::Seller;
 pub use service::{ClientAddr, ClientScheme, MAX_PAID_TARGET, MatchedRoute, PaywallLayer, PaywallService};
+pub use session::{
+    Count, CountError, DEFAULT_HOLDS, DEFAULT_PATIENCE, MAX_JSON_PATH, Session, SessionError, SessionTerms,
+};
 pub use upstream::{MAX_RESPONSE_HEADERS, Unframed};

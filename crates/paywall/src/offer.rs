@@ -22,6 +22,7 @@ use http::HeaderMap;
 
 use crate::headers::clean_paid_request;
 use crate::price::{Offer, Paid, Price, PriceError, PriceHook, Quote};
+use crate::session::{Session, scoped};
 
 /// What is said of the thing for sale, beside its price.
 #[derive(Debug, Clone, Copy)]
@@ -61,6 +62,10 @@ pub(crate) struct Speech<'a> {
     pub own_header: bool,
     /// What it says that it can pay.
     pub accepts: Option<&'a AcceptPayment>,
+    /// What the route sells by the unit, if it does.
+    pub session: Option<&'a Session>,
+    /// The route as our configuration names it.
+    pub pattern: &'a str,
 }
 
 /// Why a payment is asked for.
@@ -70,6 +75,8 @@ pub(crate) struct Why<'a> {
     pub code: Option<&'a str>,
     /// What MPP calls that.
     pub problem: &'a ProblemType,
+    /// What the method adds to the problem.
+    pub also: Option<&'a Object>,
 }
 
 /// A challenge in all dialects.
@@ -204,6 +211,9 @@ pub(crate) fn challenge(
     let mpp = beside.mpp.map_or_else(Vec::new, |speech| spoken(asked, resource, seal, speech, now));
     let mut problem = Problem::new(why.problem.clone(), detail(why));
     problem.challenge_id = mpp.first().map(|challenge| challenge.id.clone());
+    if let Some(also) = why.also {
+        problem.other = also.clone();
+    }
     Challenge { v2, body: PaymentRequiredBody { problem, x402: beside.v1_body.then_some(v1) }, mpp }
 }
 
@@ -239,13 +249,35 @@ fn spoken(
         let expires = now.plus(requirement.max_timeout());
         mpp::challenge(seal.secrets, requirement, &scope, words, expires, seal.salt())
     };
-    let made: Vec<_> = asked.iter().filter_map(make).collect();
+    let charges = asked.iter().filter_map(make);
+    let session = speech.session.and_then(|session| by_the_unit(session, seal, speech, resource, now));
+    let made: Vec<_> = charges.chain(session).collect();
     let ranked = speech.accepts.map(|accepts| accepts.rank(made.iter().map(|c| (&c.method, &c.intent))));
     match ranked {
         // Spec: draft-httpauth-payment-00, "Client Payment Preferences": without a match, as if nothing were said.
         Some(order) if !order.is_empty() => order.into_iter().map(|at| made[at].clone()).collect(),
         _ => made,
     }
+}
+
+/// The challenge of a session, which is bound to no body and no method: a channel pays for many requests of a route.
+fn by_the_unit(
+    session: &Session,
+    seal: Seal<'_>,
+    speech: Speech<'_>,
+    resource: Resource<'_>,
+    now: Timestamp,
+) -> Option<farthing_wire::mpp::Challenge> {
+    let route = scoped(speech.pattern);
+    let scope = mpp::Scope { tenant: seal.tenant, route: &route, context: &[], http_method: "" };
+    let words = mpp::Words {
+        realm: speech.realm,
+        description: resource.description,
+        digest: None,
+        own_header: speech.own_header,
+    };
+    let expires = now.plus(session.terms().holds);
+    mpp::session_challenge(seal.secrets, session.request(), &scope, words, expires, seal.salt())
 }
 
 impl Seal<'_> {

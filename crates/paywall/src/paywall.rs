@@ -2,10 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
 
-use farthing_engine::World;
+use farthing_engine::{Till, World};
 use farthing_primitives::{Registry, TenantId, Timestamp};
 use farthing_rails::exact_evm::Tokens;
 use farthing_rails::offer::BindingKey;
@@ -134,6 +134,8 @@ pub(crate) struct Shared {
     /// Since when, in milliseconds, strangers may have us write into the log again.
     quiet_until: AtomicU64,
     current: RwLock<Arc<Current>>,
+    /// Who keeps the channels of routes that are sold by the unit.
+    pub till: OnceLock<Till>,
 }
 
 impl std::fmt::Debug for Paywall {
@@ -195,7 +197,17 @@ impl Paywall {
             quiet_until: AtomicU64::new(0),
             limits,
             current: RwLock::new(Arc::new(Current::new(terms, VecDeque::new()))),
+            till: OnceLock::new(),
         }))
+    }
+
+    /// Lets routes be sold by the unit. Before anything is served, and once: a second till is not taken. Without one no
+    /// session is offered.
+    #[must_use]
+    pub fn with_till(self, till: Till) -> Self {
+        // What is there already stays.
+        let _ = self.0.till.set(till);
+        self
     }
 
     /// Says that it is at least this late: what an earlier process wrote down of the time, so that its offers do not come
@@ -224,7 +236,9 @@ impl Paywall {
 impl Terms {
     fn longest_offer(&self) -> Duration {
         let longest = self.routes.iter().filter_map(|(_, route)| match route {
-            Route::Paid(paid) => Some(paid.max_timeout),
+            Route::Paid(paid) => Some(
+                paid.session.as_ref().map_or(paid.max_timeout, |s| s.terms().holds.max(paid.max_timeout)),
+            ),
             Route::Free => None,
         });
         longest.max().unwrap_or_default()

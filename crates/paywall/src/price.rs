@@ -11,6 +11,8 @@ use farthing_primitives::{Address, AmountError, Asset, Money, PullMethod, Regist
 use farthing_rails::exact_evm::{Policy, Requirement, RequirementError, Token};
 use http::{HeaderMap, HeaderName, Method};
 
+use crate::session::Session;
+
 /// The most ways to pay for one route. Each makes the challenge about 300 bytes longer, and intermediaries cut
 /// headers at 8 KiB or less.
 pub const MAX_WAYS: usize = 16;
@@ -265,6 +267,8 @@ pub struct Paid {
     pub mime_type: Option<String>,
     /// What is accepted of payers.
     pub policy: Arc<Policy>,
+    /// Whether the route is sold by the unit too, from a channel. Without any fixed offer it is sold so alone.
+    pub session: Option<Arc<Session>>,
 }
 
 impl Paid {
@@ -282,7 +286,18 @@ impl Paid {
             description: None,
             mime_type: None,
             policy: Arc::new(Policy::default()),
+            session: None,
         }
+    }
+
+    /// A route that is sold by the unit alone.
+    pub fn by_the_unit(session: Session) -> Self {
+        Self { session: Some(Arc::new(session)), ..Self::new(Price::Fixed(Vec::new())) }
+    }
+
+    /// Whether a single payment buys it.
+    pub(crate) fn charges(&self) -> bool {
+        !matches!(&self.price, Price::Fixed(offers) if offers.is_empty())
     }
 
     pub(crate) fn repeatable(&self, method: &Method) -> bool {

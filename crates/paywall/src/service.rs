@@ -34,6 +34,7 @@ use crate::offer::{
 };
 use crate::paywall::{Current, Paywall, Shared, Unmatched};
 use crate::price::{Paid, Price, QuoteRequest, Route};
+use crate::session::{is_session, routes_with_sessions};
 use crate::upstream::{Buffered, Template, judge, reasons};
 
 /// The longest path and query of a paid request, in bytes.
@@ -105,7 +106,7 @@ where
     }
 }
 
-type Answer = Response<PaywallBody>;
+pub(crate) type Answer = Response<PaywallBody>;
 
 async fn handle<S, B, R>(inner: S, shared: Arc<Shared>, mut request: Request<B>) -> Answer
 where
@@ -146,6 +147,7 @@ where
         return options(inner, &shared, &current, request).await;
     }
     let route = found.route.map(|(pattern, route)| (pattern.to_string(), route.clone()));
+    let (route, own_method) = managed_here(&current, &request, &path, route);
     let origin = request.headers().get(header::ORIGIN).cloned();
     match route {
         None if current.terms.unmatched == Unmatched::NotFound => {
@@ -163,13 +165,37 @@ where
         Some((pattern, Route::Paid(paid))) => {
             let pattern: Arc<str> = pattern.into();
             request.extensions_mut().insert(MatchedRoute(pattern.clone()));
-            let visit = Visit { shared, current: current.clone(), pattern, paid, resource };
+            let visit = Visit { shared, current: current.clone(), pattern, paid, resource, own_method };
             let mut answer = visit.serve(inner, request).await;
             current.terms.cors.expose(origin.as_ref(), answer.headers_mut());
             if is_head && answer.status() == StatusCode::PAYMENT_REQUIRED {
                 *answer.body_mut() = body::empty();
             }
             answer
+        }
+    }
+}
+
+/// The route that a request is for: one with a session, by whatever method, for who shows a credential of a session and
+/// whose own method has none; and whether it is that of its own method.
+fn managed_here<B>(
+    current: &Current,
+    request: &Request<B>,
+    path: &str,
+    route: Option<(String, Route)>,
+) -> (Option<(String, Route)>, bool) {
+    let has_session = matches!(&route, Some((_, Route::Paid(paid))) if paid.session.is_some());
+    if has_session || !Shown::is_there(request.headers()) {
+        return (route, true);
+    }
+    let shows = matches!(Shown::read(request.headers()), Ok(Some(Shown::Mpp(shown))) if is_session(&shown));
+    let mut others =
+        if shows { routes_with_sessions(&current.terms.routes, request.method(), path) } else { Vec::new() };
+    match others.is_empty() {
+        true => (route, true),
+        false => {
+            let (pattern, paid) = others.swap_remove(0);
+            (Some((pattern.to_string(), Route::Paid(paid))), false)
         }
     }
 }
@@ -266,13 +292,15 @@ fn client_of(extensions: &http::Extensions) -> Option<IpAddr> {
 }
 
 /// One request to a priced route.
-struct Visit {
-    shared: Arc<Shared>,
-    current: Arc<Current>,
-    pattern: Arc<str>,
-    paid: Arc<Paid>,
+pub(crate) struct Visit {
+    pub shared: Arc<Shared>,
+    pub current: Arc<Current>,
+    pub pattern: Arc<str>,
+    pub paid: Arc<Paid>,
     /// Canonical path and query.
-    resource: String,
+    pub resource: String,
+    /// Whether the route is one of the request's own method. By another, its channel can be managed and nothing bought.
+    pub own_method: bool,
 }
 
 impl Visit {
@@ -304,7 +332,7 @@ impl Visit {
     }
 
     /// Notes that a payment came to nothing by its payer's doing.
-    fn refused(&self, client: Option<IpAddr>) {
+    pub(crate) fn refused(&self, client: Option<IpAddr>) {
         self.shared.refused_payments.admit(client, self.shared.world.monotonic());
     }
 
@@ -330,7 +358,8 @@ impl Visit {
             Err(error @ HeaderError::Mpp(_)) if self.current.terms.mpp.spoken => {
                 self.refused(client);
                 let (parts, body) = request.into_parts();
-                let why = Why { code: Some(&error.code()), problem: &ProblemType::MalformedCredential };
+                let why =
+                    Why { code: Some(&error.code()), problem: &ProblemType::MalformedCredential, also: None };
                 return match self.spool(&parts.headers, body).await {
                     Ok((body, _hold)) => self.challenge_for(&parts, &body, why).await,
                     Err(answer) => answer,
@@ -345,6 +374,11 @@ impl Visit {
         if shown.dialect() == Dialect::Mpp && !self.current.terms.mpp.spoken {
             self.refused(client);
             return self.challenge(&request.into_parts().0, &[], Some("unsupported_scheme")).await;
+        }
+        if let Shown::Mpp(credential) = &shown
+            && is_session(credential)
+        {
+            return self.session(inner, request, credential, client).await;
         }
         // Spec: extensions/payment_identifier, "`id` Format": one that is none is no idempotency key.
         let name = match shown.name() {
@@ -498,7 +532,7 @@ impl Visit {
     }
 
     /// An answer with a stored body of so many bytes, if we may hold that many more until they are sent.
-    fn held(&self, bytes: usize, answer: impl FnOnce() -> Answer) -> Answer {
+    pub(crate) fn held(&self, bytes: usize, answer: impl FnOnce() -> Answer) -> Answer {
         let mut hold = self.shared.memory.hold();
         if !hold.grow(bytes) {
             return answer::unavailable(reasons::NO_ROOM);
@@ -587,7 +621,7 @@ impl Visit {
     }
 
     /// Reads the whole body before anything is claimed: it is a part of what is bought.
-    async fn spool<B>(&self, headers: &HeaderMap, body: B) -> Result<(Bytes, Hold), Answer>
+    pub(crate) async fn spool<B>(&self, headers: &HeaderMap, body: B) -> Result<(Bytes, Hold), Answer>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -709,7 +743,8 @@ impl Visit {
     {
         let (parts, body) = request.into_parts();
         // Without a digest the answer comes before the body, which a client may then keep to itself.
-        if !self.current.terms.mpp.spoken || !self.paid.digest || body.is_end_stream() {
+        if !self.current.terms.mpp.spoken || !self.paid.digest || !self.paid.charges() || body.is_end_stream()
+        {
             return self.challenge(&parts, &[], None).await;
         }
         if !self.shared.questions.admit(client, self.shared.world.monotonic()) {
@@ -743,14 +778,23 @@ impl Visit {
     /// Asks for payment, and says why if one was refused.
     async fn challenge(&self, parts: &http::request::Parts, body: &[u8], code: Option<&str>) -> Answer {
         let problem = code.map_or(ProblemType::PaymentRequired, mpp::problem_of);
-        self.challenge_for(parts, body, Why { code, problem: &problem }).await
+        self.challenge_for(parts, body, Why { code, problem: &problem, also: None }).await
     }
 
-    async fn challenge_for(&self, parts: &http::request::Parts, body: &[u8], why: Why<'_>) -> Answer {
+    pub(crate) async fn challenge_for(
+        &self,
+        parts: &http::request::Parts,
+        body: &[u8],
+        why: Why<'_>,
+    ) -> Answer {
         let asked = match self.asked(&self.paid, parts).await {
             Ok(asked) => asked,
             Err(answer) => return answer,
         };
+        let session = self.paid.session.as_deref().filter(|_| self.shared.till.get().is_some());
+        if asked.is_empty() && (session.is_none() || !self.current.terms.mpp.spoken) {
+            return answer::unavailable("session_unavailable");
+        }
         let url = format!("{}{}", self.base(parts), self.resource);
         let route = sealed_route(&self.pattern, &self.paid);
         let context = seal_context(&self.paid, &self.resource, &parts.headers);
@@ -778,6 +822,8 @@ impl Visit {
             digest: (self.paid.digest && !body.is_empty()).then(|| BodyDigest::of(body)),
             own_header: parts.headers.get_all(header::AUTHORIZATION).iter().any(|value| !pays(value)),
             accepts: accepts.as_ref(),
+            session,
+            pattern: &self.pattern,
         };
         let beside = Beside { mpp: terms.mpp.spoken.then_some(speech), v1_body: terms.v1_body };
         let now = self.shared.clock.now();
@@ -786,7 +832,7 @@ impl Visit {
     }
 
     /// The protection space that our challenges name.
-    fn realm(&self, parts: &http::request::Parts) -> String {
+    pub(crate) fn realm(&self, parts: &http::request::Parts) -> String {
         if let Some(realm) = &self.current.terms.mpp.realm {
             return realm.clone();
         }

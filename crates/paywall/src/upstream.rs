@@ -38,6 +38,10 @@ pub(crate) mod reasons {
     pub const WANTS_PAYMENT: &str = "upstream_wants_payment";
     /// We hold as many bodies as we may.
     pub const NO_ROOM: &str = "no_room";
+    /// A stream whose events cannot be told apart, since it is compressed.
+    pub const PACKED: &str = "upstream_packed";
+    /// The answer does not say how many units it took, which is what it is sold by.
+    pub const UNITS_UNKNOWN: &str = "upstream_units_unknown";
 }
 
 /// A paid request, complete, so that it can be sent without its sender.
@@ -52,8 +56,13 @@ pub(crate) struct Template {
 impl Template {
     /// The request as the upstream gets it for this payment.
     pub fn request<B: From<Bytes>>(&self, payment: &Payment) -> Request<B> {
+        self.prepared(|headers| announce_payment(headers, payment))
+    }
+
+    /// The request as the upstream gets it, with what it is told of the payment.
+    pub fn prepared<B: From<Bytes>>(&self, announce: impl FnOnce(&mut HeaderMap)) -> Request<B> {
         let mut parts = self.parts.clone();
-        announce_payment(&mut parts.headers, payment);
+        announce(&mut parts.headers);
         let has_body = !self.body.is_empty();
         parts.headers.remove(header::CONTENT_LENGTH);
         if has_body || parts.method == Method::POST || parts.method == Method::PUT {
@@ -63,15 +72,80 @@ impl Template {
     }
 }
 
+/// One call of the upstream whose complete answer is read, and how long and how large it may be.
+#[derive(Clone)]
+pub(crate) struct Call {
+    timeout: Duration,
+    max_response: usize,
+    memory: Arc<Memory>,
+    world: Arc<dyn World>,
+}
+
+impl Call {
+    pub fn new(paid: &crate::price::Paid, shared: &Shared) -> Self {
+        Self {
+            timeout: paid.upstream_timeout,
+            max_response: paid.max_response,
+            memory: shared.memory.clone(),
+            world: shared.world.clone(),
+        }
+    }
+
+    /// Calls it, and judges its answer.
+    pub async fn complete<S, B, R>(self, inner: S, request: Request<B>) -> UpstreamAnswer
+    where
+        S: Service<Request<B>, Response = Response<R>> + Send,
+        S::Future: Send,
+        S::Error: Into<BoxError>,
+        R: Body<Data = Bytes> + Send,
+        R::Error: Into<BoxError>,
+    {
+        let method = request.method().clone();
+        let timeout = self.world.sleep(self.timeout);
+        let answer = async {
+            match inner.oneshot(request).await.map_err(Into::<BoxError>::into) {
+                Ok(response) => self.read(response, &method).await,
+                Err(error) => {
+                    tracing::warn!(%error, "the upstream cannot be reached");
+                    failed(reasons::UNREACHABLE)
+                }
+            }
+        };
+        match select(std::pin::pin!(answer), timeout).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => failed(reasons::TIMEOUT),
+        }
+    }
+
+    /// Reads an answer that has begun to its end, and judges it.
+    pub async fn read<R>(&self, response: Response<R>, method: &Method) -> UpstreamAnswer
+    where
+        R: Body<Data = Bytes> + Send,
+        R::Error: Into<BoxError>,
+    {
+        read(response, method, self.max_response, self.memory.hold()).await
+    }
+
+    /// The same, in no more than the time that a whole call has.
+    pub async fn read_in_time<R>(&self, response: Response<R>, method: &Method) -> UpstreamAnswer
+    where
+        R: Body<Data = Bytes> + Send,
+        R::Error: Into<BoxError>,
+    {
+        let timeout = self.world.sleep(self.timeout);
+        match select(std::pin::pin!(self.read(response, method)), timeout).await {
+            Either::Left((answer, _)) => answer,
+            Either::Right(_) => failed(reasons::TIMEOUT),
+        }
+    }
+}
+
 /// The `authorization` flow: one call, whose complete answer is read before anything is settled.
 pub(crate) struct Buffered<S, B> {
     /// Behind a lock so that a service need not be `Sync`; it is held to clone only.
     inner: Mutex<S>,
     template: Template,
-    timeout: Duration,
-    max_response: usize,
-    memory: Arc<Memory>,
-    world: Arc<dyn World>,
+    call: Call,
     body: std::marker::PhantomData<fn() -> B>,
 }
 
@@ -80,10 +154,7 @@ impl<S, B> Buffered<S, B> {
         Self {
             inner: Mutex::new(inner),
             template,
-            timeout: paid.upstream_timeout,
-            max_response: paid.max_response,
-            memory: shared.memory.clone(),
-            world: shared.world.clone(),
+            call: Call::new(paid, shared),
             body: std::marker::PhantomData,
         }
     }
@@ -101,22 +172,7 @@ where
 {
     async fn call(&self, payment: &Payment) -> UpstreamAnswer {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let request = self.template.request(payment);
-        let method = request.method().clone();
-        let answer = async {
-            match inner.oneshot(request).await.map_err(Into::<BoxError>::into) {
-                Ok(response) => read(response, &method, self.max_response, self.memory.hold()).await,
-                Err(error) => {
-                    tracing::warn!(payment = %payment.id, %error, "the upstream cannot be reached");
-                    failed(reasons::UNREACHABLE)
-                }
-            }
-        };
-        let timeout = self.world.sleep(self.timeout);
-        match select(std::pin::pin!(answer), timeout).await {
-            Either::Left((answer, _)) => answer,
-            Either::Right(_) => failed(reasons::TIMEOUT),
-        }
+        self.call.clone().complete(inner, self.template.request(payment)).await
     }
 }
 

@@ -9,4 +9,5 @@ mod limits;
 mod mpp;
 mod paths;
 mod pricing;
+mod session;
 mod support;
