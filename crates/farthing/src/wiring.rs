@@ -6,14 +6,15 @@ use std::sync::Arc;
 
 use farthing_chain::{ChainConfig, LocalKey, RpcChain};
 use farthing_engine::{
-    Chain, Depths, Engine, EngineConfig, EvmRail, Facilitator, Rail, Recovered, Relayer, RelayerConfig,
-    RemoteRail, RemoteRailConfig, Store, Tag, World,
+    Chain, Depths, Desk, Engine, EngineConfig, EvmRail, Facilitator, Rail, Recovered, Relayer, RelayerConfig,
+    RemoteRail, RemoteRailConfig, Tag, Till, TillConfig, World,
 };
 use farthing_evm::Key;
+use farthing_paywall::DEFAULT_MAX_RESPONSE;
 use farthing_primitives::{Address, Network, Registry};
 use farthing_store::SqliteStore;
 
-use crate::config::{Config, RemoteFacilitator, Settlement};
+use crate::config::{Config, GatewayConfig, RemoteFacilitator, Settlement};
 use crate::remote::HttpFacilitator;
 use crate::world::TokioWorld;
 use url::Url;
@@ -45,6 +46,10 @@ pub struct Rig {
     pub world: Arc<dyn World>,
     pub chains: HashMap<Network, Arc<dyn Chain>>,
     pub relayers: HashMap<Network, Address>,
+    /// The same relayers, for whatever else is sent by them.
+    pub senders: HashMap<Network, Arc<Relayer>>,
+    pub depths: HashMap<Network, Depths>,
+    pub store: Arc<SqliteStore>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +64,11 @@ pub enum WiringError {
     Remote(String),
     #[error("what a former process left cannot be taken up: {0}")]
     Recover(String),
+    #[error(
+        "the session of route {route} pays {payee}, whom nobody here can collect for: it is neither the relayer on \
+         {network}, nor is its key among [sessions] payee_keys"
+    )]
+    Payee { route: String, payee: Address, network: Network },
 }
 
 /// Makes the engine that a configuration describes.
@@ -109,6 +119,7 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
     let mut chains: HashMap<Network, Arc<dyn Chain>> = HashMap::new();
     let mut depths: HashMap<Network, Depths> = HashMap::new();
     let mut relayers = HashMap::new();
+    let mut senders = HashMap::new();
     let mut rails: HashMap<Network, Arc<dyn Rail>> = HashMap::new();
     for network in parts.networks {
         let name = network.chain.network.clone();
@@ -125,6 +136,7 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
                 || WiringError::Network { network: name.clone(), why: "is not an EVM network".to_owned() },
             )?;
         relayers.insert(name.clone(), relayer.address());
+        senders.insert(name.clone(), relayer.clone());
         let rail =
             EvmRail::new(relayer, store.clone(), world.clone(), network.depths, parts.registry.clone());
         rails.insert(name, Arc::new(rail));
@@ -161,7 +173,7 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
         // A node may come up after us: nothing waits for it.
         tokio::spawn(async move { warn_of_silence(&*chain).await });
     }
-    let engine = Engine::new(store, world.clone(), rails, parts.engine);
+    let engine = Engine::new(store.clone(), world.clone(), rails, parts.engine);
     let recovered = engine.recover().await.map_err(|error| WiringError::Recover(error.to_string()))?;
     let Recovered { driven, released, cut_off } = recovered;
     if driven + released + cut_off > 0 {
@@ -169,7 +181,49 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
     }
     let tending = engine.clone();
     tokio::spawn(async move { tending.tend().await });
-    Ok(Rig { engine, world, chains, relayers })
+    Ok(Rig { engine, world, chains, relayers, senders, depths, store })
+}
+
+/// The till of a gateway: it takes up the channels that a former process left, and keeps those that are to come.
+///
+/// # Errors
+/// [`WiringError::Payee`] for a session that nobody here could ever collect for.
+pub async fn till(config: &Config, rig: &Rig, gateway: &GatewayConfig) -> Result<Till, WiringError> {
+    let mut desks = HashMap::new();
+    let mut collects: BTreeSet<(Network, Address)> = BTreeSet::new();
+    for (network, relayer) in &rig.senders {
+        // A key cannot be copied, so each chain's desk reads its own.
+        let mut keys = Vec::new();
+        for reference in &config.sessions.payee_keys {
+            keys.push(reference.read_key().map_err(|error| WiringError::Secret(error.to_string()))?);
+        }
+        let payees = keys.iter().map(|key| farthing_evm::from_alloy(key.address()));
+        collects.extend(payees.chain([relayer.address()]).map(|payee| (network.clone(), payee)));
+        let depths = rig.depths.get(network).cloned().unwrap_or_default();
+        if let Some(desk) = Desk::new(relayer.clone(), depths, keys) {
+            desks.insert(network.clone(), desk);
+        }
+    }
+    for route in &gateway.routes {
+        let Some(session) = route.sale.as_ref().and_then(|sale| sale.session.as_ref()) else { continue };
+        let (payee, network) = (session.payee().clone(), session.network().clone());
+        if !collects.contains(&(network.clone(), payee.clone())) {
+            return Err(WiringError::Payee { route: route.pattern.to_string(), payee, network });
+        }
+    }
+    let longest = gateway.routes.iter().filter_map(|route| route.sale.as_ref().map(|sale| sale.max_response));
+    let defaults = TillConfig::default();
+    let till = TillConfig {
+        escrow_code: config.sessions.escrow_code.clone(),
+        answer_within: config.sessions.answer_within,
+        answer_ttl: config.sessions.replay_ttl,
+        // A route keeps what it lets through. A reload cannot raise it.
+        max_answer: longest.max().unwrap_or(0).max(defaults.max_answer).max(DEFAULT_MAX_RESPONSE),
+        ..defaults
+    };
+    Till::start(rig.store.clone(), rig.world.clone(), desks, till)
+        .await
+        .map_err(|error| WiringError::Recover(error.to_string()))
 }
 
 /// Says so at once if a network cannot be read; returns whether it can.
@@ -206,7 +260,7 @@ fn facilitators(listed: &[RemoteFacilitator]) -> Result<Vec<Arc<dyn Facilitator>
     Ok(all)
 }
 
-fn open_store(path: &Path) -> Result<Arc<dyn Store>, WiringError> {
+fn open_store(path: &Path) -> Result<Arc<SqliteStore>, WiringError> {
     let failed = |why: String| WiringError::Store { path: path.to_owned(), why };
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(|error| failed(error.to_string()))?;

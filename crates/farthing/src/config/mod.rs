@@ -9,6 +9,7 @@ mod reader;
 mod routes;
 mod secret;
 mod sections;
+mod session;
 
 #[cfg(test)]
 mod tests;
@@ -21,7 +22,7 @@ use std::time::Duration;
 
 use farthing_engine::{Depths, EngineConfig, ExposureLimit};
 use farthing_payment::Flow;
-use farthing_paywall::{Amount, Cors, Limits, Mpp, Offer, Pattern, Way};
+use farthing_paywall::{Amount, Cors, Limits, Mpp, Offer, Pattern, Session, Way};
 use farthing_primitives::{Address, Network, Registry};
 use farthing_rails::exact_evm::Policy;
 use url::Url;
@@ -30,6 +31,7 @@ pub use document::ConfigError;
 pub use key::read_key;
 pub(crate) use routes::checksum_holds;
 pub use secret::SecretRef;
+pub use session::SessionsConfig;
 
 /// Everything that a file says. Which sections must be there depends on the command.
 #[derive(Debug)]
@@ -47,6 +49,8 @@ pub struct Config {
     /// `[payments]`.
     pub policy: Policy,
     pub engine: EngineConfig,
+    /// `[sessions]`.
+    pub sessions: SessionsConfig,
 }
 
 /// Who settles what the gateway sells.
@@ -174,6 +178,17 @@ pub struct SaleConfig {
     pub description: Option<String>,
     pub mime_type: Option<String>,
     pub policy: Arc<Policy>,
+    /// What is sold by the unit. Such a route may have no other price.
+    pub session: Option<Arc<Session>>,
+}
+
+impl SaleConfig {
+    /// The networks that this can be paid on.
+    pub fn networks(&self) -> std::collections::BTreeSet<Network> {
+        let mut networks = self.price.networks();
+        networks.extend(self.session.iter().map(|session| session.network().clone()));
+        networks
+    }
 }
 
 #[derive(Debug)]

@@ -76,6 +76,11 @@ impl<'p> Reader<'p> {
         self.left.contains_key(key)
     }
 
+    /// What a key has that was not taken yet.
+    pub fn peek(&self, key: &str) -> Option<&Value> {
+        self.left.get(key).map(|node| &node.value)
+    }
+
     /// Where a key stands that was not taken yet.
     pub fn place_of(&self, key: &str) -> Option<Place> {
         self.left.get(key).map(|node| node.place.clone())

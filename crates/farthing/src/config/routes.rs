@@ -16,6 +16,7 @@ use farthing_rails::exact_evm::Policy;
 use super::document::{Node, Place, Value};
 use super::reader::{Problems, Reader};
 use super::sections::{find_upstream, network_key, network_named, pull_method, secret_headers, web_url};
+use super::session::{Around, session};
 use super::{Asked, PriceConfig, RouteConfig, SaleConfig, UpstreamConfig};
 
 /// The largest request or response that a paid route may be told to hold in memory.
@@ -30,6 +31,10 @@ pub struct Defaults<'a> {
     pub upstream: Option<Arc<UpstreamConfig>>,
     pub network: Option<Network>,
     pub pay_to: Option<(String, Place)>,
+    /// The escrow of sessions that name none.
+    pub escrow: Address,
+    /// Whether MPP is spoken.
+    pub mpp: bool,
 }
 
 pub fn read(routes: Vec<Reader<'_>>, defaults: &Defaults<'_>, problems: &Problems) -> Vec<RouteConfig> {
@@ -117,17 +122,26 @@ fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<S
         description: route.text("description").map(|(text, _)| text),
         mime_type: route.text("mime_type").map(|(text, _)| text),
     };
+    let around = Around { upstream_timeout: config.upstream_timeout, max_response: config.max_response };
+    let has_session = route.has("session");
+    let session = session(route, defaults, around);
     if free {
-        if priced {
+        if priced || has_session {
             route.problem("free", "a free route has no price");
         }
         return None;
     }
-    if !priced {
-        route.problem("price", "a route needs a price (or price_hook, or accept), or free = true");
+    if !priced && !has_session {
+        route
+            .problem("price", "a route needs a price (or price_hook, or accept, or session), or free = true");
         return None;
     }
-    let lines = accept_lines(route, accept, defaults);
+    // Sold by the unit alone.
+    let by_the_unit = has_session && !priced;
+    if by_the_unit && (hook.is_some() || config.flow != Flow::Authorization) {
+        route.problem("flow", "goes with a price of the request, and the session is all that this route has");
+    }
+    let lines = if by_the_unit { Vec::new() } else { accept_lines(route, accept, defaults) };
     let mut ways = Vec::new();
     let mut offers = Vec::new();
     for line in lines {
@@ -151,9 +165,16 @@ fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<S
     if ways.len().max(offers.len()) > MAX_WAYS {
         route.problem("accept", format!("at most {MAX_WAYS} ways to pay"));
     }
-    let price = price(hook, hook_timeout, hook_headers, ways, offers)?;
+    let price = if by_the_unit {
+        // What is wrong with it was reported.
+        session.as_ref()?;
+        PriceConfig::Fixed(Vec::new())
+    } else {
+        price(hook, hook_timeout, hook_headers, ways, offers)?
+    };
     Some(SaleConfig {
         price,
+        session,
         flow: config.flow,
         exposure: config.exposure,
         max_timeout: config.max_timeout,
@@ -231,14 +252,14 @@ fn amount(entry: &mut Reader<'_>) -> Option<(Amount, Place)> {
 }
 
 /// One way to be paid, as far as its own line says it.
-struct Line {
-    place: Place,
-    asked: Asked,
-    network: Option<Network>,
-    asset: Option<String>,
-    method: Option<PullMethod>,
+pub(super) struct Line {
+    pub place: Place,
+    pub asked: Asked,
+    pub network: Option<Network>,
+    pub asset: Option<String>,
+    pub method: Option<PullMethod>,
     /// There is a price, and it was reported as wrong.
-    wrong_price: bool,
+    pub wrong_price: bool,
 }
 
 fn accept_lines(route: &Reader<'_>, accept: Option<Node>, defaults: &Defaults<'_>) -> Vec<Line> {
@@ -289,7 +310,12 @@ fn accept_lines(route: &Reader<'_>, accept: Option<Node>, defaults: &Defaults<'_
     lines
 }
 
-fn address(entry: &Reader<'_>, network: Option<&Network>, text: &str, place: &Place) -> Option<Address> {
+pub(super) fn address(
+    entry: &Reader<'_>,
+    network: Option<&Network>,
+    text: &str,
+    place: &Place,
+) -> Option<Address> {
     let parsed = match network {
         Some(network) => Address::parse(network, text),
         None => Address::evm(text),
@@ -316,7 +342,12 @@ pub(crate) fn checksum_holds(text: &str, address: &Address) -> bool {
     !mixed || farthing_evm::to_alloy(address).is_none_or(|raw| farthing_evm::eip55(raw) == text)
 }
 
-fn way(route: &Reader<'_>, line: &Line, defaults: &Defaults<'_>, sponsor: bool) -> Option<Arc<Way>> {
+pub(super) fn way(
+    route: &Reader<'_>,
+    line: &Line,
+    defaults: &Defaults<'_>,
+    sponsor: bool,
+) -> Option<Arc<Way>> {
     let Some(network) = &line.network else {
         route.problem_at(&line.place, "network", "needs a network, here or in [gateway]");
         return None;

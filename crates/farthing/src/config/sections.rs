@@ -15,9 +15,10 @@ use url::Url;
 use super::document::{Node, Problem, Value};
 use super::reader::{Problems, Reader, nearest};
 use super::routes::{self, Defaults};
+use super::session::sessions;
 use super::{
     ApiKey, Cidr, Config, FacilitatorServer, GatewayConfig, LimitsConfig, NetworkConfig, RemoteFacilitator,
-    RpcUrl, SecretRef, Settlement, TlsConfig, UpstreamConfig,
+    RpcUrl, SecretRef, SessionsConfig, Settlement, TlsConfig, UpstreamConfig,
 };
 
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:4021";
@@ -50,9 +51,10 @@ fn read_all(root: Node, folder: &Path, problems: &Problems) -> Config {
     let (policy, engine) = payments(&mut root);
     let (settlement, facilitator) = facilitator(&mut root, &registry);
     let limits = limits(&mut root);
-    let gateway = gateway(&mut root, &registry, &policy, limits, folder);
+    let sessions = sessions(&mut root);
+    let gateway = gateway(&mut root, &registry, &policy, limits, (folder, &sessions));
     root.finish();
-    Config { gateway, facilitator, store, networks, registry, settlement, policy, engine }
+    Config { gateway, facilitator, store, networks, registry, settlement, policy, engine, sessions }
 }
 
 fn assets(root: &mut Reader<'_>) -> Registry {
@@ -396,7 +398,7 @@ fn gateway(
     registry: &Registry,
     policy: &Policy,
     limits: LimitsConfig,
-    folder: &Path,
+    (folder, sessions): (&Path, &SessionsConfig),
 ) -> Option<GatewayConfig> {
     let upstreams = upstreams(root);
     let section = root.table("gateway");
@@ -471,6 +473,8 @@ fn gateway(
         upstream: default_upstream.clone(),
         network,
         pay_to,
+        escrow: sessions.escrow.clone(),
+        mpp: mpp.spoken,
     };
     section.finish();
     let routes = routes::read(routes, &defaults, root.problems());

@@ -63,7 +63,7 @@ fn ten_lines_are_enough() {
 fn unknown_keys_are_named_with_file_line_key_and_a_guess() {
     assert_eq!(
         wrong(&SIMPLE.replace("price =", "pirce =")),
-        "farthing.toml:10: route[0].price: a route needs a price (or price_hook, or accept), or free = true\n\
+        "farthing.toml:10: route[0].price: a route needs a price (or price_hook, or accept, or session), or free = true\n\
          farthing.toml:12: route[0].pirce: unknown key (did you mean \"price\"?)"
     );
     assert_eq!(
@@ -498,4 +498,165 @@ fn a_changed_document_is_read_or_refused() {
         }
     }
     assert!(taken > 20 && refused > 1000, "{taken} taken, {refused} refused");
+}
+
+mod by_the_unit {
+    use std::time::Duration;
+
+    use farthing_channel::Unit;
+    use farthing_paywall::{Count, Session};
+    use farthing_wire::mpp::evm::CredentialType;
+
+    use super::super::session::{ESCROW, ESCROW_CODE};
+    use super::{PAYEE, SIMPLE, read};
+
+    /// The simple file, with this session in place of the price.
+    fn file(session: &str) -> String {
+        SIMPLE.replace("price = \"$0.002\"", &format!("session = {{ {session} }}"))
+    }
+
+    fn session(text: &str) -> Session {
+        let config = read(&file(text)).unwrap();
+        let sale = config.gateway.unwrap().routes.remove(0).sale.unwrap();
+        assert_eq!(sale.networks().len(), 1);
+        (**sale.session.as_ref().unwrap()).clone()
+    }
+
+    fn wrong(text: &str) -> String {
+        read(&file(text)).expect_err("something is wrong with it")
+    }
+
+    #[test]
+    fn a_price_is_enough() {
+        let session = session("price = \"$0.002\"");
+        let terms = session.terms();
+        assert_eq!(
+            (terms.price.atoms(), terms.price.per().get(), terms.price.unit()),
+            (2000, 1, &Unit::Request)
+        );
+        assert_eq!((&terms.count, terms.stream, terms.most_units), (&Count::Request, false, 1));
+        assert_eq!((terms.limits.credit, terms.limits.min_deposit, terms.limits.min_delta), (0, 2000, 0));
+        assert_eq!(terms.escrow.to_string(), ESCROW.to_lowercase());
+        assert_eq!(session.payee().to_string(), PAYEE.to_lowercase());
+        assert_eq!(terms.credential_types, [CredentialType::Authorization, CredentialType::Hash]);
+        assert_eq!(terms.limits.idle, Some(Duration::from_secs(86_400)));
+    }
+
+    #[test]
+    fn our_escrow_is_the_one_that_is_built() {
+        let built = farthing_devnet::payment_channel_escrow().unwrap().deployment.unwrap();
+        assert_eq!(farthing_evm::eip55(built.address), ESCROW);
+        assert_eq!(built.runtime_code_hash.to_string(), ESCROW_CODE);
+        let config = read(SIMPLE).unwrap();
+        assert_eq!(config.sessions.escrow_code, [built.runtime_code_hash.0]);
+        assert_eq!(farthing_evm::to_alloy(&config.sessions.escrow), Some(built.address));
+    }
+
+    #[test]
+    fn prices_finer_than_an_atom_are_for_more_units() {
+        for (text, atoms, per) in [
+            ("price = \"$0.0000025\"", 25, 10),
+            ("price = \"$0.0000025\", per = 4", 25, 40),
+            ("price = \"$0.0001\", per = 1000", 100, 1000),
+            ("price = \"$3\"", 3_000_000, 1),
+            ("price = \"$0.0000100\"", 10, 1),
+            ("atoms = \"3\", per = 1000", 3, 1000),
+            ("atoms = 7", 7, 1),
+        ] {
+            let session = session(text);
+            let price = &session.terms().price;
+            assert_eq!((price.atoms(), price.per().get()), (atoms, per), "{text}");
+        }
+    }
+
+    #[test]
+    fn everything_can_be_said() {
+        let session = session(
+            "price = \"$0.0000025\", unit = \"token\", meter = \"json:usage.tokens\", most_units = 4000, \
+             suggested_deposit = \"$5\", min_deposit = \"$0.5\", min_voucher_delta = \"1000\", exposure = \"$0.01\", \
+             settle_at = \"$2\", idle = \"2h\", patience = \"5s\", holds = \"2h\", in_flight = 4, margin = \"2m\", \
+             drain = \"1s\", deposit_by = [\"hash\", \"authorization\"], network = \"base-sepolia\", asset = \"USDC\", \
+             pay_to = \"0x209693Bc6afc0C5328bA36FaF03C514EF312287C\", \
+             escrow = \"0x00000000000000000000000000000000000000aa\"",
+        );
+        let (terms, limits) = (session.terms(), session.terms().limits);
+        assert_eq!((terms.count.to_string().as_str(), terms.most_units), ("json:usage.tokens", 4000));
+        assert_eq!(
+            (terms.suggested_deposit, limits.min_deposit, limits.min_delta),
+            (Some(5_000_000), 500_000, 1000)
+        );
+        assert_eq!(
+            (limits.credit, limits.most_unsettled, limits.most_in_flight),
+            (10_000, Some(2_000_000), 4)
+        );
+        assert_eq!((terms.patience, terms.holds), (Duration::from_secs(5), Duration::from_secs(7200)));
+        assert_eq!(terms.credential_types, [CredentialType::Hash, CredentialType::Authorization]);
+        assert!(terms.escrow.to_string().ends_with("aa"));
+    }
+
+    #[test]
+    fn streams_and_answers_have_their_own_bounds() {
+        let most = |text: &str| session(text).terms().most_units;
+        assert_eq!(most("atoms = 1, meter = \"bytes\", min_deposit = \"100000000\""), 8 * 1024 * 1024);
+        assert_eq!(most("atoms = 1, meter = \"elapsed\""), 30_000);
+        assert!(session("atoms = 1, meter = \"event\"").terms().stream);
+        assert!(session("atoms = 1, meter = \"elapsed\", stream = true").terms().stream);
+    }
+
+    #[test]
+    fn contradictions_are_explained() {
+        for (text, expected) in [
+            ("unit = \"token\"", "needs either price (dollars) or atoms"),
+            ("price = \"$1\", atoms = 5", "needs either price (dollars) or atoms"),
+            ("price = \"$0\"", "a price of nothing sells nothing"),
+            ("atoms = 0", "a price of nothing sells nothing"),
+            ("price = \"1\"", "expected dollars such as"),
+            ("price = \"$0.0000000000000000000000000000001\"", "too fine"),
+            ("price = \"$1\", meter = \"tokens\"", "route[0].session.meter: must be \"request\""),
+            ("price = \"$1\", meter = \"event\", stream = false", "counting events needs a stream"),
+            ("price = \"$1\", meter = \"json:tokens\"", "meter = \"json:tokens\" needs most_units"),
+            ("price = \"$1\", meter = \"event\", most_units = 5", "a stream is paid as it goes"),
+            ("price = \"$1\", most_units = 5", "a request is one unit"),
+            (
+                "price = \"$1\", min_deposit = \"$0.5\"",
+                "does not pay for one request, which may cost 1000000 atoms",
+            ),
+            (
+                "price = \"$1\", suggested_deposit = \"$2\", min_deposit = \"$3\"",
+                "more than the suggested one",
+            ),
+            (
+                "price = \"$1\", suggested_deposit = \"$2\", min_voucher_delta = \"$3\"",
+                "no voucher could add",
+            ),
+            ("price = \"$1\", unit = \"two words\"", "without blanks"),
+            (
+                "price = \"$1\", deposit_by = [\"transaction\"]",
+                "must be \"authorization\", \"permit2\" or \"hash\"",
+            ),
+            ("price = \"$1\", deposit_by = [\"hash\", \"hash\"]", "each once"),
+            ("price = \"$1\", margin = \"15m\"", "must be from 60s to 540s"),
+            ("price = \"$1\", escrow = \"0x1\"", "route[0].session.escrow"),
+            ("price = \"$1\", suggested_depost = \"$2\"", "did you mean \"suggested_deposit\"?"),
+        ] {
+            let error = wrong(text);
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(error.starts_with("farthing.toml:"), "{text}: {error}");
+        }
+        let free = file("price = \"$1\"").replace("session =", "free = true\nsession =");
+        assert!(read(&free).unwrap_err().contains("a free route has no price"));
+        let silent = file("price = \"$1\"").replacen("[gateway]", "[gateway]\nmpp = false", 1);
+        assert!(read(&silent).unwrap_err().contains("[gateway] says mpp = false"));
+        let upfront = file("price = \"$1\"").replace("session =", "flow = \"upfront\"\nsession =");
+        assert!(read(&upfront).unwrap_err().contains("the session is all that this route has"));
+    }
+
+    #[test]
+    fn a_route_may_have_both() {
+        let both =
+            SIMPLE.replace("price = \"$0.002\"", "price = \"$0.002\"\nsession = { price = \"$0.001\" }");
+        let sale = read(&both).unwrap().gateway.unwrap().routes.remove(0).sale.unwrap();
+        assert!(sale.session.is_some());
+        assert_eq!(sale.price.networks().len(), 1);
+    }
 }

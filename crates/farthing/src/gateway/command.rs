@@ -63,14 +63,26 @@ pub async fn run_command(args: GatewayArgs) -> Result<ExitCode, Failure> {
 
 /// Whoever sells must be able to settle: a buyer would sign for nothing otherwise.
 fn settleable(config: &Config, gateway: &GatewayConfig) -> Result<(), String> {
-    if matches!(config.settlement, Settlement::Remote(_)) {
-        return Ok(());
-    }
+    let relays = |network: &farthing_primitives::Network| {
+        config.networks.get(network).is_some_and(|known| known.relayer_key.is_some())
+    };
     for route in &gateway.routes {
         let Some(sale) = &route.sale else { continue };
+        // A channel is opened, settled and closed by a relayer of ours; no facilitator does that.
+        if let Some(session) = &sale.session
+            && !relays(session.network())
+        {
+            let network = session.network();
+            return Err(format!(
+                "route {}: nobody settles its session on {network}: give [networks.\"{network}\"] rpc and relayer_key",
+                route.pattern
+            ));
+        }
+        if matches!(config.settlement, Settlement::Remote(_)) {
+            continue;
+        }
         for network in sale.price.networks() {
-            let settles = config.networks.get(&network).is_some_and(|known| known.relayer_key.is_some());
-            if !settles {
+            if !relays(&network) {
                 return Err(format!(
                     "route {}: nobody settles on {network}: give [networks.\"{network}\"] rpc and relayer_key, or \
                      name a facilitator ([facilitator] remote)",
@@ -100,9 +112,13 @@ async fn serve(file: PathBuf, config: Config, gateway_config: GatewayConfig) -> 
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
     let engine = rig.engine.clone();
+    let till = crate::wiring::till(&config, &rig, &gateway_config)
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
     let gateway =
         Gateway::build(&gateway_config, std::sync::Arc::new(engine.clone()), rig.world.clone(), key)
-            .map_err(failed)?;
+            .map_err(failed)?
+            .with_till(till);
     // Offers that ended before a restart stay ended, also where the clock was set back meanwhile.
     let mark = engine.store().mark().await;
     gateway.not_before(mark.map_err(|error| Failure::failed(format!("the store cannot be read: {error}")))?);

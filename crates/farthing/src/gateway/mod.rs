@@ -21,7 +21,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use farthing_engine::{Engine, World};
+use farthing_engine::{Engine, Till, World};
 use farthing_listener::Server;
 use farthing_paywall::{Paywall, PaywallLayer, Seller};
 use farthing_rails::offer::BindingKey;
@@ -87,6 +87,12 @@ impl Gateway {
             limits: config.limits,
             trusted: Arc::new(config.trusted_proxies.clone()),
         })
+    }
+
+    /// Sells by the unit too: see [`Paywall::with_till`].
+    #[must_use]
+    pub fn with_till(self, till: Till) -> Self {
+        Self { paywall: self.paywall.with_till(till), ..self }
     }
 
     /// Says that it is at least this late: see [`Paywall::not_before`].

@@ -50,6 +50,6 @@ fn paid(sale: &SaleConfig) -> Result<Paid, GatewayError> {
         description: sale.description.clone(),
         mime_type: sale.mime_type.clone(),
         policy: sale.policy.clone(),
-        session: None,
+        session: sale.session.clone(),
     })
 }

@@ -4,4 +4,5 @@
 mod connections;
 mod forwarding;
 mod reloading;
+mod sessions;
 mod support;
