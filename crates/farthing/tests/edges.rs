@@ -25,7 +25,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("paywall", &["primitives", "wire", "evm", "payment", "channel", "rails", "engine"]),
     ("facilitator", &["primitives", "wire", "evm", "payment", "rails", "engine", "listener"]),
     ("listener", &[]),
-    ("wallet", &["primitives", "wire", "evm", "policy", "payment", "rails", "engine"]),
+    ("wallet", &["primitives", "wire", "evm", "policy", "payment", "channel", "rails", "engine"]),
     ("load", &["primitives", "evm"]),
 ];
 

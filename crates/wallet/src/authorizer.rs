@@ -9,7 +9,7 @@ use farthing_engine::World;
 use farthing_evm::{Key, U256, from_alloy};
 use farthing_policy::{Charge, ChargeError, Clock, Decision, Origin, Request, Steady};
 use farthing_primitives::{
-    Address, Money, Network, PullMethod, PurchaseId, Registry, RequestHash, Timestamp,
+    Address, Asset, Money, Network, PullMethod, PurchaseId, Registry, RequestHash, Timestamp,
 };
 use farthing_rails::exact_evm::buy::{self, BuyError, Nonce};
 use farthing_rails::exact_evm::{self, Requirement, Tokens};
@@ -18,6 +18,7 @@ use farthing_rails::x402::OfferError;
 use crate::clock::{ClockFault, Witnesses};
 use crate::journal::{Draft, Header, Journal, JournalError, Outcome, Proof, Purchase, Terms};
 use crate::offer::{EchoError, Offer};
+use crate::purse::{Purse, SessionDenied, channel_code};
 use crate::system_clock;
 
 /// A payment that a program wants to make. It says what it would buy and where, never what to sign.
@@ -41,6 +42,9 @@ pub struct Intent {
     pub chain_time: Option<Timestamp>,
     /// The token's next EIP-2612 nonce, if Permit2 needs an allowance first.
     pub permit_nonce: Option<U256>,
+    /// What a channel that is opened for this call gets as its deposit, as [`Intent::max`] is written; otherwise what
+    /// the seller suggests, within `max` and the rules.
+    pub deposit: Option<String>,
 }
 
 /// Leave to show one signed payment, as often as it takes. The payment itself comes from [`Authorizer::present`].
@@ -77,6 +81,8 @@ pub enum Denied {
     #[error("what was signed does not pass our own checks: {0}")]
     SelfCheck(String),
     #[error(transparent)]
+    Session(#[from] SessionDenied),
+    #[error(transparent)]
     Journal(#[from] JournalError),
     #[error("the authorizer cannot be asked")]
     Unavailable,
@@ -96,6 +102,8 @@ impl Denied {
             Self::Echo(_) => "offer_unanswerable",
             Self::NotADevKey(_) => "not_a_development_key",
             Self::SelfCheck(_) => "self_check_failed",
+            Self::Session(denied) => denied.code(),
+            Self::Journal(JournalError::Channel(error)) => channel_code(error),
             Self::Journal(JournalError::Frozen) => "frozen",
             Self::Journal(_) | Self::Unavailable => "authorizer_unavailable",
         }
@@ -153,6 +161,11 @@ pub trait Authorizer: Send + Sync {
     /// request or of all. See [`Journal::abandoned`].
     async fn abandoned(&self, request: Option<&RequestHash>) -> Result<Vec<Purchase>, Denied>;
 
+    /// Who keeps this wallet's channels; `None` if it has none.
+    fn purse(&self) -> Option<&dyn Purse> {
+        None
+    }
+
     /// Whether the owner lets this machine's own network be reached at `origin`.
     async fn may_reach_private(&self, origin: &Origin) -> Result<bool, Denied>;
 }
@@ -166,13 +179,13 @@ pub type IsDevKey = fn(&Address) -> bool;
 /// tasks of a tokio runtime, all of which [`LocalAuthorizer::in_world`] replaces at once.
 #[derive(Clone)]
 pub struct LocalAuthorizer {
-    key: Arc<Key>,
-    payer: Address,
-    journal: Arc<Journal>,
-    registry: Arc<Registry>,
+    pub(crate) key: Arc<Key>,
+    pub(crate) payer: Address,
+    pub(crate) journal: Arc<Journal>,
+    pub(crate) registry: Arc<Registry>,
     tokens: Arc<Tokens>,
-    is_dev_key: IsDevKey,
-    clock: Arc<dyn Fn() -> Clock + Send + Sync>,
+    pub(crate) is_dev_key: IsDevKey,
+    pub(crate) clock: Arc<dyn Fn() -> Clock + Send + Sync>,
     /// `None` is the real one.
     world: Option<Arc<dyn World>>,
 }
@@ -239,19 +252,8 @@ impl LocalAuthorizer {
         }
         let charge = Charge::of(&self.registry, intent.offer.money())?;
         let requirement = intent.offer.requirement(&self.tokens)?;
-        let max = match &intent.max {
-            None => None,
-            Some(text) => {
-                let asset = requirement.token().asset();
-                let digits = text.strip_prefix('$').unwrap_or(text);
-                // Dollars are dollars: "$1" is no limit for what costs euros.
-                if digits.len() != text.len() && !self.registry.is_dollar(&asset.id) {
-                    return Err(Denied::Max(text.clone()));
-                }
-                let money = asset.parse(digits).map_err(|_| Denied::Max(text.clone()))?;
-                Some(money.atoms())
-            }
-        };
+        let asset = requirement.token().asset();
+        let max = intent.max.as_deref().map(|text| self.atoms_of(text, asset)).transpose()?;
         // The seller's word can shorten the life of a payment, never lengthen it.
         let validity = intent.offer.max_timeout().min(rules.max_validity);
         let witnesses =
@@ -268,6 +270,17 @@ impl LocalAuthorizer {
             validity,
         };
         Ok(Weighed { requirement, request, lag })
+    }
+
+    /// Reads an amount that a caller gave, in whole units of whatever asset it is about.
+    pub(crate) fn atoms_of(&self, text: &str, asset: &Asset) -> Result<u128, Denied> {
+        let digits = text.strip_prefix('$').unwrap_or(text);
+        // Dollars are dollars: "$1" is no limit for what costs euros.
+        if digits.len() != text.len() && !self.registry.is_dollar(&asset.id) {
+            return Err(Denied::Max(text.to_owned()));
+        }
+        let money = asset.parse(digits).map_err(|_| Denied::Max(text.to_owned()))?;
+        Ok(money.atoms())
     }
 
     fn authorize_now(&self, intent: &Intent) -> Result<Authorization, Denied> {
@@ -348,7 +361,7 @@ impl LocalAuthorizer {
         Ok((header, checked.instruction()))
     }
 
-    fn random<const N: usize>(&self) -> Result<[u8; N], Denied> {
+    pub(crate) fn random<const N: usize>(&self) -> Result<[u8; N], Denied> {
         let mut bytes = [0; N];
         match &self.world {
             None => getrandom::fill(&mut bytes).map_err(|_| Denied::Unavailable)?,
@@ -359,7 +372,7 @@ impl LocalAuthorizer {
 
     /// Runs a call to the journal, which waits for a disk, beside the tasks that wait for sockets. Once begun it ends,
     /// also when nobody waits for it any more.
-    async fn on_disk<T: Send + 'static>(
+    pub(crate) async fn on_disk<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Self) -> Result<T, Denied> + Send + 'static,
     ) -> Result<T, Denied> {
@@ -382,6 +395,10 @@ impl LocalAuthorizer {
 impl Authorizer for LocalAuthorizer {
     fn payer(&self) -> &Address {
         &self.payer
+    }
+
+    fn purse(&self) -> Option<&dyn Purse> {
+        Some(self)
     }
 
     fn registry(&self) -> &Registry {

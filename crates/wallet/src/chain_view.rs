@@ -3,8 +3,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use farthing_channel::ChannelId;
 use farthing_engine::{Chain, LogFilter, Tag, TxHash};
-use farthing_evm::{Read, ReadKind, ReadResult, U256, abi, known, to_alloy};
+use farthing_evm::escrow::{self, OnChain};
+use farthing_evm::{B256, Read, ReadKind, ReadResult, U256, abi, keccak256, known, to_alloy};
 use farthing_primitives::{Address, AssetId, Network, Timestamp};
 use farthing_rails::exact_evm::Checked;
 
@@ -42,6 +44,16 @@ pub trait ChainView: Send + Sync + fmt::Debug {
     /// What Permit2 may take of `owner`, and the token's next EIP-2612 nonce (`None` if it has none).
     async fn permit2(&self, asset: &AssetId, owner: &Address) -> Option<Permit2State>;
 
+    /// What is at an address that a seller calls an escrow; `None` if it cannot be told.
+    async fn escrow(&self, _escrow: &Address) -> Option<EscrowFacts> {
+        None
+    }
+
+    /// What an escrow says of a channel; `None` if it cannot be told.
+    async fn channel(&self, _escrow: &Address, _channel: &ChannelId) -> Option<ChannelSight> {
+        None
+    }
+
     /// What the chain knows of a payment; `tx` is what the seller says settled it.
     async fn sight(&self, payment: &Checked, tx: Option<TxHash>) -> Sight;
 }
@@ -50,6 +62,28 @@ pub trait ChainView: Send + Sync + fmt::Debug {
 pub struct Permit2State {
     pub allowance: U256,
     pub nonce: Option<U256>,
+}
+
+/// What is at the address of an escrow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EscrowFacts {
+    /// Keccak-256 of the code there.
+    pub code_hash: [u8; 32],
+    /// How long the payee has to answer a request to close.
+    pub grace: Duration,
+}
+
+/// What an escrow says of a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChannelSight {
+    /// At the newest block; `None` if it has no such channel.
+    pub latest: Option<OnChain>,
+    pub block: u64,
+    /// At a block that no reorganization should replace any more, which is the newest on a chain for development.
+    pub deep: Option<OnChain>,
+    pub deep_block: u64,
+    /// When that one was made.
+    pub deep_time: Timestamp,
 }
 
 /// What a chain says of a payment.
@@ -90,6 +124,17 @@ impl EngineView {
         let reads: Vec<Read> = questions.iter().map(read).collect();
         let answers = self.chain.read_at(reads, Tag::Latest).await.ok()?;
         (answers.len() == questions.len()).then_some(answers)
+    }
+
+    /// What a contract answers to one question.
+    async fn ask(
+        &self,
+        contract: &Address,
+        data: farthing_evm::Bytes,
+        at: Tag,
+    ) -> Option<farthing_evm::Bytes> {
+        let read = Read { to: to_alloy(contract)?, data, kind: ReadKind::View };
+        self.chain.read_at(vec![read], at).await.ok()?.first()?.returned().cloned()
     }
 
     /// When the block was made that has [`DEPTH`] others on top of it, up to `head`.
@@ -166,6 +211,34 @@ impl ChainView for EngineView {
         let word =
             |i: usize| answers.get(i).and_then(ReadResult::returned).and_then(|data| abi::as_uint(data));
         Some(Permit2State { allowance: word(0)?, nonce: word(1) })
+    }
+
+    async fn escrow(&self, escrow: &Address) -> Option<EscrowFacts> {
+        let code = self.chain.code(escrow).await.ok()?;
+        let answers = self.ask(escrow, escrow::grace_period(), Tag::Latest).await?;
+        let grace = escrow::as_grace_period(&answers)?;
+        Some(EscrowFacts { code_hash: keccak256(&code).0, grace: Duration::from_secs(grace) })
+    }
+
+    async fn channel(&self, escrow: &Address, channel: &ChannelId) -> Option<ChannelSight> {
+        let head = self.chain.head(Tag::Latest).await.ok()??;
+        // A chain for development makes its blocks when it likes, and takes none back.
+        let depth = if self.devnet { 0 } else { DEPTH };
+        let deep_block = head.number.saturating_sub(depth);
+        let read = async |at: u64| -> Option<Option<OnChain>> {
+            let data = escrow::get_channel(B256::from(channel.0));
+            let found = escrow::as_channel(&self.ask(escrow, data, Tag::Number(at)).await?)?;
+            Some(Some(found).filter(OnChain::exists))
+        };
+        let latest = read(head.number).await?;
+        let (deep, deep_time) = match depth {
+            0 => (latest, head.timestamp),
+            _ => {
+                let deep = self.chain.head(Tag::Number(deep_block)).await.ok()??;
+                (read(deep_block).await?, deep.timestamp)
+            }
+        };
+        Some(ChannelSight { latest, block: head.number, deep, deep_block, deep_time })
     }
 
     async fn sight(&self, payment: &Checked, tx: Option<TxHash>) -> Sight {

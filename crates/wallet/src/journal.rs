@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use farthing_channel::ChannelId;
 use farthing_payment::{ConsumptionKey, Instruction};
 use farthing_policy::{
     Bucket, Charge, Clock, Decision, History, Mark, Movement, Request, Rules, Window, decide,
@@ -21,6 +22,8 @@ use crate::holder::Processes;
 use crate::keystore::{create_private_dir, create_private_file};
 use crate::record;
 
+pub mod channels;
+
 /// How long a call waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -30,6 +33,9 @@ pub const MAX_HISTORY: u32 = 10_000;
 /// How long after a settlement the goods may still be asked for with the same payment instead of being bought anew.
 /// Sellers keep what they sold for about a day.
 pub const GOODS_OWED: Duration = Duration::from_secs(24 * 3600);
+
+/// How the file came to be. What is here never changes; later versions append.
+const MIGRATIONS: &[&str] = &[SCHEMA, include_str!("journal/schema-2.sql")];
 
 const SCHEMA: &str = "
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -75,8 +81,6 @@ CREATE INDEX purchase_by_time ON purchase (counts_until_ms);
 CREATE INDEX purchase_by_authority ON purchase (authority, updated_ms);
 CREATE INDEX purchase_by_request ON purchase (request_hash);
 ";
-
-const SCHEMA_VERSION: i64 = 1;
 
 /// The note of what was given up before there was a signature.
 const NEVER_SIGNED: &str = "never_signed";
@@ -206,6 +210,10 @@ pub struct Purchase {
     /// The seller's receipt, as JSON.
     pub receipt: Option<String>,
     pub note: Option<String>,
+    /// The channel whose voucher pays for it. Its money is in that channel's deposit.
+    pub channel: Option<ChannelId>,
+    /// All that was signed on that channel with this purchase, in atoms.
+    pub cumulative: Option<u128>,
 }
 
 /// A signed payment as it goes over the wire.
@@ -301,6 +309,10 @@ pub enum JournalError {
     Frozen,
     #[error("a change of the rules was refused: {0}")]
     Rules(String),
+    #[error("there is no channel {0}")]
+    NoChannel(ChannelId),
+    #[error(transparent)]
+    Channel(#[from] farthing_channel::PayerError),
 }
 
 /// What [`Journal::reserve`] decided. The purchase is reserved if, and only if, the decision allows it.
@@ -357,17 +369,17 @@ impl Journal {
         // What is decided must survive a power cut, or a signature could be made twice for one cap.
         db.pragma_update(None, "synchronous", "FULL")?;
         let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        match tx.pragma_query_value(None, "user_version", |row| row.get(0))? {
-            0 => {
-                tx.execute_batch(SCHEMA)?;
-                // Money of a testnet is worth nothing; the owner names every other network.
-                let testnet = Network::eip155(84532);
-                put(&tx, "rules", &record::print_rules(&Rules::tight([testnet])))?;
-                tx.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-            }
-            SCHEMA_VERSION => {}
-            other => return Err(JournalError::Version(other)),
+        let found: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
+        let missing = usize::try_from(found).ok().and_then(|done| MIGRATIONS.get(done..));
+        for migration in missing.ok_or(JournalError::Version(found))? {
+            tx.execute_batch(migration)?;
         }
+        if found == 0 {
+            // Money of a testnet is worth nothing; the owner names every other network.
+            let testnet = Network::eip155(84532);
+            put(&tx, "rules", &record::print_rules(&Rules::tight([testnet])))?;
+        }
+        tx.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
         tx.commit()?;
         Ok(Self { db: Arc::new(Mutex::new(db)), processes: Processes::of_system() })
     }
@@ -573,40 +585,7 @@ impl Journal {
 
     /// Writes down what became of a payment that was shown. None of it frees the reservation.
     pub fn conclude(&self, id: &PurchaseId, outcome: &Outcome, clock: &Clock) -> Result<(), JournalError> {
-        self.within(|tx| {
-            let from = state(tx, id)?;
-            match outcome {
-                Outcome::Settled { tx: hash, confirmed, goods, receipt, note: said } => {
-                    become_(tx, id, State::Settled, clock)?;
-                    // What a chain confirmed stays so, whatever a seller says later. A chain may correct itself.
-                    tx.execute(
-                        "UPDATE purchase SET confirmed = max(confirmed, ?4), tx = iif(confirmed > ?4, tx, coalesce(?2, tx)),
-                         receipt = coalesce(?3, receipt), note = coalesce(?5, note),
-                         delivered = iif(delivered = 1 OR ?6 = 0, delivered, ?6)
-                         WHERE id = ?1",
-                        params![key(id), hash, receipt, confirmed, said, goods.code()],
-                    )?;
-                }
-                // A later and lesser answer does not undo an earlier and better one.
-                Outcome::Unknown { .. } | Outcome::Refused { .. } if from == State::Settled => {}
-                Outcome::Unknown { tx: hash, goods, receipt, note: said } => {
-                    become_(tx, id, State::Unknown, clock)?;
-                    tx.execute(
-                        "UPDATE purchase SET tx = coalesce(?2, tx), note = ?3,
-                         delivered = iif(delivered = 1 OR ?4 = 0, delivered, ?4), receipt = coalesce(?5, receipt) WHERE id = ?1",
-                        params![key(id), hash, said, goods.code(), receipt],
-                    )?;
-                }
-                Outcome::Refused { receipt, note: said } => {
-                    become_(tx, id, State::Refused, clock)?;
-                    tx.execute(
-                        "UPDATE purchase SET receipt = coalesce(?2, receipt), note = ?3 WHERE id = ?1",
-                        params![key(id), receipt, said],
-                    )?;
-                }
-            }
-            Ok(())
-        })
+        self.within(|tx| conclude(tx, id, outcome, clock))
     }
 
     /// Writes down that the answer, which was in hand, is where whoever paid wanted it.
@@ -678,13 +657,14 @@ impl Journal {
         })
     }
 
-    /// Purchases whose outcome is open, or not final yet, oldest first: to be asked about again.
+    /// Purchases whose outcome is open, or not final yet, oldest first: to be asked about again. What vouchers pay for
+    /// is not among them: the chain knows their channels alone.
     pub fn open_purchases(&self) -> Result<Vec<Purchase>, JournalError> {
         self.within(|tx| {
             let sql = format!(
                 "SELECT {COLUMNS} FROM purchase
-                 WHERE state IN ('signed', 'presented', 'unknown', 'refused') OR (state = 'settled' AND confirmed < 2)
-                 ORDER BY id LIMIT ?1"
+                 WHERE channel IS NULL AND (state IN ('signed', 'presented', 'unknown', 'refused')
+                 OR (state = 'settled' AND confirmed < 2)) ORDER BY id LIMIT ?1"
             );
             let mut found = tx.prepare_cached(&sql)?;
             let rows = found.query_map([MAX_HISTORY], |row| Ok(read(row)))?;
@@ -881,6 +861,46 @@ fn become_(tx: &Transaction<'_>, id: &PurchaseId, to: State, clock: &Clock) -> R
     Ok(())
 }
 
+fn conclude(
+    tx: &Transaction<'_>,
+    id: &PurchaseId,
+    outcome: &Outcome,
+    clock: &Clock,
+) -> Result<(), JournalError> {
+    let from = state(tx, id)?;
+    match outcome {
+        Outcome::Settled { tx: hash, confirmed, goods, receipt, note: said } => {
+            become_(tx, id, State::Settled, clock)?;
+            // What a chain confirmed stays so, whatever a seller says later. A chain may correct itself.
+            tx.execute(
+                "UPDATE purchase SET confirmed = max(confirmed, ?4), tx = iif(confirmed > ?4, tx, coalesce(?2, tx)),
+                 receipt = coalesce(?3, receipt), note = coalesce(?5, note),
+                 delivered = iif(delivered = 1 OR ?6 = 0, delivered, ?6)
+                 WHERE id = ?1",
+                params![key(id), hash, receipt, confirmed, said, goods.code()],
+            )?;
+        }
+        // A later and lesser answer does not undo an earlier and better one.
+        Outcome::Unknown { .. } | Outcome::Refused { .. } if from == State::Settled => {}
+        Outcome::Unknown { tx: hash, goods, receipt, note: said } => {
+            become_(tx, id, State::Unknown, clock)?;
+            tx.execute(
+                "UPDATE purchase SET tx = coalesce(?2, tx), note = ?3,
+                 delivered = iif(delivered = 1 OR ?4 = 0, delivered, ?4), receipt = coalesce(?5, receipt) WHERE id = ?1",
+                params![key(id), hash, said, goods.code(), receipt],
+            )?;
+        }
+        Outcome::Refused { receipt, note: said } => {
+            become_(tx, id, State::Refused, clock)?;
+            tx.execute(
+                "UPDATE purchase SET receipt = coalesce(?2, receipt), note = ?3 WHERE id = ?1",
+                params![key(id), receipt, said],
+            )?;
+        }
+    }
+    Ok(())
+}
+
 fn note(tx: &Transaction<'_>, id: &PurchaseId, text: &str) -> Result<(), JournalError> {
     tx.execute("UPDATE purchase SET note = ?2 WHERE id = ?1", params![key(id), text])?;
     Ok(())
@@ -900,7 +920,8 @@ fn lapse(tx: &Transaction<'_>, now: Timestamp, wall: Timestamp) -> Result<usize,
 fn movements(tx: &Transaction<'_>, now: Timestamp) -> Result<Vec<Movement>, JournalError> {
     let since = now.minus(Window::Day.length());
     let mut found = tx.prepare_cached(
-        "SELECT asset, atoms, dollars, counts_until_ms FROM purchase WHERE counts_until_ms >= ?1 AND state <> 'released'",
+        "SELECT asset, atoms, dollars, counts_until_ms FROM purchase
+         WHERE counts_until_ms >= ?1 AND state <> 'released' AND channel IS NULL",
     )?;
     let mut rows = found.query([millis(since)])?;
     let mut movements = Vec::new();
@@ -915,6 +936,7 @@ fn movements(tx: &Transaction<'_>, now: Timestamp) -> Result<Vec<Movement>, Jour
             movements.push(Movement { bucket: Bucket::Dollar, amount: wide(dollars)?, until });
         }
     }
+    channels::movements(tx, since, now, &mut movements)?;
     Ok(movements)
 }
 
@@ -946,7 +968,8 @@ fn history(
 }
 
 const COLUMNS: &str = "id, state, created_ms, updated_ms, expires_ms, authority, method, url, request_hash, asset, \
-     atoms, payee, payer, consumption, header_name, header_value, instruction, shown, tx, confirmed, receipt, note, delivered";
+     atoms, payee, payer, consumption, header_name, header_value, instruction, shown, tx, confirmed, receipt, note, delivered, \
+     channel, cumulative";
 
 fn find(tx: &Transaction<'_>, id: &PurchaseId) -> Result<Purchase, JournalError> {
     let sql = format!("SELECT {COLUMNS} FROM purchase WHERE id = ?1");
@@ -989,6 +1012,8 @@ fn read(row: &Row<'_>) -> Result<Purchase, JournalError> {
         receipt: row.get(20)?,
         note: row.get(21)?,
         delivered: row.get::<_, i64>(22)? == 1,
+        channel: row.get::<_, Option<Vec<u8>>>(23)?.map(channels::id).transpose()?,
+        cumulative: row.get::<_, Option<Vec<u8>>>(24)?.map(wide).transpose()?,
     })
 }
 

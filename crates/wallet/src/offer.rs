@@ -7,7 +7,8 @@ use farthing_rails::exact_evm::{Approval, Presented, Requirement, Tokens};
 use farthing_rails::mpp;
 use farthing_rails::x402::{self, OfferError};
 use farthing_wire::Object;
-use farthing_wire::mpp::{Challenge, MAX_CREDENTIAL_BYTES, evm::Charge};
+use farthing_wire::mpp::evm::{Charge, CredentialType, Session, SessionPayload};
+use farthing_wire::mpp::{Challenge, Credential, MAX_CREDENTIAL_BYTES, Terms};
 use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, PAYMENT_IDENTIFIER};
 use farthing_wire::x402::{Extensions, Message, header, v1, v2};
 
@@ -19,6 +20,8 @@ pub enum Offer {
     V1(Box<v1::PaymentRequirements>),
     V2(Box<OfferV2>),
     Mpp(Box<OfferMpp>),
+    /// Paid by the unit, through a channel: see [`crate::Purse`].
+    Session(Box<OfferSession>),
 }
 
 /// A challenge of MPP that we could answer: `evm/charge` by authorization.
@@ -29,6 +32,9 @@ pub struct OfferMpp {
     /// What was left of its time when it was read.
     left: Duration,
 }
+
+/// The scheme of sessions, as the owner's rules name it.
+pub const SESSION: &str = "session";
 
 /// How long a challenge without an end is taken to hold.
 const NO_END: Duration = Duration::from_secs(300);
@@ -48,6 +54,71 @@ impl OfferMpp {
     /// The header that the seller wants the credential in.
     pub fn credential_header(&self) -> &str {
         self.challenge.credential_header()
+    }
+}
+
+/// A challenge of MPP's `evm/session`: a price for each unit, paid by vouchers on a channel.
+///
+/// Spec: draft-evm-session-00, "Request Schema".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OfferSession {
+    challenge: Challenge,
+    session: Session,
+    left: Duration,
+}
+
+/// What one request is called as a unit; a price without a unit is one for a request too.
+const UNIT_REQUEST: &str = "request";
+
+impl OfferSession {
+    /// Reads what a challenge asks for. `now` is the wallet's own clock.
+    ///
+    /// # Errors
+    /// [`OfferError`] for another method or intent.
+    pub fn read(challenge: Challenge, now: Timestamp) -> Result<Self, OfferError> {
+        let Ok(Terms::EvmSession(session)) = challenge.terms() else {
+            let name = format!("{}/{}", challenge.method.as_str(), challenge.intent.as_str());
+            return Err(OfferError::Scheme(name));
+        };
+        let left = challenge.expires.as_ref().map_or(NO_END, |expires| expires.at().since(now));
+        Ok(Self { challenge, session: *session, left })
+    }
+
+    /// The header that the seller wants the credential in.
+    pub fn credential_header(&self) -> &str {
+        self.challenge.credential_header()
+    }
+
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub fn challenge(&self) -> &Challenge {
+        &self.challenge
+    }
+
+    /// How long the challenge holds.
+    pub fn left(&self) -> Duration {
+        self.left
+    }
+
+    /// Whether a request is one unit, so that its price is known before it is asked for.
+    pub fn is_by_request(&self) -> bool {
+        self.session.unit_type.as_deref().is_none_or(|unit| unit == UNIT_REQUEST)
+    }
+
+    /// Whether the seller submits a deposit that we sign by EIP-3009.
+    ///
+    /// Spec: draft-evm-session-00, "Fee Payment": a format that is not listed is not sent.
+    pub fn takes_authorizations(&self) -> bool {
+        self.session.credential_types.contains(&CredentialType::Authorization)
+    }
+
+    /// The header that shows a step of the session.
+    pub(crate) fn header(&self, payload: &SessionPayload) -> Result<Header, EchoError> {
+        let credential = Credential::new(self.challenge.clone(), payload.to_object(), None);
+        let value = credential.to_header().map_err(|_| EchoError::Credential)?;
+        Ok(Header { name: self.credential_header().to_ascii_lowercase(), value })
     }
 }
 
@@ -75,6 +146,8 @@ pub enum EchoError {
     Amount,
     #[error("the credential would be longer than {MAX_CREDENTIAL_BYTES} bytes")]
     Credential,
+    #[error("a session is paid by vouchers, not by a transfer")]
+    Session,
 }
 
 impl Offer {
@@ -83,7 +156,7 @@ impl Offer {
         match self {
             Self::V1(_) => "x402-v1",
             Self::V2(_) => "x402-v2",
-            Self::Mpp(_) => "mpp",
+            Self::Mpp(_) | Self::Session(_) => "mpp",
         }
     }
 
@@ -92,7 +165,7 @@ impl Offer {
         match self {
             Self::V1(_) => Some(v1::VERSION),
             Self::V2(_) => Some(v2::VERSION),
-            Self::Mpp(_) => None,
+            Self::Mpp(_) | Self::Session(_) => None,
         }
     }
 
@@ -102,14 +175,17 @@ impl Offer {
             Self::V2(offer) => &offer.requirements.scheme,
             // The transfer that is signed is the same.
             Self::Mpp(_) => x402::EXACT,
+            Self::Session(_) => SESSION,
         }
     }
 
+    /// What it costs; of a session, what one unit does.
     pub fn money(&self) -> Money {
         match self {
             Self::V1(offer) => offer.money(),
             Self::V2(offer) => offer.requirements.money(),
             Self::Mpp(offer) => offer.charge.money(),
+            Self::Session(offer) => offer.session.unit_price(),
         }
     }
 
@@ -118,6 +194,7 @@ impl Offer {
             Self::V1(offer) => offer.pay_to.address(),
             Self::V2(offer) => offer.requirements.pay_to.address(),
             Self::Mpp(offer) => offer.charge.recipient.address(),
+            Self::Session(offer) => offer.session.recipient.address(),
         }
     }
 
@@ -126,6 +203,7 @@ impl Offer {
             Self::V1(offer) => Duration::from_secs(offer.max_timeout_seconds),
             Self::V2(offer) => Duration::from_secs(offer.requirements.max_timeout_seconds),
             Self::Mpp(offer) => offer.left,
+            Self::Session(offer) => offer.left,
         }
     }
 
@@ -139,6 +217,8 @@ impl Offer {
             Self::V1(offer) => x402::requirement_v1(offer, tokens),
             Self::V2(offer) => x402::requirement_v2(&offer.requirements, tokens),
             Self::Mpp(offer) => mpp::requirement(&offer.challenge, tokens, offer.left),
+            // What a voucher pays is no transfer of its own.
+            Self::Session(_) => Err(OfferError::Scheme(SESSION.to_owned())),
         }
     }
 
@@ -146,7 +226,7 @@ impl Offer {
     pub fn flow(&self) -> Result<Flow, OfferError> {
         match self {
             // Spec: payment flows are a matter of version 2.
-            Self::V1(_) | Self::Mpp(_) => Ok(Flow::Authorization),
+            Self::V1(_) | Self::Mpp(_) | Self::Session(_) => Ok(Flow::Authorization),
             Self::V2(offer) => x402::flow(offer.requirements.extra.as_ref()),
         }
     }
@@ -154,7 +234,7 @@ impl Offer {
     /// Whether the seller submits an EIP-2612 approval for a payment by Permit2.
     pub fn sponsors_approval(&self) -> bool {
         match self {
-            Self::V1(_) | Self::Mpp(_) => false,
+            Self::V1(_) | Self::Mpp(_) | Self::Session(_) => false,
             Self::V2(offer) => {
                 offer.extensions.as_ref().is_some_and(|all| all.get(EIP2612_GAS_SPONSORING).is_some())
             }
@@ -180,6 +260,7 @@ impl Offer {
                 let value = credential.to_header().map_err(|_| EchoError::Credential)?;
                 Ok(Header { name: offer.credential_header().to_ascii_lowercase(), value })
             }
+            Self::Session(_) => Err(EchoError::Session),
         }
     }
 
@@ -188,7 +269,7 @@ impl Offer {
     /// A seller that names two challenges alike makes payments of which the token takes one.
     pub(crate) fn nonce(&self, random: Nonce) -> Nonce {
         match self {
-            Self::V1(_) | Self::V2(_) => random,
+            Self::V1(_) | Self::V2(_) | Self::Session(_) => random,
             Self::Mpp(offer) => mpp::nonce(&offer.challenge),
         }
     }

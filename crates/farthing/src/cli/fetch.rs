@@ -10,11 +10,12 @@ use clap::Args;
 use farthing_policy::{Decision, Dollars};
 use farthing_primitives::{Network, PurchaseId, Registry};
 use farthing_wallet::client::{
-    Answer, Asked, AskedAnswer, Body, Client, FetchError, HttpRequest, Objection, Options, Outcome, Patience,
-    Payment, Plan, SendError, Settlement, Step, Watch, shown,
+    Answer, Asked, AskedAnswer, Body, Client, Considered, FetchError, HttpRequest, Objection, Options,
+    Outcome, Patience, Payment, Plan, SendError, Sessions, Settlement, Step, Watch, shown,
 };
 use farthing_wallet::journal::{Journal, Purchase};
-use farthing_wallet::{Denied, LocalAuthorizer};
+use farthing_wallet::{Denied, LocalAuthorizer, Offer};
+use farthing_wire::mpp::sse::Event;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::{Value, json};
 use url::Url;
@@ -34,6 +35,7 @@ const MAX_DATA_BYTES: u64 = 64 * 1024 * 1024;
   farthing fetch -X POST https://api.example.com/jobs --json '{\"task\":\"sum\"}' -o answer.json
   farthing fetch --dry-run https://api.weather.example/tomorrow
   farthing fetch --cheapest https://a.example/tomorrow https://b.example/tomorrow --max 0.01
+  farthing fetch --session https://api.llm.example/complete --max 0.05 --deposit 1
   farthing fetch --resume buy_…          show an earlier payment again; nothing is signed
 
 A payment is delivered once its answer is written. If this command is stopped before, the same command
@@ -107,6 +109,16 @@ pub struct FetchArgs {
     /// Pay on this network only: base, base-sepolia, eip155:8453 …
     #[arg(long, value_name = "NETWORK")]
     network: Option<String>,
+    /// Pay by the unit, through a channel, and in no other way
+    #[arg(long, conflicts_with = "no_session")]
+    session: bool,
+    /// Do not pay through a channel
+    #[arg(long)]
+    no_session: bool,
+    /// What a channel that this opens gets as its deposit, in units of the token; otherwise what the seller suggests,
+    /// within --max and the limits
+    #[arg(long, value_name = "AMOUNT", conflicts_with = "no_session")]
+    deposit: Option<String>,
     /// Ask all the URLs, unpaid, and pay the best offer that is permitted
     #[arg(long)]
     cheapest: bool,
@@ -404,6 +416,14 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
         // Whether it is an amount of the token asked for is known only then; that it is none of any, at once.
         Dollars::parse(max).map_err(|error| Failure::usage(format!("--max {max:?}: {error}")))?;
     }
+    if let Some(deposit) = &args.deposit {
+        Dollars::parse(deposit).map_err(|error| Failure::usage(format!("--deposit {deposit:?}: {error}")))?;
+    }
+    let sessions = match (args.session, args.no_session) {
+        (true, _) => Sessions::Only,
+        (false, true) => Sessions::Never,
+        (false, false) => Sessions::ByPrice,
+    };
     let watch: Option<Watch> = match (args.verbose, args.silent) {
         (true, _) => Some(Arc::new(narrate)),
         (false, false) => Some(Arc::new(summarize)),
@@ -414,6 +434,8 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
         only,
         follow: args.location,
         allow_private: args.allow_private,
+        sessions,
+        deposit: args.deposit.clone(),
         dry_run: args.dry_run,
         acknowledged: true,
         watch,
@@ -470,6 +492,15 @@ fn narrate(step: &Step) {
             eprintln!("* {} is written down and signed; {}", authorization.id, authorization.decision);
         }
         Step::Presenting { id, time } => eprintln!("> shows {id}, for the {} time", ordinal(*time)),
+        Step::Depositing { channel, time } => {
+            eprintln!("> brings the deposit of channel {channel}, for the {} time", ordinal(*time));
+        }
+        Step::Vouching { id, required } => eprintln!("> {id} goes on: a voucher for {required} atoms"),
+        Step::Streamed(event) => {
+            if let Event::Message(data) = event {
+                eprintln!("< {data}");
+            }
+        }
         Step::NoAnswer(error) => eprintln!("* {error}"),
         Step::Pausing { why, pause } => eprintln!("* {why}; the same payment again in {pause:?}"),
     }
@@ -578,7 +609,12 @@ fn failed(error: FetchError, told: &mut Told, journal: &Journal) {
         FetchError::Challenge { .. } => Exit::Challenge,
         FetchError::Denied(Denied::Journal(_) | Denied::Unavailable) => Exit::Failed,
         FetchError::Denied(_) => Exit::Denied,
-        FetchError::NothingToShow(_) | FetchError::OtherRequest => Exit::Failed,
+        // The same command brings the same deposit, or asks for the same purchase.
+        FetchError::Deposit { .. } => {
+            told.lines.push("ask again with the same command: the same deposit is brought".to_owned());
+            Exit::Unknown
+        }
+        FetchError::Voucher(_) | FetchError::NothingToShow(_) | FetchError::OtherRequest => Exit::Failed,
         FetchError::Url(_)
         | FetchError::Redirects
         | FetchError::BodyElsewhere
@@ -603,6 +639,9 @@ fn advice(plan: &Plan, denied: Option<&Denied>) -> Option<String> {
     match code {
         "host_not_allowed" | "private_address_not_allowed" => {
             Some(format!("to allow it: farthing wallet allow {}", plan.origin.authority()))
+        }
+        "scheme_not_allowed" => {
+            Some("to allow payments through channels: farthing wallet allow --scheme session".to_owned())
         }
         "network_not_allowed" => Some("to allow a network: farthing wallet allow --network NAME".to_owned()),
         "over_payment_cap" | "over_hour_cap" | "over_day_cap" => {
@@ -649,14 +688,29 @@ fn offer_lines(registry: &Registry, plan: &Plan) -> Vec<String> {
             (None, false) => "permitted".to_owned(),
         };
         lines.push(format!(
-            "offer: {} on {} to {}: {verdict}",
+            "offer: {}{} on {} to {}: {verdict}",
             shown_money(registry, &money),
+            by_the_unit(registry, considered),
             shown_network(money.asset().network()),
             shown_address(offer.payee()),
         ));
     }
     lines.extend(plan.unreadable.iter().map(|error| format!("offer that cannot be read: {error}")));
     lines
+}
+
+/// What a price is for, if it is one by the unit, and what a session takes besides.
+fn by_the_unit(registry: &Registry, considered: &Considered) -> String {
+    let Offer::Session(offer) = &considered.intent.offer else { return String::new() };
+    let unit = offer.session().unit_type.as_deref().unwrap_or("request");
+    let unit: String = unit.chars().filter(|c| !c.is_control()).take(32).collect();
+    match considered.session.as_ref().map(|quote| (&quote.channel, &quote.deposit)) {
+        Some((Some(_), _)) => format!(" for each {unit}, from the open channel"),
+        Some((None, Some(deposit))) => {
+            format!(" for each {unit}, from a new channel with {}", shown_money(registry, deposit))
+        }
+        _ => format!(" for each {unit}"),
+    }
 }
 
 fn seller_line(registry: &Registry, asked: &Asked, best: bool) -> String {
@@ -700,6 +754,12 @@ fn offers_json(registry: &Registry, plan: &Plan) -> Value {
             "scheme": offer.scheme(),
             "money": money_json(registry, &offer.money()),
             "payee": offer.payee().to_string(),
+            "unit": match offer {
+                Offer::Session(session) => Some(session.session().unit_type.as_deref().unwrap_or("request")),
+                _ => None,
+            },
+            "channel": considered.session.as_ref().and_then(|s| s.channel).map(|id| id.to_string()),
+            "deposit": considered.session.as_ref().and_then(|s| s.deposit.as_ref()).map(|d| money_json(registry, d)),
             "chosen": plan.best == Some(i),
             "objection": considered.objection.as_ref().map(|o| json!({ "code": o.code(), "text": o.to_string() })),
             "decision": considered.decision.as_ref().map(decision_json),

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod channel;
 mod devnet;
 pub mod fetch;
 mod ledger;
@@ -37,6 +38,7 @@ enum Command {
     Dev(crate::demo::DevArgs),
     Fetch(fetch::FetchArgs),
     Wallet(wallet::WalletArgs),
+    Channel(channel::ChannelArgs),
     Gateway(crate::gateway::GatewayArgs),
     Facilitator(crate::facilitator::FacilitatorArgs),
     Refund(refund::RefundArgs),
@@ -80,6 +82,7 @@ pub async fn main() -> ExitCode {
         Command::Dev(args) => crate::demo::run_dev(args).await,
         Command::Fetch(args) => Ok(fetch::run(args).await),
         Command::Wallet(args) => Ok(wallet::run(args).await),
+        Command::Channel(args) => Ok(channel::run(args).await),
         Command::Gateway(args) => crate::gateway::run_command(args).await,
         Command::Facilitator(args) => crate::facilitator::run(args).await,
         Command::Refund(args) => refund::run(args).await,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use farthing_chain::{ChainConfig, RpcChain};
+use farthing_engine::Chain;
 use farthing_evm::{Key, eip55, from_alloy, to_alloy};
 use farthing_policy::{Bucket, Caps, Dollars, HostPattern, HostRule, Rules, Window};
 use farthing_primitives::{Address, Network, Registry};
@@ -152,6 +153,7 @@ struct Limit {
   farthing wallet allow api.weather.example
   farthing wallet allow '*.example.com' 127.0.0.1:4021
   farthing wallet allow --network base --rpc https://mainnet.base.org
+  farthing wallet allow --scheme session      pay by the unit, through channels
   farthing wallet allow api.weather.example --payee 0x209693Bc6afc0C5328bA36FaF03C514EF312287C
   farthing wallet allow api.weather.example --remove
 
@@ -166,6 +168,9 @@ struct Allow {
     /// The node by which the networks given are asked
     #[arg(long, value_name = "URL", requires = "networks")]
     rpc: Option<String>,
+    /// A way to pay: exact, or session for channels, which lock a deposit
+    #[arg(long = "scheme", value_name = "SCHEME", value_parser = ["exact", "session"])]
+    schemes: Vec<String>,
     /// One more address at which the hosts may be paid
     #[arg(long, value_name = "ADDRESS", requires = "hosts")]
     payee: Option<String>,
@@ -234,12 +239,12 @@ pub async fn run(args: WalletArgs) -> ExitCode {
 }
 
 /// A table for a person, JSON for a program.
-struct Out {
-    json: bool,
+pub(super) struct Out {
+    pub(super) json: bool,
 }
 
 impl Out {
-    fn say(&self, json: &Value, text: &str) {
+    pub(super) fn say(&self, json: &Value, text: &str) {
         let mut out = std::io::stdout();
         // A closed standard output is nobody's error.
         let _ = if self.json { writeln!(out, "{json}") } else { writeln!(out, "{}", text.trim_end()) };
@@ -339,20 +344,29 @@ pub(super) fn default_key(home: &Home, journal: &Journal) -> Result<String, Fail
 
 /// Views of chains by the nodes at `urls`, and by those that the wallet knows for other networks.
 pub(super) async fn views(journal: &Journal, urls: &[String]) -> Result<Vec<Arc<dyn ChainView>>, Failure> {
-    let mut views: Vec<Arc<dyn ChainView>> = Vec::new();
-    for url in urls.iter().filter(|url| !url.is_empty()) {
-        views.push(view(url, None).await?);
-    }
-    for (network, url) in journal.rpc_urls()? {
-        if !views.iter().any(|view| *view.network() == network) {
-            views.push(view(&url, Some(&network)).await?);
-        }
-    }
-    Ok(views)
+    let nodes = nodes(journal, urls).await?.into_iter();
+    Ok(nodes.map(|(chain, devnet)| Arc::new(EngineView::new(chain, devnet)) as Arc<dyn ChainView>).collect())
 }
 
-/// A view by one node, which is asked for its chain and whether it is one for development.
-async fn view(url: &str, expected: Option<&Network>) -> Result<Arc<dyn ChainView>, Failure> {
+/// The same as chains, and whether each is one for development.
+pub(super) async fn nodes(
+    journal: &Journal,
+    urls: &[String],
+) -> Result<Vec<(Arc<dyn Chain>, bool)>, Failure> {
+    let mut nodes: Vec<(Arc<dyn Chain>, bool)> = Vec::new();
+    for url in urls.iter().filter(|url| !url.is_empty()) {
+        nodes.push(node(url, None).await?);
+    }
+    for (network, url) in journal.rpc_urls()? {
+        if !nodes.iter().any(|(chain, _)| *chain.network() == network) {
+            nodes.push(node(&url, Some(&network)).await?);
+        }
+    }
+    Ok(nodes)
+}
+
+/// A chain by one node, which is asked for its id and whether it is one for development.
+async fn node(url: &str, expected: Option<&Network>) -> Result<(Arc<dyn Chain>, bool), Failure> {
     let parsed: url::Url = url.parse().map_err(|_| Failure::usage("the RPC address is no URL"))?;
     let shown = farthing_wallet::client::shown(&parsed);
     let http = reqwest::Client::builder()
@@ -380,7 +394,7 @@ async fn view(url: &str, expected: Option<&Network>) -> Result<Arc<dyn ChainView
     let devnet = ask("web3_clientVersion").await.is_ok_and(|version| version.starts_with(DEVNET_CLIENT));
     let chain = RpcChain::new(ChainConfig::new(network, vec![parsed.clone()]))
         .map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(Arc::new(EngineView::new(Arc::new(chain), devnet)))
+    Ok((Arc::new(chain), devnet))
 }
 
 /// The exit code for a node that does not answer.
@@ -781,7 +795,7 @@ fn set_allowed(allow: &Allow, out: &Out) -> Result<(), Failure> {
         patterns.push(plain.parse().map_err(|_| Failure::usage(format!("{host:?} is no host")))?);
     }
     let networks: Vec<Network> = allow.networks.iter().map(|name| network(name)).collect::<Result<_, _>>()?;
-    if patterns.is_empty() && networks.is_empty() {
+    if patterns.is_empty() && networks.is_empty() && allow.schemes.is_empty() {
         return show(out);
     }
     for authority in authorities(&patterns, allow.payee.is_some() || allow.forget_payees)? {
@@ -818,6 +832,13 @@ fn set_allowed(allow: &Allow, out: &Out) -> Result<(), Failure> {
             match known {
                 Some(at) => rules.hosts[at] = rule,
                 None => rules.hosts.push(rule),
+            }
+        }
+        for scheme in &allow.schemes {
+            if allow.remove {
+                rules.schemes.remove(scheme);
+            } else {
+                rules.schemes.insert(scheme.clone());
             }
         }
         for network in &networks {

@@ -8,7 +8,7 @@ use http::HeaderMap;
 
 use super::exchange::Answer;
 use crate::journal::Purchase;
-use crate::offer::{Offer, OfferMpp, OfferV2};
+use crate::offer::{Offer, OfferMpp, OfferSession, OfferV2};
 
 /// A 402 that was understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +59,11 @@ impl Challenge {
         let lines =
             headers.get_all(mpp::header::WWW_AUTHENTICATE).into_iter().map(http::HeaderValue::as_bytes);
         let read = mpp::Challenges::parse(lines).map_or_else(|_| Vec::new(), |read| read.challenges);
-        let offer = |challenge| OfferMpp::read(challenge, now).ok().map(|offer| Offer::Mpp(Box::new(offer)));
+        let offer = |challenge: mpp::Challenge| {
+            let session =
+                OfferSession::read(challenge.clone(), now).map(|offer| Offer::Session(Box::new(offer)));
+            session.or_else(|_| OfferMpp::read(challenge, now).map(|offer| Offer::Mpp(Box::new(offer)))).ok()
+        };
         read.into_iter().filter_map(offer).collect()
     }
 

@@ -35,6 +35,44 @@ pub trait Exchange: Send + Sync {
         reach: Reach,
         within: Duration,
     ) -> Result<Answer, SendError>;
+
+    /// The same, but the body comes piece by piece as it is sent, for a stream that is paid as it goes on. `within` is
+    /// for the head.
+    ///
+    /// Whoever cannot do that returns the whole answer.
+    async fn open(
+        &self,
+        request: &HttpRequest,
+        payment: Option<&Header>,
+        reach: Reach,
+        within: Duration,
+    ) -> Result<Opened, SendError> {
+        let answer = self.send(request, payment, reach, within).await?;
+        Ok(Opened { answer, rest: None })
+    }
+}
+
+/// An answer whose body may still come.
+pub struct Opened {
+    /// With an empty body if there is a rest.
+    pub answer: Answer,
+    pub rest: Option<Box<dyn Pieces>>,
+}
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").field("answer", &self.answer).finish_non_exhaustive()
+    }
+}
+
+/// A body as it comes. Dropping it ends the exchange.
+#[async_trait]
+pub trait Pieces: Send {
+    /// Waits for the next piece; `None` is the body's end.
+    ///
+    /// # Errors
+    /// [`SendError`] if it breaks off, or nothing comes within the time given.
+    async fn next(&mut self, within: Duration) -> Result<Option<Bytes>, SendError>;
 }
 
 /// What is asked for.

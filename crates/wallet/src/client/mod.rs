@@ -5,8 +5,11 @@ mod exchange;
 mod pay;
 mod plan;
 mod recover;
+mod session;
 mod transport;
 
+#[cfg(test)]
+mod session_tests;
 #[cfg(test)]
 mod simulated;
 #[cfg(test)]
@@ -16,15 +19,18 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farthing_channel::ChannelId;
 use farthing_engine::World;
 use farthing_policy::{Decision, OriginError};
 use farthing_primitives::{Money, Network, PurchaseId};
 use farthing_rails::exact_evm::Tokens;
+use farthing_wire::mpp::sse::Event;
 
 pub use challenge::{Challenge, ChallengeError, Mismatch, tx_hash};
-pub use exchange::{Answer, Body, Exchange, HttpRequest, Reach, SendError, shown};
+pub use exchange::{Answer, Body, Exchange, HttpRequest, Opened, Pieces, Reach, SendError, shown};
 pub use plan::{Asked, AskedAnswer, Considered, MAX_SELLERS, Objection, Plan};
 pub use recover::{Recovered, Sights};
+pub use session::Sessions;
 pub use transport::{MAX_HEADER_LIST_BYTES, MAX_HEADERS, Transport};
 
 use crate::authorizer::{Authorization, Authorizer, Denied};
@@ -75,6 +81,11 @@ pub struct Options {
     pub follow: bool,
     /// Reach this machine's own network also where the owner did not allow it. It is still not paid there.
     pub allow_private: bool,
+    /// Whether, and when, a session is paid for through a channel.
+    pub sessions: Sessions,
+    /// What a channel that this call opens gets, in whole units; otherwise what the seller suggests, within `max` and
+    /// the rules.
+    pub deposit: Option<String>,
     /// Say what would be paid, and pay nothing.
     pub dry_run: bool,
     /// The caller says with [`Client::received`] when it has put the answer where it belongs. Should its process end
@@ -92,6 +103,8 @@ impl fmt::Debug for Options {
             .field("only", &self.only)
             .field("follow", &self.follow)
             .field("allow_private", &self.allow_private)
+            .field("sessions", &self.sessions)
+            .field("deposit", &self.deposit)
             .field("dry_run", &self.dry_run)
             .field("acknowledged", &self.acknowledged)
             .finish_non_exhaustive()
@@ -124,6 +137,18 @@ pub enum Step<'a> {
         time: u32,
     },
     Paid(&'a Answer),
+    /// A channel's deposit is shown to the seller, or shown again.
+    Depositing {
+        channel: ChannelId,
+        time: u32,
+    },
+    /// A stream asked for a voucher, and gets it.
+    Vouching {
+        id: PurchaseId,
+        required: u128,
+    },
+    /// An event of a stream that is paid as it goes on.
+    Streamed(&'a Event),
     NoAnswer(&'a SendError),
     Pausing {
         why: &'a str,
@@ -219,6 +244,11 @@ pub enum FetchError {
     Sellers,
     #[error("the purchase was made for another request")]
     OtherRequest,
+    /// Ask again: the same deposit is shown. It is in the channel, or it lapses.
+    #[error("the deposit for channel {channel} is not there yet: {why}")]
+    Deposit { channel: ChannelId, why: String },
+    #[error("the seller does not take the voucher: {0}")]
+    Voucher(String),
     #[error("the purchase is {0} and has nothing to show")]
     NothingToShow(crate::journal::State),
     #[error(transparent)]
@@ -261,6 +291,7 @@ struct Inner {
     tokens: Tokens,
     views: Vec<Arc<dyn ChainView>>,
     patience: Patience,
+    max_body: usize,
 }
 
 impl fmt::Debug for Client {
@@ -354,8 +385,9 @@ impl Builder {
         };
         let world = self.world.unwrap_or_else(|| Arc::new(TokioWorld::new()));
         let tokens = Tokens::new(authorizer.registry());
-        let (views, patience) = (self.views, self.patience);
-        Ok(Client { inner: Arc::new(Inner { exchange, world, authorizer, tokens, views, patience }) })
+        let (views, patience, max_body) = (self.views, self.patience, self.max_body);
+        let inner = Inner { exchange, world, authorizer, tokens, views, patience, max_body };
+        Ok(Client { inner: Arc::new(inner) })
     }
 }
 

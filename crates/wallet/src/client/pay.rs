@@ -15,6 +15,8 @@ use super::{
 };
 use crate::chain_view::Sight;
 use crate::journal::{self, Goods, Header, Purchase, State};
+use crate::offer::Offer;
+use crate::purse::Brought;
 
 /// How often a payment is shown to a seller whose handler fails, if asking again is harmless.
 const SHOWN_TO_FAILING: u32 = 3;
@@ -147,6 +149,9 @@ impl Client {
             return Ok(Outcome::Planned(plan));
         }
         let Some(chosen) = plan.chosen() else { return Ok(Outcome::Denied { plan, denied: None }) };
+        if matches!(chosen.intent.offer, Offer::Session(_)) {
+            return self.pay_session(plan, options, deadline).await;
+        }
         let authorization = match self.inner.authorizer.authorize(chosen.intent.clone()).await {
             Ok(authorization) => authorization,
             Err(denied) => return Ok(Outcome::Denied { plan, denied: Some(denied) }),
@@ -183,7 +188,7 @@ impl Client {
         self.show(request, purchase, None, options, deadline).await
     }
 
-    async fn show(
+    pub(super) async fn show(
         &self,
         mut request: HttpRequest,
         purchase: Purchase,
@@ -210,7 +215,7 @@ impl Client {
         let origin = farthing_policy::Origin::of(&request.url)?;
         let reach = self.reach(&origin, options).await?;
         let mut pause = self.inner.patience.first_pause;
-        let mut redirects = 0;
+        let (mut redirects, mut raises) = (0, 0);
         loop {
             payment.shown += 1;
             options.tell(&Step::Presenting { id, time: payment.shown });
@@ -229,25 +234,57 @@ impl Client {
             {
                 request.headers.insert(mpp::header::IDEMPOTENCY_KEY, value);
             }
-            let sent = self.send(&request, Some(&header), reach, deadline).await;
+            let (mut ended, mut streamed) = (None, false);
+            let sent = match purchase.channel {
+                None => self.send(&request, Some(&header), reach, deadline).await,
+                Some(_) => {
+                    let sent =
+                        self.send_metered(&request, &header, &purchase, reach, options, deadline).await;
+                    sent.map(|metered| {
+                        (ended, streamed) = (metered.ended, metered.streamed);
+                        metered.answer
+                    })
+                }
+            };
             match &sent {
                 Ok(answer) => options.tell(&Step::Paid(answer)),
                 Err(error) => options.tell(&Step::NoAnswer(error)),
             }
-            let receipt = match &sent {
-                Ok(answer) => Receipt::read(&answer.headers, &header.name, purchase.money.asset().network()),
-                Err(_) => Receipt::None,
+            let receipt = match (&sent, purchase.channel) {
+                (Ok(answer), None) => {
+                    Receipt::read(&answer.headers, &header.name, purchase.money.asset().network())
+                }
+                // That of a session is about its channel.
+                (Ok(_), Some(_)) | (Err(_), _) => Receipt::None,
             };
             payment.receipt = receipt.json().or(payment.receipt);
             payment.tx = receipt.tx().map(|tx| tx.to_string()).or(payment.tx);
-            match judge(&request, &header, &sent, &receipt, options.follow) {
+            let is_session = purchase.channel.is_some();
+            match judge(&request, &header, &sent, &receipt, options.follow, is_session) {
                 Shown::Served => {
                     let Ok(answer) = sent else { continue };
-                    self.settle(&purchase, &receipt, &answer, &mut payment, options).await;
+                    match purchase.channel {
+                        None => self.settle(&purchase, &receipt, &answer, &mut payment, options).await,
+                        Some(_) => {
+                            let how = (streamed, ended.as_deref());
+                            self.settle_session(&purchase, &answer, how, options, &mut payment).await;
+                        }
+                    }
                     return Ok(Outcome::Paid { answer, payment });
                 }
                 Shown::Refused(reason) => {
                     let Ok(answer) = sent else { continue };
+                    if purchase.channel.is_some() {
+                        let covered =
+                            self.cover(&answer, &purchase, &request, &mut raises, options, deadline).await;
+                        let reason = match covered {
+                            // The same purchase, with a voucher that covers it.
+                            Some(Ok(_)) => continue,
+                            Some(Err(error)) => format!("{reason}; not covered: {error}"),
+                            None => reason,
+                        };
+                        return Ok(self.refuse_session(&purchase, reason, answer, payment).await);
+                    }
                     return Ok(self.refuse(&purchase, &receipt, reason, answer, payment).await);
                 }
                 Shown::Redirected(url) if redirects < MAX_REDIRECTS => {
@@ -271,7 +308,8 @@ impl Client {
                     let asked = sent.as_ref().ok().and_then(retry_after);
                     let wait = asked.unwrap_or(pause).max(pause);
                     let now = self.inner.world.monotonic();
-                    let last = payment.shown >= again || now.saturating_add(wait) >= deadline;
+                    // A stream that broke off would begin anew: whoever wants that asks again.
+                    let last = streamed || payment.shown >= again || now.saturating_add(wait) >= deadline;
                     // Its word frees nothing, as that of a refusal; but what it says is no secret either.
                     if last && not_charged {
                         let Ok(answer) = sent else { continue };
@@ -411,6 +449,27 @@ impl Client {
         Outcome::Refused { answer, payment, reason }
     }
 
+    /// The seller refused what a voucher pays for. What was vouched is not spent, and pays for the next request.
+    async fn refuse_session(
+        &self,
+        purchase: &Purchase,
+        reason: String,
+        answer: Answer,
+        mut payment: Payment,
+    ) -> Outcome {
+        let outcome = journal::Outcome::Refused { receipt: None, note: reason.clone() };
+        let brought = Brought { outcome, receipt: None, served: false, streamed: false };
+        self.conclude_session(&purchase.id, brought, &mut payment).await;
+        // Is the channel over, and we did not know?
+        if answer.status == StatusCode::GONE
+            && let Some(channel) = purchase.channel
+            && let Err(error) = self.look_at_channel(&channel).await
+        {
+            tracing::warn!(%channel, %error, "a channel that is said to be over cannot be looked at");
+        }
+        Outcome::Refused { answer, payment, reason }
+    }
+
     /// Writes down what is known. If that fails, the purchase stays as it was: reserved, and open.
     async fn conclude(&self, id: &PurchaseId, outcome: journal::Outcome, payment: &mut Payment) {
         if let Err(error) = self.inner.authorizer.conclude(id, outcome).await {
@@ -428,6 +487,7 @@ fn judge(
     sent: &Result<Answer, SendError>,
     receipt: &Receipt,
     follow: bool,
+    is_session: bool,
 ) -> Shown {
     let at_work = |why: String| Shown::Open { why, seller: Seller::AtWork, not_charged: false };
     let answer = match sent {
@@ -451,6 +511,8 @@ fn judge(
             Some(url) => Shown::Redirected(url),
             None => Shown::Refused(format!("redirected ({status})")),
         },
+        // The same request is being served already.
+        409 if is_session && answer.headers.contains_key(header::RETRY_AFTER) => at_work(status.to_string()),
         408 | 425 | 429 | 500..=599 => {
             let not_charged = receipt.said().is_some_and(|said| !said.success);
             let seller = match status.as_u16() {

@@ -15,9 +15,10 @@ use url::Url;
 
 use super::challenge::Challenge;
 use super::exchange::{Answer, Body, HttpRequest, Reach};
-use super::{Client, FetchError, MAX_REDIRECTS, Options, Step};
+use super::{Client, FetchError, MAX_REDIRECTS, Options, Sessions, Step};
 use crate::authorizer::{Denied, Intent};
 use crate::offer::Offer;
+use crate::purse::Quote;
 
 /// How many sellers one call may compare.
 pub const MAX_SELLERS: usize = 32;
@@ -56,6 +57,8 @@ pub struct Considered {
     pub objection: Option<Objection>,
     /// Present if the policy allows it.
     pub decision: Option<Decision>,
+    /// What it takes besides, if it is a session that is permitted.
+    pub session: Option<Quote>,
 }
 
 /// Why an offer is not taken.
@@ -157,9 +160,19 @@ impl Client {
         let mut considered = Vec::with_capacity(challenge.offers.len());
         let mut times: BTreeMap<Network, Option<Timestamp>> = BTreeMap::new();
         for offer in challenge.offers {
+            let is_session = matches!(offer, Offer::Session(_));
+            if (options.sessions == Sessions::Never && is_session)
+                || (options.sessions == Sessions::Only && !is_session)
+            {
+                continue;
+            }
             // One header cannot hold both what logs us in and what pays.
-            if let Offer::Mpp(offer) = &offer
-                && let Ok(name) = offer.credential_header().parse::<HeaderName>()
+            let own_header = match &offer {
+                Offer::Mpp(offer) => Some(offer.credential_header()),
+                Offer::Session(offer) => Some(offer.credential_header()),
+                Offer::V1(_) | Offer::V2(_) => None,
+            };
+            if let Some(name) = own_header.and_then(|name| name.parse::<HeaderName>().ok())
                 && request.headers.contains_key(&name)
             {
                 continue;
@@ -183,6 +196,7 @@ impl Client {
                 devnet: view.is_some_and(|view| view.is_devnet()),
                 chain_time,
                 permit_nonce: None,
+                deposit: options.deposit.clone(),
             };
             considered.push(self.consider(intent).await);
         }
@@ -202,23 +216,49 @@ impl Client {
 
     async fn consider(&self, intent: Intent) -> Considered {
         let charge = Charge::of(self.inner.authorizer.registry(), intent.offer.money()).ok();
+        if matches!(intent.offer, Offer::Session(_)) {
+            return match self.consider_session(&intent).await {
+                Ok(quote) if quote.decision.is_allowed() => {
+                    let decision = Some(quote.decision.clone());
+                    Considered { intent, charge, objection: None, decision, session: Some(quote) }
+                }
+                Ok(quote) => {
+                    let denied = Objection::Denied(Denied::Policy(Box::new(quote.decision)));
+                    Considered { intent, charge, objection: Some(denied), decision: None, session: None }
+                }
+                Err(objection) => {
+                    Considered { intent, charge, objection: Some(objection), decision: None, session: None }
+                }
+            };
+        }
         let (decision, objection) = match self.inner.authorizer.preview(&intent).await {
             Ok(decision) if decision.is_allowed() => (Some(decision), None),
             Ok(decision) => (None, Some(Objection::Denied(Denied::Policy(Box::new(decision))))),
             Err(denied) => (None, Some(Objection::Denied(denied))),
         };
-        Considered { intent, charge, objection, decision }
+        Considered { intent, charge, objection, decision, session: None }
     }
 
     /// Finds the cheapest permitted offer that can be funded, as far as a chain can be asked.
     async fn choose(&self, plan: &mut Plan) {
         let mut order: Vec<usize> =
             (0..plan.considered.len()).filter(|i| plan.considered[*i].objection.is_none()).collect();
-        // The sort is stable: of equals, what needs no allowance comes first, then what the seller named first.
+        // The sort is stable: of equals, a channel that is open comes first and one that would have to be opened last,
+        // before that what needs no allowance, then what the seller named first. What is priced by a unit whose number
+        // nobody knows compares with nothing.
         order.sort_by(|a, b| {
             let (a, b) = (&plan.considered[*a], &plan.considered[*b]);
-            let permit2 = |c: &Considered| c.intent.offer.pays_by_permit2(&self.inner.tokens);
-            compare(a.charge.as_ref(), b.charge.as_ref()).then(permit2(a).cmp(&permit2(b)))
+            let rank = |c: &Considered| match &c.session {
+                Some(quote) if quote.channel.is_some() => 0,
+                Some(_) => 3,
+                None => 1 + u8::from(c.intent.offer.pays_by_permit2(&self.inner.tokens)),
+            };
+            let unknown = |c: &Considered| match &c.intent.offer {
+                Offer::Session(offer) => !offer.is_by_request(),
+                _ => false,
+            };
+            let by_price = || compare(a.charge.as_ref(), b.charge.as_ref());
+            unknown(a).cmp(&unknown(b)).then_with(by_price).then(rank(a).cmp(&rank(b)))
         });
         for i in order {
             match self.fund(&mut plan.considered[i].intent).await {
@@ -233,6 +273,10 @@ impl Client {
 
     /// Whether the wallet can pay this, by what the chain says; prepares an approval where one is needed.
     async fn fund(&self, intent: &mut Intent) -> Option<Objection> {
+        // A session's deposit was looked at before.
+        if matches!(intent.offer, Offer::Session(_)) {
+            return None;
+        }
         let money = intent.offer.money();
         let view = self.view(money.asset().network())?;
         let payer = self.inner.authorizer.payer();

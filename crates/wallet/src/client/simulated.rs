@@ -21,11 +21,11 @@ use crate::authorizer::LocalAuthorizer;
 use crate::chain_view::Sight;
 use crate::journal::{Journal, State};
 
-const START: Timestamp = Timestamp::from_secs(1_800_000_000);
+pub(super) const START: Timestamp = Timestamp::from_secs(1_800_000_000);
 const SELLER: &str = "https://seller.example/forecast";
 
 /// Runs a future that waits for nothing but its script. `None` if it waits for ever.
-fn run<T>(future: impl Future<Output = T>) -> Option<T> {
+pub(super) fn run<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(done) => Some(done),
         Poll::Pending => None,
@@ -33,7 +33,7 @@ fn run<T>(future: impl Future<Output = T>) -> Option<T> {
 }
 
 /// Time that passes when somebody sleeps, and when the script says so.
-struct Scripted {
+pub(super) struct Scripted {
     elapsed: Mutex<Duration>,
     /// What somebody did to the wall clock, in seconds.
     wall_secs: Mutex<i64>,
@@ -42,7 +42,7 @@ struct Scripted {
 }
 
 impl Scripted {
-    fn new(seed: u64) -> Arc<Self> {
+    pub(super) fn new(seed: u64) -> Arc<Self> {
         Arc::new(Self {
             elapsed: Mutex::default(),
             wall_secs: Mutex::default(),
@@ -51,7 +51,7 @@ impl Scripted {
         })
     }
 
-    fn pass(&self, time: Duration) {
+    pub(super) fn pass(&self, time: Duration) {
         *self.elapsed.lock().unwrap() += time;
     }
 
@@ -60,7 +60,7 @@ impl Scripted {
     }
 
     /// The right time.
-    fn true_time(&self) -> Timestamp {
+    pub(super) fn true_time(&self) -> Timestamp {
         START.plus(self.monotonic())
     }
 }

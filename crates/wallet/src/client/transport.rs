@@ -12,7 +12,7 @@ use farthing_policy::{Origin, is_public};
 use http::{HeaderValue, header};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::exchange::{Answer, Body, Exchange, HttpRequest, Reach, SendError};
+use super::exchange::{Answer, Body, Exchange, HttpRequest, Opened, Pieces, Reach, SendError};
 use crate::journal::Header;
 
 /// How many header fields an answer may have.
@@ -79,15 +79,15 @@ impl Transport {
     }
 }
 
-#[async_trait]
-impl Exchange for Transport {
-    async fn send(
+impl Transport {
+    /// The head of an answer, and the response whose body is still to be read.
+    async fn head(
         &self,
         request: &HttpRequest,
         payment: Option<&Header>,
         reach: Reach,
-        within: Duration,
-    ) -> Result<Answer, SendError> {
+        deadline: tokio::time::Instant,
+    ) -> Result<(Answer, reqwest::Response), SendError> {
         let host = || request.url.host_str().unwrap_or_default().to_owned();
         let client = match reach {
             // A host that is an address is not looked up, so no resolver would stop it.
@@ -109,14 +109,13 @@ impl Exchange for Transport {
             .headers(headers)
             .body(request.body.clone())
             .send();
-        let deadline = tokio::time::Instant::now() + within;
         let response = match tokio::time::timeout_at(deadline, sent).await {
             Err(_) => return Err(SendError::Timeout),
             Ok(Err(error)) => return Err(explain(&error, host())),
             Ok(Ok(response)) => response,
         };
         let remote: Option<SocketAddr> = response.remote_addr();
-        let mut answer = Answer {
+        let answer = Answer {
             status: response.status(),
             version: response.version(),
             headers: response.headers().clone(),
@@ -125,8 +124,49 @@ impl Exchange for Transport {
             // An address that nobody can tell counts as the worse kind.
             private: remote.is_none_or(|remote| !is_public(remote.ip())),
         };
+        Ok((answer, response))
+    }
+}
+
+#[async_trait]
+impl Exchange for Transport {
+    async fn send(
+        &self,
+        request: &HttpRequest,
+        payment: Option<&Header>,
+        reach: Reach,
+        within: Duration,
+    ) -> Result<Answer, SendError> {
+        let deadline = tokio::time::Instant::now() + within;
+        let (mut answer, response) = self.head(request, payment, reach, deadline).await?;
         answer.body = self.read(response, deadline).await;
         Ok(answer)
+    }
+
+    async fn open(
+        &self,
+        request: &HttpRequest,
+        payment: Option<&Header>,
+        reach: Reach,
+        within: Duration,
+    ) -> Result<Opened, SendError> {
+        let deadline = tokio::time::Instant::now() + within;
+        let (answer, response) = self.head(request, payment, reach, deadline).await?;
+        Ok(Opened { answer, rest: Some(Box::new(Rest(response))) })
+    }
+}
+
+/// What is still to come of a response.
+struct Rest(reqwest::Response);
+
+#[async_trait]
+impl Pieces for Rest {
+    async fn next(&mut self, within: Duration) -> Result<Option<Bytes>, SendError> {
+        match tokio::time::timeout(within, self.0.chunk()).await {
+            Err(_) => Err(SendError::Timeout),
+            Ok(Err(_)) => Err(SendError::Broken("it broke off".to_owned())),
+            Ok(Ok(piece)) => Ok(piece),
+        }
     }
 }
 

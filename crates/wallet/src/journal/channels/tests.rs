@@ -1,0 +1,348 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use farthing_channel::{Budget, Capture, Terms, View};
+use farthing_payment::{ConsumptionKey, Instruction};
+use farthing_policy::{Charge, Clock, HostRule, Origin, Rules};
+use farthing_primitives::{Money, Network, Registry, RequestHash};
+use rusqlite::Connection;
+
+use super::*;
+use crate::journal::SCHEMA;
+
+const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+const MICRO: u128 = 1_000_000_000_000;
+
+fn at(secs: u64) -> Clock {
+    Clock { wall: NOW.plus(Duration::from_secs(secs)), steady: None }
+}
+
+fn usdc() -> AssetId {
+    Registry::builtin().dollar(&Network::eip155(84532)).unwrap().id.clone()
+}
+
+fn address(n: u8) -> Address {
+    Address::from_evm_bytes([n; 20])
+}
+
+fn ready() -> Journal {
+    let journal = Journal::in_memory().unwrap();
+    allow(&journal);
+    journal
+}
+
+fn allow(journal: &Journal) {
+    let change = |rules: &mut Rules| {
+        rules.networks.insert(Network::eip155(84532));
+        rules.hosts.push(HostRule::new("seller.example".parse().unwrap()));
+        rules.schemes.insert("session".to_owned());
+        Ok(())
+    };
+    journal.change_rules(change).unwrap();
+}
+
+fn life(journal: &Journal, n: u32) -> Journal {
+    let name = format!("process {n}");
+    let own = name.clone();
+    journal.as_process(&name, move |other| other != own)
+}
+
+fn request(atoms: u128) -> Request {
+    Request {
+        scheme: "session".to_owned(),
+        charge: Charge::of(&Registry::builtin(), Money::new(usdc(), atoms)).unwrap(),
+        payee: address(1),
+        origin: Origin::of(&"https://seller.example/".parse().unwrap()).unwrap(),
+        private: false,
+        max: None,
+        only: None,
+        validity: Duration::from_secs(60),
+    }
+}
+
+fn terms(n: u8) -> Terms {
+    Terms {
+        id: ChannelId([n; 32]),
+        payer: address(2),
+        payee: address(1),
+        signer: address(2),
+        asset: usdc(),
+        escrow: address(9),
+        grace: Duration::from_secs(900),
+        capture: Capture::Signed,
+        instruction: Instruction::new(vec![0; 52]),
+    }
+}
+
+fn new(n: u8, deposit: u128) -> NewChannel {
+    let budget = Budget {
+        most_deposit: u128::MAX,
+        most_price: Price::each(1_000, Unit::Request),
+        ahead: 10 * deposit,
+        trust: 0,
+        patience: Duration::from_secs(60),
+        slack: Duration::from_secs(60),
+    };
+    let attempt = AttemptId::new(NOW, [n; 10]);
+    NewChannel {
+        payer: Payer::open(terms(n), budget, attempt, deposit, NOW).unwrap(),
+        number: u64::from(n),
+        expires: NOW.plus(Duration::from_secs(60)),
+        dollar: Some(MICRO),
+        authority: "seller.example:443".to_owned(),
+        method: "GET".to_owned(),
+        url: "https://seller.example/".to_owned(),
+    }
+}
+
+fn begin(journal: &Journal, n: u8, deposit: u128) -> AttemptId {
+    let new = new(n, deposit);
+    let attempt = new.payer.pending().unwrap().id;
+    match journal.begin_channel(&request(deposit), &new, &at(0)).unwrap() {
+        Begun::New(_) => attempt,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn see(journal: &Journal, n: u8, deposit: u128, settled: u128, finalized: bool, secs: u64) -> KeptChannel {
+    let view = View { block: 1 + secs, deposit, settled, close_requested: None, finalized };
+    let seen = PayerEvent::Seen { view: Some(view), deep: true };
+    journal.step_channel(&ChannelId([n; 32]), &at(secs), |kept, now| kept.payer.step(seen, now)).unwrap()
+}
+
+fn draft(n: u16) -> Draft {
+    let mut random = [0; 10];
+    random[..2].copy_from_slice(&n.to_be_bytes());
+    let id = PurchaseId::new(NOW, random);
+    Draft {
+        id,
+        method: "GET".to_owned(),
+        url: "https://seller.example/a".to_owned(),
+        request_hash: RequestHash([7; 32]),
+        payer: address(2),
+        consumption: ConsumptionKey::new(format!("voucher:{id}")),
+        expires: NOW.plus(Duration::from_secs(60)),
+        lag: Duration::ZERO,
+    }
+}
+
+fn spend(journal: &Journal, n: u16, price: u128) -> Raised {
+    let spend = NewSpend { channel: ChannelId([1; 32]), price, min_delta: 0 };
+    journal.spend(&request(price), &draft(n), &spend, &at(1)).unwrap()
+}
+
+fn to(raised: &Raised) -> u128 {
+    match raised {
+        Raised::To { cumulative, .. } => *cumulative,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn hour(journal: &Journal, secs: u64) -> u128 {
+    journal.spent(&Bucket::Dollar, &at(secs)).unwrap()[0].1 / MICRO
+}
+
+fn header() -> Header {
+    Header { name: "authorization".to_owned(), value: "Payment x".to_owned() }
+}
+
+/// A file of the first version, as the program of its time left it, is the wallet's file still.
+#[test]
+fn a_wallet_of_the_first_version_is_opened_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wallet.db");
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch(SCHEMA).unwrap();
+    let rules = crate::record::print_rules(&Rules::tight([Network::eip155(8453)]));
+    db.execute("INSERT INTO setting (key, value) VALUES ('rules', ?1)", [&rules]).unwrap();
+    db.execute(
+        "INSERT INTO purchase (id, state, created_ms, updated_ms, counts_until_ms, expires_ms, authority, method, url,
+         request_hash, asset, atoms, dollars, payee, payer, consumption, holder)
+         VALUES (?1, 'presented', ?2, ?2, ?2, ?2, 'a.example:443', 'GET', 'https://a.example/', ?3, ?4, ?5, ?6, ?7, ?7,
+         'key', '')",
+        params![
+            &[1u8; 16][..],
+            millis(NOW),
+            &[2u8; 32][..],
+            usdc().to_string(),
+            &5u128.to_be_bytes()[..],
+            &(5 * MICRO).to_be_bytes()[..],
+            address(1).as_str()
+        ],
+    )
+    .unwrap();
+    db.pragma_update(None, "user_version", 1).unwrap();
+    drop(db);
+    for _ in 0..2 {
+        let journal = Journal::open(&path).unwrap();
+        assert_eq!(journal.rules().unwrap(), Rules::tight([Network::eip155(8453)]));
+        let history = journal.history(10).unwrap();
+        assert_eq!(history.len(), 1);
+        assert_eq!((history[0].state, history[0].channel), (State::Presented, None));
+        assert_eq!(hour(&journal, 0), 5);
+        assert!(journal.channels().unwrap().is_empty());
+    }
+    let db = Connection::open(&path).unwrap();
+    db.pragma_update(None, "user_version", 99).unwrap();
+    drop(db);
+    assert!(matches!(Journal::open(&path), Err(JournalError::Version(99))));
+}
+
+#[test]
+fn a_deposit_counts_from_its_intent_until_it_is_back() {
+    let journal = ready();
+    begin(&journal, 1, 1_000);
+    assert_eq!(hour(&journal, 0), 1_000);
+    see(&journal, 1, 1_000, 0, false, 1);
+    // As long as it is locked it is in every window, and what vouchers buy counts no second time.
+    assert_eq!(hour(&journal, 1_000_000), 1_000);
+    assert_eq!(to(&spend(&journal, 1, 100)), 100);
+    assert_eq!(hour(&journal, 1_000_000), 1_000);
+    // What is taken counts when it is noticed, the rest while it is locked.
+    see(&journal, 1, 1_000, 100, false, 2_000_000);
+    assert_eq!(hour(&journal, 2_000_000), 1_000);
+    see(&journal, 1, 1_000, 150, true, 2_000_001);
+    assert_eq!(hour(&journal, 2_000_001), 150);
+    assert_eq!(hour(&journal, 2_000_000 + 3_601), 0);
+}
+
+#[test]
+fn no_deposit_goes_beyond_the_caps() {
+    let journal = ready();
+    let over = new(1, 200_000);
+    let begun = journal.begin_channel(&request(200_000), &over, &at(0)).unwrap();
+    assert!(matches!(begun, Begun::Denied(_)), "{begun:?}");
+    assert!(journal.channels().unwrap().is_empty());
+    assert_eq!(hour(&journal, 0), 0);
+}
+
+#[test]
+fn there_is_one_channel_between_the_same_parties_at_a_time() {
+    let journal = ready();
+    begin(&journal, 1, 1_000);
+    let second = journal.begin_channel(&request(1_000), &new(2, 1_000), &at(0)).unwrap();
+    assert!(matches!(second, Begun::Exists(ref kept) if kept.id() == ChannelId([1; 32])), "{second:?}");
+    assert_eq!(hour(&journal, 0), 1_000);
+    let parties = Parties::of(&new(1, 1).payer);
+    assert_eq!(journal.next_channel_number(&parties).unwrap(), 2);
+}
+
+#[test]
+fn a_deposit_that_was_never_signed_is_free_when_its_process_is_gone() {
+    let disk = ready();
+    let first = life(&disk, 1);
+    let attempt = begin(&first, 1, 1_000);
+    assert_eq!(first.lapse_attempts(&at(0)).unwrap(), 0, "it is at work");
+    let second = life(&disk, 2);
+    assert_eq!(second.lapse_attempts(&at(0)).unwrap(), 1);
+    assert_eq!(hour(&second, 0), 0);
+    // Was it not gone after all: what it signs now is dropped.
+    assert!(first.attempt_signed(&attempt, &header()).is_err());
+    assert!(first.attempt_shown(&attempt).is_err());
+}
+
+#[test]
+fn a_deposit_that_was_shown_is_free_only_by_the_chains_word() {
+    let disk = ready();
+    let first = life(&disk, 1);
+    let attempt = begin(&first, 1, 1_000);
+    first.attempt_signed(&attempt, &header()).unwrap();
+    assert_eq!(first.attempt_shown(&attempt).unwrap(), header());
+    let second = life(&disk, 2);
+    assert_eq!(second.lapse_attempts(&at(1_000)).unwrap(), 0);
+    assert_eq!(hour(&second, 1_000), 1_000);
+    let kept = second.channel(&ChannelId([1; 32])).unwrap();
+    let shown = kept.attempt.unwrap();
+    assert_eq!((shown.state, shown.header, shown.abandoned), (AttemptState::Shown, Some(header()), true));
+}
+
+#[test]
+fn a_frozen_wallet_signs_no_deposit_and_no_voucher() {
+    let journal = ready();
+    let attempt = begin(&journal, 1, 1_000);
+    let freeze = |frozen| {
+        journal.change_rules(|rules| {
+            rules.frozen = frozen;
+            Ok(())
+        })
+    };
+    freeze(true).unwrap();
+    assert!(matches!(journal.attempt_signed(&attempt, &header()), Err(JournalError::Frozen)));
+    freeze(false).unwrap();
+    see(&journal, 1, 1_000, 0, false, 1);
+    assert_eq!(to(&spend(&journal, 1, 100)), 100);
+    freeze(true).unwrap();
+    assert!(matches!(spend(&journal, 2, 100), Raised::Denied(_)));
+    let signed = journal.voucher_signed(&draft(1).id, &header(), &at(1));
+    assert!(matches!(signed, Err(JournalError::Frozen)));
+    let need = Need { required: 200, accepted: 100, deposit: 1_000 };
+    let step = Step { min_delta: 0, most: 1_000 };
+    let raised = journal.raise(&draft(1).id, &need, true, step, &at(1));
+    assert!(matches!(raised, Err(JournalError::Frozen)));
+    assert_eq!(journal.channel(&ChannelId([1; 32])).unwrap().payer.signed(), 100);
+}
+
+/// Two processes on one wallet, at the same moment and over the same file.
+#[test]
+fn two_processes_never_sign_for_the_same_increment() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wallet.db");
+    let journal = Journal::open(&path).unwrap();
+    allow(&journal);
+    begin(&journal, 1, 10_000);
+    see(&journal, 1, 10_000, 0, false, 1);
+    let path = Arc::new(path);
+    let threads: Vec<_> = (0..2u16)
+        .map(|n| {
+            let path = path.clone();
+            std::thread::spawn(move || {
+                let journal = Journal::open(&path).unwrap();
+                (0..20).map(|i| to(&spend(&journal, n * 100 + i, 100))).collect::<Vec<u128>>()
+            })
+        })
+        .collect();
+    let mut signed: Vec<u128> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+    signed.sort_unstable();
+    assert_eq!(signed, (1..=40).map(|n| n * 100).collect::<Vec<u128>>());
+    assert_eq!(journal.channel(&ChannelId([1; 32])).unwrap().payer.signed(), 4_000);
+}
+
+#[test]
+fn what_was_vouched_and_not_used_pays_for_the_next_and_no_voucher_goes_back() {
+    let journal = ready();
+    begin(&journal, 1, 1_000);
+    see(&journal, 1, 1_000, 0, false, 1);
+    assert_eq!(to(&spend(&journal, 1, 300)), 300);
+    let id = draft(1).id;
+    journal.voucher_signed(&id, &header(), &at(1)).unwrap();
+    journal.present(&id, &at(1)).unwrap();
+    let refused = Outcome::Refused { receipt: None, note: "no".to_owned() };
+    let kept = journal.conclude_spend(&id, &refused, None, None, &at(1)).unwrap();
+    assert_eq!((kept.payer.signed(), kept.payer.used()), (300, 0));
+    // Less than was sent is never signed again; and what is there is used first.
+    assert_eq!(to(&spend(&journal, 2, 100)), 300);
+    assert_eq!(to(&spend(&journal, 3, 250)), 350);
+    // Beyond the deposit, a top-up comes first.
+    assert_eq!(spend(&journal, 4, 800), Raised::NeedsTopUp { missing: 150 });
+    assert_eq!(journal.channel(&ChannelId([1; 32])).unwrap().payer.signed(), 350);
+}
+
+#[test]
+fn an_answer_that_comes_twice_is_counted_once() {
+    let journal = ready();
+    begin(&journal, 1, 1_000);
+    see(&journal, 1, 1_000, 0, false, 1);
+    spend(&journal, 1, 100);
+    let id = draft(1).id;
+    journal.voucher_signed(&id, &header(), &at(1)).unwrap();
+    journal.present(&id, &at(1)).unwrap();
+    let settled =
+        Outcome::Settled { tx: None, confirmed: false, goods: Goods::Delivered, receipt: None, note: None };
+    let receipt = Receipt { accepted: 100, spent: 100, units: 1, deposit: 0, settled: 0 };
+    let got = Got { receipt: Some(receipt), atoms: Some(100) };
+    for _ in 0..2 {
+        let kept = journal.conclude_spend(&id, &settled, Some(&got), Some("{}"), &at(2)).unwrap();
+        assert_eq!((kept.payer.used(), kept.payer.overclaim()), (100, None));
+        assert_eq!(kept.receipt.as_deref(), Some("{}"));
+    }
+}
