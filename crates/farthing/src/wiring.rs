@@ -10,11 +10,10 @@ use farthing_engine::{
     RemoteRail, RemoteRailConfig, Tag, Till, TillConfig, World,
 };
 use farthing_evm::Key;
-use farthing_paywall::DEFAULT_MAX_RESPONSE;
 use farthing_primitives::{Address, Network, Registry};
 use farthing_store::SqliteStore;
 
-use crate::config::{Config, GatewayConfig, RemoteFacilitator, Settlement};
+use crate::config::{Config, GatewayConfig, MAX_STORED_BYTES, RemoteFacilitator, Settlement};
 use crate::remote::HttpFacilitator;
 use crate::world::TokioWorld;
 use url::Url;
@@ -184,13 +183,37 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
     Ok(Rig { engine, world, chains, relayers, senders, depths, store })
 }
 
+/// Whom this process can collect for, and where.
+#[derive(Debug, Clone, Default)]
+pub struct Collectors(BTreeSet<(Network, Address)>);
+
+impl Collectors {
+    /// # Errors
+    /// [`WiringError::Payee`] for a session that nobody here could ever collect for.
+    pub fn check(&self, gateway: &GatewayConfig) -> Result<(), WiringError> {
+        for route in &gateway.routes {
+            let Some(session) = route.sale.as_ref().and_then(|sale| sale.session.as_ref()) else { continue };
+            let place = (session.network().clone(), session.payee().clone());
+            if !self.0.contains(&place) {
+                let (network, payee) = place;
+                return Err(WiringError::Payee { route: route.pattern.to_string(), payee, network });
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The till of a gateway: it takes up the channels that a former process left, and keeps those that are to come.
 ///
 /// # Errors
-/// [`WiringError::Payee`] for a session that nobody here could ever collect for.
-pub async fn till(config: &Config, rig: &Rig, gateway: &GatewayConfig) -> Result<Till, WiringError> {
+/// As [`Collectors::check`]; and if a key or the store cannot be read.
+pub async fn till(
+    config: &Config,
+    rig: &Rig,
+    gateway: &GatewayConfig,
+) -> Result<(Till, Collectors), WiringError> {
     let mut desks = HashMap::new();
-    let mut collects: BTreeSet<(Network, Address)> = BTreeSet::new();
+    let mut collectors = Collectors::default();
     for (network, relayer) in &rig.senders {
         // A key cannot be copied, so each chain's desk reads its own.
         let mut keys = Vec::new();
@@ -198,32 +221,23 @@ pub async fn till(config: &Config, rig: &Rig, gateway: &GatewayConfig) -> Result
             keys.push(reference.read_key().map_err(|error| WiringError::Secret(error.to_string()))?);
         }
         let payees = keys.iter().map(|key| farthing_evm::from_alloy(key.address()));
-        collects.extend(payees.chain([relayer.address()]).map(|payee| (network.clone(), payee)));
+        collectors.0.extend(payees.chain([relayer.address()]).map(|payee| (network.clone(), payee)));
         let depths = rig.depths.get(network).cloned().unwrap_or_default();
         if let Some(desk) = Desk::new(relayer.clone(), depths, keys) {
             desks.insert(network.clone(), desk);
         }
     }
-    for route in &gateway.routes {
-        let Some(session) = route.sale.as_ref().and_then(|sale| sale.session.as_ref()) else { continue };
-        let (payee, network) = (session.payee().clone(), session.network().clone());
-        if !collects.contains(&(network.clone(), payee.clone())) {
-            return Err(WiringError::Payee { route: route.pattern.to_string(), payee, network });
-        }
-    }
-    let longest = gateway.routes.iter().filter_map(|route| route.sale.as_ref().map(|sale| sale.max_response));
-    let defaults = TillConfig::default();
+    collectors.check(gateway)?;
     let till = TillConfig {
         escrow_code: config.sessions.escrow_code.clone(),
         answer_within: config.sessions.answer_within,
         answer_ttl: config.sessions.replay_ttl,
-        // A route keeps what it lets through. A reload cannot raise it.
-        max_answer: longest.max().unwrap_or(0).max(defaults.max_answer).max(DEFAULT_MAX_RESPONSE),
-        ..defaults
+        // A route keeps what it lets through, also one that a reload brings.
+        max_answer: MAX_STORED_BYTES,
+        ..TillConfig::default()
     };
-    Till::start(rig.store.clone(), rig.world.clone(), desks, till)
-        .await
-        .map_err(|error| WiringError::Recover(error.to_string()))
+    let till = Till::start(rig.store.clone(), rig.world.clone(), desks, till).await;
+    Ok((till.map_err(|error| WiringError::Recover(error.to_string()))?, collectors))
 }
 
 /// Says so at once if a network cannot be read; returns whether it can.

@@ -39,7 +39,8 @@ pub struct Limits {
     /// Among them, those that come to nothing by the payer's own doing: unreadable, wrongly signed, without funds.
     /// Whoever has shown too many of these is not listened to for a moment, before anything is checked or read.
     pub refused_payments: Rate,
-    /// Among them, those whose signature only a contract can vouch for. Each costs a chain read.
+    /// Among them, those whose signature only a contract can vouch for, and deposits into channels. Each costs a chain
+    /// read.
     pub contract_payments: Rate,
     /// Questions of one client that cost more than an answer: prices that a hook sets, and the state of payments.
     pub questions: Rate,

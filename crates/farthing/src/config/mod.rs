@@ -29,6 +29,7 @@ use url::Url;
 
 pub use document::ConfigError;
 pub use key::read_key;
+pub use routes::MAX_STORED_BYTES;
 pub(crate) use routes::checksum_holds;
 pub use secret::SecretRef;
 pub use session::SessionsConfig;
@@ -180,15 +181,6 @@ pub struct SaleConfig {
     pub policy: Arc<Policy>,
     /// What is sold by the unit. Such a route may have no other price.
     pub session: Option<Arc<Session>>,
-}
-
-impl SaleConfig {
-    /// The networks that this can be paid on.
-    pub fn networks(&self) -> std::collections::BTreeSet<Network> {
-        let mut networks = self.price.networks();
-        networks.extend(self.session.iter().map(|session| session.network().clone()));
-        networks
-    }
 }
 
 #[derive(Debug)]

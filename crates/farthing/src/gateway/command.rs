@@ -112,13 +112,13 @@ async fn serve(file: PathBuf, config: Config, gateway_config: GatewayConfig) -> 
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
     let engine = rig.engine.clone();
-    let till = crate::wiring::till(&config, &rig, &gateway_config)
+    let (till, collectors) = crate::wiring::till(&config, &rig, &gateway_config)
         .await
         .map_err(|error| Failure::failed(error.to_string()))?;
     let gateway =
         Gateway::build(&gateway_config, std::sync::Arc::new(engine.clone()), rig.world.clone(), key)
             .map_err(failed)?
-            .with_till(till);
+            .with_till(till, collectors);
     // Offers that ended before a restart stay ended, also where the clock was set back meanwhile.
     let mark = engine.store().mark().await;
     gateway.not_before(mark.map_err(|error| Failure::failed(format!("the store cannot be read: {error}")))?);

@@ -30,6 +30,7 @@ use tokio_rustls::TlsAcceptor;
 use tower::Layer;
 
 use crate::config::{Cidr, GatewayConfig, LimitsConfig};
+use crate::wiring::Collectors;
 use proxy::{Proxy, Table};
 use tls::Certificate;
 
@@ -65,6 +66,8 @@ pub struct Gateway {
     certificate: Option<Arc<Certificate>>,
     limits: LimitsConfig,
     trusted: Arc<Vec<Cidr>>,
+    /// Whom sessions may pay, if there is a till.
+    collectors: Option<Arc<Collectors>>,
 }
 
 impl Gateway {
@@ -86,13 +89,14 @@ impl Gateway {
             certificate,
             limits: config.limits,
             trusted: Arc::new(config.trusted_proxies.clone()),
+            collectors: None,
         })
     }
 
     /// Sells by the unit too: see [`Paywall::with_till`].
     #[must_use]
-    pub fn with_till(self, till: Till) -> Self {
-        Self { paywall: self.paywall.with_till(till), ..self }
+    pub fn with_till(self, till: Till, collectors: Collectors) -> Self {
+        Self { paywall: self.paywall.with_till(till), collectors: Some(Arc::new(collectors)), ..self }
     }
 
     /// Says that it is at least this late: see [`Paywall::not_before`].
@@ -105,6 +109,9 @@ impl Gateway {
     /// Offers made before hold for the time that they were made for. Addresses, TLS on or off, limits and trusted
     /// proxies are as they were at the start.
     pub fn reload(&self, config: &GatewayConfig) -> Result<(), GatewayError> {
+        if let Some(collectors) = &self.collectors {
+            collectors.check(config).map_err(|error| GatewayError::Routes(error.to_string()))?;
+        }
         let (table, terms) = (Table::new(config)?, terms::terms(config)?);
         self.proxy.reload(table);
         self.paywall.reload(terms);

@@ -180,6 +180,12 @@ impl Visit {
         (parts, body): (&Parts, &Bytes),
     ) -> Result<Acted, Refused> {
         let manages = is_management(&payload, parts, body);
+        // The chain is asked about each, for whoever comes.
+        if deposits(&payload)
+            && !self.shared.contract_payments.admit(paying.client, self.shared.world.monotonic())
+        {
+            return Ok(Acted::Answer(answer::too_many("too many deposits from here")));
+        }
         match payload {
             SessionPayload::Open(open) => {
                 let state = self.open(paying, credential, &open).await?;
@@ -472,6 +478,14 @@ fn is_management(payload: &SessionPayload, parts: &Parts, body: &Bytes) -> bool 
     let about_the_channel = matches!(payload, SessionPayload::TopUp(_) | SessionPayload::Close { .. });
     let empty_post = parts.method == Method::POST && body.is_empty() && parts.uri.query().is_none();
     about_the_channel || parts.method == Method::HEAD || empty_post
+}
+
+fn deposits(payload: &SessionPayload) -> bool {
+    match payload {
+        SessionPayload::Open(_) | SessionPayload::TopUp(_) => true,
+        SessionPayload::Voucher(voucher) => voucher.deposit.is_some(),
+        SessionPayload::Close { .. } => false,
+    }
 }
 
 /// A deposit that its owner lets us bring.

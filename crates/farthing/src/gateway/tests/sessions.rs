@@ -22,6 +22,9 @@ use crate::config::Config;
 use crate::gateway::{Gateway, bind};
 use crate::wiring::{self, Rig, WiringError};
 
+/// Its key is not here.
+const NOBODY: &str = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
+
 /// Five events, in chunks.
 fn five_words(_: &str) -> String {
     let event = "data: word\n\n";
@@ -154,10 +157,10 @@ async fn ask(address: std::net::SocketAddr, request: &str) -> String {
 async fn till(config: &mut Config) -> Result<(Rig, Gateway), WiringError> {
     let gateway = config.gateway.take().unwrap();
     let rig = wiring::from_config(config, None).await?;
-    let till = wiring::till(config, &rig, &gateway).await?;
+    let (till, collectors) = wiring::till(config, &rig, &gateway).await?;
     let key = BindingKey::new([5; 32], None);
     let built = Gateway::build(&gateway, Arc::new(rig.engine.clone()), rig.world.clone(), key).unwrap();
-    Ok((rig, built.with_till(till)))
+    Ok((rig, built.with_till(till, collectors)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,6 +170,9 @@ async fn a_stream_is_sold_over_a_socket_and_collected_on_the_chain() {
     let payee = from_alloy(Key::from_bytes(DEV_ACCOUNTS[0].private_key.0).unwrap().address());
     let mut config = config(&devnet, upstream.address, folder.path(), payee.as_str());
     let (rig, gateway) = till(&mut config).await.unwrap();
+    let mut other = self::config(&devnet, upstream.address, folder.path(), NOBODY);
+    let refused = gateway.reload(&other.gateway.take().unwrap());
+    assert!(refused.unwrap_err().to_string().contains("whom nobody here can collect for"));
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -206,8 +212,7 @@ async fn a_stream_is_sold_over_a_socket_and_collected_on_the_chain() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_payee_that_nobody_can_collect_for_is_found_at_the_start() {
     let (devnet, folder) = (devnet().await, tempfile::tempdir().unwrap());
-    let nobody = "0x209693Bc6afc0C5328bA36FaF03C514EF312287C";
-    let mut config = config(&devnet, "127.0.0.1:1".parse().unwrap(), folder.path(), nobody);
+    let mut config = config(&devnet, "127.0.0.1:1".parse().unwrap(), folder.path(), NOBODY);
     let Err(error) = till(&mut config).await else { panic!("nobody has its key") };
     assert!(error.to_string().contains("whom nobody here can collect for"), "{error}");
 }

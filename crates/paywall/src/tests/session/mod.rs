@@ -628,3 +628,26 @@ async fn a_receipt_of_somebody_elses_top_up_tells_no_amounts() {
     assert!(!said.other.contains_key("acceptedCumulative") && !said.other.contains_key("spent"));
     assert_eq!(shop.channel(buyer.id()).await.deposit(), 1500);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_cannot_have_the_chain_asked_without_end() {
+    let shop = Shop::open(vec![("GET /units", sold(by_request()))], Backend::ok()).await;
+    let buyer = Buyer::new(shop.challenge("/units").await);
+    let SessionPayload::Open(mut open) = buyer.open(1000, 0) else { panic!("an opening") };
+    open.funding = Funding::Hash([9; 32]);
+    let unknown = SessionPayload::Open(open);
+    let first = shop.send(buyer.manage("/units", &unknown)).await;
+    // It may be on its way: nobody is asked for another deposit.
+    assert_eq!((first.status, first.code().as_str()), (503, "deposit_not_confirmed"));
+    assert!(first.header("retry-after").is_some());
+    first.assert_no_challenge();
+    let mut last = first;
+    for _ in 0..100 {
+        last = shop.send(buyer.manage("/units", &unknown)).await;
+        if last.status != 503 {
+            break;
+        }
+    }
+    assert_eq!((last.status, last.code().as_str()), (429, "too_many_requests"));
+    assert!(shop.store_is_empty().await);
+}
