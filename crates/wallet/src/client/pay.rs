@@ -10,6 +10,7 @@ use http::{StatusCode, header};
 use super::challenge::{Challenge, Receipt, check_receipt, is_mpp};
 use super::exchange::{Answer, Body, HttpRequest, SendError};
 use super::plan::{request_hash, same_origin_target, whole};
+use super::session::lags_behind;
 use super::{
     Asked, AskedAnswer, Client, FetchError, MAX_REDIRECTS, Options, Outcome, Payment, Plan, Settlement, Step,
 };
@@ -275,6 +276,16 @@ impl Client {
                 Shown::Refused(reason) => {
                     let Ok(answer) = sent else { continue };
                     if purchase.channel.is_some() {
+                        let now = self.inner.world.monotonic();
+                        if lags_behind(&answer)
+                            && payment.shown < self.inner.patience.presentations
+                            && now.saturating_add(pause) < deadline
+                        {
+                            options.tell(&Step::Pausing { why: &reason, pause });
+                            self.inner.world.sleep(pause).await;
+                            pause = (pause * 2).min(self.inner.patience.longest_pause);
+                            continue;
+                        }
                         let covered =
                             self.cover(&answer, &purchase, &request, &mut raises, options, deadline).await;
                         let reason = match covered {

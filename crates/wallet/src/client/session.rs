@@ -794,6 +794,14 @@ fn fits(headers: &HeaderMap, state: &State, purchase: &Purchase) -> Result<(), S
     Ok(())
 }
 
+/// Whether a seller says that a voucher is above the deposit: none is signed that is, so it has not seen yet what the
+/// chain showed us.
+pub(super) fn lags_behind(answer: &Answer) -> bool {
+    let problem = answer.body.complete().and_then(|body| Problem::parse(body).ok());
+    answer.status == StatusCode::PAYMENT_REQUIRED
+        && problem.is_some_and(|problem| problem.kind == ProblemType::AmountExceedsDeposit)
+}
+
 /// What a seller says that a request needs, where its voucher covers too little.
 ///
 /// Spec: draft-evm-session-00, "Error Responses"; the members are those of `payment-need-voucher`.

@@ -61,6 +61,8 @@ enum Fault {
     Lost,
     /// The seller does nothing, and says that it cannot now.
     Busy,
+    /// The seller has not seen the top-up yet that the chain shows.
+    Behind,
 }
 
 /// What a fault waits for.
@@ -336,6 +338,11 @@ impl Exchange for Line {
         match fault {
             Some(Fault::KilledBefore) => std::future::pending().await,
             Some(Fault::Busy) => return Ok(Self::whole(request, (503, HeaderMap::new(), String::new()))),
+            Some(Fault::Behind) => {
+                let problem = Problem::new(ProblemType::AmountExceedsDeposit, "too much");
+                let body = Json::Object(problem.to_object()).to_string();
+                return Ok(Self::whole(request, (402, HeaderMap::new(), body)));
+            }
             Some(Fault::KilledAfter) => {
                 shop.does(request, &credential);
                 std::future::pending().await
@@ -703,6 +710,16 @@ fn a_deposit_that_runs_out_is_topped_up_within_the_rules() {
     };
     assert_eq!(denied.code(), "over_hour_cap");
     assert_eq!(shop.till().accepted, 2 * SUGGESTED);
+}
+
+#[test]
+fn a_seller_that_has_not_seen_a_top_up_yet_is_waited_for() {
+    let world = Scripted::new(5);
+    let shop = Shop::new(&world);
+    shop.fails(is_purchase, Fault::Behind);
+    let life = live(&disk(), 1, &shop);
+    let (_, payment) = life.buys(&at(0));
+    assert_eq!((payment.shown, shop.till().vouchers.len()), (2, 1));
 }
 
 #[test]
