@@ -77,7 +77,7 @@ pub enum ConflictKind {
 
 impl ConflictKind {
     /// The stable code that a peer sees.
-    pub fn code(self) -> &'static str {
+    pub const fn code(self) -> &'static str {
         match self {
             Self::OtherRequest => "payment_for_other_request",
             Self::UsedUp => "payment_already_used",

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use farthing_engine::ConflictKind;
 use farthing_primitives::{PurchaseId, Timestamp};
-use farthing_wire::mpp;
 use farthing_wire::x402::ErrorCode;
+use farthing_wire::{Limits, mpp};
 use http::{StatusCode, header};
 
 use super::challenge::{Challenge, Receipt, check_receipt, is_mpp};
@@ -24,6 +25,19 @@ const SHOWN_TO_FAILING: u32 = 3;
 
 /// The longest pause that a seller can ask for.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+
+/// As a gateway of ours says that another copy of a payment is being answered.
+const IN_PROGRESS: &str = ConflictKind::InProgress.code();
+
+/// The longest refusal whose code is looked for.
+const MAX_CONFLICT: Limits = Limits { bytes: 16 * 1024, values: 128, members: 128 };
+
+/// A refusal.
+struct No {
+    reason: String,
+    /// Whether the payment was shown before, and may have been taken then.
+    in_doubt: bool,
+}
 
 /// What one showing of a payment came to.
 enum Shown {
@@ -217,6 +231,8 @@ impl Client {
         let reach = self.reach(&origin, options).await?;
         let mut pause = self.inner.patience.first_pause;
         let (mut redirects, mut raises) = (0, 0);
+        // Whether an earlier showing may have been taken: nothing came of it that says otherwise.
+        let mut in_doubt = purchase.shown > 0;
         loop {
             payment.shown += 1;
             options.tell(&Step::Presenting { id, time: payment.shown });
@@ -296,16 +312,19 @@ impl Client {
                         };
                         return Ok(self.refuse_session(&purchase, reason, answer, payment).await);
                     }
-                    return Ok(self.refuse(&purchase, &receipt, reason, answer, payment).await);
+                    let no = No { reason, in_doubt };
+                    return Ok(self.refuse(&purchase, &receipt, no, answer, payment).await);
                 }
                 Shown::Redirected(url) if redirects < MAX_REDIRECTS => {
                     redirects += 1;
+                    // It may have taken the payment, and have put the goods elsewhere.
+                    in_doubt = true;
                     request.url = url;
                 }
                 Shown::Redirected(_) => {
                     let Ok(answer) = sent else { continue };
-                    let reason = "redirected too often".to_owned();
-                    return Ok(self.refuse(&purchase, &receipt, reason, answer, payment).await);
+                    let no = No { reason: "redirected too often".to_owned(), in_doubt };
+                    return Ok(self.refuse(&purchase, &receipt, no, answer, payment).await);
                 }
                 Shown::Open { why, seller, not_charged } => {
                     let again = match seller {
@@ -324,8 +343,10 @@ impl Client {
                     // Its word frees nothing, as that of a refusal; but what it says is no secret either.
                     if last && not_charged {
                         let Ok(answer) = sent else { continue };
-                        return Ok(self.refuse(&purchase, &receipt, why, answer, payment).await);
+                        let no = No { reason: why, in_doubt };
+                        return Ok(self.refuse(&purchase, &receipt, no, answer, payment).await);
                     }
+                    in_doubt |= !not_charged;
                     let unknown = journal::Outcome::Unknown {
                         tx: payment.tx.clone(),
                         goods: Goods::Missing,
@@ -419,15 +440,16 @@ impl Client {
         &self,
         purchase: &Purchase,
         receipt: &Receipt,
-        reason: String,
+        No { reason, in_doubt }: No,
         answer: Answer,
         mut payment: Payment,
     ) -> Outcome {
-        // It may refuse because it, or another copy of it, took the payment when it was shown before.
-        let taken = says_used(receipt);
+        // It may refuse because it, or another copy of it, took the payment when it was shown before: to a seller that
+        // knows no better that is a replay. Only the chain can say that nobody did.
+        let taken = in_doubt || says_used(receipt) || refusal_code(&answer).is_some_and(|code| is_taken(&code));
         let looked = match receipt.tx() {
             Some(tx) => self.look(purchase, tx).await,
-            None if taken || purchase.shown > 0 || payment.shown > 1 => {
+            None if taken || payment.shown > 1 => {
                 Some(self.sight(purchase, None).await)
             }
             None => None,
@@ -517,6 +539,8 @@ fn judge(
         return at_work("settlement_pending".to_owned());
     }
     match status.as_u16() {
+        // Another copy of it is being answered.
+        409 if refusal_code(answer).as_deref() == Some(IN_PROGRESS) => at_work(IN_PROGRESS.to_owned()),
         402 => Shown::Refused(reason(answer, receipt, header)),
         301 | 302 | 303 | 307 | 308 => match same_origin_target(request, answer).filter(|_| follow) {
             Some(url) => Shown::Redirected(url),
@@ -544,6 +568,21 @@ fn judge(
 fn says_used(receipt: &Receipt) -> bool {
     let reason = receipt.said().and_then(|said| said.error_reason.as_ref());
     matches!(reason, Some(ErrorCode::InvalidExactEvmNonceAlreadyUsed | ErrorCode::Permit2InvalidNonce))
+}
+
+/// The code of a refusal that a gateway of ours says in the body of its answer.
+fn refusal_code(answer: &Answer) -> Option<String> {
+    if answer.status != StatusCode::CONFLICT {
+        return None;
+    }
+    let body = answer.body.complete().filter(|body| body.len() <= MAX_CONFLICT.bytes)?;
+    let said = farthing_wire::json::parse(body, MAX_CONFLICT).ok()?;
+    said.as_object()?.get_str("error").map(str::to_owned)
+}
+
+/// Whether a code says that the payment was taken: for what we asked, or for what another copy of it asked.
+fn is_taken(code: &str) -> bool {
+    [ConflictKind::UsedUp, ConflictKind::OtherRequest].into_iter().any(|kind| kind.code() == code)
 }
 
 /// Why the seller says no: a code if there is one, else its words, cut short. For people and logs; decides nothing.

@@ -385,11 +385,12 @@ fn attack_15_a_refusal_of_what_was_taken_before_is_no_leave_to_pay_again() {
         (&used, Some(Sight::Used), State::Unknown),
         (&other, Some(Sight::Used), State::Unknown),
         (&used, Some(Sight::Unavailable), State::Unknown),
+        (&other, Some(Sight::Unavailable), State::Unknown),
         (&used, None, State::Unknown),
+        (&other, None, State::Unknown),
         // It lies, or errs; it does not have the money.
         (&used, Some(unused), State::Refused),
         (&other, Some(unused), State::Refused),
-        (&other, None, State::Refused),
     ] {
         let world = Scripted::new(12);
         let no = SettlementResponse::failed("eip155:84532", code.clone(), None);
@@ -412,6 +413,40 @@ fn attack_15_a_refusal_of_what_was_taken_before_is_no_leave_to_pay_again() {
         let bought = first.journal.history(10).unwrap().len();
         assert_eq!(bought, if state == State::Refused { 2 } else { 1 }, "{code} {sight:?}");
     }
+}
+
+/// Known attack 15: what a gateway of ours says to a payment that is taken, and to one that is being answered.
+#[test]
+fn attack_15_a_conflict_says_that_the_payment_is_taken_and_not_that_another_is_wanted() {
+    for (code, state) in [
+        (r#"{"error":"payment_already_used"}"#, State::Unknown),
+        (r#"{"error":"payment_for_other_request"}"#, State::Unknown),
+        (r#"{"error":"payment_in_progress"}"#, State::Unknown),
+        (r#"{"error":"payment_identifier_taken"}"#, State::Refused),
+        ("no", State::Refused),
+    ] {
+        let world = Scripted::new(13);
+        let network = Network::new(&world, move |paid, _| match paid {
+            None => ask(),
+            Some(_) => Reply::Now(409, None, code),
+        });
+        let disk = disk();
+        let first = live(&disk, 1, &world, &network, None);
+        fetch(&first).unwrap();
+        assert_eq!(first.journal.history(1).unwrap()[0].state, state, "{code}");
+        network.turns(serve);
+        fetch(&live(&disk, 2, &world, &network, None)).unwrap();
+        let bought = first.journal.history(10).unwrap().len();
+        assert_eq!(bought, if state == State::Refused { 2 } else { 1 }, "{code}");
+    }
+    // Whoever waits for the other copy has its answer.
+    let world = Scripted::new(13);
+    let network = Network::new(&world, |paid, before| match (paid, before) {
+        (None, _) => ask(),
+        (Some(_), 0) => Reply::Now(409, None, r#"{"error":"payment_in_progress"}"#),
+        (Some(paid), _) => goods(paid),
+    });
+    assert!(matches!(fetch(&live(&disk(), 1, &world, &network, None)), Some(Outcome::Paid { .. })));
 }
 
 /// A settlement that the chain showed, and then took back.
