@@ -19,6 +19,6 @@ pub use authorizer::{Authorization, Authorizer, Denied, Intent, IsDevKey, LocalA
 pub use chain_view::{ChainView, ChannelSight, EngineView, EscrowFacts, Permit2State, REORG_MARGIN, Sight};
 pub use clock::{ClockFault, MAX_CHAIN_LAG, system_clock};
 pub use home::{Home, NoHome};
-pub use offer::{EchoError, Offer, OfferMpp, OfferSession, OfferV2, SESSION};
+pub use offer::{EchoError, Offer, OfferMpp, OfferSession, OfferV2, SESSION, UnpayableError};
 pub use purse::{Answered, Brought, Deposit, Purse, Quote, SessionDenied, Spent};
 pub use world::TokioWorld;

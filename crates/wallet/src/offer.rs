@@ -8,6 +8,7 @@ use farthing_rails::mpp;
 use farthing_rails::x402::{self, OfferError};
 use farthing_wire::Object;
 use farthing_wire::mpp::evm::{Charge, CredentialType, Session, SessionPayload};
+use farthing_wire::mpp::header::{AUTHORIZATION, PAYMENT_AUTHORIZATION};
 use farthing_wire::mpp::{Challenge, Credential, MAX_CREDENTIAL_BYTES, Terms};
 use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, PAYMENT_IDENTIFIER};
 use farthing_wire::x402::{Extensions, Message, header, v1, v2};
@@ -36,6 +37,15 @@ pub struct OfferMpp {
 /// The scheme of sessions, as the owner's rules name it.
 pub const SESSION: &str = "session";
 
+/// Why a challenge is none that we could answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnpayableError {
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+    #[error("the challenge wants its credential in the header {0:?}")]
+    Header(String),
+}
+
 /// How long a challenge without an end is taken to hold.
 const NO_END: Duration = Duration::from_secs(300);
 
@@ -43,8 +53,10 @@ impl OfferMpp {
     /// Reads what a challenge asks for. `now` is the wallet's own clock.
     ///
     /// # Errors
-    /// [`OfferError`] for another method or intent, for other credential types, and for splits.
-    pub fn read(challenge: Challenge, now: Timestamp) -> Result<Self, OfferError> {
+    /// [`UnpayableError`] for another method or intent, for other credential types, for splits, and for a header that is
+    /// not the seller's to choose.
+    pub fn read(challenge: Challenge, now: Timestamp) -> Result<Self, UnpayableError> {
+        in_known_header(&challenge)?;
         let charge = mpp::charge(&challenge)?;
         // Spec: draft-evm-charge-00: the authorization should end when the challenge does.
         let left = challenge.expires.as_ref().map_or(NO_END, |expires| expires.at().since(now));
@@ -70,15 +82,26 @@ pub struct OfferSession {
 /// What one request is called as a unit; a price without a unit is one for a request too.
 const UNIT_REQUEST: &str = "request";
 
+/// The draft leaves the name of the header to the server. Another than these two would write over what the request says
+/// of itself.
+fn in_known_header(challenge: &Challenge) -> Result<(), UnpayableError> {
+    let name = challenge.credential_header();
+    match [AUTHORIZATION, PAYMENT_AUTHORIZATION].iter().any(|known| name.eq_ignore_ascii_case(known)) {
+        true => Ok(()),
+        false => Err(UnpayableError::Header(name.to_owned())),
+    }
+}
+
 impl OfferSession {
     /// Reads what a challenge asks for. `now` is the wallet's own clock.
     ///
     /// # Errors
-    /// [`OfferError`] for another method or intent.
-    pub fn read(challenge: Challenge, now: Timestamp) -> Result<Self, OfferError> {
+    /// [`UnpayableError`] for another method or intent, and for a header that is not the seller's to choose.
+    pub fn read(challenge: Challenge, now: Timestamp) -> Result<Self, UnpayableError> {
+        in_known_header(&challenge)?;
         let Ok(Terms::EvmSession(session)) = challenge.terms() else {
             let name = format!("{}/{}", challenge.method.as_str(), challenge.intent.as_str());
-            return Err(OfferError::Scheme(name));
+            return Err(OfferError::Scheme(name).into());
         };
         let left = challenge.expires.as_ref().map_or(NO_END, |expires| expires.at().since(now));
         Ok(Self { challenge, session: *session, left })

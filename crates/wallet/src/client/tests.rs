@@ -1198,6 +1198,47 @@ async fn attack_32_what_is_too_much_is_a_bounded_error() {
     assert_eq!((shop.payments().len(), payment.note.is_some(), held(&journal)), (1, true, 10_000));
 }
 
+/// The challenge of a seller that speaks MPP alone.
+fn spoken(header: Option<&str>) -> farthing_wire::mpp::Challenge {
+    use farthing_rails::mpp;
+    let secrets = farthing_rails::offer::BindingKey::new([9; 32], None).challenge_secrets();
+    let tenant = farthing_primitives::TenantId::local();
+    let scope = mpp::Scope { tenant: &tenant, route: "/", context: &[], http_method: "GET" };
+    let words = mpp::Words { realm: "seller", description: None, digest: None, own_header: false };
+    let asked = requirement(84532, 10_000, 1, PullMethod::Eip3009);
+    let expires = system_clock().wall.plus(Duration::from_secs(60));
+    let salt = farthing_rails::offer::Salt([1; 9]);
+    let mut made = mpp::challenge(&secrets, &asked, &scope, words, expires, salt).unwrap();
+    made.header = header.map(str::to_owned);
+    made
+}
+
+#[tokio::test]
+async fn a_seller_chooses_no_header_of_ours_for_its_credential() {
+    let names = ["Cookie", "Host", "content-length", "Transfer-Encoding", "Idempotency-Key", "X-Mine"];
+    for name in names {
+        let asked = spoken(Some(name)).to_header().unwrap();
+        let shop = Shop::open(move |_, _| now(402, &[("www-authenticate", &asked)], "{}")).await;
+        let journal = journal();
+        let result = client(&journal).fetch(shop.at("/"), &Options::default()).await;
+        assert!(matches!(result, Err(FetchError::Challenge { .. })), "{name}: {result:?}");
+        assert!(shop.seen().len() == 1 && journal.history(1).unwrap().is_empty(), "{name}");
+    }
+    for name in [None, Some("Authorization"), Some("Payment-Authorization"), Some("PAYMENT-authorization")] {
+        let asked = spoken(name).to_header().unwrap();
+        let shop = Shop::open(move |seen, _| {
+            let paid = ["authorization", "payment-authorization"].map(|name| seen.headers.contains_key(name));
+            match paid.contains(&true) {
+                true => now(200, &[], "goods"),
+                false => now(402, &[("www-authenticate", &asked)], "{}"),
+            }
+        })
+        .await;
+        let outcome = fetch(&client(&journal()), shop.at("/")).await;
+        assert!(matches!(outcome, Outcome::Paid { .. }), "{name:?}: {outcome:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_wallet_that_is_frozen_pays_nothing() {
     let shop = Shop::honest(cent()).await;
