@@ -11,7 +11,7 @@ use farthing_policy::{Decision, Dollars};
 use farthing_primitives::{Network, PurchaseId, Registry};
 use farthing_wallet::client::{
     Answer, Asked, AskedAnswer, Body, Client, Considered, FetchError, HttpRequest, Objection, Options,
-    Outcome, Patience, Payment, Plan, SendError, Sessions, Settlement, Step, Watch, shown,
+    Outcome, Patience, Payment, Plan, SendError, Sessions, Settlement, Step, Watch, printable, shown,
 };
 use farthing_wallet::journal::{Journal, Purchase};
 use farthing_wallet::{Denied, LocalAuthorizer, Offer};
@@ -197,7 +197,11 @@ impl Told {
 pub async fn run(args: FetchArgs) -> ExitCode {
     let started = Instant::now();
     let told = match fetch(&args).await {
-        Ok(told) => told,
+        Ok(mut told) => {
+            // Some of it is what the seller said.
+            told.lines.iter_mut().for_each(|line| *line = printable(line));
+            told
+        }
         Err(failure) => {
             eprintln!("farthing: {}", failure.message);
             return ExitCode::from(failure.code);
@@ -453,7 +457,7 @@ fn summarize(step: &Step) {
         // What is shorter nobody notices.
         Step::Pausing { why, pause } if pause.as_secs() > 0 && std::io::stderr().is_terminal() => {
             let secs = pause.as_secs();
-            eprintln!("{why}; asking again in {secs} s, with the same payment");
+            eprintln!("{}; asking again in {secs} s, with the same payment", printable(why));
         }
         _ => {}
     }
@@ -480,12 +484,12 @@ fn narrate(step: &Step) {
         }
         Step::Redirected { to, credentials_dropped } => {
             let dropped = if *credentials_dropped { ", without credentials" } else { "" };
-            eprintln!("* redirected to {to}{dropped}");
+            eprintln!("* redirected to {}{dropped}", printable(to));
         }
         Step::Challenged(plan) => {
             let registry = Registry::builtin();
             for line in offer_lines(&registry, plan) {
-                eprintln!("* {line}");
+                eprintln!("* {}", printable(&line));
             }
         }
         Step::Authorized(authorization) => {
@@ -498,11 +502,13 @@ fn narrate(step: &Step) {
         Step::Vouching { id, required } => eprintln!("> {id} goes on: a voucher for {required} atoms"),
         Step::Streamed(event) => {
             if let Event::Message(data) = event {
-                eprintln!("< {data}");
+                data.lines().for_each(|line| eprintln!("< {}", printable(line)));
             }
         }
-        Step::NoAnswer(error) => eprintln!("* {error}"),
-        Step::Pausing { why, pause } => eprintln!("* {why}; the same payment again in {pause:?}"),
+        Step::NoAnswer(error) => eprintln!("* {}", printable(&error.to_string())),
+        Step::Pausing { why, pause } => {
+            eprintln!("* {}; the same payment again in {pause:?}", printable(why))
+        }
     }
 }
 
@@ -510,7 +516,7 @@ fn header_text(name: &HeaderName, value: &HeaderValue) -> String {
     if SECRET.contains(&name.as_str()) {
         return format!("({} bytes)", value.len());
     }
-    String::from_utf8_lossy(value.as_bytes()).into_owned()
+    printable(&String::from_utf8_lossy(value.as_bytes()))
 }
 
 fn ordinal(n: u32) -> String {

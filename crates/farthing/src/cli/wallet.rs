@@ -12,7 +12,7 @@ use farthing_engine::Chain;
 use farthing_evm::{Key, eip55, from_alloy, to_alloy};
 use farthing_policy::{Bucket, Caps, Dollars, HostPattern, HostRule, Rules, Window};
 use farthing_primitives::{Address, Network, Registry};
-use farthing_wallet::client::Client;
+use farthing_wallet::client::{Client, printable};
 use farthing_wallet::journal::{Journal, JournalError, Purchase, State};
 use farthing_wallet::keystore::{self, Cost, KeyRef, Keystore, KeystoreError, Passphrase};
 use farthing_wallet::{ChainView, EngineView, Home, LocalAuthorizer, system_clock};
@@ -896,7 +896,8 @@ async fn past(history: &History, out: &Out) -> Result<(), Failure> {
             (State::Settled, false) => "claimed",
             (state, _) => state.name(),
         };
-        let about = purchase.note.as_deref().or(purchase.tx.as_deref()).unwrap_or_default();
+        // A seller may have written it.
+        let about = printable(purchase.note.as_deref().or(purchase.tx.as_deref()).unwrap_or_default());
         text += &format!(
             "{}  {}  {sure:<10} {:>16}  {:<28} {about}\n",
             purchase.created,

@@ -6,7 +6,7 @@ use farthing_wire::mpp;
 use farthing_wire::x402::{Message, SettlementResponse, WireError, header, v1, v2};
 use http::HeaderMap;
 
-use super::exchange::Answer;
+use super::exchange::{Answer, printable};
 use crate::journal::Purchase;
 use crate::offer::{Offer, OfferMpp, OfferSession, OfferV2};
 
@@ -203,7 +203,7 @@ pub fn check_receipt(said: &SettlementResponse, purchase: &Purchase) -> Result<T
     let cut = |text: &str| text.chars().take(80).collect::<String>();
     if !said.success {
         let reason = said.error_reason.as_ref().map_or("no reason", |reason| reason.as_str());
-        return Err(Mismatch::Failed(reason.to_owned()));
+        return Err(Mismatch::Failed(printable(reason)));
     }
     if said.parsed_network().as_ref() != Some(purchase.money.asset().network()) {
         return Err(Mismatch::Network(cut(&said.network)));

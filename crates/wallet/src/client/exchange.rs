@@ -109,6 +109,20 @@ pub fn shown(url: &Url) -> String {
     if hidden { format!("{url}?…") } else { url.to_string() }
 }
 
+/// What somebody else wrote, as a terminal may be given it: without control characters, which could move its cursor or
+/// repaint what was said before, and without those that turn the direction of the text around.
+pub fn printable(text: &str) -> String {
+    let plain = |c: char| {
+        let turns = matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        if c.is_control() || turns || matches!(c, '\u{2028}' | '\u{2029}') {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    };
+    text.chars().map(plain).collect()
+}
+
 /// What came back.
 #[derive(Debug, Clone)]
 pub struct Answer {

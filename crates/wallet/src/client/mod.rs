@@ -27,7 +27,7 @@ use farthing_rails::exact_evm::Tokens;
 use farthing_wire::mpp::sse::Event;
 
 pub use challenge::{Challenge, ChallengeError, Mismatch, tx_hash};
-pub use exchange::{Answer, Body, Exchange, HttpRequest, Opened, Pieces, Reach, SendError, shown};
+pub use exchange::{Answer, Body, Exchange, HttpRequest, Opened, Pieces, Reach, SendError, printable, shown};
 pub use plan::{Asked, AskedAnswer, Considered, MAX_SELLERS, Objection, Plan};
 pub use recover::{Recovered, Sights};
 pub use session::Sessions;

@@ -9,7 +9,7 @@ use farthing_wire::{Limits, mpp};
 use http::{StatusCode, header};
 
 use super::challenge::{Challenge, Receipt, check_receipt, is_mpp};
-use super::exchange::{Answer, Body, HttpRequest, SendError};
+use super::exchange::{Answer, Body, HttpRequest, SendError, printable};
 use super::plan::{request_hash, same_origin_target, whole};
 use super::session::lags_behind;
 use super::{
@@ -446,12 +446,11 @@ impl Client {
     ) -> Outcome {
         // It may refuse because it, or another copy of it, took the payment when it was shown before: to a seller that
         // knows no better that is a replay. Only the chain can say that nobody did.
-        let taken = in_doubt || says_used(receipt) || refusal_code(&answer).is_some_and(|code| is_taken(&code));
+        let taken =
+            in_doubt || says_used(receipt) || refusal_code(&answer).is_some_and(|code| is_taken(&code));
         let looked = match receipt.tx() {
             Some(tx) => self.look(purchase, tx).await,
-            None if taken || payment.shown > 1 => {
-                Some(self.sight(purchase, None).await)
-            }
+            None if taken || payment.shown > 1 => Some(self.sight(purchase, None).await),
             None => None,
         };
         let confirmed = matches!(looked, Some(Sight::Settled { .. }));
@@ -588,7 +587,7 @@ fn is_taken(code: &str) -> bool {
 /// Why the seller says no: a code if there is one, else its words, cut short. For people and logs; decides nothing.
 fn reason(answer: &Answer, receipt: &Receipt, header: &Header) -> String {
     if let Some(code) = receipt.said().and_then(|said| said.error_reason.as_ref()) {
-        return code.as_str().to_owned();
+        return printable(code.as_str());
     }
     let said = if is_mpp(&header.name) {
         let body = answer.body.complete().and_then(|body| mpp::Problem::parse(body).ok());
@@ -597,7 +596,7 @@ fn reason(answer: &Answer, receipt: &Receipt, header: &Header) -> String {
         Challenge::read(answer, Timestamp::from_secs(0)).ok().and_then(|challenge| challenge.error)
     };
     let said = said.filter(|text| !text.is_empty() && !text.contains(&header.value));
-    said.map_or_else(|| answer.status.to_string(), |text| text.chars().take(200).collect())
+    said.map_or_else(|| answer.status.to_string(), |text| printable(&text).chars().take(200).collect())
 }
 
 /// Spec: RFC 9110 section 10.2.3; only the form in seconds.

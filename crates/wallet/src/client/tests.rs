@@ -1240,6 +1240,29 @@ async fn a_seller_chooses_no_header_of_ours_for_its_credential() {
 }
 
 #[tokio::test]
+async fn what_a_seller_says_repaints_no_terminal() {
+    let says =
+        r#"{"type":"about:blank","title":"no","status":402,"detail":"no\u001b[2J\u009b\u202e\r\nyes"}"#;
+    let asked = spoken(None).to_header().unwrap();
+    let shop = Shop::open(move |seen, _| match seen.headers.contains_key("authorization") {
+        true => now(402, &[], says),
+        false => now(402, &[("www-authenticate", &asked)], "{}"),
+    })
+    .await;
+    let outcome = fetch(&client(&journal()), shop.at("/")).await;
+    let Outcome::Refused { reason, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(reason, "no\u{fffd}[2J\u{fffd}\u{fffd}\u{fffd}\u{fffd}yes");
+    let shop = Shop::open(|seen, _| match seen.payment() {
+        None => ask(&cent()),
+        Some(_) => refuse(ErrorCode::from("\u{1b}]0;paid\u{7}")),
+    })
+    .await;
+    let outcome = fetch(&client(&journal()), shop.at("/")).await;
+    let Outcome::Refused { reason, .. } = outcome else { panic!("{outcome:?}") };
+    assert_eq!(reason, "\u{fffd}]0;paid\u{fffd}");
+}
+
+#[tokio::test]
 async fn a_wallet_that_is_frozen_pays_nothing() {
     let shop = Shop::honest(cent()).await;
     let journal = journal();
