@@ -2,7 +2,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use farthing_payment::{Delivery, Event, NewPayment, Next, Payment, Role, State};
+use farthing_payment::{Delivery, Dialect, Event, NewPayment, Next, Payment, Role, State};
 use farthing_primitives::{Network, PaymentId, TenantId, Timestamp};
 use futures_util::future::{Either, select};
 
@@ -10,8 +10,8 @@ use crate::clock::Clock;
 use crate::drive::Driver;
 use crate::live::{Joined, Live, LiveSet, Outcome};
 use crate::{
-    Claim, Claimed, Commit, ConflictKind, ExposureLimit, Rail, Sale, SaleOutcome, Store, StoreError,
-    Upstream, World,
+    BoxFuture, Claim, Claimed, Commit, ConflictKind, ExposureLimit, Rail, Sale, SaleOutcome, Store,
+    StoreError, Upstream, World,
 };
 
 /// What the engine may do and for how long.
@@ -157,18 +157,28 @@ impl Engine {
         outcome
     }
 
-    /// The answer is on its way to somebody who waited for it. If this is lost, the payment shows as stored: no harm.
+    /// The answer is on its way to somebody who waited for it.
     fn taken(&self, outcome: &SaleOutcome) {
         let SaleOutcome::Served { payment, .. } = outcome else { return };
-        if payment.delivery != Delivery::Stored {
-            return;
+        // Of an answer in MPP it counts whether it got there, which is seen at the connection alone.
+        if payment.terms.dialect != Dialect::Mpp {
+            self.0.world.spawn(self.sent(payment));
         }
+    }
+
+    /// Says that the answer is gone to whoever paid, all of it. If this is lost, the payment shows as stored: no harm.
+    ///
+    /// A payment of MPP buys one answer, which is not given again once it was sent. So whoever gives it calls this, and
+    /// not before its end has left.
+    pub fn sent(&self, payment: &Payment) -> BoxFuture<'static, ()> {
         // As of now, whenever the task gets to it.
-        let Ok(step) = payment.step(Event::Sent, self.0.clock.stamp()) else { return };
+        let step = payment.step(Event::Sent, self.0.clock.stamp());
         let store = self.0.store.clone();
-        self.0.world.spawn(Box::pin(async move {
-            let _ = store.commit(Commit::new(step, Event::Sent.name())).await;
-        }));
+        Box::pin(async move {
+            if let Ok(step) = step {
+                let _ = store.commit(Commit::new(step, Event::Sent.name())).await;
+            }
+        })
     }
 
     async fn wait(&self, live: &Arc<Live>) -> SaleOutcome {

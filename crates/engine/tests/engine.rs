@@ -546,6 +546,28 @@ impl Bench {
     }
 }
 
+/// In MPP a payment buys one answer, so that it is sent is said by whoever sees it leave.
+#[tokio::test(start_paused = true)]
+async fn an_answer_of_mpp_is_sent_when_that_is_said_and_not_when_somebody_waits_for_it() {
+    let bench = bench();
+    let mut sale = sale(1);
+    sale.terms.dialect = farthing_payment::Dialect::Mpp;
+    for _ in 0..2 {
+        let outcome = bench.engine.sell(sale.clone(), Arc::new(Shop::default())).await;
+        let SaleOutcome::Served { payment, .. } = outcome else { panic!("{outcome:?}") };
+        assert_eq!(payment.delivery, Delivery::Stored);
+        bench.settle_down().await;
+        assert_eq!(bench.only_payment().await.delivery, Delivery::Stored);
+    }
+    let payment = bench.only_payment().await;
+    bench.engine.sent(&payment).await;
+    // Said twice, it is no other.
+    bench.engine.sent(&payment).await;
+    assert_eq!(bench.only_payment().await.delivery, Delivery::Sent);
+    let outcome = bench.engine.sell(sale, Arc::new(Shop::default())).await;
+    assert!(matches!(outcome, SaleOutcome::Served { payment, .. } if payment.delivery == Delivery::Sent));
+}
+
 fn background(n: u8) -> Sale {
     let mut sale = sale(n);
     sale.flow = Flow::Background;

@@ -69,6 +69,10 @@ impl Seller for EmptyTill {
     async fn holder(&self, _: &ConsumptionKey) -> Result<Option<Payment>, StoreError> {
         Ok(None)
     }
+
+    fn sent(&self, _: &Payment) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// Time and tasks, on tokio.

@@ -135,6 +135,69 @@ impl<B> Drop for Delivery<B> {
     }
 }
 
+/// A stored answer on its way to whoever paid: says when all of it is gone, and nothing if it never is.
+pub(crate) struct Parting {
+    body: PaywallBody,
+    gone: Option<Box<dyn FnOnce() + Send>>,
+    exit: Option<ClientExit>,
+    whole: bool,
+}
+
+impl Parting {
+    /// `bodiless` is whether the server may send the answer without ever asking for its body. What `gone` holds is
+    /// dropped when it is called, or known never to be.
+    pub fn new(
+        body: PaywallBody,
+        exit: Option<ClientExit>,
+        bodiless: bool,
+        gone: impl FnOnce() + Send + 'static,
+    ) -> Self {
+        let whole = bodiless || body.is_end_stream();
+        Self { body, gone: Some(Box::new(gone)), exit, whole }
+    }
+}
+
+impl Drop for Parting {
+    fn drop(&mut self) {
+        let Some(gone) = self.gone.take().filter(|_| self.whole) else { return };
+        match self.exit.take() {
+            Some(exit) => (exit.0)(Box::new(move |left| {
+                if left {
+                    gone();
+                }
+            })),
+            None => gone(),
+        }
+    }
+}
+
+impl Body for Parting {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // The server may not ask again after the last frame.
+        self.whole |= match &polled {
+            Poll::Ready(None) => true,
+            Poll::Ready(Some(Ok(_))) => self.body.is_end_stream(),
+            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
+        };
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 impl<B> Body for Delivery<B>
 where
     B: Body<Data = Bytes>,

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use farthing_engine::{Engine, Sale, SaleOutcome, StoreError, Upstream};
+use farthing_engine::{BoxFuture, Engine, Sale, SaleOutcome, StoreError, Upstream};
 use farthing_payment::{ConsumptionKey, Payment};
 use farthing_primitives::PaymentId;
 
@@ -15,6 +15,9 @@ pub trait Seller: Send + Sync {
     /// The payment that holds this key. A payer who asks again for what was paid must be recognised even after the
     /// offer or the authorization has lapsed; to challenge it then would be to have it pay twice.
     async fn holder(&self, key: &ConsumptionKey) -> Result<Option<Payment>, StoreError>;
+
+    /// The stored answer of a payment of MPP is gone to whoever paid, all of it: it is not given again.
+    fn sent(&self, payment: &Payment) -> BoxFuture<'static, ()>;
 }
 
 #[async_trait]
@@ -29,5 +32,9 @@ impl Seller for Engine {
 
     async fn holder(&self, key: &ConsumptionKey) -> Result<Option<Payment>, StoreError> {
         self.store().holder(key).await
+    }
+
+    fn sent(&self, payment: &Payment) -> BoxFuture<'static, ()> {
+        Engine::sent(self, payment)
     }
 }

@@ -22,13 +22,13 @@ use tower::{Layer, Service, ServiceExt};
 
 use crate::admit::{Admitted, Bought, Candidate, HeaderError, Judge, Shown, admit, priced_method};
 use crate::answer::{self, Addressee, STATUS_PATH};
-use crate::body::{self, BoxError, ClientExit, Delivery, PaywallBody, boxed};
+use crate::body::{self, BoxError, ClientExit, Delivery, Parting, PaywallBody, boxed};
 use crate::cors::{Cors, is_preflight};
 use crate::hash::request_hash;
 use crate::headers::{
     clean_inbound, clean_paid_request, clean_upstream_response, make_private, no_store, pays,
 };
-use crate::limit::Hold;
+use crate::limit::{Alone, Hold};
 use crate::offer::{
     self, Beside, Resource, Seal, Speech, Why, quoted, requirements, seal_context, sealed_route, told,
 };
@@ -461,7 +461,8 @@ impl Visit {
                 }
             }
         }
-        let answer = self.sell(inner, admitted, parts, (body, hold), client, &to).await;
+        let alone = Arc::new(alone);
+        let answer = self.sell(inner, admitted, parts, (body, hold), client, (&to, &alone)).await;
         answer.map(|body| body::keeping(body, alone))
     }
 
@@ -472,7 +473,7 @@ impl Visit {
         mut parts: http::request::Parts,
         (body, hold): (Bytes, Hold),
         client: Option<IpAddr>,
-        to: &Addressee,
+        (to, alone): (&Addressee, &Arc<Alone>),
     ) -> Answer
     where
         S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
@@ -494,9 +495,11 @@ impl Visit {
             SaleOutcome::Served { payment, .. } if to.once && payment.delivery == payment::Delivery::Sent => {
                 self.challenge(&unpaid, &unpaid_body, Some(ConflictKind::UsedUp.code())).await
             }
-            SaleOutcome::Served { payment, response } => {
-                self.held(response.body.len(), || answer::served(to, &payment, response))
-            }
+            // What finds no room is not given, and may be asked for again.
+            SaleOutcome::Served { payment, response } => self.held(response.body.len(), || {
+                answer::served(to, &payment, response)
+                    .map(|body| self.parting(body, &template, payment, alone))
+            }),
             SaleOutcome::Deliver { payment, permit } => {
                 self.deliver(inner, &template, &paid, &payment, permit, to).await
             }
@@ -538,6 +541,31 @@ impl Visit {
             return answer::unavailable(reasons::NO_ROOM);
         }
         answer().map(|body| body::keeping(body, hold))
+    }
+
+    /// A stored answer, which says when it is gone if that decides whether it is given again. Until that is written
+    /// down, no copy of its payment is answered.
+    fn parting(
+        &self,
+        body: PaywallBody,
+        template: &Template,
+        payment: Box<Payment>,
+        alone: &Arc<Alone>,
+    ) -> PaywallBody {
+        if payment.terms.dialect != Dialect::Mpp || payment.delivery == payment::Delivery::Sent {
+            return body;
+        }
+        let exit = template.parts.extensions.get::<ClientExit>().cloned();
+        let is_head = template.parts.method == Method::HEAD;
+        let (shared, alone) = (self.shared.clone(), alone.clone());
+        let gone = move || {
+            let sent = shared.seller.sent(&payment);
+            shared.world.spawn(Box::pin(async move {
+                sent.await;
+                drop(alone);
+            }));
+        };
+        boxed(Parting::new(body, exit, is_head, gone))
     }
 
     /// The streaming flows: paid, or claimed and funded; the answer passes through and its end is reported.
@@ -768,7 +796,7 @@ impl Visit {
     ) -> Answer {
         if to.dialect == Dialect::Mpp && kind != ConflictKind::InProgress {
             let held = self.shared.seller.payment(id).await;
-            if matches!(held, Ok(Some(held)) if is_over(&held)) {
+            if matches!(held, Ok(Some(held)) if is_over(&held) && !is_owed(&held)) {
                 return self.challenge(parts, body, Some(kind.code())).await;
             }
         }
@@ -866,6 +894,11 @@ fn is_over(payment: &Payment) -> bool {
         payment.state,
         State::Settled { .. } | State::Refunded { .. } | State::Refused { .. } | State::Failed { .. }
     )
+}
+
+/// Paid, and as far as we know whoever paid has not got what was bought: nobody is told to pay for it again.
+fn is_owed(payment: &Payment) -> bool {
+    matches!(payment.state, State::Settled { .. }) && payment.delivery != payment::Delivery::Sent
 }
 
 fn malformed(error: &HeaderError) -> Answer {

@@ -77,6 +77,62 @@ async fn a_credential_buys_once_and_has_its_receipt() {
     assert_eq!((rig.model.settlements(), rig.backend.calls()), (1, 1));
 }
 
+/// Paid for, and never given: the same credential is no replay before its answer is gone.
+#[tokio::test]
+async fn an_answer_that_did_not_leave_is_given_again_and_nobody_is_told_to_pay_for_it_anew() {
+    let rig = Rig::weather();
+    let mine = credential(&challenges(&rig.get("/weather").await)[0]);
+    // The connection dies before the answer is written.
+    drop(rig.raw(shown("/weather", &mine)).await);
+    // Another copy, named afterwards, is another request; but what it wants is paid for.
+    let named = with(shown("/weather", &mine), "idempotency-key", "one");
+    let got = rig.send(named).await;
+    assert_eq!((got.status, got.code().as_str()), (409, "payment_for_other_request"));
+    assert!(!got.headers.contains_key("www-authenticate"));
+    // While one copy is being answered, no other is.
+    let on_its_way = rig.raw(shown("/weather", &mine)).await;
+    let got = rig.send(shown("/weather", &mine)).await;
+    assert_eq!((got.status, got.code().as_str()), (409, "payment_in_progress"));
+    drop(on_its_way);
+    let got = rig.send(shown("/weather", &mine)).await;
+    assert_eq!((got.status, got.body.as_str()), (200, "sunny"));
+    assert!(got.headers.contains_key("payment-receipt"));
+    assert_refused(&rig.send(shown("/weather", &mine)).await, &ProblemType::InvalidChallenge);
+    assert_eq!((rig.model.settlements(), rig.backend.calls()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_answer_that_finds_no_room_is_not_the_one_that_was_paid_for() {
+    let limits = Limits { body_memory: 64, ..Limits::default() };
+    let rig = Rig::with(terms(vec![("POST /order", dollars("$0.002"))]), Backend::ok(), limits);
+    let unpaid = rig.send(request("POST", "/order", "two")).await;
+    let value = credential(&challenges(&unpaid)[0]).to_header().unwrap();
+    let paid = || with(request("POST", "/order", "two"), "authorization", &value);
+    drop(rig.raw(paid()).await);
+    // There is room for the request, and not for the answer.
+    let mut others = rig.paywall.0.memory.hold();
+    assert!(others.grow(64 - "two".len() - 1));
+    let got = rig.send(paid()).await;
+    assert_eq!((got.status, got.code().as_str()), (503, "no_room"), "{}", got.body);
+    drop(others);
+    let got = rig.send(paid()).await;
+    assert_eq!((got.status, got.body.as_str(), rig.backend.calls()), (200, "sunny", 1));
+}
+
+#[tokio::test]
+async fn what_leaves_is_said_by_the_connection_where_it_can_tell() {
+    for left in [false, true] {
+        let rig = Rig::weather();
+        let mine = credential(&challenges(&rig.get("/weather").await)[0]);
+        let mut first = shown("/weather", &mine);
+        first.extensions_mut().insert(crate::ClientExit::new(move |call| call(left)));
+        assert_eq!(rig.send(first).await.status, 200);
+        let again = rig.send(shown("/weather", &mine)).await;
+        assert_eq!(again.status, if left { 402 } else { 200 }, "{}", again.body);
+        assert_eq!(rig.model.settlements(), 1);
+    }
+}
+
 #[tokio::test]
 async fn whoever_names_the_request_is_given_the_same_answer_again() {
     let rig = Rig::weather();

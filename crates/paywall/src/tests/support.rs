@@ -1,4 +1,4 @@
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,8 @@ use farthing_engine::{
 };
 use farthing_evm::Key;
 use farthing_payment::{
-    ConsumptionKey, Delivery, Event, Fault, Flow, NewPayment, Payment, Proof, Reason, Role, TxRef, Witness,
+    ConsumptionKey, Delivery, Dialect, Event, Fault, Flow, NewPayment, Payment, Proof, Reason, Role, TxRef,
+    Witness,
 };
 use farthing_primitives::{Address, AttemptId, Network, PaymentId, PullMethod, Registry, Timestamp};
 use farthing_rails::exact_evm::{Requirement, Tokens, buy};
@@ -87,6 +88,8 @@ pub struct Model {
     pub sales: AtomicUsize,
     pub settlements: AtomicUsize,
     pub seen: Mutex<Vec<Sale>>,
+    /// Whose answers are gone to whoever paid.
+    pub sent: Mutex<HashSet<PaymentId>>,
     pub delivered: Arc<Mutex<Vec<Result<(), String>>>>,
 }
 
@@ -124,9 +127,11 @@ impl crate::Seller for Model {
                 return SaleOutcome::Conflict { payment: payment.id, kind: ConflictKind::OtherRequest };
             }
             return match response {
-                // Whoever was first has taken its answer.
                 Some(response) => {
-                    payment.delivery = Delivery::Sent;
+                    // In x402 whoever was first counts as having taken its answer.
+                    if sale.terms.dialect != Dialect::Mpp || self.sent.lock().unwrap().contains(&payment.id) {
+                        payment.delivery = Delivery::Sent;
+                    }
                     SaleOutcome::Served { payment, response: response.clone() }
                 }
                 None => SaleOutcome::Pending { payment: payment.id, tx: None },
@@ -180,11 +185,21 @@ impl crate::Seller for Model {
 
     async fn payment(&self, id: PaymentId) -> Result<Option<Payment>, StoreError> {
         let claims = self.claims.lock().await;
-        Ok(claims.values().map(|(payment, _)| payment).find(|payment| payment.id == id).cloned())
+        let found = claims.values().map(|(payment, _)| payment).find(|payment| payment.id == id);
+        let sent = self.sent.lock().unwrap().contains(&id);
+        Ok(found.map(|payment| {
+            let delivery = if sent { Delivery::Sent } else { payment.delivery };
+            Payment { delivery, ..payment.clone() }
+        }))
     }
 
     async fn holder(&self, key: &ConsumptionKey) -> Result<Option<Payment>, StoreError> {
         Ok(self.claims.lock().await.get(key).map(|(payment, _)| payment.clone()))
+    }
+
+    fn sent(&self, payment: &Payment) -> BoxFuture<'static, ()> {
+        self.sent.lock().unwrap().insert(payment.id);
+        Box::pin(std::future::ready(()))
     }
 }
 
@@ -354,6 +369,8 @@ pub async fn read(response: Response<PaywallBody>) -> Got {
     let collected = body.collect().await.unwrap();
     let trailers = collected.trailers().cloned();
     let body = String::from_utf8(collected.to_bytes().to_vec()).unwrap();
+    // What is to be written down once an answer is gone is written down now.
+    tokio::task::yield_now().await;
     Got { status: parts.status.as_u16(), headers: parts.headers, body, trailers }
 }
 

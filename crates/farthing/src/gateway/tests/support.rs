@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use farthing_engine::{Permit, Sale, SaleOutcome, StoreError, Upstream, UpstreamAnswer, World};
+use farthing_engine::{BoxFuture, Permit, Sale, SaleOutcome, StoreError, Upstream, UpstreamAnswer, World};
 use farthing_evm::Key;
 use farthing_payment::{ConsumptionKey, Flow, NewPayment, Payment, Role};
 use farthing_paywall::Seller;
@@ -66,6 +66,10 @@ impl Seller for Till {
 
     async fn holder(&self, _: &ConsumptionKey) -> Result<Option<Payment>, StoreError> {
         Ok(None)
+    }
+
+    fn sent(&self, _: &Payment) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::ready(()))
     }
 }
 
