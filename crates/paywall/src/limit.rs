@@ -2,7 +2,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -164,26 +163,44 @@ impl Drop for Place {
     }
 }
 
-/// How many bytes of bodies may be held at once.
+/// One client may hold this part of the memory for bodies, and leaves the rest to others.
+pub const CLIENT_SHARE: usize = 4;
+/// But no less than this many bytes, so that one exchange of the usual size fits: its request, its answer as it comes,
+/// and the same as it goes.
+pub const MIN_CLIENT_SHARE: usize = 32 * 1024 * 1024;
+
+/// How many bytes of bodies may be held at once, of all clients and of each.
 #[derive(Debug)]
 pub(crate) struct Memory {
-    free: AtomicUsize,
+    all: usize,
+    per_client: usize,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    all: usize,
+    /// Never more than `all`; only who holds something is in it.
+    of: HashMap<IpAddr, usize>,
 }
 
 /// Some of those bytes, given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Hold {
     memory: Arc<Memory>,
+    client: Option<IpAddr>,
     bytes: usize,
 }
 
 impl Memory {
     pub fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self { free: AtomicUsize::new(bytes) })
+        let per_client = (bytes / CLIENT_SHARE).max(MIN_CLIENT_SHARE);
+        Arc::new(Self { all: bytes, per_client, held: Mutex::default() })
     }
 
-    pub fn hold(self: &Arc<Self>) -> Hold {
-        Hold { memory: self.clone(), bytes: 0 }
+    /// Nothing yet, for this client. Unknown clients count in all only.
+    pub fn hold(self: &Arc<Self>, client: Option<IpAddr>) -> Hold {
+        Hold { memory: self.clone(), client: client.map(network_of), bytes: 0 }
     }
 }
 
@@ -191,18 +208,39 @@ impl Hold {
     /// Whether there is room for so many more.
     #[must_use]
     pub fn grow(&mut self, bytes: usize) -> bool {
-        let less = |free: usize| free.checked_sub(bytes);
-        let grown = self.memory.free.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok();
-        if grown {
-            self.bytes += bytes;
+        let mut held = lock(&self.memory.held);
+        let Some(all) = held.all.checked_add(bytes).filter(|all| *all <= self.memory.all) else {
+            return false;
+        };
+        // Nothing is remembered of who holds nothing.
+        if let Some(client) = self.client.filter(|_| bytes > 0) {
+            // INVARIANT: never more than `all`, so this cannot overflow.
+            let mine = held.of.get(&client).copied().unwrap_or_default() + bytes;
+            if mine > self.memory.per_client {
+                return false;
+            }
+            held.of.insert(client, mine);
         }
-        grown
+        held.all = all;
+        self.bytes += bytes;
+        true
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.memory.free.fetch_add(self.bytes, Ordering::AcqRel);
+        if self.bytes == 0 {
+            return;
+        }
+        let mut held = lock(&self.memory.held);
+        held.all = held.all.saturating_sub(self.bytes);
+        let Some(client) = self.client else { return };
+        if let Some(mine) = held.of.get_mut(&client) {
+            *mine = mine.saturating_sub(self.bytes);
+            if *mine == 0 {
+                held.of.remove(&client);
+            }
+        }
     }
 }
 

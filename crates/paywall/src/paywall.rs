@@ -54,7 +54,8 @@ pub struct Limits {
     pub calls: usize,
     /// Of those, how many of one client.
     pub calls_per_client: usize,
-    /// How many bytes of paid requests' bodies, and of their answers, may be held at once.
+    /// How many bytes of paid requests' bodies, and of their answers, may be held at once. One client may hold a quarter
+    /// of them, or 32 MiB if that is more.
     pub body_memory: usize,
 }
 

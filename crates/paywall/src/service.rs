@@ -18,6 +18,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body;
 use http_body_util::BodyExt;
+use sha2::{Digest, Sha256};
 use tower::{Layer, Service, ServiceExt};
 
 use crate::admit::{Admitted, Bought, Candidate, HeaderError, Judge, Shown, admit, priced_method};
@@ -165,7 +166,9 @@ where
         Some((pattern, Route::Paid(paid))) => {
             let pattern: Arc<str> = pattern.into();
             request.extensions_mut().insert(MatchedRoute(pattern.clone()));
-            let visit = Visit { shared, current: current.clone(), pattern, paid, resource, own_method };
+            let client = client_of(request.extensions());
+            let visit =
+                Visit { shared, current: current.clone(), pattern, paid, resource, own_method, client };
             let mut answer = visit.serve(inner, request).await;
             current.terms.cors.expose(origin.as_ref(), answer.headers_mut());
             if is_head && answer.status() == StatusCode::PAYMENT_REQUIRED {
@@ -301,6 +304,8 @@ pub(crate) struct Visit {
     pub resource: String,
     /// Whether the route is one of the request's own method. By another, its channel can be managed and nothing bought.
     pub own_method: bool,
+    /// Whose share of the memory it takes.
+    pub client: Option<IpAddr>,
 }
 
 impl Visit {
@@ -360,8 +365,8 @@ impl Visit {
                 let (parts, body) = request.into_parts();
                 let why =
                     Why { code: Some(&error.code()), problem: &ProblemType::MalformedCredential, also: None };
-                return match self.spool(&parts.headers, body).await {
-                    Ok((body, _hold)) => self.challenge_for(&parts, &body, why).await,
+                return match self.digest(&parts.headers, body).await {
+                    Ok(digest) => self.challenge_for(&parts, digest, why).await,
                     Err(answer) => answer,
                 };
             }
@@ -489,7 +494,7 @@ impl Visit {
         let unpaid_body = body.clone();
         let template = Template { parts, body, _hold: Arc::new(hold) };
         let payer = sale.terms.payer.to_string();
-        let upstream = Arc::new(Buffered::new(inner.clone(), template.clone(), &paid, &self.shared));
+        let upstream = Arc::new(Buffered::new(inner.clone(), template.clone(), &paid, &self.shared, client));
         log_sale(&sale);
         match self.shared.seller.sell(sale, upstream).await {
             SaleOutcome::Served { payment, .. } if to.once && payment.delivery == payment::Delivery::Sent => {
@@ -536,7 +541,7 @@ impl Visit {
 
     /// An answer with a stored body of so many bytes, if we may hold that many more until they are sent.
     pub(crate) fn held(&self, bytes: usize, answer: impl FnOnce() -> Answer) -> Answer {
-        let mut hold = self.shared.memory.hold();
+        let mut hold = self.shared.memory.hold(self.client);
         if !hold.grow(bytes) {
             return answer::unavailable(reasons::NO_ROOM);
         }
@@ -654,6 +659,49 @@ impl Visit {
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
+        let (mut bytes, mut hold) = (BytesMut::new(), self.shared.memory.hold(self.client));
+        let keep = |data: Bytes| {
+            if !hold.grow(data.len()) {
+                return Err(answer::unavailable(reasons::NO_ROOM));
+            }
+            bytes.extend_from_slice(&data);
+            Ok(())
+        };
+        self.read(headers, body, keep).await?;
+        Ok((bytes.freeze(), hold))
+    }
+
+    /// The digest of a body that nobody has paid for: it is hashed as it comes, and nothing of it is held. `None` if the
+    /// route binds no bodies, and for an empty one.
+    async fn digest<B>(&self, headers: &HeaderMap, body: B) -> Result<Option<BodyDigest>, Answer>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        if !self.paid.digest {
+            return Ok(None);
+        }
+        let (mut hash, mut empty) = (Sha256::new(), true);
+        let see = |data: Bytes| {
+            hash.update(&data);
+            empty &= data.is_empty();
+            Ok(())
+        };
+        self.read(headers, body, see).await?;
+        Ok((!empty).then(|| BodyDigest::from_bytes(hash.finalize().into())))
+    }
+
+    /// Takes a body to its end, within the route's bound and in time.
+    async fn read<B>(
+        &self,
+        headers: &HeaderMap,
+        body: B,
+        mut each: impl FnMut(Bytes) -> Result<(), Answer>,
+    ) -> Result<(), Answer>
+    where
+        B: Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
         let max = self.paid.max_request;
         let too_large = || {
             answer::error(
@@ -670,8 +718,7 @@ impl Visit {
         let timeout = self.shared.world.sleep(self.shared.limits.request_timeout);
         let read = async {
             let mut body = std::pin::pin!(body);
-            let mut bytes = BytesMut::new();
-            let mut hold = self.shared.memory.hold();
+            let mut left = max;
             while let Some(frame) = body.frame().await {
                 let Ok(frame) = frame else {
                     return Err(answer::error(
@@ -682,16 +729,11 @@ impl Visit {
                 };
                 // Trailers are left out: what is not hashed is not bought.
                 if let Ok(data) = frame.into_data() {
-                    if data.len() > max - bytes.len() {
-                        return Err(too_large());
-                    }
-                    if !hold.grow(data.len()) {
-                        return Err(answer::unavailable(reasons::NO_ROOM));
-                    }
-                    bytes.extend_from_slice(&data);
+                    left = left.checked_sub(data.len()).ok_or_else(too_large)?;
+                    each(data)?;
                 }
             }
-            Ok((bytes.freeze(), hold))
+            Ok(())
         };
         match select(std::pin::pin!(read), timeout).await {
             Either::Left((read, _)) => read,
@@ -778,8 +820,11 @@ impl Visit {
         if !self.shared.questions.admit(client, self.shared.world.monotonic()) {
             return answer::too_many(TOO_MANY_QUESTIONS);
         }
-        match self.spool(&parts.headers, body).await {
-            Ok((body, _hold)) => self.challenge(&parts, &body, None).await,
+        match self.digest(&parts.headers, body).await {
+            Ok(digest) => {
+                let why = Why { code: None, problem: &ProblemType::PaymentRequired, also: None };
+                self.challenge_for(&parts, digest, why).await
+            }
             Err(answer) => answer,
         }
     }
@@ -806,13 +851,18 @@ impl Visit {
     /// Asks for payment, and says why if one was refused.
     async fn challenge(&self, parts: &http::request::Parts, body: &[u8], code: Option<&str>) -> Answer {
         let problem = code.map_or(ProblemType::PaymentRequired, mpp::problem_of);
-        self.challenge_for(parts, body, Why { code, problem: &problem, also: None }).await
+        self.challenge_for(parts, self.digest_of(body), Why { code, problem: &problem, also: None }).await
+    }
+
+    /// The digest of a body that is here, as [`Visit::digest`] makes it.
+    pub(crate) fn digest_of(&self, body: &[u8]) -> Option<BodyDigest> {
+        (self.paid.digest && !body.is_empty()).then(|| BodyDigest::of(body))
     }
 
     pub(crate) async fn challenge_for(
         &self,
         parts: &http::request::Parts,
-        body: &[u8],
+        digest: Option<BodyDigest>,
         why: Why<'_>,
     ) -> Answer {
         let asked = match self.asked(&self.paid, parts).await {
@@ -847,7 +897,7 @@ impl Visit {
         let accepts = AcceptPayment::parse(lines(mpp_header::ACCEPT_PAYMENT)).ok().flatten();
         let speech = Speech {
             realm: &realm,
-            digest: (self.paid.digest && !body.is_empty()).then(|| BodyDigest::of(body)),
+            digest,
             own_header: parts.headers.get_all(header::AUTHORIZATION).iter().any(|value| !pays(value)),
             accepts: accepts.as_ref(),
             session,

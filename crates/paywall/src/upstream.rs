@@ -1,5 +1,6 @@
 //! Calling what stands behind the paywall for a payment, and judging whether its answer is worth charging for.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -78,15 +79,18 @@ pub(crate) struct Call {
     timeout: Duration,
     max_response: usize,
     memory: Arc<Memory>,
+    /// Whose share of it the answer takes.
+    client: Option<IpAddr>,
     world: Arc<dyn World>,
 }
 
 impl Call {
-    pub fn new(paid: &crate::price::Paid, shared: &Shared) -> Self {
+    pub fn new(paid: &crate::price::Paid, shared: &Shared, client: Option<IpAddr>) -> Self {
         Self {
             timeout: paid.upstream_timeout,
             max_response: paid.max_response,
             memory: shared.memory.clone(),
+            client,
             world: shared.world.clone(),
         }
     }
@@ -123,7 +127,7 @@ impl Call {
         R: Body<Data = Bytes> + Send,
         R::Error: Into<BoxError>,
     {
-        read(response, method, self.max_response, self.memory.hold()).await
+        read(response, method, self.max_response, self.memory.hold(self.client)).await
     }
 
     /// The same, in no more than the time that a whole call has.
@@ -150,11 +154,17 @@ pub(crate) struct Buffered<S, B> {
 }
 
 impl<S, B> Buffered<S, B> {
-    pub fn new(inner: S, template: Template, paid: &crate::price::Paid, shared: &Shared) -> Self {
+    pub fn new(
+        inner: S,
+        template: Template,
+        paid: &crate::price::Paid,
+        shared: &Shared,
+        client: Option<IpAddr>,
+    ) -> Self {
         Self {
             inner: Mutex::new(inner),
             template,
-            call: Call::new(paid, shared),
+            call: Call::new(paid, shared, client),
             body: std::marker::PhantomData,
         }
     }

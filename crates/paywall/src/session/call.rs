@@ -218,7 +218,7 @@ impl Visit {
         R: Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        let call = Call::new(&self.paid, &self.shared);
+        let call = Call::new(&self.paid, &self.shared, self.client);
         let (count, most) = (paying.session.terms().count.clone(), paying.session.terms().most_units);
         let world = self.shared.world.clone();
         let (done, called) = oneshot::channel();

@@ -404,7 +404,8 @@ impl Visit {
         let Told::Problem { kind, code, also } = told else {
             return answer::unavailable("session_unavailable");
         };
-        self.challenge_for(parts, body, Why { code: Some(&code), problem: &kind, also: Some(&also) }).await
+        let why = Why { code: Some(&code), problem: &kind, also: Some(&also) };
+        self.challenge_for(parts, self.digest_of(body), why).await
     }
 }
 

@@ -94,7 +94,8 @@ impl Relay {
         Self {
             upstream,
             splitter: Splitter::default(),
-            hold: shared.memory.hold(),
+            // What of it is held is bounded by itself.
+            hold: shared.memory.hold(None),
             held: 0,
             ticket: Some(ticket),
             world: shared.world.clone(),

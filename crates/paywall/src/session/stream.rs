@@ -54,7 +54,8 @@ impl Visit {
             Err(reason) => return self.nothing_streamed(ticket, reason).await,
         };
         if !is_events(response.headers()) {
-            let answer = Call::new(&self.paid, &self.shared).read_in_time(response, &method).await;
+            let answer =
+                Call::new(&self.paid, &self.shared, self.client).read_in_time(response, &method).await;
             let took = world.monotonic().saturating_sub(began);
             return self.sell_whole(paying, (voucher, identity), ticket, (answer, took), asked_by).await;
         }

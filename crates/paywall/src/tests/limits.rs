@@ -135,6 +135,25 @@ async fn bodies_that_are_held_share_one_budget() {
     assert_eq!(rig.send(paid(get("/weather"), &header)).await.body, "sunny");
 }
 
+#[test]
+fn one_client_leaves_room_for_others() {
+    let client = |n: u8| Some(std::net::IpAddr::from([192, 0, 2, n]));
+    let share = 2 * crate::limit::MIN_CLIENT_SHARE;
+    let memory = crate::limit::Memory::new(crate::limit::CLIENT_SHARE * share);
+    let (mut first, mut second) = (memory.hold(client(1)), memory.hold(client(1)));
+    assert!(first.grow(share - 1) && second.grow(1) && !second.grow(1));
+    let mut other = memory.hold(client(2));
+    assert!(other.grow(share) && !other.grow(1));
+    // Whom we do not know has the rest, and no more than that.
+    let mut unknown = memory.hold(None);
+    assert!(unknown.grow(2 * share) && !unknown.grow(1));
+    drop(first);
+    assert!(second.grow(share - 1) && !second.grow(1));
+    // A small memory has one share.
+    let memory = crate::limit::Memory::new(8);
+    assert!(memory.hold(client(1)).grow(8));
+}
+
 #[tokio::test]
 async fn a_request_body_is_counted_before_it_is_kept() {
     let rig = rig(Limits { body_memory: 8, ..Limits::default() });

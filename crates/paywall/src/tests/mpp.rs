@@ -110,7 +110,7 @@ async fn an_answer_that_finds_no_room_is_not_the_one_that_was_paid_for() {
     let paid = || with(request("POST", "/order", "two"), "authorization", &value);
     drop(rig.raw(paid()).await);
     // There is room for the request, and not for the answer.
-    let mut others = rig.paywall.0.memory.hold();
+    let mut others = rig.paywall.0.memory.hold(None);
     assert!(others.grow(64 - "two".len() - 1));
     let got = rig.send(paid()).await;
     assert_eq!((got.status, got.code().as_str()), (503, "no_room"), "{}", got.body);
@@ -190,6 +190,26 @@ async fn a_route_that_binds_no_bodies_answers_before_they_come() {
     let value = credential(&challenge).to_header().unwrap();
     let got = rig.send(with(request("POST", "/order", "two"), "authorization", &value)).await;
     assert_eq!(got.status, 200, "{}", got.body);
+}
+
+/// Whoever pays nothing has nothing held: many slow bodies leave room for those who pay.
+#[tokio::test]
+async fn an_unpaid_body_is_hashed_as_it_comes_and_nothing_of_it_is_held() {
+    let limits = Limits { body_memory: 24, ..Limits::default() };
+    let rig = Rig::with(terms(vec![("POST /order", dollars("$0.002"))]), Backend::ok(), limits);
+    let text = "longer than all that may be held at once";
+    let challenge = challenges(&rig.send(request("POST", "/order", text)).await).remove(0);
+    let digest = farthing_wire::mpp::BodyDigest::of(text.as_bytes());
+    assert_eq!(challenge.body_digest(), Ok(Some(digest)));
+    // Nor of one that comes with what cannot be read as a credential.
+    let odd = with(request("POST", "/order", text), "authorization", "Payment ???");
+    let got = rig.send(odd).await;
+    assert_refused(&got, &ProblemType::MalformedCredential);
+    assert_eq!(challenges(&got)[0].body_digest(), Ok(Some(digest)));
+    // Whoever pays has it held, and finds no room here.
+    let value = credential(&challenge).to_header().unwrap();
+    let got = rig.send(with(request("POST", "/order", text), "authorization", &value)).await;
+    assert_eq!((got.status, got.code().as_str()), (503, "no_room"));
 }
 
 #[tokio::test]
