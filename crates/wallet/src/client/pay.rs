@@ -468,6 +468,12 @@ impl Client {
                 receipt: payment.receipt.clone(),
                 note: payment.note.clone(),
             }
+        } else if gone && purchase.state == State::Settled {
+            // That it was paid is known; that the goods are gone, too.
+            let confirmed = purchase.confirmed;
+            payment.settlement = if confirmed { Settlement::Confirmed } else { Settlement::Claimed };
+            payment.note = Some("paid_without_goods".to_owned());
+            return Outcome::Refused { answer, payment, reason };
         } else if gone {
             let (tx, receipt) = (payment.tx.clone(), payment.receipt.clone());
             let unknown =

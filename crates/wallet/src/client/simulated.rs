@@ -439,6 +439,23 @@ fn attack_15_a_conflict_says_that_the_payment_is_taken_and_not_that_another_is_w
         let bought = first.journal.history(10).unwrap().len();
         assert_eq!(bought, if state == State::Refused { 2 } else { 1 }, "{code}");
     }
+    // What is known to be paid is not unknown again.
+    let world = Scripted::new(14);
+    let network = Network::new(&world, |paid, _| match paid {
+        None => ask(),
+        Some(_) => {
+            let receipt = SettlementResponse::settled("eip155:84532", TX, None);
+            Reply::Now(402, Some(Box::new(receipt)), "{}")
+        }
+    });
+    let disk_of_payer = disk();
+    assert!(matches!(fetch(&live(&disk_of_payer, 1, &world, &network, None)), Some(Outcome::Refused { .. })));
+    network.turns(|_, _| Reply::Now(409, None, r#"{"error":"payment_already_used"}"#));
+    let second = live(&disk_of_payer, 2, &world, &network, None);
+    let Some(Outcome::Refused { payment, .. }) = fetch(&second) else { panic!() };
+    assert_eq!(payment.settlement, Settlement::Claimed);
+    let purchases = second.journal.history(2).unwrap();
+    assert_eq!((purchases.len(), purchases[0].state), (1, State::Settled));
     // Whoever waits for the other copy has its answer.
     let world = Scripted::new(13);
     let network = Network::new(&world, |paid, before| match (paid, before) {
