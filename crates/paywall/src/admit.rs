@@ -415,10 +415,8 @@ fn recognised<'a>(
             (&payment.payload, tokens.filter(|token| token.network() == payment.network.network()).collect())
         }
         Shown::Mpp(credential) => {
-            // What no secret of ours knows any more was taken long ago, if ever.
-            if !mpp::is_ours(judge.secrets, &credential.challenge) {
-                return None;
-            }
+            // Whether we made the challenge cannot be told once its secret is gone. But the nonce names it, the payer
+            // signed that, and what was sold for it is bound to its id: nothing else is found by it.
             let asked = mpp::requirement(&credential.challenge, judge.tokens, Duration::from_secs(1)).ok()?;
             return Some((said_by_itself(shown, &asked, judge)?, candidate));
         }

@@ -21,7 +21,7 @@ use http_body_util::BodyExt;
 use sha2::{Digest, Sha256};
 use tower::{Layer, Service, ServiceExt};
 
-use crate::admit::{Admitted, Bought, Candidate, HeaderError, Judge, Shown, admit, priced_method};
+use crate::admit::{Admitted, Bought, Candidate, HeaderError, Judge, Refused, Shown, admit, priced_method};
 use crate::answer::{self, Addressee, STATUS_PATH};
 use crate::body::{self, BoxError, ClientExit, Delivery, Parting, PaywallBody, boxed};
 use crate::cors::{Cors, is_preflight};
@@ -376,13 +376,13 @@ impl Visit {
                 return malformed(&error);
             }
         };
-        if shown.dialect() == Dialect::Mpp && !self.current.terms.mpp.spoken {
-            self.refused(client);
-            return self.challenge(&request.into_parts().0, &[], Some("unsupported_scheme")).await;
-        }
         if let Shown::Mpp(credential) = &shown
             && is_session(credential)
         {
+            if !self.current.terms.mpp.spoken {
+                self.refused(client);
+                return self.challenge(&request.into_parts().0, &[], Some("unsupported_scheme")).await;
+            }
             return self.session(inner, request, credential, client).await;
         }
         // Spec: extensions/payment_identifier, "`id` Format": one that is none is no idempotency key.
@@ -419,13 +419,20 @@ impl Visit {
             realm: &realm,
             tokens: &self.current.tokens,
             now: self.shared.world.now(),
+        let unspoken = shown.dialect() == Dialect::Mpp && !self.current.terms.mpp.spoken;
+        let not_taken = || Refused { code: "unsupported_scheme".to_owned() };
             mark: self.shared.clock.now(),
         };
         let mut admitted = match admit(&shown, &candidates, bought, judge) {
             Ok(admitted) => admitted,
+                let refused = if unspoken { not_taken() } else { refused };
             Err(refused) => {
                 self.refused(client);
                 return self.challenge(&parts, &body, Some(&refused.code)).await;
+        // What was bought while it was spoken is still given.
+        if unspoken {
+            admitted.lapsed = Some(not_taken());
+        }
             }
         };
         admitted.sale.name = name;

@@ -1,7 +1,7 @@
 //! The HTTP `Payment` scheme: what a credential opens, and all that it does not.
 
 use farthing_payment::Dialect;
-use farthing_primitives::Registry;
+use farthing_primitives::{Registry, Timestamp};
 use farthing_rails::exact_evm::{Tokens, buy};
 use farthing_rails::mpp;
 use farthing_wire::mpp::{Challenge, Challenges, Credential, Problem, ProblemType, Receipt};
@@ -9,7 +9,7 @@ use farthing_wire::{Json, Object};
 use std::time::Duration;
 
 use super::support::*;
-use crate::{Limits, Mpp, Route, Terms};
+use crate::{Limits, Mpp, Paywall, Route, Terms};
 
 fn challenges(got: &Got) -> Vec<Challenge> {
     let lines = got.headers.get_all("www-authenticate").iter().map(http::HeaderValue::as_bytes);
@@ -22,12 +22,15 @@ fn problem(got: &Got) -> ProblemType {
 
 /// The credential of a payer who does as it is told.
 fn credential(challenge: &Challenge) -> Credential {
+    signed(challenge, challenge.expires.as_ref().unwrap().at().since(NOW), NOW)
+}
+
+fn signed(challenge: &Challenge, left: Duration, now: Timestamp) -> Credential {
     let key = payer();
     let from = farthing_evm::from_alloy(key.address());
     let tokens = Tokens::new(&Registry::builtin());
-    let left = challenge.expires.as_ref().unwrap().at().since(NOW);
     let asked = mpp::requirement(challenge, &tokens, left).unwrap();
-    let unsigned = buy::authorize(&asked, &from, mpp::nonce(challenge), left, NOW).unwrap();
+    let unsigned = buy::authorize(&asked, &from, mpp::nonce(challenge), left, now).unwrap();
     let presented = unsigned.signed(&key.sign(unsigned.digest()), None);
     mpp::credential(challenge, &presented, asked.network()).unwrap()
 }
@@ -275,6 +278,31 @@ async fn attack_64_an_expired_challenge_buys_nothing_and_what_it_bought_before_c
     rig.world.advance(Duration::from_secs(3600));
     assert_refused(&rig.send(shown("/weather", &late)).await, &ProblemType::PaymentExpired);
     assert_eq!((rig.send(copy()).await.status, rig.model.settlements()), (200, 1));
+}
+
+/// A buyer who paid, and one who only signed, in front of the same seller without the secret of their challenges.
+#[tokio::test]
+async fn what_was_bought_is_given_again_when_its_challenge_is_no_longer_known() {
+    let rig = Rig::weather();
+    let bought = credential(&challenges(&rig.get("/weather").await)[0]).to_header().unwrap();
+    let bought = || with(with(get("/weather"), "authorization", &bought), "idempotency-key", "one");
+    let unused = credential(&challenges(&rig.get("/weather").await)[0]);
+    assert_eq!(rig.send(bought()).await.status, 200);
+    let key = farthing_rails::offer::BindingKey::new([1; 32], None);
+    let table = || terms(vec![("GET|POST /weather", dollars("$0.002"))]);
+    let other = Paywall::new(table(), rig.model.clone(), rig.world.clone(), key, Limits::default());
+    let rig = Rig { paywall: other, ..rig };
+    let got = rig.send(bought()).await;
+    assert_eq!((got.status, got.body.as_str()), (200, "sunny"));
+    assert_refused(&rig.send(shown("/weather", &unused)).await, &ProblemType::InvalidChallenge);
+
+    // Nor does it matter whether MPP is spoken any more.
+    rig.paywall.reload(Terms { mpp: Mpp { spoken: false, realm: None }, ..table() });
+    assert_eq!((rig.send(bought()).await.status, rig.model.settlements()), (200, 1));
+    let got = rig.send(shown("/weather", &unused)).await;
+    assert_eq!((got.status, got.code().as_str()), (402, "unsupported_scheme"));
+    assert!(!got.headers.contains_key("www-authenticate"));
+    assert_eq!((rig.model.settlements(), rig.backend.calls()), (1, 1));
 }
 
 #[tokio::test]
