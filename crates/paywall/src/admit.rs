@@ -375,7 +375,7 @@ fn opened<'a>(
         let http_method = priced_method(bought.method);
         let scope = mpp::Scope { tenant: judge.tenant, route: &route, context: &context, http_method };
         let body = if candidate.paid.digest { Body::Bound(bought.body) } else { Body::Any(bought.body) };
-        match mpp::opens(challenge, judge.realm, &scope, body, judge.now) {
+        match mpp::opens(challenge, judge.realm, &scope, body, judge.mark) {
             Ok(()) => {
                 return Ok((
                     mpp::requirement(challenge, judge.tokens, candidate.paid.max_timeout)?,

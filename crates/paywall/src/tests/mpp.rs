@@ -1,5 +1,6 @@
 //! The HTTP `Payment` scheme: what a credential opens, and all that it does not.
 
+use farthing_engine::World;
 use farthing_payment::Dialect;
 use farthing_primitives::{Registry, Timestamp};
 use farthing_rails::exact_evm::{Tokens, buy};
@@ -23,6 +24,11 @@ fn problem(got: &Got) -> ProblemType {
 /// The credential of a payer who does as it is told.
 fn credential(challenge: &Challenge) -> Credential {
     signed(challenge, challenge.expires.as_ref().unwrap().at().since(NOW), NOW)
+}
+
+/// The same, signed now by the rig's wall clock, whatever the challenge says of its end.
+fn signed_late(rig: &Rig, challenge: &Challenge) -> Credential {
+    signed(challenge, Duration::from_secs(60), World::now(&*rig.world))
 }
 
 fn signed(challenge: &Challenge, left: Duration, now: Timestamp) -> Credential {
@@ -303,6 +309,41 @@ async fn what_was_bought_is_given_again_when_its_challenge_is_no_longer_known() 
     assert_eq!((got.status, got.code().as_str()), (402, "unsupported_scheme"));
     assert!(!got.headers.contains_key("www-authenticate"));
     assert_eq!((rig.model.settlements(), rig.backend.calls()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_clock_that_leaps_to_the_past_makes_no_ended_challenge_valid_again() {
+    let rig = Rig::weather();
+    let mut cheap = Vec::new();
+    for _ in 0..6 {
+        cheap.push(challenges(&rig.get("/weather").await).remove(0));
+    }
+    let mut sell = async |back: i64| {
+        rig.world.set_back_secs.store(back, std::sync::atomic::Ordering::SeqCst);
+        rig.send(shown("/weather", &signed_late(&rig, &cheap.pop().unwrap()))).await
+    };
+    rig.paywall.reload(terms(vec![("GET|POST /weather", dollars("$5"))]));
+    rig.world.advance(Duration::from_secs(119));
+    assert_eq!(sell(0).await.status, 200);
+    rig.world.advance(Duration::from_secs(2));
+    for back in [0, 3, 120, 3_600, 86_400] {
+        assert_refused(&sell(back).await, &ProblemType::PaymentExpired);
+    }
+    assert_eq!(rig.model.settlements(), 1);
+}
+
+#[tokio::test]
+async fn a_challenge_of_a_clock_that_ran_ahead_ends_with_its_time_and_not_a_day_later() {
+    let rig = Rig::weather();
+    rig.world.set_back_secs.store(-86_400, std::sync::atomic::Ordering::SeqCst);
+    let (first, second) = (rig.get("/weather").await, rig.get("/weather").await);
+    rig.world.set_back_secs.store(0, std::sync::atomic::Ordering::SeqCst);
+    rig.paywall.reload(terms(vec![("GET|POST /weather", dollars("$5"))]));
+    let in_time = signed_late(&rig, &challenges(&first)[0]);
+    assert_eq!(rig.send(shown("/weather", &in_time)).await.status, 200);
+    rig.world.advance(Duration::from_secs(121));
+    let late = signed_late(&rig, &challenges(&second)[0]);
+    assert_refused(&rig.send(shown("/weather", &late)).await, &ProblemType::PaymentExpired);
 }
 
 #[tokio::test]
