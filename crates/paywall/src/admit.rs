@@ -176,6 +176,8 @@ pub(crate) struct Candidate {
     pub paid: Arc<Paid>,
     /// What it asks for now; for a v2 payment of a quote, nothing.
     pub asked: Vec<Requirement>,
+    /// The protection space that its challenges name.
+    pub realm: String,
 }
 
 /// The request, as far as a payment depends on it.
@@ -196,7 +198,6 @@ pub(crate) struct Judge<'a> {
     pub tenant: &'a TenantId,
     pub key: &'a BindingKey,
     pub secrets: &'a ChallengeSecrets,
-    pub realm: &'a str,
     pub tokens: &'a Tokens,
     /// The wall clock, for what the payer signed by one.
     pub now: Timestamp,
@@ -375,7 +376,7 @@ fn opened<'a>(
         let http_method = priced_method(bought.method);
         let scope = mpp::Scope { tenant: judge.tenant, route: &route, context: &context, http_method };
         let body = if candidate.paid.digest { Body::Bound(bought.body) } else { Body::Any(bought.body) };
-        match mpp::opens(challenge, judge.realm, &scope, body, judge.mark) {
+        match mpp::opens(challenge, &candidate.realm, &scope, body, judge.mark) {
             Ok(()) => {
                 return Ok((
                     mpp::requirement(challenge, judge.tokens, candidate.paid.max_timeout)?,

@@ -252,7 +252,8 @@ impl Terms {
             registry: Registry::empty(),
             unmatched: self.unmatched,
             cors: Cors::default(),
-            public_url: None,
+            // Challenges are told apart by the realm, which may come of it.
+            public_url: self.public_url.clone(),
             mpp: self.mpp.clone(),
             v1_body: self.v1_body,
         }

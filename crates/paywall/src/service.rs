@@ -33,7 +33,7 @@ use crate::limit::{Alone, Hold};
 use crate::offer::{
     self, Beside, Resource, Seal, Speech, Why, quoted, requirements, seal_context, sealed_route, told,
 };
-use crate::paywall::{Current, Paywall, Shared, Unmatched};
+use crate::paywall::{Current, Paywall, Shared, Terms, Unmatched};
 use crate::price::{Paid, Price, QuoteRequest, Route};
 use crate::session::{is_session, routes_with_sessions};
 use crate::upstream::{Buffered, Template, judge, reasons};
@@ -411,12 +411,10 @@ impl Visit {
             body: &body,
             request: hash,
         };
-        let realm = self.realm(&parts);
         let judge = Judge {
             tenant: &self.shared.tenant,
             key: &self.shared.key,
             secrets: &self.shared.secrets,
-            realm: &realm,
             tokens: &self.current.tokens,
             now: self.shared.world.now(),
         let unspoken = shown.dialect() == Dialect::Mpp && !self.current.terms.mpp.spoken;
@@ -759,24 +757,24 @@ impl Visit {
         parts: &http::request::Parts,
     ) -> Result<Vec<Candidate>, Answer> {
         let now = self.shared.clock.now();
-        let mut routes = vec![(self.pattern.clone(), self.paid.clone())];
+        let mut routes = vec![(self.pattern.clone(), self.paid.clone(), self.realm(parts))];
         for (until, old) in &self.current.old {
             if *until <= now {
                 continue;
             }
             let Ok(found) = old.terms.routes.find(&parts.method, parts.uri.path()) else { continue };
             if let Some((pattern, Route::Paid(paid))) = found.route {
-                routes.push((pattern.to_string().into(), paid.clone()));
+                routes.push((pattern.to_string().into(), paid.clone(), realm(&old.terms, parts)));
             }
         }
         let mut candidates = Vec::with_capacity(routes.len());
-        for (pattern, paid) in routes {
+        for (pattern, paid, realm) in routes {
             let asked = match (&paid.price, shown.dialect()) {
                 // A payment of v2 or MPP carries the quote that it accepts; a v1 payment must meet today's.
                 (Price::Quoted { .. }, Dialect::X402V2 | Dialect::Mpp) => Vec::new(),
                 _ => self.asked(&paid, parts).await?,
             };
-            candidates.push(Candidate { pattern, paid, asked });
+            candidates.push(Candidate { pattern, paid, asked, realm });
         }
         Ok(candidates)
     }
@@ -918,26 +916,11 @@ impl Visit {
 
     /// The protection space that our challenges name.
     pub(crate) fn realm(&self, parts: &http::request::Parts) -> String {
-        if let Some(realm) = &self.current.terms.mpp.realm {
-            return realm.clone();
-        }
-        let base = self.base(parts).parse::<Uri>().ok();
-        base.and_then(|base| base.host().map(str::to_owned)).unwrap_or_else(|| "localhost".to_owned())
+        realm(&self.current.terms, parts)
     }
 
-    /// The address that buyers reach us at, without a slash at its end.
     fn base(&self, parts: &http::request::Parts) -> String {
-        if let Some(url) = &self.current.terms.public_url {
-            return url.trim_end_matches('/').to_owned();
-        }
-        let scheme = parts.extensions.get::<ClientScheme>().map_or("http", |scheme| scheme.0);
-        let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
-        // What a stranger wrote into `Host` ends up in our offer: only what looks like a host is repeated.
-        let plain = |h: &&str| {
-            h.len() <= 255 && h.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
-        };
-        format!("{scheme}://{}", host.filter(plain).unwrap_or("localhost"))
+        base(&self.current.terms, parts)
     }
 }
 
@@ -947,6 +930,29 @@ fn priced_as(method: &Method) -> Method {
 
 /// Nothing more comes of this payment.
 fn is_over(payment: &Payment) -> bool {
+/// The protection space that challenges by these terms name.
+fn realm(terms: &Terms, parts: &http::request::Parts) -> String {
+    if let Some(realm) = &terms.mpp.realm {
+        return realm.clone();
+    }
+    let base = base(terms, parts).parse::<Uri>().ok();
+    base.and_then(|base| base.host().map(str::to_owned)).unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// The address that buyers reach us at, without a slash at its end.
+fn base(terms: &Terms, parts: &http::request::Parts) -> String {
+    if let Some(url) = &terms.public_url {
+        return url.trim_end_matches('/').to_owned();
+    }
+    let scheme = parts.extensions.get::<ClientScheme>().map_or("http", |scheme| scheme.0);
+    let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = host.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+    // What a stranger wrote into `Host` ends up in our offer: only what looks like a host is repeated.
+    let plain =
+        |h: &&str| h.len() <= 255 && h.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b));
+    format!("{scheme}://{}", host.filter(plain).unwrap_or("localhost"))
+}
+
     matches!(
         payment.state,
         State::Settled { .. } | State::Refunded { .. } | State::Refused { .. } | State::Failed { .. }

@@ -347,6 +347,27 @@ async fn a_challenge_of_a_clock_that_ran_ahead_ends_with_its_time_and_not_a_day_
 }
 
 #[tokio::test]
+async fn challenges_hold_for_their_time_when_the_realm_is_another_after_a_reload() {
+    let of = |realm: Option<&str>, url: Option<&str>, price: &str| Terms {
+        mpp: Mpp { spoken: true, realm: realm.map(str::to_owned) },
+        public_url: url.map(str::to_owned),
+        ..terms(vec![("GET|POST /weather", dollars(price))])
+    };
+    let names = [(Some("shop"), None), (None, Some("https://old.example")), (None, None)];
+    for (realm, url) in names {
+        let rig = Rig::with(of(realm, url, "$0.002"), Backend::ok(), Limits::default());
+        let (first, second) = (rig.get("/weather").await, rig.get("/weather").await);
+        rig.paywall.reload(of(Some("new"), Some("https://new.example"), "$5"));
+        assert_eq!(challenges(&rig.get("/weather").await)[0].realm, "new");
+        let got = rig.send(shown("/weather", &credential(&challenges(&first)[0]))).await;
+        assert_eq!(got.status, 200, "{realm:?} {url:?}: {}", got.body);
+        rig.world.advance(Duration::from_secs(121));
+        let late = signed_late(&rig, &challenges(&second)[0]);
+        assert_eq!(rig.send(shown("/weather", &late)).await.status, 402, "{realm:?} {url:?}");
+    }
+}
+
+#[tokio::test]
 async fn malformed_credentials_are_asked_again_and_two_are_one_too_many() {
     let rig = Rig::weather();
     for value in ["Payment", "Payment ???", "Payment e30", "payment eyJhIjoxfQ"] {
