@@ -628,7 +628,7 @@ impl Visit {
                 return self.undelivered(to, payment, reason);
             }
         };
-        self.put_receipt(to, payment, answer.headers_mut());
+        self.put_receipt(to, payment, &mut answer);
         answer
     }
 
@@ -646,16 +646,18 @@ impl Visit {
         if payment.flow != Flow::Upfront {
             to.put_not_charged(answer.headers_mut(), payment, reason);
         }
-        self.put_receipt(to, payment, answer.headers_mut());
+        self.put_receipt(to, payment, &mut answer);
         answer
     }
 
     /// A receipt for what is settled; for what settles in the background, where to ask.
-    fn put_receipt(&self, to: &Addressee, payment: &Payment, headers: &mut HeaderMap) {
-        if payment.flow == Flow::Upfront {
-            to.put_success(headers, payment);
+    fn put_receipt(&self, to: &Addressee, payment: &Payment, answer: &mut Answer) {
+        // Spec: draft-httpauth-payment-00, "Receipt Status Semantics": none on an answer that is an error.
+        let says = to.dialect != Dialect::Mpp || answer.status().is_success();
+        if payment.flow == Flow::Upfront && says {
+            to.put_success(answer.headers_mut(), payment);
         }
-        to.put_payment(headers, payment.id);
+        to.put_payment(answer.headers_mut(), payment.id);
     }
 
     /// Reads the whole body before anything is claimed: it is a part of what is bought.

@@ -1,7 +1,7 @@
 //! The HTTP `Payment` scheme: what a credential opens, and all that it does not.
 
 use farthing_engine::World;
-use farthing_payment::Dialect;
+use farthing_payment::{Dialect, Flow};
 use farthing_primitives::{Registry, Timestamp};
 use farthing_rails::exact_evm::{Tokens, buy};
 use farthing_rails::mpp;
@@ -365,6 +365,30 @@ async fn challenges_hold_for_their_time_when_the_realm_is_another_after_a_reload
         let late = signed_late(&rig, &challenges(&second)[0]);
         assert_eq!(rig.send(shown("/weather", &late)).await.status, 402, "{realm:?} {url:?}");
     }
+}
+
+/// Paid before it is served, and not served.
+#[tokio::test]
+async fn an_error_carries_no_receipt() {
+    for status in [500, 504] {
+        let route = Route::paid(crate::Paid { flow: Flow::Upfront, ..fixed("$0.002") });
+        let backend = Backend::status(http::StatusCode::from_u16(status).unwrap());
+        let rig = Rig::new(vec![("/weather", route)], backend);
+        let unpaid = rig.get("/weather").await;
+        let got = rig.send(shown("/weather", &credential(&challenges(&unpaid)[0]))).await;
+        assert_eq!(got.status, status);
+        assert!(
+            !got.headers.contains_key("payment-receipt") && got.headers.contains_key("x-farthing-payment")
+        );
+        // Readers of x402 are told that they have paid.
+        let got = rig.send(paid(get("/weather"), &pay_v2(&unpaid.challenge(), 1))).await;
+        assert_eq!((got.status, got.receipt().success), (status, true));
+    }
+    let route = Route::paid(crate::Paid { flow: Flow::Upfront, ..fixed("$0.002") });
+    let rig = Rig::new(vec![("/weather", route)], Backend::status(http::StatusCode::PAYMENT_REQUIRED));
+    let mine = credential(&challenges(&rig.get("/weather").await)[0]);
+    let got = rig.send(shown("/weather", &mine)).await;
+    assert_eq!((got.status, got.headers.contains_key("payment-receipt")), (502, false));
 }
 
 #[tokio::test]
