@@ -239,9 +239,10 @@ fn spoken(
         context: seal.context,
         http_method: seal.method,
     };
+    let description = resource.description.map(one_line);
     let words = mpp::Words {
         realm: speech.realm,
-        description: resource.description,
+        description: description.as_deref(),
         digest: speech.digest,
         own_header: speech.own_header,
     };
@@ -270,14 +271,21 @@ fn by_the_unit(
 ) -> Option<farthing_wire::mpp::Challenge> {
     let route = scoped(speech.pattern);
     let scope = mpp::Scope { tenant: seal.tenant, route: &route, context: &[], http_method: "" };
+    let description = resource.description.map(one_line);
     let words = mpp::Words {
         realm: speech.realm,
-        description: resource.description,
+        description: description.as_deref(),
         digest: None,
         own_header: speech.own_header,
     };
     let expires = now.plus(session.terms().holds);
     mpp::session_challenge(seal.secrets, session.request(), &scope, words, expires, seal.salt())
+}
+
+/// A text in one line: no header can hold a line break, nor any other control character.
+fn one_line(text: &str) -> String {
+    let blank = |c: char| c.is_whitespace() || c.is_control();
+    text.split(blank).filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
 impl Seal<'_> {

@@ -392,6 +392,18 @@ async fn an_error_carries_no_receipt() {
 }
 
 #[tokio::test]
+async fn a_description_of_several_lines_is_told_in_one() {
+    let paid = crate::Paid {
+        description: Some("Tomorrow's\r\n  weather,\tby\u{7f} city".to_owned()),
+        ..fixed("$0.002")
+    };
+    let rig = Rig::new(vec![("/weather", Route::paid(paid))], Backend::ok());
+    let challenge = challenges(&rig.get("/weather").await).remove(0);
+    assert_eq!(challenge.description.as_deref(), Some("Tomorrow's weather, by city"));
+    assert_eq!(rig.send(shown("/weather", &credential(&challenge))).await.status, 200);
+}
+
+#[tokio::test]
 async fn malformed_credentials_are_asked_again_and_two_are_one_too_many() {
     let rig = Rig::weather();
     for value in ["Payment", "Payment ???", "Payment e30", "payment eyJhIjoxfQ"] {
