@@ -246,7 +246,8 @@ pub(crate) fn pending(
     answer
 }
 
-pub(crate) fn conflict(to: &Addressee, id: PaymentId, kind: ConflictKind) -> Response<PaywallBody> {
+/// `id` is of the payment that is in the way, if whoever asks may know it.
+pub(crate) fn conflict(to: &Addressee, id: Option<PaymentId>, kind: ConflictKind) -> Response<PaywallBody> {
     let message = match kind {
         ConflictKind::OtherRequest => "this payment was made for another request",
         ConflictKind::UsedUp => "this payment was used, and its answer is not kept any more",
@@ -255,16 +256,18 @@ pub(crate) fn conflict(to: &Addressee, id: PaymentId, kind: ConflictKind) -> Res
         }
         ConflictKind::InProgress => "this payment is being served already",
         ConflictKind::NameTaken => {
-            "another payment has this payment-identifier: show that one, or name this one anew"
+            "another payment of this payer has this payment-identifier: show that one, or name this one anew"
         }
     };
     let object = Object::new()
         .with("error", kind.code())
         .with("message", message)
-        .with("payment", id.to_string())
-        .with("status", to.status_url(id));
+        .with_some("payment", id.map(|id| id.to_string()))
+        .with_some("status", id.map(|id| to.status_url(id)));
     let mut answer = json(StatusCode::CONFLICT, object);
-    to.put_payment(answer.headers_mut(), id);
+    if let Some(id) = id {
+        to.put_payment(answer.headers_mut(), id);
+    }
     answer
 }
 

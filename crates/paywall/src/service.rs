@@ -417,22 +417,22 @@ impl Visit {
             secrets: &self.shared.secrets,
             tokens: &self.current.tokens,
             now: self.shared.world.now(),
-        let unspoken = shown.dialect() == Dialect::Mpp && !self.current.terms.mpp.spoken;
-        let not_taken = || Refused { code: "unsupported_scheme".to_owned() };
             mark: self.shared.clock.now(),
         };
+        let unspoken = shown.dialect() == Dialect::Mpp && !self.current.terms.mpp.spoken;
+        let not_taken = || Refused { code: "unsupported_scheme".to_owned() };
         let mut admitted = match admit(&shown, &candidates, bought, judge) {
             Ok(admitted) => admitted,
-                let refused = if unspoken { not_taken() } else { refused };
             Err(refused) => {
                 self.refused(client);
+                let refused = if unspoken { not_taken() } else { refused };
                 return self.challenge(&parts, &body, Some(&refused.code)).await;
+            }
+        };
         // What was bought while it was spoken is still given.
         if unspoken {
             admitted.lapsed = Some(not_taken());
         }
-            }
-        };
         admitted.sale.name = name;
         if admitted.needs_contract
             && !self.shared.contract_payments.admit(client, self.shared.world.monotonic())
@@ -493,7 +493,7 @@ impl Visit {
         R: Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        let Admitted { sale, paid, .. } = admitted;
+        let Admitted { sale, paid, needs_contract, .. } = admitted;
         let unpaid = parts.clone();
         clean_paid_request(&mut parts.headers);
         let unpaid_body = body.clone();
@@ -532,6 +532,10 @@ impl Visit {
                 answer::settlement_failed(to, &payment, reason.code())
             }
             SaleOutcome::Pending { payment, tx } => answer::pending(to, payment, tx.as_ref(), &payer),
+            // Nobody has proven yet to be the payer whose other payment has this name.
+            SaleOutcome::Conflict { kind: ConflictKind::NameTaken, .. } if needs_contract => {
+                answer::conflict(to, None, ConflictKind::NameTaken)
+            }
             SaleOutcome::Conflict { payment, kind } => {
                 self.conflict(&unpaid, &unpaid_body, to, payment, kind).await
             }
@@ -852,7 +856,7 @@ impl Visit {
                 return self.challenge(parts, body, Some(kind.code())).await;
             }
         }
-        answer::conflict(to, id, kind)
+        answer::conflict(to, Some(id), kind)
     }
 
     /// Asks for payment, and says why if one was refused.
@@ -926,12 +930,6 @@ impl Visit {
     }
 }
 
-fn priced_as(method: &Method) -> Method {
-    if method == Method::HEAD { Method::GET } else { method.clone() }
-}
-
-/// Nothing more comes of this payment.
-fn is_over(payment: &Payment) -> bool {
 /// The protection space that challenges by these terms name.
 fn realm(terms: &Terms, parts: &http::request::Parts) -> String {
     if let Some(realm) = &terms.mpp.realm {
@@ -955,6 +953,12 @@ fn base(terms: &Terms, parts: &http::request::Parts) -> String {
     format!("{scheme}://{}", host.filter(plain).unwrap_or("localhost"))
 }
 
+fn priced_as(method: &Method) -> Method {
+    if method == Method::HEAD { Method::GET } else { method.clone() }
+}
+
+/// Nothing more comes of this payment.
+fn is_over(payment: &Payment) -> bool {
     matches!(
         payment.state,
         State::Settled { .. } | State::Refunded { .. } | State::Refused { .. } | State::Failed { .. }

@@ -118,7 +118,7 @@ impl Request {
             asset: asset_column(payment.terms.money.asset()),
             terms: encode_terms(&payment),
             exposure: exposure.filter(|_| payment.is_exposed()),
-            named: name.map(|name| names::hash(&payment.tenant, &name)),
+            named: name.map(|name| names::hash(&payment.tenant, &payment.terms.payer, &name)),
             payment,
             entries,
         })))

@@ -24,7 +24,7 @@ pub struct MemoryStore {
 }
 
 type Log = (Network, String, u64);
-type Name = (TenantId, String);
+type Name = (TenantId, String, String);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -239,7 +239,7 @@ impl Store for MemoryStore {
 impl Inner {
     fn claim(&mut self, claim: Claim) -> Result<Claimed, StoreError> {
         let Claim { payment, entries, exposure, name } = claim;
-        let name = name.map(|name| (payment.tenant.clone(), name));
+        let name = name.map(|name| (payment.tenant.clone(), payment.terms.payer.to_string(), name));
         if let Some(holder) = self.holder(&payment.key)
             && !cfg!(mutant = "claim")
         {

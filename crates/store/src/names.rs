@@ -1,18 +1,21 @@
 //! What buyers call their payments.
 
 use farthing_payment::Payment;
-use farthing_primitives::TenantId;
+use farthing_primitives::{Address, TenantId};
 use rusqlite::{Connection, OptionalExtension};
 use sha2::{Digest, Sha256};
 
 use crate::read;
 
-/// Short, so that many fit a page of the index. Tenants do not share names.
-pub(crate) fn hash(tenant: &TenantId, name: &str) -> [u8; 32] {
+/// Short, so that many fit a page of the index. Neither tenants nor payers share names: a name that a buyer chose takes
+/// none from another, and tells nobody else of its payment.
+pub(crate) fn hash(tenant: &TenantId, payer: &Address, name: &str) -> [u8; 32] {
     let mut hash = Sha256::new();
-    hash.update((tenant.as_str().len() as u64).to_be_bytes());
-    hash.update(tenant.as_str());
-    hash.update(name);
+    // Each field goes in after its length, so that no two names make the same bytes.
+    for field in [tenant.as_str(), payer.as_str(), name] {
+        hash.update((field.len() as u64).to_be_bytes());
+        hash.update(field);
+    }
     hash.finalize().into()
 }
 

@@ -41,7 +41,7 @@ for_each_store! {
     an_early_refusal_frees_the_key
     a_late_refusal_keeps_the_key
     an_id_is_used_once
-    a_name_belongs_to_one_payment_of_a_tenant
+    a_name_belongs_to_one_payment_of_a_payer
     a_hundred_payments_of_one_name_claim_once
     refused_payments_are_forgotten_and_nothing_else_is
     the_mark_never_goes_back
@@ -142,7 +142,7 @@ fn named(like: &Like, name: &str) -> Claim {
     Claim { name: Some(name.to_owned()), ..new_claim(like, None) }
 }
 
-async fn a_name_belongs_to_one_payment_of_a_tenant<S: Store>(store: Shared<S>) {
+async fn a_name_belongs_to_one_payment_of_a_payer<S: Store>(store: Shared<S>) {
     let first = named(&like(1), "pay_0123456789abcdef");
     assert_eq!(store.claim(first.clone()).await, Ok(Claimed::New));
     // The key says who it is, whatever it is called now.
@@ -159,6 +159,9 @@ async fn a_name_belongs_to_one_payment_of_a_tenant<S: Store>(store: Shared<S>) {
     assert_eq!(store.claim(new_claim(&like(6), None)).await, Ok(Claimed::New));
     let theirs = Like { tenant: "other".parse().unwrap(), ..like(7) };
     assert_eq!(store.claim(named(&theirs, "pay_0123456789abcdef")).await, Ok(Claimed::New));
+    // Nor does another payer's name take this one, or tell what has it.
+    let stranger = named(&Like { payer: 2, ..like(9) }, "pay_0123456789abcdef");
+    assert_eq!(store.claim(stranger).await, Ok(Claimed::New));
     // A claim that is given back gives the name back.
     let refused = commit_of(&first.payment, "funds_refused", 1, at(1));
     store.commit(refused).await.unwrap();

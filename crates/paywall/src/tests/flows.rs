@@ -259,6 +259,15 @@ async fn a_payment_identifier_is_announced_and_names_one_payment() {
     assert_eq!((other.status, other.code().as_str()), (409, "payment_identifier_taken"), "{other:?}");
     other.assert_no_goods();
     assert_eq!(rig.backend.calls(), 1);
+    assert_eq!(other.header("x-farthing-payment"), served.header("x-farthing-payment"));
+    // Whose signature only a contract could vouch for is told of no payment: it may be anybody.
+    let mut unproven = payment_v2(&challenge, 5);
+    unproven.payload.insert("signature", format!("0x{}", "11".repeat(65)));
+    let stranger = rig
+        .send(paid(get("/weather"), &named(&farthing_wire::x402::Message::to_header(&unproven), NAME)))
+        .await;
+    assert_eq!((stranger.status, stranger.code().as_str()), (409, "payment_identifier_taken"));
+    assert!(stranger.header("x-farthing-payment").is_none() && !stranger.body.contains("pay_"));
     // And the same payload for another request.
     let elsewhere = rig.send(paid(get("/weather?in=Porto"), &first)).await;
     assert_eq!((elsewhere.status, elsewhere.code().as_str()), (409, "payment_for_other_request"));
