@@ -31,7 +31,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 pub const MAX_HISTORY: u32 = 10_000;
 
 /// How long after a settlement the goods may still be asked for with the same payment instead of being bought anew.
-/// Sellers keep what they sold for about a day.
+/// For how long sellers keep what they sold is theirs to say: a gateway of ours for ten minutes, unless it is told
+/// otherwise. Whoever asks after that, on the same day, learns that it is gone, and pays again only if told to.
 pub const GOODS_OWED: Duration = Duration::from_secs(24 * 3600);
 
 /// How the file came to be. What is here never changes; later versions append.

@@ -41,6 +41,7 @@ const MAX_DATA_BYTES: u64 = 64 * 1024 * 1024;
 A payment is delivered once its answer is written. If this command is stopped before, the same command
 (the same method, URL, body and Idempotency-Key) asks for what was bought with the same payment, says
 so (\"bought earlier\"), and pays nothing; so for a day after the settlement, unless --new is given.
+How long the seller still has it is the seller's to say: a farthing gateway keeps it for 10 minutes.
 
 The answer goes to standard output and what was paid to standard error. Where standard output is no
 terminal it gets one line of JSON with both, unless -o says where the answer goes (\"-o -\" is

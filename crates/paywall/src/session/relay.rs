@@ -94,7 +94,7 @@ impl Relay {
         Self {
             upstream,
             splitter: Splitter::default(),
-            // What of it is held is bounded by itself.
+            // For all together: a stream holds a part of one event.
             hold: shared.memory.hold(None),
             held: 0,
             ticket: Some(ticket),
