@@ -910,3 +910,14 @@ fn a_deposit_that_never_came_in_lapses_and_frees_the_budget() {
     assert_eq!(shop.till().channels.len(), 1);
     assert_eq!(life.journal.history(10).unwrap()[0].state, State::Settled);
 }
+
+#[test]
+fn a_seller_chooses_no_header_of_ours_for_a_sessions_credential() {
+    let world = Scripted::new(1);
+    let shop = Shop::new(&world);
+    for (name, read) in [("Cookie", false), ("Host", false), ("payment-AUTHORIZATION", true)] {
+        let challenge = Challenge { header: Some(name.to_owned()), ..shop.challenge() };
+        let offer = crate::offer::OfferSession::read(challenge, world.true_time());
+        assert_eq!(offer.is_ok(), read, "{name}");
+    }
+}
