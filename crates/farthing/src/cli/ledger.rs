@@ -9,6 +9,7 @@ use farthing_engine::{PaymentFilter, Store};
 use farthing_payment::{Bound, Payment};
 use farthing_primitives::PaymentId;
 use farthing_store::{Checked, SqliteStore};
+use farthing_wallet::client::printable;
 use serde_json::{Value, json};
 
 use super::Failure;
@@ -177,7 +178,8 @@ async fn payments(args: StoreArgs, after: Option<PaymentId>, limit: usize) -> Re
             payment.delivery.name(),
             amounts.brief(&payment.terms.money),
             payment.binding.method,
-            payment.binding.resource,
+            // What a buyer asked for, as it wrote it.
+            printable(&payment.binding.resource),
         );
     }
     Ok(ExitCode::SUCCESS)

@@ -7,6 +7,7 @@ use farthing_ledger::{Entry, Phase, TransferId};
 use farthing_payment::{Bound, Event, Fault, Payment, Proof, Reason, Role, SlotState, Witness};
 use farthing_primitives::{Money, PaymentId, Timestamp};
 use farthing_store::{Chapter, Story};
+use farthing_wallet::client::printable;
 use serde_json::{Value, json};
 
 use super::{Amounts, StoreArgs, failed, summary};
@@ -128,7 +129,7 @@ impl Known {
             Bound::ByOffer => "bound by our offer",
             Bound::ByFirstUse => "bound by its first use",
         };
-        println!("  {} {}, {bound}", binding.method, binding.resource);
+        println!("  {} {}, {bound}", binding.method, printable(&binding.resource));
         println!("  {} on {}", self.amounts.long(&terms.money), terms.money.asset().network());
         println!("  from {} to {}", terms.payer, terms.payee);
         println!("  its authorization ends at {}", terms.expires);
@@ -165,7 +166,8 @@ impl Known {
         lines.extend(entries.iter().map(|entry| ("books", self.entry(entry))));
         for (index, (who, what)) in lines.into_iter().enumerate() {
             let when = if index == 0 { when.as_str() } else { "" };
-            println!("  {when:<34}  {who:<11} {what}");
+            // Some of it is what a facilitator said.
+            println!("  {when:<34}  {who:<11} {}", printable(&what));
         }
     }
 
