@@ -651,3 +651,18 @@ async fn strangers_cannot_have_the_chain_asked_without_end() {
     assert_eq!((last.status, last.code().as_str()), (429, "too_many_requests"));
     assert!(shop.store_is_empty().await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_forgets_nothing_that_was_bought() {
+    let routes = || vec![("GET /units", sold(by_request()))];
+    let shop = Shop::open(routes(), Backend::ok()).await;
+    let buyer = shop.customer("/units", 1000).await;
+    assert_eq!(shop.send(named(buyer.buy("/units", UNIT), "mine")).await.status, 200);
+    let shop = shop.restarted(routes()).await;
+    let got = shop.send(named(buyer.buy("/units", UNIT), "mine")).await;
+    assert_eq!((got.status, got.body.as_str(), receipt(&got).spent), (200, "sunny", UNIT));
+    assert_eq!(shop.backend.calls(), 1);
+    // The challenge holds, and the channel goes on.
+    let got = shop.send(buyer.buy("/units", 2 * UNIT)).await;
+    assert_eq!((got.status, receipt(&got).spent, shop.backend.calls()), (200, 2 * UNIT, 2));
+}

@@ -161,30 +161,14 @@ impl Shop {
                 .unwrap();
         let world = Arc::new(LiveWorld { start: Instant::now(), ahead_ms: AtomicU64::new(0) });
         let store = Arc::new(MemoryStore::new());
-        let mut config = ChainConfig::new(network(), vec![devnet.rpc_url().parse().unwrap()]);
-        config.block_time = Some(Duration::from_millis(20));
-        let chain = Arc::new(RpcChain::new(config).unwrap());
-        let relayer = Relayer::start(
-            chain,
-            Arc::new(LocalKey::new(key(0))),
-            store.clone(),
-            world.clone(),
-            RelayerConfig::default(),
-        )
-        .unwrap();
-        let desk = Desk::new(relayer, Depths::default(), Vec::new()).unwrap();
-        let code = payment_channel_escrow().unwrap().deployment.unwrap().runtime_code_hash;
-        let config = TillConfig { escrow_code: vec![code.0], beyond_reorgs: 1, ..TillConfig::default() };
-        let desks = HashMap::from([(network(), desk)]);
-        let till = Till::start(store.clone(), world.clone(), desks, config).await.unwrap();
-        let paywall = Paywall::new(
-            terms(routes),
-            Arc::new(Model::default()),
-            world.clone(),
-            BindingKey::new([9; 32], None),
-            Limits::default(),
-        );
-        Self { world, store, paywall: paywall.with_till(till), backend, http: reqwest::Client::new(), devnet }
+        let paywall = paywall(&world, &store, &devnet, terms(routes)).await;
+        Self { world, store, paywall, backend, http: reqwest::Client::new(), devnet }
+    }
+
+    /// Another process over what this one left.
+    pub async fn restarted(self, routes: Vec<(&str, Route)>) -> Self {
+        let paywall = paywall(&self.world, &self.store, &self.devnet, terms(routes)).await;
+        Self { paywall, ..self }
     }
 
     pub async fn raw(&self, request: Request<Full<Bytes>>) -> Response<PaywallBody> {
@@ -243,6 +227,38 @@ impl Shop {
         assert_eq!((opened.status, self.backend.calls()), (204, 0), "{}", opened.body);
         buyer
     }
+}
+
+async fn paywall(
+    world: &Arc<LiveWorld>,
+    store: &Arc<MemoryStore>,
+    devnet: &Devnet,
+    terms: crate::Terms,
+) -> Paywall {
+    let mut config = ChainConfig::new(network(), vec![devnet.rpc_url().parse().unwrap()]);
+    config.block_time = Some(Duration::from_millis(20));
+    let chain = Arc::new(RpcChain::new(config).unwrap());
+    let relayer = Relayer::start(
+        chain,
+        Arc::new(LocalKey::new(key(0))),
+        store.clone(),
+        world.clone(),
+        RelayerConfig::default(),
+    )
+    .unwrap();
+    let desk = Desk::new(relayer, Depths::default(), Vec::new()).unwrap();
+    let code = payment_channel_escrow().unwrap().deployment.unwrap().runtime_code_hash;
+    let config = TillConfig { escrow_code: vec![code.0], beyond_reorgs: 1, ..TillConfig::default() };
+    let desks = HashMap::from([(network(), desk)]);
+    let till = Till::start(store.clone(), world.clone(), desks, config).await.unwrap();
+    let paywall = Paywall::new(
+        terms,
+        Arc::new(Model::default()),
+        world.clone(),
+        BindingKey::new([9; 32], None),
+        Limits::default(),
+    );
+    paywall.with_till(till)
 }
 
 pub fn challenges(got: &Got) -> Vec<Challenge> {
