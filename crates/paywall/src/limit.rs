@@ -1,6 +1,6 @@
 //! How often, how much and how many at once a stranger may make us work: for each client and for all together.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -262,9 +262,18 @@ fn network_of(client: IpAddr) -> IpAddr {
 
 /// The payments that buy one answer and are being answered: a copy of one waits for its turn, and has none then.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Answering(Arc<Mutex<HashSet<ConsumptionKey>>>);
+pub(crate) struct Answering(Arc<Mutex<HashMap<ConsumptionKey, Turn>>>);
 
-/// Held until the answer is sent. Without a key it stands for nothing.
+/// How far a payment is with its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It is on its way.
+    Answered,
+    /// It is gone, and that is being written down.
+    Gone,
+}
+
+/// Held until the answer is sent, and that is written down. Without a key it stands for nothing.
 #[derive(Debug)]
 pub(crate) struct Alone {
     all: Answering,
@@ -272,10 +281,25 @@ pub(crate) struct Alone {
 }
 
 impl Answering {
-    /// `None` if a payment with this key is being answered.
-    pub fn enter(&self, key: Option<&ConsumptionKey>) -> Option<Alone> {
-        let entered = key.is_none_or(|key| lock(&self.0).insert(key.clone()));
-        entered.then(|| Alone { all: self.clone(), key: key.cloned() })
+    /// How far a payment with this key is, if it has its turn already.
+    pub fn enter(&self, key: Option<&ConsumptionKey>) -> Result<Alone, Turn> {
+        if let Some(key) = key {
+            let mut all = lock(&self.0);
+            if let Some(turn) = all.get(key) {
+                return Err(*turn);
+            }
+            all.insert(key.clone(), Turn::Answered);
+        }
+        Ok(Alone { all: self.clone(), key: key.cloned() })
+    }
+}
+
+impl Alone {
+    /// The answer is gone: whoever comes now has come too late.
+    pub fn gone(&self) {
+        if let Some(key) = &self.key {
+            lock(&self.all.0).insert(key.clone(), Turn::Gone);
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use crate::hash::request_hash;
 use crate::headers::{
     clean_inbound, clean_paid_request, clean_upstream_response, make_private, no_store, pays,
 };
-use crate::limit::{Alone, Hold};
+use crate::limit::{Alone, Hold, Turn};
 use crate::offer::{
     self, Beside, Resource, Seal, Speech, Why, quoted, requirements, seal_context, sealed_route, told,
 };
@@ -446,8 +446,12 @@ impl Visit {
             once: shown.dialect() == Dialect::Mpp && !parts.headers.contains_key(mpp_header::IDEMPOTENCY_KEY),
             base: self.base(&parts),
         };
-        let Some(alone) = self.shared.answering.enter(to.once.then_some(&admitted.sale.key)) else {
-            return answer::in_progress();
+        let alone = match self.shared.answering.enter(to.once.then_some(&admitted.sale.key)) {
+            Ok(alone) => alone,
+            Err(Turn::Answered) => return answer::in_progress(),
+            Err(Turn::Gone) => {
+                return self.challenge(&parts, &body, Some(ConflictKind::UsedUp.code())).await;
+            }
         };
         if let Some(lapsed) = &admitted.lapsed {
             match self.shared.seller.holder(&admitted.sale.key).await {
@@ -557,8 +561,8 @@ impl Visit {
         answer().map(|body| body::keeping(body, hold))
     }
 
-    /// A stored answer, which says when it is gone if that decides whether it is given again. Until that is written
-    /// down, no copy of its payment is answered.
+    /// A stored answer, which says when it is gone if that decides whether it is given again. Until then no copy of its
+    /// payment is answered, and from then on none is given it.
     fn parting(
         &self,
         body: PaywallBody,
@@ -573,6 +577,7 @@ impl Visit {
         let is_head = template.parts.method == Method::HEAD;
         let (shared, alone) = (self.shared.clone(), alone.clone());
         let gone = move || {
+            alone.gone();
             let sent = shared.seller.sent(&payment);
             shared.world.spawn(Box::pin(async move {
                 sent.await;

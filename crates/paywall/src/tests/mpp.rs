@@ -110,6 +110,16 @@ async fn an_answer_that_did_not_leave_is_given_again_and_nobody_is_told_to_pay_f
     assert_eq!((rig.model.settlements(), rig.backend.calls()), (1, 1));
 }
 
+/// Whoever has the answer and shows its credential again at once is not told to wait.
+#[tokio::test]
+async fn what_is_gone_is_not_given_again_while_that_is_written_down() {
+    let rig = Rig::weather();
+    let mine = credential(&challenges(&rig.get("/weather").await)[0]);
+    rig.model.stuck.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(rig.send(shown("/weather", &mine)).await.status, 200);
+    assert_refused(&rig.send(shown("/weather", &mine)).await, &ProblemType::InvalidChallenge);
+}
+
 #[tokio::test]
 async fn an_answer_that_finds_no_room_is_not_the_one_that_was_paid_for() {
     let limits = Limits { body_memory: 64, ..Limits::default() };
