@@ -35,6 +35,12 @@ pub const MAX_HISTORY: u32 = 10_000;
 /// otherwise. Whoever asks after that, on the same day, learns that it is gone, and pays again only if told to.
 pub const GOODS_OWED: Duration = Duration::from_secs(24 * 3600);
 
+/// For how long a name is kept that was bound to a request and came to no purchase: far longer than any call takes.
+pub const CALL_NAMES_KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// What the names of calls begin with, among the settings.
+const CALL: &str = "call:";
+
 /// How the file came to be. What is here never changes; later versions append.
 const MIGRATIONS: &[&str] = &[SCHEMA, include_str!("journal/schema-2.sql")];
 
@@ -682,6 +688,70 @@ impl Journal {
             );
             let mut found = tx.prepare_cached(&sql)?;
             found.query_row([&request.0[..]], |row| Ok(read(row))).optional()?.transpose()
+        })
+    }
+
+    /// The latest purchase of exactly this request, whatever became of it.
+    pub fn latest_for(&self, request: &RequestHash) -> Result<Option<Purchase>, JournalError> {
+        self.within(|tx| {
+            let sql =
+                format!("SELECT {COLUMNS} FROM purchase WHERE request_hash = ?1 ORDER BY id DESC LIMIT 1");
+            let mut found = tx.prepare_cached(&sql)?;
+            found.query_row([&request.0[..]], |row| Ok(read(row))).optional()?.transpose()
+        })
+    }
+
+    /// Binds a caller's name for a call to the request that it is for, and returns the request that the name is bound to:
+    /// another one, if it was used before. In one step, so that of two callers with one name only one gets it.
+    pub fn bind_call(
+        &self,
+        name: &str,
+        request: &RequestHash,
+        clock: &Clock,
+    ) -> Result<RequestHash, JournalError> {
+        self.within(|tx| {
+            let name = format!("{CALL}{name}");
+            if let Some(text) = get(tx, &name)? {
+                return Ok(record::read_call(&text).ok_or(JournalError::Corrupt("bound call"))?.0);
+            }
+            put(tx, &name, &record::print_call(request, believed(tx, clock)?.time))?;
+            Ok(*request)
+        })
+    }
+
+    /// Forgets the names of calls that were bound [`CALL_NAMES_KEPT`] ago or earlier and came to no purchase. What was
+    /// signed for keeps its name as long as it is in the books. Returns how many were forgotten.
+    pub fn forget_calls(&self, clock: &Clock) -> Result<usize, JournalError> {
+        self.within(|tx| {
+            let before = believed(tx, clock)?.time.minus(CALL_NAMES_KEPT);
+            let mut found = tx.prepare_cached("SELECT key, value FROM setting WHERE key GLOB ?1 || '*'")?;
+            let rows = found.query_map([CALL], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let rows: Vec<(String, String)> = rows.collect::<Result<_, _>>()?;
+            let mut bought =
+                tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM purchase WHERE request_hash = ?1)")?;
+            let mut forgotten = 0;
+            for (name, text) in rows {
+                let (request, at) = record::read_call(&text).ok_or(JournalError::Corrupt("bound call"))?;
+                if at <= before && !bought.query_row([&request.0[..]], |row| row.get::<_, bool>(0))? {
+                    forget(tx, &name)?;
+                    forgotten += 1;
+                }
+            }
+            Ok(forgotten)
+        })
+    }
+
+    /// A secret of this journal's alone, by which callers' names are made unguessable before a seller sees them. `fresh`
+    /// becomes it if there is none yet.
+    pub fn call_secret(&self, fresh: [u8; 32]) -> Result<[u8; 32], JournalError> {
+        self.within(|tx| {
+            let Some(text) = get(tx, "call_secret")? else {
+                put(tx, "call_secret", &hex::encode(fresh))?;
+                return Ok(fresh);
+            };
+            let mut secret = [0u8; 32];
+            hex::decode_to_slice(&text, &mut secret).map_err(|_| JournalError::Corrupt("call secret"))?;
+            Ok(secret)
         })
     }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use farthing_policy::{Breaker, Bucket, Caps, HostRule, Mark, Rules, Steady};
-use farthing_primitives::Timestamp;
+use farthing_primitives::{RequestHash, Timestamp};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -50,6 +50,14 @@ struct MarkRecord {
     time_ms: u64,
     boot: Option<String>,
     elapsed_ms: Option<u64>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CallRecord {
+    version: u32,
+    request: String,
+    at_ms: u64,
 }
 
 const VERSION: u32 = 1;
@@ -138,6 +146,19 @@ pub(crate) fn read_mark(text: &str) -> Option<Mark> {
         .zip(record.elapsed_ms)
         .map(|(boot, elapsed)| Steady { boot, elapsed: Duration::from_millis(elapsed) });
     Some(Mark { time: Timestamp::from_millis(record.time_ms), steady })
+}
+
+/// The request that a caller's name is bound to, and since when.
+pub(crate) fn print_call(request: &RequestHash, at: Timestamp) -> String {
+    let record = CallRecord { version: VERSION, request: hex::encode(request.0), at_ms: at.millis() };
+    serde_json::to_string(&record).unwrap_or_default()
+}
+
+pub(crate) fn read_call(text: &str) -> Option<(RequestHash, Timestamp)> {
+    let record: CallRecord = serde_json::from_str(text).ok().filter(|r: &CallRecord| r.version == VERSION)?;
+    let mut hash = [0u8; 32];
+    hex::decode_to_slice(&record.request, &mut hash).ok()?;
+    Some((RequestHash(hash), Timestamp::from_millis(record.at_ms)))
 }
 
 #[cfg(test)]

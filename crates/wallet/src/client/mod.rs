@@ -28,7 +28,7 @@ use farthing_wire::mpp::sse::Event;
 
 pub use challenge::{Challenge, ChallengeError, Mismatch, tx_hash};
 pub use exchange::{Answer, Body, Exchange, HttpRequest, Opened, Pieces, Reach, SendError, printable, shown};
-pub use plan::{Asked, AskedAnswer, Considered, MAX_SELLERS, Objection, Plan};
+pub use plan::{Asked, AskedAnswer, Considered, MAX_SELLERS, Objection, Plan, request_hash};
 pub use recover::{Recovered, Sights};
 pub use session::Sessions;
 pub use transport::{MAX_HEADER_LIST_BYTES, MAX_HEADERS, Transport};

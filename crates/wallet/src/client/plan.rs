@@ -359,7 +359,7 @@ fn compare(a: Option<&Charge>, b: Option<&Charge>) -> Ordering {
 }
 
 /// Names a request: method, URL, body, and the caller's own `Idempotency-Key`. The journal finds by it what was paid for.
-pub(super) fn request_hash(request: &HttpRequest) -> RequestHash {
+pub fn request_hash(request: &HttpRequest) -> RequestHash {
     let mut hash = Sha256::new();
     hash.update(b"farthing purchase v1");
     for part in [request.method.as_str().as_bytes(), request.url.as_str().as_bytes(), &request.body] {

@@ -410,3 +410,31 @@ fn a_journal_in_an_open_database_is_found_again() {
     };
     assert_eq!(left(&life(&open(), 2), &at(0)), [id]);
 }
+
+/// A caller's name is for one request, for as long as that was signed for; what came to no purchase is forgotten.
+#[test]
+fn a_name_of_a_call_belongs_to_one_request() {
+    let journal = ready();
+    // What the drafts here ask for, and what nobody buys.
+    let (bought, unpaid) = (RequestHash([7; 32]), RequestHash([8; 32]));
+    assert_eq!(journal.bind_call("a", &bought, &at(0)).unwrap(), bought);
+    assert_eq!(journal.bind_call("a", &unpaid, &at(1)).unwrap(), bought, "the name was used");
+    assert_eq!(journal.bind_call("b", &unpaid, &at(1)).unwrap(), unpaid);
+    assert!(journal.latest_for(&bought).unwrap().is_none());
+    let first = reserve(&journal, 1, &at(2)).unwrap();
+    let second = reserve(&journal, 1, &at(3)).unwrap();
+    assert_eq!(journal.latest_for(&bought).unwrap().map(|purchase| purchase.id), Some(second));
+    assert_ne!(first, second);
+    let kept = CALL_NAMES_KEPT.as_secs();
+    assert_eq!(journal.forget_calls(&at(kept)).unwrap(), 0, "a call may be under way");
+    assert_eq!(journal.forget_calls(&at(kept + 1)).unwrap(), 1);
+    assert_eq!(journal.bind_call("a", &unpaid, &at(kept + 2)).unwrap(), bought, "it was paid for");
+    assert_eq!(journal.bind_call("b", &bought, &at(kept + 2)).unwrap(), bought, "it was not");
+}
+
+#[test]
+fn a_journal_keeps_its_secret() {
+    let journal = ready();
+    assert_eq!(journal.call_secret([1; 32]).unwrap(), [1; 32]);
+    assert_eq!(journal.call_secret([2; 32]).unwrap(), [1; 32]);
+}
