@@ -16,9 +16,9 @@ mod world;
 
 use std::process::ExitCode;
 
-/// What is logged unless `FARTHING_LOG` says otherwise. The HTTP/2 library warns of what strangers do, as often as they do
-/// it.
-const LOGGED: &str = "warn,h2=error";
+/// What is logged unless `FARTHING_LOG` says otherwise. The libraries of HTTP/2 and MCP warn of what strangers do, as often
+/// as they do it.
+const LOGGED: &str = "warn,h2=error,rmcp=error";
 
 fn main() -> ExitCode {
     // Both fail only if something was installed before, which nothing does.

@@ -27,6 +27,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("listener", &[]),
     ("wallet", &["primitives", "wire", "evm", "policy", "payment", "channel", "rails", "engine"]),
     ("load", &["primitives", "evm"]),
+    ("mcp", &["primitives", "wire", "policy", "wallet", "listener"]),
 ];
 
 /// Heavy stacks and the only crates that may name them.
@@ -35,11 +36,23 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("alloy-rpc-client", &["chain"]),
     ("alloy-transport-http", &["chain"]),
     ("revm", &["devnet"]),
+    ("rmcp", &["mcp"]),
     ("rusqlite", &["store", "wallet"]),
     ("secp256k1", &["evm"]),
     (
         "tokio",
-        &["store", "chain", "devnet", "facilitator", "wallet", "paywall", "load", "farthing", "listener"],
+        &[
+            "store",
+            "chain",
+            "devnet",
+            "facilitator",
+            "wallet",
+            "paywall",
+            "load",
+            "mcp",
+            "farthing",
+            "listener",
+        ],
     ),
 ];
 

@@ -10,6 +10,7 @@ mod devnet;
 pub mod fetch;
 mod ledger;
 mod load;
+mod mcp;
 mod refund;
 pub mod wallet;
 
@@ -39,6 +40,7 @@ enum Command {
     Fetch(fetch::FetchArgs),
     Wallet(wallet::WalletArgs),
     Channel(channel::ChannelArgs),
+    Mcp(mcp::McpArgs),
     Gateway(crate::gateway::GatewayArgs),
     Facilitator(crate::facilitator::FacilitatorArgs),
     Refund(refund::RefundArgs),
@@ -83,6 +85,7 @@ pub async fn main() -> ExitCode {
         Command::Fetch(args) => Ok(fetch::run(args).await),
         Command::Wallet(args) => Ok(wallet::run(args).await),
         Command::Channel(args) => Ok(channel::run(args).await),
+        Command::Mcp(args) => mcp::run(args).await,
         Command::Gateway(args) => crate::gateway::run_command(args).await,
         Command::Facilitator(args) => crate::facilitator::run(args).await,
         Command::Refund(args) => refund::run(args).await,

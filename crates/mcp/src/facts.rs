@@ -1,0 +1,135 @@
+//! What the wallet itself knows, as JSON for a model. Nothing that a counterparty wrote in words gets in here.
+
+use farthing_policy::{Bucket, Dollars, Rules, Window};
+use farthing_primitives::{Money, Registry};
+use farthing_wallet::Denied;
+use farthing_wallet::client::{Payment, Plan, Settlement};
+use farthing_wallet::journal::Purchase;
+use serde_json::{Value, json};
+
+pub fn money(registry: &Registry, money: &Money) -> Value {
+    let asset = registry.get(money.asset());
+    json!({
+        "atoms": money.atoms().to_string(),
+        "amount": asset.map(|asset| asset.format(money.atoms())),
+        "symbol": asset.map(|asset| asset.symbol.as_str()),
+        "asset": money.asset().to_string(),
+        "network": money.asset().network().to_string(),
+    })
+}
+
+pub fn payment(registry: &Registry, payment: &Payment) -> Value {
+    json!({
+        "id": payment.id.to_string(),
+        "money": money(registry, &payment.money),
+        "payee": payment.payee.to_string(),
+        "payer": payment.payer.to_string(),
+        "expires": payment.expires.to_string(),
+        "bought_earlier": payment.earlier.map(|at| at.to_string()),
+        // What it is contradicted by is in the counterparty's words.
+        "settlement": payment.settlement.name(),
+        "signed_only": payment.settlement == Settlement::Unproven,
+        "transaction": payment.tx.as_deref().filter(|tx| is_plain(tx)),
+    })
+}
+
+/// How many offers of one seller a model is told of: whoever writes hundreds fills its context.
+pub const MAX_OFFERS_SHOWN: usize = 16;
+
+/// The first offers, and the one that is chosen, and what stands against each.
+pub fn offers(registry: &Registry, plan: &Plan) -> Value {
+    let shown = |(i, _): &(usize, _)| *i < MAX_OFFERS_SHOWN || plan.best == Some(*i);
+    let offers = plan.considered.iter().enumerate().filter(shown).map(|(i, considered)| {
+        let offer = &considered.intent.offer;
+        json!({
+            "dialect": offer.dialect().to_string(),
+            "money": money(registry, &offer.money()),
+            "payee": offer.payee().to_string(),
+            "permitted": considered.objection.is_none(),
+            "objection": considered.objection.as_ref().map(|objection| objection.code()),
+            "chosen": plan.best == Some(i),
+        })
+    });
+    offers.collect::<Vec<_>>().into()
+}
+
+/// Why nothing was signed. Of a policy's decision its words are ours, and hold the numbers.
+pub fn denied(denied: &Denied) -> Value {
+    let text = match denied {
+        Denied::Policy(decision) => {
+            Some(decision.denials().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+        }
+        _ => None,
+    };
+    json!({ "code": denied.code(), "text": text })
+}
+
+/// What the plan's first objection is, if nothing is chosen.
+pub fn objection(plan: &Plan) -> Option<Value> {
+    use farthing_wallet::client::Objection;
+    let first = plan.considered.iter().find_map(|considered| considered.objection.as_ref())?;
+    Some(match first {
+        Objection::Denied(one) => denied(one),
+        other => json!({ "code": other.code(), "text": null }),
+    })
+}
+
+pub fn purchase(registry: &Registry, purchase: &Purchase) -> Value {
+    json!({
+        "id": purchase.id.to_string(),
+        "state": purchase.state.name(),
+        "confirmed": purchase.confirmed,
+        "delivered": purchase.delivered,
+        "created": purchase.created.to_string(),
+        "host": purchase.authority,
+        "method": purchase.method,
+        "money": money(registry, &purchase.money),
+        "payee": purchase.payee.to_string(),
+        "transaction": purchase.tx.as_deref().filter(|tx| is_plain(tx)),
+    })
+}
+
+/// The owner's limits, and what is spent and left of each.
+pub fn budget(rules: &Rules, spent: &[(Bucket, Vec<(Window, u128)>)]) -> Value {
+    let registry = Registry::builtin();
+    let shown = |bucket: &Bucket, n: u128| match bucket {
+        Bucket::Dollar => Dollars(n).plain(),
+        Bucket::Asset(id) => registry.get(id).map_or_else(|| n.to_string(), |asset| asset.format(n)),
+    };
+    let caps: Vec<Value> = rules
+        .caps
+        .iter()
+        .map(|(bucket, caps)| {
+            let windows = spent.iter().find(|(of, _)| of == bucket).map(|(_, windows)| windows.as_slice());
+            let spent = |window: Window| {
+                let found = windows.unwrap_or_default().iter().find(|(one, _)| *one == window);
+                found.map_or(0, |(_, spent)| *spent)
+            };
+            let of = |window: Window, cap: u128| {
+                let spent = spent(window);
+                json!({
+                    "limit": shown(bucket, cap),
+                    "spent": shown(bucket, spent),
+                    "left": shown(bucket, cap.saturating_sub(spent)),
+                })
+            };
+            json!({
+                "of": bucket.to_string(),
+                "per_payment": shown(bucket, caps.per_payment),
+                "hour": of(Window::Hour, caps.hour),
+                "day": of(Window::Day, caps.day),
+            })
+        })
+        .collect();
+    json!({
+        "frozen": rules.frozen,
+        "caps": caps,
+        "networks": rules.networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "hosts": rules.hosts.iter().map(|rule| rule.pattern.to_string()).collect::<Vec<_>>(),
+    })
+}
+
+/// A transaction's name, and no message to the reader.
+fn is_plain(text: &str) -> bool {
+    text.len() <= 128 && text.bytes().all(|byte| byte.is_ascii_alphanumeric())
+}

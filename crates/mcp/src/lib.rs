@@ -1,0 +1,19 @@
+//! The Model Context Protocol, over `rmcp`: the wallet as tools for an agent ([`WalletServer`]), and a price before a
+//! server's tools ([`sell`]).
+//!
+//! Neither keys nor signed payments are within reach of a tool. What a counterparty wrote comes back as a piece of content
+//! of its own, which says so ([`Untrusted`]).
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod call;
+mod facts;
+mod http;
+pub mod sell;
+mod tools;
+mod untrusted;
+
+pub use call::{MAX_BODY_BYTES, MAX_CALL_ID_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES};
+pub use http::{MCP_PATH, ServeError, Token, TokenError, serve_http};
+pub use tools::{MAX_ANSWER_BYTES, MAX_CALLS_AT_ONCE, MAX_HISTORY_ROWS, WalletServer, serve_stdio};
+pub use untrusted::{MAX_UNTRUSTED_BYTES, MAX_UNTRUSTED_NOTE_BYTES, UNTRUSTED, Untrusted};
