@@ -27,6 +27,8 @@ pub const MAX_SEAL_LEN: usize = 96;
 const CONTEXT: &[u8] = b"farthing offer seal v1";
 /// The same for the secrets of challenges.
 const CHALLENGE_CONTEXT: &[u8] = b"farthing mpp challenge secret v1";
+/// The same for keys of other tills.
+const TILL_CONTEXT: &[u8] = b"farthing till key v1";
 
 /// What the seal's text starts with.
 const PREFIX: &str = "1.";
@@ -57,6 +59,17 @@ impl BindingKey {
         // INVARIANT: a derived secret has as many bytes as a secret must have, and one previous is not too many.
         #[allow(clippy::expect_used)]
         secrets.expect("derived secrets are long enough")
+    }
+
+    /// Another key, only as secret as this one: of two tills of one shop, neither takes the other's offers for its own.
+    pub fn for_till(&self, name: &str) -> Self {
+        let derived = |key: &[u8; 32]| {
+            let mut mac = keyed(key);
+            mac.update(TILL_CONTEXT);
+            mac.update(name.as_bytes());
+            <[u8; 32]>::from(mac.finalize().into_bytes())
+        };
+        Self { current: derived(&self.current), previous: self.previous.as_ref().map(derived) }
     }
 
     /// The same with a new secret in front, and what was in front behind it.

@@ -5,6 +5,7 @@
 
 mod document;
 mod key;
+mod mcp;
 mod reader;
 mod routes;
 mod secret;
@@ -29,6 +30,7 @@ use url::Url;
 
 pub use document::ConfigError;
 pub use key::read_key;
+pub use mcp::{McpConfig, McpSource};
 pub use routes::MAX_STORED_BYTES;
 pub(crate) use routes::checksum_holds;
 pub use secret::SecretRef;
@@ -131,6 +133,8 @@ pub struct GatewayConfig {
     pub offer_key: Option<SecretRef>,
     pub default_upstream: Option<Arc<UpstreamConfig>>,
     pub routes: Vec<RouteConfig>,
+    /// `[mcp]`: an MCP server whose tools are sold.
+    pub mcp: Option<McpConfig>,
     pub limits: LimitsConfig,
     /// Assets as in [`Config::registry`], for the paywall's own use.
     pub registry: Registry,

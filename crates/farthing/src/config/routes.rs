@@ -82,7 +82,7 @@ fn one(route: &mut Reader<'_>, defaults: &Defaults<'_>) -> Option<RouteConfig> {
     Some(RouteConfig { pattern: pattern?, upstream: upstream?, sale })
 }
 
-fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<SaleConfig> {
+pub(super) fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<SaleConfig> {
     // Whoever got it wrong need not be told that it is missing.
     let has_price = ["price", "atoms", "price_hook"].iter().any(|key| route.has(key));
     let asked = Asked { amount: amount(route), pay_to: None };

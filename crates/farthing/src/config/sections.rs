@@ -13,6 +13,7 @@ use farthing_rails::exact_evm::Policy;
 use url::Url;
 
 use super::document::{Node, Problem, Value};
+use super::mcp;
 use super::reader::{Problems, Reader, nearest};
 use super::routes::{self, Defaults};
 use super::session::sessions;
@@ -403,9 +404,13 @@ fn gateway(
     let upstreams = upstreams(root);
     let section = root.table("gateway");
     let routes = root.tables("route");
+    let (mcp, tools) = (root.table("mcp"), root.tables("tool"));
     let Some(mut section) = section else {
         if let Some(route) = routes.first() {
             route.problem("", "routes need a [gateway] section");
+        }
+        if let Some(mcp) = mcp.as_ref().or(tools.first()) {
+            mcp.problem("", "tools need a [gateway] section");
         }
         // They are not looked into, so they must not count as unknown.
         return None;
@@ -478,6 +483,7 @@ fn gateway(
     };
     section.finish();
     let routes = routes::read(routes, &defaults, root.problems());
+    let mcp = mcp::read(mcp, tools, &routes, &defaults, root.problems());
     Some(GatewayConfig {
         listen,
         admin_listen,
@@ -491,6 +497,7 @@ fn gateway(
         offer_key,
         default_upstream,
         routes,
+        mcp,
         limits,
         registry: registry.clone(),
     })

@@ -30,6 +30,13 @@ A whole file:
   match = \"GET /weather\"
   price = \"$0.002\"
 
+Tools of an MCP server, at /mcp (docs/operating/mcp.md):
+  [mcp]
+  command = [\"node\", \"server.mjs\"]      # or: upstream = \"http://127.0.0.1:9000/mcp\"
+  [[tool]]
+  name  = \"forecast\"
+  price = \"$0.01\"
+
 The file and the certificates are read again when they change, and on SIGHUP. docs/reference/config.md lists every key.
 Exit codes: 0 stopped as asked, 1 failed, 2 wrong call or configuration.")]
 pub struct GatewayArgs {
@@ -66,8 +73,11 @@ fn settleable(config: &Config, gateway: &GatewayConfig) -> Result<(), String> {
     let relays = |network: &farthing_primitives::Network| {
         config.networks.get(network).is_some_and(|known| known.relayer_key.is_some())
     };
-    for route in &gateway.routes {
-        let Some(sale) = &route.sale else { continue };
+    let routes = gateway.routes.iter().map(|route| (&route.pattern, route.sale.as_ref()));
+    let tools = gateway.mcp.iter().flat_map(|mcp| &mcp.tools);
+    let tools = tools.map(|tool| (&tool.pattern, tool.sale.as_ref()));
+    for (pattern, sale) in routes.chain(tools) {
+        let Some(sale) = sale else { continue };
         // A channel is opened, settled and closed by a relayer of ours; no facilitator does that.
         if let Some(session) = &sale.session
             && !relays(session.network())
@@ -75,7 +85,7 @@ fn settleable(config: &Config, gateway: &GatewayConfig) -> Result<(), String> {
             let network = session.network();
             return Err(format!(
                 "route {}: nobody settles its session on {network}: give [networks.\"{network}\"] rpc and relayer_key",
-                route.pattern
+                pattern
             ));
         }
         if matches!(config.settlement, Settlement::Remote(_)) {
@@ -86,7 +96,7 @@ fn settleable(config: &Config, gateway: &GatewayConfig) -> Result<(), String> {
                 return Err(format!(
                     "route {}: nobody settles on {network}: give [networks.\"{network}\"] rpc and relayer_key, or \
                      name a facilitator ([facilitator] remote)",
-                    route.pattern
+                    pattern
                 ));
             }
         }
@@ -97,6 +107,9 @@ fn settleable(config: &Config, gateway: &GatewayConfig) -> Result<(), String> {
 /// What can be found wrong without a socket or a chain, beyond what the file itself shows.
 fn check(config: &GatewayConfig) -> Result<(), GatewayError> {
     super::terms::terms(config)?;
+    if let Some(mcp) = &config.mcp {
+        super::terms::tool_terms(config, mcp)?;
+    }
     super::proxy::Table::new(config)?;
     if let Some(tls) = &config.tls {
         super::tls::Certificate::load(tls)?;
@@ -134,7 +147,14 @@ async fn serve(file: PathBuf, config: Config, gateway_config: GatewayConfig) -> 
     let watching = tokio::spawn(reload::watch(gateway.clone(), file, hangups()));
     let scheme = if gateway_config.tls.is_some() { "https" } else { "http" };
     let routes = gateway_config.routes.len().to_string();
-    print_ready("gateway", &format!("{scheme}://{address}"), &[("routes", &routes)]);
+    let url = format!("{scheme}://{address}");
+    let mcp = gateway.mcp().map(|mcp| format!("{url}{}", mcp.path()));
+    if let Some(till) = gateway.mcp().cloned() {
+        tokio::spawn(async move { till.warm_up().await });
+    }
+    let mut facts = vec![("routes", routes.as_str())];
+    facts.extend(mcp.as_deref().map(|mcp| ("mcp", mcp)));
+    print_ready("gateway", &url, &facts);
     let served = gateway.serve_on(listener, until_stopped()).await;
     watching.abort();
     settle_down(&engine, gateway_config.limits.shutdown_timeout).await;

@@ -7,6 +7,7 @@ mod admin;
 mod body;
 mod command;
 mod hook;
+mod mcp;
 mod offer_key;
 mod proxy;
 mod reload;
@@ -31,6 +32,7 @@ use tower::Layer;
 
 use crate::config::{Cidr, GatewayConfig, LimitsConfig};
 use crate::wiring::Collectors;
+use mcp::McpTill;
 use proxy::{Proxy, Table};
 use tls::Certificate;
 
@@ -51,6 +53,8 @@ pub enum GatewayError {
     Tls { file: PathBuf, why: String },
     #[error("{0}")]
     Routes(String),
+    #[error("the MCP server: {0}")]
+    Mcp(String),
     #[error("the offer key: {0}")]
     OfferKey(String),
     #[error("cannot listen on {address}: {why}")]
@@ -62,6 +66,7 @@ pub enum GatewayError {
 pub struct Gateway {
     paywall: Paywall,
     proxy: Proxy,
+    mcp: Option<McpTill>,
     seller: Arc<dyn Seller>,
     certificate: Option<Arc<Certificate>>,
     limits: LimitsConfig,
@@ -80,11 +85,15 @@ impl Gateway {
     ) -> Result<Self, GatewayError> {
         let proxy = Proxy::new(Table::new(config)?);
         let terms = terms::terms(config)?;
-        let paywall = Paywall::new(terms, seller.clone(), world, key, config.limits.paywall);
+        let limits = config.limits.paywall;
+        let till = |mcp| McpTill::build(config, mcp, seller.clone(), world.clone(), &key, limits);
+        let mcp = config.mcp.as_ref().map(till).transpose()?;
+        let paywall = Paywall::new(terms, seller.clone(), world, key, limits);
         let certificate = config.tls.as_ref().map(Certificate::load).transpose()?;
         Ok(Self {
             paywall,
             proxy,
+            mcp,
             seller,
             certificate,
             limits: config.limits,
@@ -102,6 +111,9 @@ impl Gateway {
     /// Says that it is at least this late: see [`Paywall::not_before`].
     pub fn not_before(&self, mark: farthing_primitives::Timestamp) {
         self.paywall.not_before(mark);
+        if let Some(mcp) = &self.mcp {
+            mcp.not_before(mark);
+        }
     }
 
     /// Goes on with other routes, prices and upstreams. Everything stays as it is if they are not good.
@@ -113,6 +125,12 @@ impl Gateway {
             collectors.check(config).map_err(|error| GatewayError::Routes(error.to_string()))?;
         }
         let (table, terms) = (Table::new(config)?, terms::terms(config)?);
+        // First what may fail still: all of it changes, or nothing.
+        match (&self.mcp, &config.mcp) {
+            (Some(till), Some(mcp)) => till.reload(config, mcp)?,
+            (None, None) => {}
+            _ => return Err(GatewayError::Mcp("[mcp] comes and goes with a restart".to_owned())),
+        }
         self.proxy.reload(table);
         self.paywall.reload(terms);
         Ok(())
@@ -130,18 +148,28 @@ impl Gateway {
         };
         let service = PaywallLayer::new(self.paywall.clone()).layer(self.proxy.clone());
         let (trusted, proxies) = (self.trusted.clone(), self.trusted.clone());
+        let mcp = self.mcp.clone();
         let server = Server {
-            handler: move |request, peer| serve::handle(service.clone(), trusted.clone(), request, peer),
+            handler: move |request, peer| {
+                serve::handle(service.clone(), mcp.clone(), trusted.clone(), request, peer)
+            },
             limits: serve::limits(&self.limits),
             tls,
             stands_for_many: Arc::new(move |address| serve::is_trusted(&proxies, address)),
         };
         farthing_listener::serve(server, listener, shutdown).await;
+        if let Some(mcp) = &self.mcp {
+            mcp.close().await;
+        }
         Ok(())
     }
 
     pub(crate) fn certificate(&self) -> Option<&Arc<Certificate>> {
         self.certificate.as_ref()
+    }
+
+    pub(crate) fn mcp(&self) -> Option<&McpTill> {
+        self.mcp.as_ref()
     }
 
     pub(crate) fn seller(&self) -> &Arc<dyn Seller> {

@@ -9,6 +9,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use tower::ServiceExt;
 
 use super::body::RequestBody;
+use super::mcp::McpTill;
 use super::proxy::{Proxy, see_client, text};
 use crate::config::{Cidr, LimitsConfig};
 
@@ -37,6 +38,7 @@ pub fn is_trusted(trusted: &[Cidr], address: std::net::IpAddr) -> bool {
 /// Answers one request.
 pub async fn handle(
     service: PaywallService<Proxy>,
+    mcp: Option<McpTill>,
     trusted: Arc<Vec<Cidr>>,
     request: Request<Inbound>,
     peer: Peer,
@@ -60,6 +62,11 @@ pub async fn handle(
     }
     parts.extensions.insert(client);
     parts.extensions.insert(scheme);
+    if let Some(mcp) = mcp.filter(|mcp| mcp.is_at(parts.uri.path())) {
+        // A call's answer is a message among others: when it has left is no matter of the paywall's.
+        parts.extensions.remove::<ClientExit>();
+        return mcp.handle(Request::from_parts(parts, body)).await;
+    }
     match service.oneshot(Request::from_parts(parts, RequestBody::from(body))).await {
         Ok(response) => response,
         Err(never) => match never {},

@@ -2,26 +2,41 @@
 
 use std::sync::Arc;
 
-use farthing_paywall::{Paid, Price, Route, RouteTable, Terms, Unmatched};
+use farthing_paywall::{Paid, Pattern, Price, Route, RouteTable, Terms, Unmatched};
 
 use super::GatewayError;
 use super::hook::HttpHook;
-use crate::config::{GatewayConfig, PriceConfig, SaleConfig};
+use crate::config::{GatewayConfig, McpConfig, PriceConfig, SaleConfig};
 
 pub fn terms(config: &GatewayConfig) -> Result<Terms, GatewayError> {
-    let mut routes = Vec::with_capacity(config.routes.len());
-    for route in &config.routes {
-        let kind = match &route.sale {
+    let routes = config.routes.iter().map(|route| (&route.pattern, route.sale.as_ref()));
+    terms_of(config, routes, config.unmatched_free)
+}
+
+/// The terms of the tools that an MCP server sells.
+pub fn tool_terms(config: &GatewayConfig, mcp: &McpConfig) -> Result<Terms, GatewayError> {
+    let tools = mcp.tools.iter().map(|tool| (&tool.pattern, tool.sale.as_ref()));
+    terms_of(config, tools, mcp.others_free)
+}
+
+fn terms_of<'a>(
+    config: &GatewayConfig,
+    listed: impl Iterator<Item = (&'a Pattern, Option<&'a SaleConfig>)>,
+    unmatched_free: bool,
+) -> Result<Terms, GatewayError> {
+    let mut routes = Vec::new();
+    for (pattern, sale) in listed {
+        let kind = match sale {
             None => Route::Free,
             Some(sale) => Route::paid(paid(sale)?),
         };
-        routes.push((route.pattern.clone(), kind));
+        routes.push((pattern.clone(), kind));
     }
     let routes = RouteTable::new(routes).map_err(|error| GatewayError::Routes(error.to_string()))?;
     Ok(Terms {
         routes,
         registry: config.registry.clone(),
-        unmatched: if config.unmatched_free { Unmatched::Free } else { Unmatched::NotFound },
+        unmatched: if unmatched_free { Unmatched::Free } else { Unmatched::NotFound },
         cors: config.cors.clone(),
         mpp: config.mpp.clone(),
         v1_body: config.v1_body,
