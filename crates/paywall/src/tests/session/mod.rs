@@ -659,10 +659,12 @@ async fn a_restart_forgets_nothing_that_was_bought() {
     let buyer = shop.customer("/units", 1000).await;
     assert_eq!(shop.send(named(buyer.buy("/units", UNIT), "mine")).await.status, 200);
     let shop = shop.restarted(routes()).await;
-    let got = shop.send(named(buyer.buy("/units", UNIT), "mine")).await;
-    assert_eq!((got.status, got.body.as_str(), receipt(&got).spent), (200, "sunny", UNIT));
+    let got = shop.patiently(|| named(buyer.buy("/units", UNIT), "mine")).await;
+    assert_eq!((got.status, got.body.as_str()), (200, "sunny"));
+    assert_eq!(receipt(&got).spent, UNIT);
     assert_eq!(shop.backend.calls(), 1);
     // The challenge holds, and the channel goes on.
-    let got = shop.send(buyer.buy("/units", 2 * UNIT)).await;
-    assert_eq!((got.status, receipt(&got).spent, shop.backend.calls()), (200, 2 * UNIT, 2));
+    let got = shop.patiently(|| buyer.buy("/units", 2 * UNIT)).await;
+    assert_eq!((got.status, shop.backend.calls()), (200, 2), "{}", got.body);
+    assert_eq!(receipt(&got).spent, 2 * UNIT);
 }

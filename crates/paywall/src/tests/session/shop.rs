@@ -167,8 +167,11 @@ impl Shop {
 
     /// Another process over what this one left.
     pub async fn restarted(self, routes: Vec<(&str, Route)>) -> Self {
-        let paywall = paywall(&self.world, &self.store, &self.devnet, terms(routes)).await;
-        Self { paywall, ..self }
+        let Self { world, store, paywall: before, backend, http, devnet } = self;
+        // Its till ends with the last of its owners.
+        drop(before);
+        let paywall = paywall(&world, &store, &devnet, terms(routes)).await;
+        Self { world, store, paywall, backend, http, devnet }
     }
 
     pub async fn raw(&self, request: Request<Full<Bytes>>) -> Response<PaywallBody> {
