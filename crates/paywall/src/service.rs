@@ -676,6 +676,8 @@ impl Visit {
         B::Error: Into<BoxError>,
     {
         let (mut bytes, mut hold) = (BytesMut::new(), self.shared.memory.hold(self.client));
+        // What is refused is answered at once: the answer goes nowhere else.
+        #[allow(clippy::result_large_err)]
         let keep = |data: Bytes| {
             if !hold.grow(data.len()) {
                 return Err(answer::unavailable(reasons::NO_ROOM));
@@ -698,6 +700,8 @@ impl Visit {
             return Ok(None);
         }
         let (mut hash, mut empty) = (Sha256::new(), true);
+        // As above.
+        #[allow(clippy::result_large_err)]
         let see = |data: Bytes| {
             hash.update(&data);
             empty &= data.is_empty();
