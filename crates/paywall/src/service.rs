@@ -676,14 +676,12 @@ impl Visit {
         B::Error: Into<BoxError>,
     {
         let (mut bytes, mut hold) = (BytesMut::new(), self.shared.memory.hold(self.client));
-        // What is refused is answered at once: the answer goes nowhere else.
-        #[allow(clippy::result_large_err)]
         let keep = |data: Bytes| {
-            if !hold.grow(data.len()) {
-                return Err(answer::unavailable(reasons::NO_ROOM));
+            let room = hold.grow(data.len());
+            if room {
+                bytes.extend_from_slice(&data);
             }
-            bytes.extend_from_slice(&data);
-            Ok(())
+            room
         };
         self.read(headers, body, keep).await?;
         Ok((bytes.freeze(), hold))
@@ -700,23 +698,21 @@ impl Visit {
             return Ok(None);
         }
         let (mut hash, mut empty) = (Sha256::new(), true);
-        // As above.
-        #[allow(clippy::result_large_err)]
         let see = |data: Bytes| {
             hash.update(&data);
             empty &= data.is_empty();
-            Ok(())
+            true
         };
         self.read(headers, body, see).await?;
         Ok((!empty).then(|| BodyDigest::from_bytes(hash.finalize().into())))
     }
 
-    /// Takes a body to its end, within the route's bound and in time.
+    /// Takes a body to its end, within the route's bound and in time. `each` says whether there is room for its piece.
     async fn read<B>(
         &self,
         headers: &HeaderMap,
         body: B,
-        mut each: impl FnMut(Bytes) -> Result<(), Answer>,
+        mut each: impl FnMut(Bytes) -> bool,
     ) -> Result<(), Answer>
     where
         B: Body<Data = Bytes>,
@@ -750,7 +746,9 @@ impl Visit {
                 // Trailers are left out: what is not hashed is not bought.
                 if let Ok(data) = frame.into_data() {
                     left = left.checked_sub(data.len()).ok_or_else(too_large)?;
-                    each(data)?;
+                    if !each(data) {
+                        return Err(answer::unavailable(reasons::NO_ROOM));
+                    }
                 }
             }
             Ok(())
