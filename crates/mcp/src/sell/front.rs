@@ -5,12 +5,12 @@ use std::convert::Infallible;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use farthing_wire::mpp::rpc::Capability;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, GetPromptRequestParams, GetPromptResponse, Implementation,
     ListPromptsResult, ListResourceTemplatesResult, ListResourcesResult, ListToolsResult,
@@ -22,6 +22,7 @@ use rmcp::transport::streamable_http_server::session::never::NeverSessionManager
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use rmcp::{ErrorData, RoleClient, RoleServer, ServerHandler};
 use serde_json::{Map, Value, json};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tower::ServiceExt;
 
@@ -30,6 +31,12 @@ use super::{BoxError, Paywalled, Upstream, is_tool_name};
 
 /// The longest message of a client, in bytes: the longest arguments, a payment, and what goes with them.
 pub const MAX_CALL_BYTES: usize = 2 * 1024 * 1024;
+/// How many bytes of messages may be held at once, of all clients; more are 503.
+pub const MAX_MESSAGE_MEMORY: usize = 256 * 1024 * 1024;
+/// How long a message may take to arrive: whoever dribbles holds its bytes no longer.
+pub const MESSAGE_WITHIN: Duration = Duration::from_secs(30);
+/// What memory is counted in, in bytes. A message takes at least one.
+const GRAIN: usize = 1024;
 /// How long the server behind may take for what is not sold.
 const FREE_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -59,6 +66,8 @@ struct Inner {
     upstream: Upstream,
     paywall: Paywalled,
     stall: RwLock<Arc<Stall>>,
+    /// Grains of memory that no message has.
+    memory: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Shop {
@@ -70,7 +79,8 @@ impl std::fmt::Debug for Shop {
 impl Shop {
     /// `paywall` stands before a [`super::ToolService`] of the same upstream.
     pub fn new(upstream: Upstream, paywall: Paywalled, stall: Stall) -> Self {
-        Self(Arc::new(Inner { upstream, paywall, stall: RwLock::new(Arc::new(stall)) }))
+        let memory = Arc::new(Semaphore::new(MAX_MESSAGE_MEMORY / GRAIN));
+        Self(Arc::new(Inner { upstream, paywall, stall: RwLock::new(Arc::new(stall)), memory }))
     }
 
     /// Goes on with other tools for sale.
@@ -90,6 +100,11 @@ impl Shop {
         self.0.upstream.peer().await.map(|_| ())
     }
 
+    #[cfg(test)]
+    pub(super) fn memory(&self) -> Arc<Semaphore> {
+        self.0.memory.clone()
+    }
+
     /// Ends the connection to the server behind.
     pub async fn close(&self) {
         self.0.upstream.close().await;
@@ -100,7 +115,6 @@ impl Shop {
     pub async fn handle<B>(&self, request: Request<B>) -> Response<UnsyncBoxBody<Bytes, Infallible>>
     where
         B: Body<Data = Bytes> + Send + 'static,
-        B::Error: std::fmt::Display + 'static,
     {
         // Spec: MCP, "Streamable HTTP", security warning: servers must validate `Origin`. No agent is a web page.
         if request.headers().contains_key(header::ORIGIN) {
@@ -124,13 +138,10 @@ impl Shop {
             config,
         );
         let (mut parts, body) = request.into_parts();
-        let body = match Limited::new(body.map_err(|error| error.to_string()), MAX_CALL_BYTES).collect().await
-        {
-            Ok(body) => exchange::lowered(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => {
-                return refusal(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large");
-            }
-            Err(_) => return refusal(StatusCode::BAD_REQUEST, "incomplete_request"),
+        let (body, _held) = match timeout(MESSAGE_WITHIN, self.read(body)).await {
+            Ok(Ok((body, held))) => (exchange::lowered(body), held),
+            Ok(Err((status, code))) => return refusal(status, code),
+            Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT, "request_timeout"),
         };
         parts.headers.remove(header::CONTENT_LENGTH);
         match service.oneshot(Request::from_parts(parts, Full::new(body))).await {
@@ -180,6 +191,30 @@ impl Shop {
         };
         let answer = (parts.status, &parts.headers, &body);
         exchange::answer(answer, payment.shown, unpaid).map(Into::into)
+    }
+
+    /// Reads a whole message, and holds its memory for as long as it is worked on.
+    async fn read<B>(&self, body: B) -> Result<(Bytes, OwnedSemaphorePermit), (StatusCode, &'static str)>
+    where
+        B: Body<Data = Bytes>,
+    {
+        let full = (StatusCode::SERVICE_UNAVAILABLE, "too_many_messages");
+        let memory = &self.0.memory;
+        let mut held = memory.clone().try_acquire_owned().map_err(|_| full)?;
+        let mut body = std::pin::pin!(body);
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| (StatusCode::BAD_REQUEST, "incomplete_request"))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if data.len() > MAX_CALL_BYTES - bytes.len() {
+                return Err((StatusCode::PAYLOAD_TOO_LARGE, "message_too_large"));
+            }
+            bytes.extend_from_slice(&data);
+            let missing = (bytes.len() / GRAIN + 1).saturating_sub(held.num_permits());
+            let missing = u32::try_from(missing).map_err(|_| full)?;
+            held.merge(memory.clone().try_acquire_many_owned(missing).map_err(|_| full)?);
+        }
+        Ok((bytes.freeze(), held))
     }
 
     async fn peer(&self) -> Result<Peer<RoleClient>, ErrorData> {

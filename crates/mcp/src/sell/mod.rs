@@ -10,7 +10,7 @@ mod service;
 mod upstream;
 
 pub use exchange::{IDEMPOTENCY_KEY_META, MAX_ARGUMENT_BYTES, Unpaid, X402_PAYMENT, X402_RESPONSE};
-pub use front::{MAX_CALL_BYTES, Shop, Stall};
+pub use front::{MAX_CALL_BYTES, MAX_MESSAGE_MEMORY, MESSAGE_WITHIN, Shop, Stall};
 pub use service::ToolService;
 pub use upstream::{Source, Upstream, UpstreamError};
 

@@ -252,6 +252,23 @@ async fn the_servers_own_words_are_passed_on_and_payment_is_announced() {
 }
 
 #[tokio::test]
+async fn what_is_held_of_messages_is_bounded_and_given_back() {
+    install_provider();
+    let bench = bench(false).await;
+    let list = json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list" });
+    let all = u32::try_from(MAX_MESSAGE_MEMORY / 1024).unwrap();
+    // Everything but what one short message takes.
+    let others = bench.shop.memory().try_acquire_many_owned(all - 1).unwrap();
+    assert_eq!(bench.post(&list, &[]).await.0, 200);
+    let long =
+        json!({ "jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": { "x": "x".repeat(4096) } });
+    assert_eq!(bench.post(&long, &[]).await, (503, json!({ "error": "too_many_messages" })));
+    drop(others);
+    assert_eq!(bench.post(&long, &[]).await.0, 200);
+    assert_eq!(bench.shop.memory().available_permits(), all as usize);
+}
+
+#[tokio::test]
 async fn a_server_that_is_not_there_is_said_to_be() {
     install_provider();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
