@@ -689,7 +689,7 @@ impl Visit {
 
     /// The digest of a body that nobody has paid for: it is hashed as it comes, and nothing of it is held. `None` if the
     /// route binds no bodies, and for an empty one.
-    async fn digest<B>(&self, headers: &HeaderMap, body: B) -> Result<Option<BodyDigest>, Answer>
+    pub(crate) async fn digest<B>(&self, headers: &HeaderMap, body: B) -> Result<Option<BodyDigest>, Answer>
     where
         B: Body<Data = Bytes>,
         B::Error: Into<BoxError>,

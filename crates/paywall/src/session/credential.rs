@@ -15,7 +15,8 @@ use farthing_wire::mpp::evm::{
     ChannelWitness, DepositFor, Funding, Open, SessionPayload, TopUp as MoreFunds, Voucher,
 };
 use farthing_wire::mpp::{
-    Credential, IntentName, MethodName, Payload, ProblemType, Receipt, SessionReceipt, WireTime, header,
+    BodyDigest, Credential, IntentName, MethodName, Payload, ProblemType, Receipt, SessionReceipt, WireTime,
+    header,
 };
 use farthing_wire::{Object, Uint256};
 use http::request::Parts;
@@ -96,15 +97,21 @@ impl Visit {
         R::Error: Into<BoxError>,
     {
         let (parts, body) = request.into_parts();
-        let (body, hold) = match self.spool(&parts.headers, body).await {
-            Ok(spooled) => spooled,
-            Err(answer) => return answer,
-        };
         let Some(till) = self.shared.till.get() else { return answer::unavailable("session_unavailable") };
         let opened = self.opened(credential, &parts);
         let (session, payload) = match opened.and_then(|session| Ok((session, payload(credential)?))) {
             Ok(read) => read,
-            Err(refused) => return self.turned_away(&parts, &body, refused, None, client).await,
+            // Nothing is held of a body for whoever shows no challenge of ours.
+            Err(refused) => {
+                return match self.digest(&parts.headers, body).await {
+                    Ok(digest) => self.told(&parts, digest, refused, None, client).await,
+                    Err(answer) => answer,
+                };
+            }
+        };
+        let (body, hold) = match self.spool(&parts.headers, body).await {
+            Ok(spooled) => spooled,
+            Err(answer) => return answer,
         };
         let channel = ChannelId(*payload.channel_id());
         let paying = Paying {
@@ -387,6 +394,18 @@ impl Visit {
         channel: Option<ChannelId>,
         client: Option<IpAddr>,
     ) -> Answer {
+        self.told(parts, self.digest_of(body), refused, channel, client).await
+    }
+
+    /// The same, for a body that was hashed and is not held.
+    async fn told(
+        &self,
+        parts: &Parts,
+        digest: Option<BodyDigest>,
+        refused: Refused,
+        channel: Option<ChannelId>,
+        client: Option<IpAddr>,
+    ) -> Answer {
         let told = match &refused {
             Refused::Till(error) => told(error, channel.unwrap_or(ChannelId([0; 32]))),
             Refused::Code(code, kind) => Told::Problem {
@@ -405,7 +424,7 @@ impl Visit {
             return answer::unavailable("session_unavailable");
         };
         let why = Why { code: Some(&code), problem: &kind, also: Some(&also) };
-        self.challenge_for(parts, self.digest_of(body), why).await
+        self.challenge_for(parts, digest, why).await
     }
 }
 

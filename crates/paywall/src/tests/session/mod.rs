@@ -668,3 +668,18 @@ async fn a_restart_forgets_nothing_that_was_bought() {
     assert_eq!((got.status, shop.backend.calls()), (200, 2), "{}", got.body);
     assert_eq!(receipt(&got).spent, 2 * UNIT);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_shows_no_challenge_of_ours_is_asked_anew_for_all_that_is_sold() {
+    let shop = Shop::open(vec![("POST /both", sold_both_ways(by_request()))], Backend::ok()).await;
+    let unpaid = shop.send(request("POST", "/both", "what is asked")).await;
+    let mut challenge = challenges(&unpaid).pop().unwrap();
+    assert_eq!((challenge.intent.as_str(), challenge.digest.as_deref()), ("session", None));
+    challenge.id = "made-up".to_owned();
+    let buyer = Buyer::new(challenge);
+    let got = shop.send(buyer.shows(request("POST", "/both", "what is asked"), &buyer.voucher(UNIT))).await;
+    assert_402(&got, &ProblemType::ChallengeNotFound);
+    // The charge among them is one for this body.
+    let charge = challenges(&got).remove(0);
+    assert_eq!((charge.intent.as_str(), charge.digest), ("charge", challenges(&unpaid).remove(0).digest));
+}
