@@ -209,7 +209,7 @@ mod tests {
             (format!("{command}[[tool]]\nname = \"..\"\nprice = \"$0.01\"\n"), "a tool's name"),
             (format!("{command}[[tool]]\nprice = \"$0.01\"\n"), "a tool needs its name"),
             (format!("{command}[[tool]]\nname = \"a\"\n"), "needs a price"),
-            (format!("{command}[[tool]]\nname = \"a\"\nsession = {}\n"), "sold by the call"),
+            (format!("{command}[[tool]]\nname = \"a\"\nsession = {{}}\n"), "sold by the call"),
             (format!("{command}[[tool]]\nname = \"a\"\nprice = \"$0.01\"\nmatch = \"/\"\n"), "match"),
             (
                 format!(
