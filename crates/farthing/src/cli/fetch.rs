@@ -429,11 +429,13 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
         (false, true) => Sessions::Never,
         (false, false) => Sessions::ByPrice,
     };
-    let watch: Option<Watch> = match (args.verbose, args.silent) {
-        (true, _) => Some(Arc::new(narrate)),
-        (false, false) => Some(Arc::new(summarize)),
-        (false, true) => None,
-    };
+    let (verbose, silent, live) = (args.verbose, args.silent, is_live(args));
+    let watch: Watch = Arc::new(move |step| match step {
+        Step::Streamed(event) if live => put_event(event),
+        step if verbose => narrate(step),
+        step if !silent => summarize(step),
+        _ => {}
+    });
     Ok(Options {
         max: args.max.clone(),
         only,
@@ -443,8 +445,26 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
         deposit: args.deposit.clone(),
         dry_run: args.dry_run,
         acknowledged: true,
-        watch,
+        watch: Some(watch),
     })
+}
+
+/// Whether the events of a stream go to standard output as they come.
+fn is_live(args: &FetchArgs) -> bool {
+    let to_stdout = args.output.as_deref().is_none_or(|path| path == Path::new("-"));
+    to_stdout && !reports(args)
+}
+
+fn put_event(event: &Event) {
+    // Whoever reads no further has what they wanted.
+    let mut out = std::io::stdout();
+    let _ = out.write_all(event.print().as_bytes()).and_then(|()| out.flush());
+}
+
+/// Whether one line of JSON is all that goes to standard output.
+fn reports(args: &FetchArgs) -> bool {
+    let piped = !std::io::stdout().is_terminal() && args.output.is_none() && !args.include;
+    args.json_report || piped
 }
 
 /// Headers whose values are shown to nobody, not even to whoever asked for everything.
@@ -861,8 +881,7 @@ fn tell(args: &FetchArgs, told: &Told, took: Duration) -> Result<Written, Failur
         std::fs::write(path, text)
             .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))?;
     }
-    let piped = !std::io::stdout().is_terminal() && args.output.is_none() && !args.include;
-    if args.json_report || piped {
+    if reports(args) {
         // What a program reads on standard output, a person may still want to see beside it.
         return write_out(None, format!("{}\n", report(told, true, took)).as_bytes());
     }
@@ -875,6 +894,10 @@ fn tell(args: &FetchArgs, told: &Told, took: Duration) -> Result<Written, Failur
         }
     }
     let Some(answer) = &told.answer else { return Ok(Written::Nothing) };
+    // The events of a stream are out already.
+    if is_live(args) && told.payment.as_ref().is_some_and(|payment| payment.streamed) {
+        return Ok(Written::Whole);
+    }
     let mut bytes = Vec::new();
     if args.include {
         bytes.extend_from_slice(format!("{:?} {}\r\n", answer.version, answer.status).as_bytes());

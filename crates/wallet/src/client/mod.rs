@@ -194,6 +194,8 @@ pub struct Payment {
     pub receipt: Option<String>,
     /// How often it was shown.
     pub shown: u32,
+    /// The answer came as a stream that was paid as it went on: see [`Step::Streamed`].
+    pub streamed: bool,
     pub note: Option<String>,
 }
 

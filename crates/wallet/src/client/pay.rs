@@ -225,6 +225,7 @@ impl Client {
             tx: purchase.tx.clone(),
             receipt: None,
             shown: 0,
+            streamed: false,
             note: None,
         };
         let origin = farthing_policy::Origin::of(&request.url)?;
@@ -259,6 +260,7 @@ impl Client {
                         self.send_metered(&request, &header, &purchase, reach, options, deadline).await;
                     sent.map(|metered| {
                         (ended, streamed) = (metered.ended, metered.streamed);
+                        payment.streamed |= streamed;
                         metered.answer
                     })
                 }
@@ -276,8 +278,8 @@ impl Client {
             };
             payment.receipt = receipt.json().or(payment.receipt);
             payment.tx = receipt.tx().map(|tx| tx.to_string()).or(payment.tx);
-            let is_session = purchase.channel.is_some();
-            match judge(&request, &header, &sent, &receipt, options.follow, is_session) {
+            let session = purchase.channel.map(|_| streamed);
+            match judge(&request, &header, &sent, &receipt, options.follow, session) {
                 Shown::Served => {
                     let Ok(answer) = sent else { continue };
                     match purchase.channel {
@@ -495,7 +497,17 @@ impl Client {
         answer: Answer,
         mut payment: Payment,
     ) -> Outcome {
-        let outcome = journal::Outcome::Refused { receipt: None, note: reason.clone() };
+        let outcome = match answer.status {
+            // It was served before, and is not kept: nobody can be asked for it any more.
+            StatusCode::CONFLICT => journal::Outcome::Settled {
+                tx: None,
+                confirmed: false,
+                goods: Goods::Delivered,
+                receipt: None,
+                note: Some(reason.clone()),
+            },
+            _ => journal::Outcome::Refused { receipt: None, note: reason.clone() },
+        };
         let brought = Brought { outcome, receipt: None, served: false, streamed: false };
         self.conclude_session(&purchase.id, brought, &mut payment).await;
         // Is the channel over, and we did not know?
@@ -518,14 +530,14 @@ impl Client {
 }
 
 /// What an answer to a payment means. Only a complete answer with a status of success is service; only a clear no is a
-/// refusal; everything else is open.
+/// refusal; everything else is open. `session` is there if a voucher paid, and says whether for a stream.
 fn judge(
     request: &HttpRequest,
     header: &Header,
     sent: &Result<Answer, SendError>,
     receipt: &Receipt,
     follow: bool,
-    is_session: bool,
+    session: Option<bool>,
 ) -> Shown {
     let at_work = |why: String| Shown::Open { why, seller: Seller::AtWork, not_charged: false };
     let answer = match sent {
@@ -536,6 +548,8 @@ fn judge(
     if status.is_success() {
         return match answer.body {
             Body::Complete(_) | Body::TooLarge { .. } => Shown::Served,
+            // What came of a stream is what was bought.
+            Body::Truncated(_) if session == Some(true) => Shown::Served,
             Body::Truncated(_) => at_work("the answer broke off".to_owned()),
         };
     }
@@ -552,7 +566,9 @@ fn judge(
             None => Shown::Refused(format!("redirected ({status})")),
         },
         // The same request is being served already.
-        409 if is_session && answer.headers.contains_key(header::RETRY_AFTER) => at_work(status.to_string()),
+        409 if session.is_some() && answer.headers.contains_key(header::RETRY_AFTER) => {
+            at_work(status.to_string())
+        }
         408 | 425 | 429 | 500..=599 => {
             let not_charged = receipt.said().is_some_and(|said| !said.success);
             let seller = match status.as_u16() {

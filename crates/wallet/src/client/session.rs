@@ -18,7 +18,7 @@ use super::plan::Considered;
 use super::{Client, FetchError, Objection, Options, Outcome, Pieces, Plan, Settlement, Step};
 use crate::authorizer::{Denied, Intent};
 use crate::journal::channels::{AttemptState, KeptChannel};
-use crate::journal::{self, Header, Purchase};
+use crate::journal::{self, Goods, Header, Purchase};
 use crate::offer::{Offer, OfferSession};
 use crate::purse::{Answered, Brought, Deposit, Purse, Quote, SessionDenied, Spent};
 
@@ -288,6 +288,17 @@ impl Client {
             answer.body = self.read_all(&mut source, deadline).await;
             return Ok(Metered { answer, ended: None, streamed: false });
         }
+        // Sellers keep no streams: what comes is delivered as it comes, and cannot be asked for again.
+        let began = journal::Outcome::Settled {
+            tx: None,
+            confirmed: false,
+            goods: Goods::Delivered,
+            receipt: None,
+            note: Some("stream".to_owned()),
+        };
+        if let Err(error) = self.inner.authorizer.conclude(&purchase.id, began).await {
+            return Err(SendError::Broken(error.to_string()));
+        }
         let mut stream = Stream::default();
         let ended = loop {
             let left = deadline.saturating_sub(self.inner.world.monotonic());
@@ -483,6 +494,7 @@ impl Client {
         payment.tx = None;
         payment.note = match (&answer.body, ended) {
             (Body::TooLarge { limit }, _) => Some(format!("paid_and_longer_than_{limit}_bytes")),
+            (Body::Truncated(_), _) => Some("stream_broke_off".to_owned()),
             (_, Some(why)) => Some(format!("stream_ended_by_us: {why}")),
             _ => None,
         };

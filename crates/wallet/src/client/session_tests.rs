@@ -789,6 +789,33 @@ fn a_stream_is_paid_as_it_goes_and_topped_up() {
     assert_eq!(kept.payer.overclaim(), None);
 }
 
+/// What came of a stream came, and no seller keeps it: whoever was killed in it buys another, with what was vouched.
+#[test]
+fn a_buyer_that_is_killed_in_a_stream_has_what_came_and_pays_for_no_more() {
+    let world = Scripted::new(8);
+    let shop = Shop::by(&world, "llm_token");
+    shop.till().units = 3;
+    let disk = disk();
+    let is_next = |payload: &SessionPayload, method: &Method| {
+        matches!(payload, SessionPayload::Voucher(_)) && *method == Method::HEAD
+    };
+    shop.fails(is_next, Fault::KilledBefore);
+    assert!(live(&disk, 1, &shop).fetch(STREAM, &Options::default()).is_none());
+    let taken = {
+        let till = shop.till();
+        (till.spent, till.accepted)
+    };
+    assert_eq!(taken, (PRICE, PRICE));
+    let second = live(&disk, 2, &shop);
+    let (body, _) = second.buys(STREAM);
+    assert_eq!(body.lines().filter(|line| line.starts_with("data: ")).count(), 3);
+    let till = shop.till();
+    assert_eq!((till.spent, till.accepted), (4 * PRICE, 4 * PRICE), "what the killed one vouched is used");
+    drop(till);
+    assert_eq!(second.journal.history(10).unwrap().len(), 2);
+    assert_eq!(second.channel().payer.overclaim(), None);
+}
+
 #[test]
 fn a_stream_ends_where_the_call_may_cost_no_more() {
     let world = Scripted::new(9);

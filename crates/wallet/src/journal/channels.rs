@@ -565,7 +565,12 @@ impl Journal {
                 let others = held(tx, &channel)?.saturating_sub(held_by(tx, id)?);
                 let said = got.receipt.map(|receipt| receipt.spent.min(payer.signed()));
                 let by_word = said.map_or(0, |said| said.saturating_sub(payer.used()).saturating_sub(others));
-                let atoms = if first { got.atoms.unwrap_or(by_word) } else { 0 };
+                let atoms = match got.atoms {
+                    Some(counted) if first => counted,
+                    Some(_) => 0,
+                    // The seller's word is about all of it, however often it is heard.
+                    None => by_word,
+                };
                 if atoms > 0 {
                     step = step.and(received(atoms)?, now)?;
                 }
