@@ -420,6 +420,11 @@ impl Payee {
         self.best.as_ref()
     }
 
+    /// The voucher with which the payer asked to close, if it did.
+    pub fn last(&self) -> Option<&Voucher> {
+        self.last.as_ref()
+    }
+
     /// What vouchers cover, in atoms.
     pub fn accepted(&self) -> u128 {
         self.best.as_ref().map_or(0, Voucher::cumulative)
@@ -474,9 +479,12 @@ impl Payee {
     /// What to take when the channel is closed: max(spent, settled), if a voucher allows it.
     ///
     /// Where the escrow pays out only what was signed, it is the lowest voucher that covers that; if none does, the
-    /// highest.
+    /// highest. Where nothing is owed it takes nothing, whatever was signed ahead.
     pub fn closing_claim(&self) -> Claim {
         let due = self.spent().max(self.settled);
+        if due == self.settled {
+            return self.claim(self.settled, None);
+        }
         let usable = || self.best.iter().chain(&self.last).filter(|v| v.cumulative() <= self.deposit);
         let highest = usable().max_by_key(|v| v.cumulative());
         let (amount, voucher) = match self.terms.capture {

@@ -362,6 +362,21 @@ fn a_fair_close_takes_what_was_spent() {
 }
 
 #[test]
+fn a_close_takes_nothing_where_nothing_is_owed() {
+    for capture in [Capture::Signed, Capture::UpTo] {
+        let mut shop = Shop::new(capture, limits());
+        shop.on(deep(view(1000, 0)));
+        shop.on(PayeeEvent::Voucher(voucher(500)));
+        assert_eq!(shop.payee.closing_claim(), Claim { amount: 0, voucher: None });
+        shop.on(call(1, each(100), 1));
+        shop.on(PayeeEvent::Served { charge: payment(1), units: 1 });
+        assert!(shop.payee.closing_claim().voucher.is_some());
+        shop.on(deep(view(1000, 500)));
+        assert_eq!(shop.payee.closing_claim(), Claim { amount: 500, voucher: None });
+    }
+}
+
+#[test]
 fn a_close_does_not_serve_what_it_does_not_claim() {
     let mut shop = Shop::open(1000, limits());
     shop.on(PayeeEvent::Voucher(voucher(500)));

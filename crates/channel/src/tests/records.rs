@@ -18,7 +18,7 @@ fn full() -> Shop {
     let action = PayeeAction::Fund(Funding::TopUp { amount: u128::MAX });
     shop.on(PayeeEvent::Attempted { attempt: attempt(1), action });
     shop.on(PayeeEvent::Named { attempt: attempt(1), tx: TxRef::new("0xabc") });
-    let claim = shop.payee.closing_claim();
+    let claim = Claim { amount: 400, voucher: shop.payee.last().cloned() };
     shop.take(2, Taking::Settle(claim));
     shop
 }
