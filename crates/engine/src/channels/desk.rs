@@ -4,19 +4,22 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use farthing_channel::{BadSignature, Capture, ChannelId, Payee, Shown, Taking, Terms, Verifier, View};
+use farthing_channel::{
+    BadSignature, Capture, ChannelId, Payee, Refusal, Shown, Taking, Terms, Verifier, View,
+};
 use farthing_evm::escrow::{self, OnChain};
 use farthing_evm::voucher::{self, ChannelParts, PayeeAuthorization, VoucherError};
 use farthing_evm::{
     B256, Bytes, Key, Read, ReadKind, Revert, SigError, Signature, U256, keccak256, to_alloy,
 };
-use farthing_payment::{Instruction, Proof, TxRef, Witness};
-use farthing_primitives::{Address, AssetId, Money, PaymentId, Timestamp};
+use farthing_payment::{Instruction, Proof, Slot, SlotState, TxRef, Witness};
+use farthing_primitives::{Address, AssetId, AttemptId, Money, PaymentId, Timestamp};
 
-use super::TillError;
+use super::{ChannelStore, TillError};
 use crate::live::lock;
 use crate::native_asset;
-use crate::relayer::at;
+use crate::relayer::{at, parse_hash};
+use crate::slot_call::call_in;
 use crate::{
     Chain, ChainError, Depths, Finality, Head, NotPrepared, Prepared, Receipt, Relayer, SlotCall, Tag, World,
 };
@@ -29,6 +32,20 @@ const GAS_CAP: u64 = 1_000_000;
 const PAYEE_WORD_HOLDS: Duration = Duration::from_secs(3600);
 /// The first topic of the log says the event, the second the channel.
 const CHANNEL_TOPIC: usize = 1;
+
+/// What somebody else's transaction has to have done for a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Deed {
+    Opened,
+    ToppedUp,
+}
+
+/// What became of a call of ours that was made before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Made {
+    OnItsWay(AttemptId),
+    Done(TxRef),
+}
 
 /// What a till has on one chain.
 pub struct Desk {
@@ -186,8 +203,9 @@ impl Desk {
             witness: Witness::Chain,
             block: receipt.block,
             block_hash: receipt.block_hash,
-            log_index: log_of(receipt, &terms.escrow, terms.id).map_or(0, |log| log.index),
-            fee: self.fee(receipt),
+            log_index: logs_of(receipt, &terms.escrow, terms.id).next().map_or(0, |log| log.index),
+            // What it cost is booked with its slot, once nothing can change that any more.
+            fee: None,
         }
     }
 
@@ -301,6 +319,72 @@ impl Desk {
         self.prepare(payee.book(), &terms.escrow, data).await
     }
 
+    /// Whether this very call was made for the channel before, and did not fail.
+    ///
+    /// # Errors
+    /// [`Refusal::NotConfirmed`] if it cannot be told yet.
+    pub(super) async fn made(
+        &self,
+        payee: &Payee,
+        data: &Bytes,
+        store: &Arc<dyn ChannelStore>,
+    ) -> Result<Option<Made>, TillError> {
+        for stored in store.slots_of(payee.book()).await? {
+            let slot = stored.slot;
+            if slot.state == SlotState::Lost || called(&slot).is_none_or(|call| call.data[..] != data[..]) {
+                continue;
+            }
+            if payee.attempts().any(|(attempt, ..)| attempt == slot.attempt) {
+                return Ok(Some(Made::OnItsWay(slot.attempt)));
+            }
+            // A reorganization may have taken it away; it is given again.
+            let receipt = self.receipt_of(&slot).await?.ok_or(Refusal::NotConfirmed)?;
+            if receipt.success {
+                return Ok(Some(Made::Done(TxRef::new(receipt.tx.to_string()))));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Our transaction that closes a channel, or closed it.
+    pub(super) async fn closed_by(
+        &self,
+        payee: &Payee,
+        store: &Arc<dyn ChannelStore>,
+    ) -> Result<Option<TxRef>, TillError> {
+        let none = Bytes::new();
+        let nothing = PayeeAuthorization {
+            channel: B256::ZERO,
+            cumulative: 0,
+            nonce: U256::ZERO,
+            deadline: U256::ZERO,
+        };
+        let closes = [
+            escrow::close(B256::ZERO, 0, none.clone()),
+            escrow::close_with_authorization(&nothing, none.clone(), none),
+        ];
+        let closes = |call: SlotCall| closes.iter().any(|close| close.get(..4) == call.data.get(..4));
+        let mut slots = store.slots_of(payee.book()).await?;
+        slots.retain(|stored| {
+            stored.slot.state != SlotState::Lost && called(&stored.slot).is_some_and(closes)
+        });
+        for stored in slots.into_iter().rev() {
+            match self.receipt_of(&stored.slot).await? {
+                Some(receipt) if receipt.success => return Ok(Some(TxRef::new(receipt.tx.to_string()))),
+                Some(_) => {}
+                None => return Ok(stored.slot.variants.last().map(|variant| variant.tx.clone())),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The receipt of whichever of a slot's transactions is in a block.
+    pub(super) async fn receipt_of(&self, slot: &Slot) -> Result<Option<Receipt>, TillError> {
+        let variants = slot.variants.iter().filter_map(|variant| parse_hash(&variant.tx)).collect();
+        let found = self.chain().receipts(variants).await.map_err(chain_error)?;
+        Ok(found.into_iter().flatten().next())
+    }
+
     fn domain(&self, terms: &Terms) -> Option<farthing_evm::Domain> {
         Some(voucher::escrow_domain(self.chain_id, to_alloy(&terms.escrow)?))
     }
@@ -324,17 +408,36 @@ impl Verifier for Desk {
     }
 }
 
-/// The escrow's log about this channel.
-pub(super) fn log_of<'a>(
+impl Deed {
+    /// Spec: the events of `contracts/src/IPaymentChannelEscrow.sol`.
+    fn event(self) -> &'static str {
+        match self {
+            Self::Opened => "ChannelOpened(bytes32,address,address,address,address,bytes32,uint256)",
+            Self::ToppedUp => "TopUp(bytes32,address,address,uint256,uint256)",
+        }
+    }
+
+    /// Whether a log says that it was done.
+    pub fn is(self, log: &farthing_evm::Log) -> bool {
+        log.topics.first() == Some(&keccak256(self.event()))
+    }
+}
+
+/// The escrow's logs about this channel.
+pub(super) fn logs_of<'a>(
     receipt: &'a Receipt,
     escrow: &Address,
     id: ChannelId,
-) -> Option<&'a farthing_evm::Log> {
-    let emitter = to_alloy(escrow)?;
-    let names = |log: &&farthing_evm::Log| {
-        log.address == emitter && log.topics.get(CHANNEL_TOPIC) == Some(&B256::from(id.0))
-    };
-    receipt.logs.iter().find(names)
+) -> impl Iterator<Item = &'a farthing_evm::Log> {
+    let emitter = to_alloy(escrow);
+    receipt.logs.iter().filter(move |log| {
+        emitter == Some(log.address) && log.topics.get(CHANNEL_TOPIC) == Some(&B256::from(id.0))
+    })
+}
+
+/// The call that a slot makes.
+fn called(slot: &Slot) -> Option<SlotCall> {
+    call_in(&slot.variants.last()?.raw)
 }
 
 fn view_of(escrow: &Address, data: Bytes) -> Result<Read, TillError> {

@@ -3,7 +3,8 @@
 use std::sync::Weak;
 use std::time::Duration;
 
-use farthing_channel::{Payee, PayeeAction, PayeeEvent, PayeeNext, Taking};
+use farthing_channel::{Payee, PayeeAction, PayeeEvent, PayeeNext, Refusal, Taking};
+use farthing_ledger::{Entry, TransferId};
 use farthing_payment::{Fault, Reason, Slot, SlotState, TxRef};
 use farthing_primitives::AttemptId;
 use futures_channel::mpsc;
@@ -14,7 +15,7 @@ use super::desk::{Desk, Sight};
 use super::store::is_at_work;
 use super::till::{Change, Inner, Outcome, Place, Till, TillError};
 use crate::live::lock;
-use crate::relayer::{SlotNews, parse_hash};
+use crate::relayer::SlotNews;
 use crate::{Receipt, StoredSlot};
 
 /// The longest that the keeper sleeps, so that a clock that leaps costs no more than this.
@@ -51,12 +52,12 @@ impl Till {
     fn take_due(&self) -> Vec<farthing_channel::ChannelId> {
         let now = self.0.world.monotonic();
         let mut agenda = lock(&self.0.agenda);
-        let due = agenda.iter().filter(|(_, at)| **at <= now).map(|(id, _)| *id);
-        let due: Vec<_> = due.take(self.0.config.at_once.max(1)).collect();
-        for id in &due {
-            agenda.remove(id);
-        }
-        due
+        let mut due: Vec<_> =
+            agenda.iter().filter(|(_, at)| **at <= now).map(|(id, at)| (*at, *id)).collect();
+        // Who waits longest comes first: channels that always have something to do must not keep the others out.
+        due.sort_unstable();
+        due.truncate(self.0.config.at_once.max(1));
+        due.into_iter().map(|(_, id)| agenda.remove(&id).map_or(id, |_| id)).collect()
     }
 
     fn until_due(&self) -> Duration {
@@ -85,6 +86,8 @@ impl Till {
     async fn attend(&self, id: farthing_channel::ChannelId) {
         let again = match self.work(id).await {
             Ok(again) => again,
+            // Its beginning was not made durable.
+            Err(TillError::Refused(Refusal::NotFound)) => None,
             Err(error) => {
                 tracing::debug!(channel = %id, %error, "a channel is attended to again");
                 Some(RETRY_AFTER)
@@ -105,26 +108,20 @@ impl Till {
         let soon = desk.chain().block_time();
         let every = payee.limits().look_every(payee.terms());
         let since = |place: &Place| lock(&place.looked).map(|at| self.0.world.monotonic().saturating_sub(at));
-        let mut open_slots = false;
+        let mut live_slots = None;
         let payee = if since(&place).is_none_or(|since| since >= every) {
-            let sight = self.look(desk, &payee).await?;
-            open_slots = self.follow_slots(desk, &payee, &sight).await?;
+            live_slots = Some(self.look_round(desk, &payee).await?);
             self.snapshot(id).await?
         } else {
             payee
         };
         let again = match payee.next(self.now()) {
             PayeeNext::WatchOpen | PayeeNext::Look => {
-                self.look(desk, &payee).await?;
+                // Its transaction may be what a reorganization took away.
+                self.look_round(desk, &payee).await?;
                 soon
             }
-            PayeeNext::Watch { attempt } => {
-                if self.follow(desk, &place, &payee, attempt).await? {
-                    Duration::ZERO
-                } else {
-                    soon
-                }
-            }
+            PayeeNext::Watch { attempt } => self.follow(desk, &place, &payee, attempt).await?.unwrap_or(soon),
             PayeeNext::Settle(claim) => self.take(desk, &place, &payee, Taking::Settle(claim)).await?,
             PayeeNext::Close { claim, .. } => self.take(desk, &place, &payee, Taking::Close(claim)).await?,
             PayeeNext::BeginClose => {
@@ -135,15 +132,27 @@ impl Till {
             }
             PayeeNext::Drain { until } => until.since(self.now()),
             PayeeNext::Rest { wake } => {
-                if !is_at_work(&payee) && !open_slots && !self.has_live_slots(&payee).await? {
-                    return Ok(None);
+                // A channel that is over is looked at for its transactions only.
+                if !is_at_work(&payee) {
+                    let live = match live_slots {
+                        Some(live) => live,
+                        None => self.has_live_slots(&payee).await?,
+                    };
+                    if !live {
+                        return Ok(None);
+                    }
                 }
                 let look_in = every.saturating_sub(since(&place).unwrap_or_default());
-                // A channel that is over is looked at for its transactions only.
                 wake.map_or(look_in, |wake| wake.since(self.now()).min(look_in)).max(soon)
             }
         };
         Ok(Some(again))
+    }
+
+    /// Looks at the escrow and at our transactions. Returns whether any of them may still change.
+    async fn look_round(&self, desk: &Desk, payee: &Payee) -> Result<bool, TillError> {
+        let sight = self.look(desk, payee).await?;
+        self.follow_slots(desk, payee, &sight).await
     }
 
     /// Looks at the escrow, and commits what it says.
@@ -168,6 +177,10 @@ impl Till {
         payee: &Payee,
         taking: Taking,
     ) -> Result<Duration, TillError> {
+        let wait = lock(&place.failures).1.saturating_sub(self.0.world.monotonic());
+        if !wait.is_zero() {
+            return Ok(wait);
+        }
         let id = payee.terms().id;
         self.look(desk, payee).await?;
         let payee = self.snapshot(id).await?;
@@ -183,30 +196,25 @@ impl Till {
             Ok(prepared) => self.attempt(desk, id, prepared, PayeeAction::Take(still)).await.map(|_| ()),
             Err(error) => Err(error),
         };
-        let mut failures = lock(&place.failures);
         match made {
-            Ok(()) => {
-                *failures = 0;
-                Ok(Duration::ZERO)
-            }
+            Ok(()) => Ok(Duration::ZERO),
             Err(error) => {
                 tracing::warn!(channel = %id, %error, "what is owed cannot be collected yet");
-                *failures = (*failures + 1).min(MOST_DOUBLINGS);
-                Ok(RETRY_AFTER.saturating_mul(1 << *failures))
+                Ok(self.failed_again(place))
             }
         }
     }
 
-    /// Follows a transaction of ours. Returns whether it is done with.
+    /// Follows a transaction of ours. Returns when to go on, once it is done with.
     async fn follow(
         &self,
         desk: &Desk,
         place: &Place,
         payee: &Payee,
         attempt: AttemptId,
-    ) -> Result<bool, TillError> {
+    ) -> Result<Option<Duration>, TillError> {
         match desk.relayer().look(attempt, Duration::ZERO).await {
-            SlotNews::Open => Ok(false),
+            SlotNews::Open => Ok(None),
             SlotNews::Included { receipt, stored } => {
                 self.included(desk, place, payee, attempt, &receipt, *stored).await
             }
@@ -216,21 +224,18 @@ impl Till {
                 let mut slots = self.0.store.slots_of(payee.book()).await?;
                 slots.retain(|stored| stored.slot.attempt == attempt && stored.slot.state == SlotState::Open);
                 let lost = slots.into_iter().map(|stored| moved(stored, SlotState::Lost)).collect();
-                self.failed(place, payee, attempt, LOST, None, lost, None).await?;
+                let again = self.failed(place, payee, attempt, LOST, lost, None).await?;
                 desk.relayer().release(attempt);
-                Ok(true)
+                Ok(Some(again))
             }
             SlotNews::Untracked => {
                 let slots = self.0.store.slots_of(payee.book()).await?;
                 match slots.into_iter().find(|stored| stored.slot.attempt == attempt) {
                     Some(stored) if stored.slot.state != SlotState::Lost => {
                         desk.relayer().retrack(stored);
-                        Ok(false)
+                        Ok(None)
                     }
-                    _ => {
-                        self.failed(place, payee, attempt, LOST, None, Vec::new(), None).await?;
-                        Ok(true)
-                    }
+                    _ => Ok(Some(self.failed(place, payee, attempt, LOST, Vec::new(), None).await?)),
                 }
             }
         }
@@ -245,119 +250,159 @@ impl Till {
         attempt: AttemptId,
         receipt: &Receipt,
         stored: StoredSlot,
-    ) -> Result<bool, TillError> {
+    ) -> Result<Option<Duration>, TillError> {
         let head = desk.head().await?;
         match desk.is_canonical(receipt.block, receipt.block_hash, &head).await {
             Some(true) => {}
             Some(false) => {
                 // A reorganization took it away: it is given again, and its receipt is another.
                 desk.relayer().retrack(stored);
-                return Ok(false);
+                return Ok(None);
             }
-            None => return Ok(false),
+            None => return Ok(None),
         }
         let now = desk.view(payee.terms(), head.number).await?;
         let deposit = now.map_or(payee.deposit(), |view| view.deposit);
         let Some(deep) = desk.deep_block(deposit, &head).await?.filter(|deep| *deep >= receipt.block) else {
-            return Ok(false);
+            return Ok(None);
         };
         let tx = TxRef::new(receipt.tx.to_string());
-        let (block, block_hash) = (receipt.block, receipt.block_hash);
-        let slots = vec![moved(stored, SlotState::Included { tx: tx.clone(), block, block_hash })];
-        let view = desk.view(payee.terms(), deep).await?;
-        match view.filter(|_| receipt.success) {
-            Some(view) => {
-                let proof = desk.proof(payee.terms(), receipt);
-                let worked = |payee: &Payee, now| {
-                    let event = PayeeEvent::Worked { attempt, proof: proof.clone(), view };
-                    Ok((Change { slots: slots.clone(), ..Change::from(payee.step(event, now)?) }, ()))
-                };
-                self.change(payee.terms().id, worked).await?;
-                place.remember(Outcome { attempt, tx: Some(tx), failed: None });
-                place.wake();
-            }
-            None => {
-                let fee = desk.fee(receipt);
-                self.failed(place, payee, attempt, REVERTED, fee, slots, Some(tx)).await?;
-            }
-        }
+        let slots = vec![moved(stored, in_block(receipt))];
+        let again = if receipt.success {
+            // A node that does not see what the receipt says has not come so far, and proves nothing.
+            let Some(view) = desk.view(payee.terms(), deep).await? else { return Ok(None) };
+            let proof = desk.proof(payee.terms(), receipt);
+            let worked = |payee: &Payee, now| {
+                let event = PayeeEvent::Worked { attempt, proof: proof.clone(), view };
+                Ok((Change { slots: slots.clone(), ..Change::from(payee.step(event, now)?) }, ()))
+            };
+            self.change(payee.terms().id, worked).await?;
+            *lock(&place.failures) = (0, Duration::ZERO);
+            place.remember(Outcome { attempt, tx: Some(tx), failed: None });
+            place.wake();
+            Duration::ZERO
+        } else {
+            // Somebody else's may have done what ours could not: what the escrow says counts.
+            self.look(desk, payee).await?;
+            self.failed(place, payee, attempt, REVERTED, slots, Some(tx)).await?
+        };
         desk.relayer().release(attempt);
-        Ok(true)
+        Ok(Some(again))
     }
 
-    #[allow(clippy::too_many_arguments)]
+    /// A transaction of ours changed nothing and never will. Returns when to go on: each costs gas.
     async fn failed(
         &self,
         place: &Place,
         payee: &Payee,
         attempt: AttemptId,
         code: &'static str,
-        fee: Option<farthing_primitives::Money>,
         slots: Vec<(Option<u64>, Slot)>,
         tx: Option<TxRef>,
-    ) -> Result<(), TillError> {
+    ) -> Result<Duration, TillError> {
         let reason = Reason::new(code, Fault::Chain);
         let failed = |payee: &Payee, now| {
-            let event = PayeeEvent::Failed { attempt, reason: reason.clone(), fee: fee.clone() };
+            let event = PayeeEvent::Failed { attempt, reason: reason.clone(), fee: None };
             Ok((Change { slots: slots.clone(), ..Change::from(payee.step(event, now)?) }, ()))
         };
         self.change(payee.terms().id, failed).await?;
-        let mut failures = lock(&place.failures);
-        *failures = (*failures + 1).min(MOST_DOUBLINGS);
-        drop(failures);
         place.remember(Outcome { attempt, tx, failed: Some(reason.clone()) });
         place.wake();
-        Ok(())
+        Ok(self.failed_again(place))
     }
 
-    /// Whether a reorganization could still undo a transaction of the channel's.
+    /// Counts a failure, and returns how long to leave the chain alone after it.
+    fn failed_again(&self, place: &Place) -> Duration {
+        let mut failures = lock(&place.failures);
+        let count = (failures.0 + 1).min(MOST_DOUBLINGS);
+        let wait = RETRY_AFTER.saturating_mul(1 << count);
+        *failures = (count, self.0.world.monotonic().saturating_add(wait));
+        wait
+    }
+
+    /// Whether any transaction of the channel's may still change.
     async fn has_live_slots(&self, payee: &Payee) -> Result<bool, TillError> {
         let slots = self.0.store.slots_of(payee.book()).await?;
-        Ok(slots.iter().any(|stored| matches!(stored.slot.state, SlotState::Included { .. })))
+        Ok(slots
+            .iter()
+            .any(|stored| matches!(stored.slot.state, SlotState::Open | SlotState::Included { .. })))
     }
 
-    /// Transactions whose effects are booked are watched until no reorganization is expected to undo them, and sent
-    /// again if one does. Returns whether there are any.
+    /// Transactions that nobody waits for any more are watched until no reorganization is expected to undo them, and
+    /// sent again if one does. Then their gas is booked, once. Returns whether any may still change.
     async fn follow_slots(&self, desk: &Desk, payee: &Payee, sight: &Sight) -> Result<bool, TillError> {
-        let mut open = false;
-        let mut moves = Vec::new();
+        let mut live = false;
         for stored in self.0.store.slots_of(payee.book()).await? {
-            let SlotState::Included { tx, block, block_hash } = stored.slot.state.clone() else { continue };
-            match desk.is_canonical(block, block_hash, &sight.head).await {
-                Some(true)
-                    if sight.head.number.saturating_add(1).saturating_sub(block)
-                        >= self.0.config.beyond_reorgs =>
-                {
-                    moves.push(moved(stored, SlotState::Final { tx }));
-                }
-                Some(false) => {
-                    open = true;
-                    let variants =
-                        stored.slot.variants.iter().filter_map(|variant| parse_hash(&variant.tx)).collect();
-                    let found = desk.chain().receipts(variants).await.map_err(super::desk::chain_error)?;
-                    match found.into_iter().flatten().next() {
-                        Some(receipt) => {
-                            let tx = TxRef::new(receipt.tx.to_string());
-                            let (block, block_hash) = (receipt.block, receipt.block_hash);
-                            moves.push(moved(stored, SlotState::Included { tx, block, block_hash }));
+            let state = match &stored.slot.state {
+                SlotState::Final { .. } | SlotState::Lost => continue,
+                // The channel waits for it, and follows it.
+                SlotState::Open if payee.attempts().any(|(id, ..)| id == stored.slot.attempt) => None,
+                SlotState::Open => self.found_again(desk, payee, &stored).await?,
+                SlotState::Included { tx, block, block_hash } => {
+                    let beyond = sight.head.number.saturating_add(1).saturating_sub(*block);
+                    match desk.is_canonical(*block, *block_hash, &sight.head).await {
+                        Some(true) if beyond >= self.0.config.beyond_reorgs => {
+                            Some(SlotState::Final { tx: tx.clone() })
                         }
-                        None => {
-                            let attempt = stored.slot.attempt;
-                            tracing::warn!(channel = %payee.terms().id, %tx, "a reorganization took a transaction away");
-                            desk.relayer().retrack(stored);
-                            // It only has to be in a block again.
-                            desk.relayer().release(attempt);
-                        }
+                        Some(false) => self.found_again(desk, payee, &stored).await?,
+                        _ => None,
                     }
                 }
-                _ => open = true,
+            };
+            match state {
+                Some(SlotState::Final { tx }) => self.close_slot(desk, payee, stored, tx).await?,
+                Some(state) => {
+                    live = true;
+                    self.0.store.save_slots(vec![moved(stored, state)]).await?;
+                }
+                None => live = true,
             }
         }
-        if !moves.is_empty() {
-            self.0.store.save_slots(moves).await?;
-        }
-        Ok(open)
+        Ok(live)
     }
+
+    /// Where a transaction is now, whose block went away or of whose end nobody took note. One that is nowhere is given
+    /// again: it only has to be in a block.
+    async fn found_again(
+        &self,
+        desk: &Desk,
+        payee: &Payee,
+        stored: &StoredSlot,
+    ) -> Result<Option<SlotState>, TillError> {
+        if let Some(receipt) = desk.receipt_of(&stored.slot).await? {
+            return Ok(Some(in_block(&receipt)));
+        }
+        if !desk.relayer().is_open(stored.slot.nonce) {
+            tracing::warn!(channel = %payee.terms().id, nonce = stored.slot.nonce, "a transaction is given again");
+            desk.relayer().retrack(stored.clone());
+            desk.relayer().release(stored.slot.attempt);
+        }
+        Ok(None)
+    }
+
+    /// Nothing can change any more about a transaction: what it cost goes into the books.
+    async fn close_slot(
+        &self,
+        desk: &Desk,
+        payee: &Payee,
+        stored: StoredSlot,
+        tx: TxRef,
+    ) -> Result<(), TillError> {
+        let receipt = desk.receipt_of(&stored.slot).await?.ok_or(TillError::Unavailable("chain"))?;
+        let (id, tenant) = (TransferId::of_slot(stored.slot.id), payee.tenant().clone());
+        let gas = desk.fee(&receipt).map(|money| Entry::Transfer { id, tenant, money });
+        self.0
+            .store
+            .close_slots(vec![moved(stored, SlotState::Final { tx })], gas.into_iter().collect())
+            .await?;
+        Ok(())
+    }
+}
+
+/// A slot's state after this receipt of one of its transactions.
+fn in_block(receipt: &Receipt) -> SlotState {
+    let tx = TxRef::new(receipt.tx.to_string());
+    SlotState::Included { tx, block: receipt.block, block_hash: receipt.block_hash }
 }
 
 fn moved(stored: StoredSlot, state: SlotState) -> (Option<u64>, Slot) {

@@ -1,17 +1,20 @@
 //! How channels come to be, grow and end.
 
+use std::time::Duration;
+
 use farthing_channel::{
     BadSignature, ChannelId, Funding, Limits, NewPayee, Payee, PayeeAction, PayeeEvent, PayeeState, Receipt,
     Refusal, Shown, Terms, VerifiedVoucher, Why,
 };
 use farthing_evm::escrow::{self, Pull};
-use farthing_evm::{B256, Revert, U256, to_alloy};
+use farthing_evm::voucher::ChannelParts;
+use farthing_evm::{B256, Bytes, Revert, U256, to_alloy};
 use farthing_payment::TxRef;
 use farthing_primitives::{Address, AttemptId, PaymentId};
 
-use super::desk::{Desk, chain_error, log_of};
+use super::desk::{Deed, Desk, Made, chain_error, logs_of};
 use super::store::{Begun, ChannelBegin};
-use super::till::{Change, Seller, Till, TillError};
+use super::till::{Change, Held, Place, Seller, Till, TillError};
 use crate::{Prepared, StoreError, TxHash};
 
 /// A channel that somebody opens, or says to have opened.
@@ -93,11 +96,13 @@ impl Till {
         if parts.id().0 != shown.channel.0 {
             return Err(TillError::OtherChannel);
         }
+        // What costs nothing comes first: the signature does not cover the grace period.
+        let unread = desk.terms(&parts, seller.asset.clone(), escrow.clone(), Duration::ZERO);
+        let voucher = VerifiedVoucher::check(shown, &unread, desk)?;
         let grace = desk.trust(escrow, &self.0.config.escrow_code).await?;
-        let terms = desk.terms(&parts, seller.asset.clone(), escrow.clone(), grace);
-        let voucher = VerifiedVoucher::check(shown, &terms, desk)?;
+        let terms = Terms { grace, ..unread };
         let place = self.place(terms.id);
-        let (mut held, known) = self.occupy(&place, terms.id).await?;
+        let (held, known) = self.occupy(&place, terms.id).await?;
         match known {
             Some(known) => {
                 drop(held);
@@ -111,45 +116,7 @@ impl Till {
                     }
                 }
             }
-            None => {
-                let now = self.now();
-                let new = NewPayee {
-                    book: PaymentId::new(now, self.0.world.random10()),
-                    tenant: seller.tenant.clone(),
-                    terms: terms.clone(),
-                    limits: opening.limits,
-                };
-                let begin = |_| TillError::UntrustedEscrow;
-                let payee = Payee::begin(new, Some(&voucher), now).map_err(begin)?;
-                match &opening.by {
-                    OpenBy::Pull { deposit, pull } => {
-                        opened_with(opening, *deposit, pull, &parts, shown.cumulative)?;
-                        let data = escrow::open_with(&parts, *deposit, pull);
-                        let prepared = desk.prepare(payee.book(), escrow, data).await?;
-                        let payee = attempted(&payee, &prepared, PayeeAction::Fund(Funding::Open), now)?;
-                        let begin = ChannelBegin { payee: payee.clone(), slots: prepared.slots.clone() };
-                        match self.0.store.begin_channel(begin).await {
-                            Ok(Begun::New) => *held = Some(payee),
-                            Ok(Begun::Known(_)) => {
-                                desk.relayer().abandon(&prepared);
-                                return Err(TillError::Unavailable("store"));
-                            }
-                            Err(error) => return Err(unmade(desk, prepared, error)),
-                        }
-                        drop(held);
-                        desk.relayer().submit(&prepared).await;
-                    }
-                    OpenBy::Hash(tx) => {
-                        self.opened_by(desk, opening, &payee, *tx).await?;
-                        let begin = ChannelBegin { payee: payee.clone(), slots: Vec::new() };
-                        match self.0.store.begin_channel(begin).await? {
-                            Begun::New => *held = Some(payee),
-                            Begun::Known(_) => return Err(TillError::Unavailable("store")),
-                        }
-                        drop(held);
-                    }
-                }
-            }
+            None => self.take_on(desk, opening, &parts, &terms, &voucher, held).await?,
         }
         self.attend_soon(terms.id);
         let opened = self
@@ -165,34 +132,77 @@ impl Till {
         self.receipt_of(terms.id, &voucher.proven()).await
     }
 
-    /// A channel that the payer opened itself: what its transaction did, and what the escrow says.
-    async fn opened_by(
+    /// Begins a channel that is not known yet, with the transaction of ours that brings its deposit if there is one.
+    async fn take_on(
         &self,
         desk: &Desk,
         opening: &Opening<'_>,
-        payee: &Payee,
-        tx: TxHash,
+        parts: &ChannelParts,
+        terms: &Terms,
+        voucher: &VerifiedVoucher,
+        mut held: Held,
     ) -> Result<(), TillError> {
-        let terms = payee.terms();
-        // Spec: draft-evm-session-00, "Open Verification" 1 to 3.
-        log_in(desk, terms, tx).await?;
-        // Spec: as above, 4.
-        let sight = desk.look(terms).await?;
-        let latest = sight.latest.ok_or(Refusal::NotConfirmed)?;
-        if latest.finalized {
-            return Err(Refusal::Finalized.into());
-        }
-        if latest.close_requested.is_some() {
-            return Err(Refusal::Closing.into());
-        }
-        enough(latest.deposit.saturating_sub(latest.settled), &opening.limits)?;
-        if opening.shown.cumulative > latest.deposit {
-            return Err(Refusal::ExceedsDeposit { deposit: latest.deposit }.into());
-        }
-        // What is deep enough of it is booked by the keeper, which looks at once.
-        Ok(())
+        let now = self.now();
+        let new = NewPayee {
+            book: PaymentId::new(now, self.0.world.random10()),
+            tenant: opening.seller.tenant.clone(),
+            terms: terms.clone(),
+            limits: opening.limits,
+        };
+        let payee = Payee::begin(new, Some(voucher), now).map_err(|_| TillError::UntrustedEscrow)?;
+        let prepared = match &opening.by {
+            OpenBy::Pull { deposit, pull } => {
+                opened_with(opening, *deposit, pull, parts)?;
+                let data = escrow::open_with(parts, *deposit, pull);
+                match desk.prepare(payee.book(), &terms.escrow, data).await {
+                    Ok(prepared) => Some(prepared),
+                    // Somebody submitted it first; the channel is the one that was meant, since its id says so.
+                    Err(TillError::Reverted(Revert::Named("ChannelAlreadyExists"))) => None,
+                    Err(why) => return Err(why),
+                }
+            }
+            OpenBy::Hash(tx) => {
+                // Spec: draft-evm-session-00, "Open Verification" 1 to 3.
+                log_in(desk, terms, *tx, Deed::Opened, |_| true).await?;
+                None
+            }
+        };
+        let payee = match &prepared {
+            Some(prepared) => attempted(&payee, prepared, PayeeAction::Fund(Funding::Open), now)?,
+            None => {
+                stands(desk, opening, terms).await?;
+                payee
+            }
+        };
+        let (till, id, seller) = (self.clone(), terms.id, opening.seller.clone());
+        self.apart(async move {
+            let desk = till.desk(payee.terms().asset.network())?;
+            let slots = prepared.as_ref().map(|prepared| prepared.slots.clone()).unwrap_or_default();
+            let begun = till.0.store.begin_channel(ChannelBegin { payee: payee.clone(), slots }).await;
+            if begun == Ok(Begun::New) {
+                *held = Some(payee);
+            } else {
+                // Where the store cannot tell, it is the relayer that asks it.
+                if let Some(prepared) = prepared.filter(|_| !matches!(begun, Err(StoreError::Unknown(_)))) {
+                    desk.relayer().abandon(&prepared);
+                }
+                till.attend_soon(id);
+                return match begun? {
+                    // Another process came first, with the same.
+                    Begun::Known(known) => seller.owns(&known),
+                    Begun::New => Ok(()),
+                };
+            }
+            drop(held);
+            if let Some(prepared) = prepared {
+                desk.relayer().submit(&prepared).await;
+            }
+            // What is deep enough of it is booked by the keeper, which looks at once.
+            till.attend_soon(id);
+            Ok(())
+        })
+        .await
     }
-
     /// Adds to the deposit, and waits until that is as deep in the chain as we ask for.
     ///
     /// # Errors
@@ -205,7 +215,13 @@ impl Till {
         let desk = self.desk(payee.terms().asset.network())?;
         match by {
             TopUpBy::Pull { from, salt, pull } => {
-                let attempt = self.pull_more(desk, &payee, *additional, from, *salt, pull).await?;
+                let data = top_up_call(&payee, *additional, from, *salt, pull)?;
+                let attempt = match desk.made(&payee, &data, &self.0.store).await? {
+                    // Showing the same again gives the same.
+                    Some(Made::Done(tx)) => return Ok(ToppedUp { tx: Some(tx) }),
+                    Some(Made::OnItsWay(attempt)) => attempt,
+                    None => self.pull_more(desk, &payee, *additional, data).await?,
+                };
                 self.attend_soon(*channel);
                 let within = self.0.config.answer_within;
                 let done = self.until(*channel, within, |_, place| place.outcome(attempt)).await?;
@@ -217,21 +233,15 @@ impl Till {
             }
             TopUpBy::Hash(tx) => {
                 // `TopUp(channelId, payer, payee, additionalDeposit, newDeposit)`
-                let log = log_in(desk, payee.terms(), *tx).await?;
-                let words: Vec<Option<u128>> =
-                    log.data.chunks(32).map(|word| u128::try_from(U256::from_be_slice(word)).ok()).collect();
-                let [Some(added), Some(reached)] = words.as_slice() else {
-                    return Err(TillError::OtherTransaction);
-                };
                 // Spec: draft-evm-session-00, "TopUp Verification" 4: exactly so much.
-                if added != additional {
-                    return Err(TillError::OtherTransaction);
-                }
+                let exactly = |words: &[u128]| matches!(words, [added, _] if added == additional);
+                let words = log_in(desk, payee.terms(), *tx, Deed::ToppedUp, exactly).await?;
+                let reached = words.get(1).copied().unwrap_or(u128::MAX);
                 self.attend_soon(*channel);
                 self.look(desk, &payee).await?;
                 let within = self.0.config.answer_within;
                 let done =
-                    self.until(*channel, within, |p, _| (p.deposit() >= *reached).then_some(())).await?;
+                    self.until(*channel, within, |p, _| (p.deposit() >= reached).then_some(())).await?;
                 done.ok_or(Refusal::NotConfirmed)?;
                 Ok(ToppedUp { tx: Some(TxRef::new(tx.to_string())) })
             }
@@ -243,9 +253,7 @@ impl Till {
         desk: &Desk,
         payee: &Payee,
         additional: u128,
-        from: &Address,
-        salt: [u8; 32],
-        pull: &Pull,
+        data: Bytes,
     ) -> Result<AttemptId, TillError> {
         match payee.state() {
             PayeeState::Opening | PayeeState::Open => {}
@@ -255,14 +263,13 @@ impl Till {
             PayeeState::Finalized => return Err(Refusal::Finalized.into()),
             PayeeState::Void { .. } => return Err(Refusal::NotFound.into()),
         }
-        let from = to_alloy(from).ok_or(TillError::Malformed("not an address of this chain"))?;
-        let (channel, salt) = (B256::from(payee.terms().id.0), B256::from(salt));
-        if let Pull::Authorization { nonce, .. } = pull
-            && *nonce != farthing_evm::voucher::top_up_nonce(channel, additional, from, salt)
-        {
-            return Err(TillError::Reverted(Revert::Named("NonceMismatch")));
-        }
-        let data = escrow::top_up_with(channel, additional, from, salt, pull);
+        // What brought the money before may be seen in the escrow, and not be done with.
+        let free = |payee: &Payee, _: &Place| {
+            let mut attempts = payee.attempts();
+            attempts.all(|(_, action, _)| !matches!(action, PayeeAction::Fund(_))).then_some(())
+        };
+        let freed = self.until(payee.terms().id, self.0.config.answer_within, free).await?;
+        freed.ok_or(TillError::Unavailable("channel_busy"))?;
         let prepared = desk.prepare(payee.book(), &payee.terms().escrow, data).await?;
         let action = PayeeAction::Fund(Funding::TopUp { amount: additional });
         self.attempt(desk, payee.terms().id, prepared, action).await
@@ -298,37 +305,28 @@ impl Till {
         Ok(prepared.attempt)
     }
 
-    /// Closes a channel because its payer asks for it, and waits until the escrow has paid out.
+    /// Closes a channel because its payer asks for it, and waits until the escrow has paid out. Asking the same again
+    /// gives the same.
     ///
     /// # Errors
-    /// As [`Till::voucher`]; [`Refusal::Finalized`] once it is closed.
+    /// As [`Till::voucher`]; [`Refusal::Finalized`] once it is closed, by whatever else than this voucher.
     ///
     /// Spec: draft-evm-session-00, "Cooperative Close".
     pub async fn close(&self, seller: &Seller, shown: &Shown<'_>) -> Result<Closed, TillError> {
         let voucher = self.verified(seller, shown).await?;
         let id = shown.channel;
-        let asked = |payee: &Payee, now| {
-            Ok((Change::from(payee.step(PayeeEvent::CloseAsked(voucher.clone()), now)?), ()))
-        };
-        self.change(id, asked).await?;
+        let before = self.snapshot(id).await?;
+        if before.last().is_none_or(|last| last.cumulative() != voucher.cumulative()) {
+            let asked = |payee: &Payee, now| {
+                Ok((Change::from(payee.step(PayeeEvent::CloseAsked(voucher.clone()), now)?), ()))
+            };
+            self.change(id, asked).await?;
+        }
         self.attend_soon(id);
-        let closing = |payee: &Payee| {
-            let mut attempts = payee.attempts();
-            let taking = attempts.find(|(_, action, _)| matches!(action, PayeeAction::Take(_)));
-            taking.and_then(|(attempt, _, tx)| Some((attempt, tx?.clone())))
-        };
-        // Its transaction is remembered while it is on its way: afterwards the channel has forgotten it.
-        let last = std::sync::Mutex::new(None);
-        let within = self.0.config.answer_within;
-        self.until(id, within, |payee, _| {
-            if let Some((_, tx)) = closing(payee) {
-                *crate::live::lock(&last) = Some(tx);
-            }
-            matches!(payee.state(), PayeeState::Finalized).then_some(())
-        })
-        .await?;
+        let over = |payee: &Payee, _: &Place| matches!(payee.state(), PayeeState::Finalized).then_some(());
+        self.until(id, self.0.config.answer_within, over).await?;
         let payee = self.snapshot(id).await?;
-        let tx = crate::live::lock(&last).clone();
+        let tx = self.desk(payee.terms().asset.network())?.closed_by(&payee, &self.0.store).await?;
         let finalized = *payee.state() == PayeeState::Finalized;
         Ok(Closed { receipt: payee.receipt(&voucher.proven())?, tx, finalized })
     }
@@ -354,15 +352,55 @@ fn opened_with(
     opening: &Opening<'_>,
     deposit: u128,
     pull: &Pull,
-    parts: &farthing_evm::voucher::ChannelParts,
-    cumulative: u128,
+    parts: &ChannelParts,
 ) -> Result<(), TillError> {
     enough(deposit, &opening.limits)?;
-    if cumulative > deposit {
+    if opening.shown.cumulative > deposit {
         return Err(Refusal::ExceedsDeposit { deposit }.into());
     }
+    pulls(pull, parts.open_nonce())
+}
+
+/// A channel that is in the escrow already, and that nothing is known of here.
+///
+/// Spec: draft-evm-session-00, "Open Verification" 4.
+async fn stands(desk: &Desk, opening: &Opening<'_>, terms: &Terms) -> Result<(), TillError> {
+    let latest = desk.look(terms).await?.latest.ok_or(Refusal::NotConfirmed)?;
+    if latest.finalized {
+        return Err(Refusal::Finalized.into());
+    }
+    if latest.close_requested.is_some() {
+        return Err(Refusal::Closing.into());
+    }
+    // Whoever settled it served for those vouchers; they would be taken here once more.
+    if latest.settled > 0 {
+        return Err(TillError::UsedElsewhere);
+    }
+    enough(latest.deposit, &opening.limits)?;
+    if opening.shown.cumulative > latest.deposit {
+        return Err(Refusal::ExceedsDeposit { deposit: latest.deposit }.into());
+    }
+    Ok(())
+}
+
+/// The call that adds what `from` signed for.
+fn top_up_call(
+    payee: &Payee,
+    additional: u128,
+    from: &Address,
+    salt: [u8; 32],
+    pull: &Pull,
+) -> Result<Bytes, TillError> {
+    let from = to_alloy(from).ok_or(TillError::Malformed("not an address of this chain"))?;
+    let (channel, salt) = (B256::from(payee.terms().id.0), B256::from(salt));
+    pulls(pull, farthing_evm::voucher::top_up_nonce(channel, additional, from, salt))?;
+    Ok(escrow::top_up_with(channel, additional, from, salt, pull))
+}
+
+/// Whether this can be what was signed for it.
+fn pulls(pull: &Pull, bound: B256) -> Result<(), TillError> {
     match pull {
-        Pull::Authorization { nonce, .. } if *nonce != parts.open_nonce() => {
+        Pull::Authorization { nonce, .. } if *nonce != bound => {
             Err(TillError::Reverted(Revert::Named("NonceMismatch")))
         }
         Pull::Authorization { signature, .. } | Pull::Permit2 { signature, .. }
@@ -379,22 +417,26 @@ fn enough(deposit: u128, limits: &Limits) -> Result<(), TillError> {
     if deposit < least { Err(TillError::DepositTooSmall { least }) } else { Ok(()) }
 }
 
-/// The escrow's log about the channel in a transaction of somebody else.
+/// The data of the escrow's log about the channel in a transaction of somebody else, of one that is as `wanted`.
 ///
 /// Spec: draft-evm-session-00, "Transaction Outcome Checks": one that reverted is refused at once.
-async fn log_in(desk: &Desk, terms: &Terms, tx: TxHash) -> Result<farthing_evm::Log, TillError> {
+async fn log_in(
+    desk: &Desk,
+    terms: &Terms,
+    tx: TxHash,
+    deed: Deed,
+    wanted: impl Fn(&[u128]) -> bool,
+) -> Result<Vec<u128>, TillError> {
     let receipts = desk.chain().receipts(vec![tx]).await.map_err(chain_error)?;
     let receipt = receipts.into_iter().next().flatten().ok_or(Refusal::NotConfirmed)?;
     if !receipt.success {
         return Err(TillError::Reverted(Revert::Empty));
     }
-    log_of(&receipt, &terms.escrow, terms.id).cloned().ok_or(TillError::OtherTransaction)
-}
-
-/// A transaction whose commit failed was never made, unless the store cannot tell.
-fn unmade(desk: &Desk, prepared: Prepared, error: StoreError) -> TillError {
-    if !matches!(error, StoreError::Unknown(_)) {
-        desk.relayer().abandon(&prepared);
-    }
-    error.into()
+    let found = logs_of(&receipt, &terms.escrow, terms.id).filter(|log| deed.is(log));
+    // What does not fit is no amount, and nobody asks for it.
+    let words = |log: &farthing_evm::Log| {
+        let word = |word| u128::try_from(U256::from_be_slice(word)).unwrap_or(u128::MAX);
+        log.data.chunks(32).map(word).collect::<Vec<u128>>()
+    };
+    found.map(words).find(|words| wanted(words)).ok_or(TillError::OtherTransaction)
 }

@@ -134,7 +134,12 @@ impl Till {
                 Ok((_, Ok(()))) => return Ok(Started::Serve(ticket)),
                 Ok((_, Err(why))) | Err(why) => {
                     let copied = why == TillError::Unavailable("store")
-                        && self.0.store.charge(id, asked.request).await?.is_some();
+                        && self
+                            .0
+                            .store
+                            .charge(id, asked.request)
+                            .await?
+                            .is_some_and(|other| other.id != charge);
                     // What is not known to be durable is undone when the ticket is dropped.
                     ticket.done = !matches!(why, TillError::Unavailable(_));
                     drop(ticket);

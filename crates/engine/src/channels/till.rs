@@ -11,7 +11,7 @@ use farthing_payment::{Reason, Slot, TxRef};
 use farthing_primitives::{Address, AssetId, AttemptId, Network, PaymentId, TenantId, Timestamp};
 use futures_channel::{mpsc, oneshot};
 use futures_util::future::select;
-use futures_util::lock::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
+use futures_util::lock::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::desk::Desk;
 use super::{ChannelCommit, ChannelFilter, ChannelStore, keeper};
@@ -84,6 +84,8 @@ pub enum TillError {
     DepositTooSmall { least: u128 },
     #[error("the transaction does nothing for this channel")]
     OtherTransaction,
+    #[error("the escrow has paid out of the channel by vouchers that are not known here")]
+    UsedElsewhere,
     #[error("the escrow refuses: {0}")]
     Reverted(Revert),
     #[error("the transaction moved nothing: {0}")]
@@ -111,7 +113,9 @@ impl TillError {
         match self {
             Self::Signature(why) => Some(why.problem()),
             Self::Refused(refusal) => refusal.problem(),
-            Self::OtherChannel | Self::UntrustedEscrow => Some(Problem::ChannelNotFound),
+            Self::OtherChannel | Self::UntrustedEscrow | Self::UsedElsewhere => {
+                Some(Problem::ChannelNotFound)
+            }
             Self::DepositTooSmall { .. } => Some(Problem::InsufficientBalance),
             Self::Reverted(why) => Some(match why {
                 Revert::Named("AmountExceedsDeposit") => Problem::AmountExceedsDeposit,
@@ -193,19 +197,21 @@ pub(super) struct Outcome {
     pub failed: Option<Reason>,
 }
 
+/// The right to change one channel, and the channel as it is in the store, as far as this process knows.
+pub(super) type Held = OwnedMutexGuard<Option<Payee>>;
+
 /// Where the changes of one channel wait for each other.
 #[derive(Default)]
 pub(super) struct Place {
-    /// The channel as it is in the store, as far as this process knows.
-    payee: AsyncMutex<Option<Payee>>,
+    payee: Arc<AsyncMutex<Option<Payee>>>,
     /// Charges that this process runs. Whatever else is running was left by a former one.
     pub mine: Mutex<HashSet<PaymentId>>,
     waiters: Mutex<Vec<oneshot::Sender<()>>>,
     outcomes: Mutex<Vec<Outcome>>,
     /// When the escrow was last looked at.
     pub looked: Mutex<Option<Duration>>,
-    /// How often in a row a transaction could not be made.
-    pub failures: Mutex<u32>,
+    /// How often in a row a transaction could not be made, or did nothing, and until when to leave it alone.
+    pub failures: Mutex<(u32, Duration)>,
 }
 
 /// One change: a step, and what belongs into the same commit.
@@ -362,17 +368,12 @@ impl Till {
     /// The channel as it is in the store.
     pub(super) async fn snapshot(&self, id: ChannelId) -> Result<Payee, TillError> {
         let place = self.place(id);
-        let mut payee = place.payee.lock().await;
-        self.loaded(&place, &mut payee, id).await
+        let mut held = place.hold().await;
+        self.loaded(&place, &mut held, id).await
     }
 
     /// Reads it, if need be, and says that charges came to nothing which a former process had begun.
-    async fn loaded(
-        &self,
-        place: &Place,
-        held: &mut AsyncMutexGuard<'_, Option<Payee>>,
-        id: ChannelId,
-    ) -> Result<Payee, TillError> {
+    async fn loaded(&self, place: &Place, held: &mut Held, id: ChannelId) -> Result<Payee, TillError> {
         if let Some(payee) = held.as_ref() {
             return Ok(payee.clone());
         }
@@ -412,7 +413,7 @@ impl Till {
         mut decide: impl FnMut(&Payee, Timestamp) -> Result<(Change, T), TillError>,
     ) -> Result<(Payee, T), TillError> {
         let place = self.place(id);
-        let mut held = place.payee.lock().await;
+        let mut held = place.hold().await;
         for _ in 0..TRIES {
             let payee = self.loaded(&place, &mut held, id).await?;
             let now = self.now();
@@ -420,30 +421,49 @@ impl Till {
             if change.step.is_empty() && change.slots.is_empty() && change.answer.is_none() {
                 return Ok((payee, told));
             }
-            if self.commit(&place, &mut held, &payee, change).await? {
-                // INVARIANT: it was just put there.
-                let next = held.clone().unwrap_or(payee);
-                return Ok((next, told));
+            let (till, at) = (self.clone(), place.clone());
+            let write = async move {
+                let made = till.commit(&at, &mut held, &payee, change).await;
+                Ok((held, made))
+            };
+            let (back, made) = self.apart(write).await?;
+            match made? {
+                Some(next) => return Ok((next, told)),
+                None => held = back,
             }
         }
         Err(TillError::Unavailable("store"))
     }
 
-    /// Returns whether it is durable; not, if somebody else's change came first.
+    /// Does this to its end, whatever becomes of who asked for it: a caller that goes away must not leave a change
+    /// half made, with a channel in memory that is older than the one in the store.
+    pub(super) async fn apart<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, TillError>> + Send + 'static,
+    ) -> Result<T, TillError> {
+        let (tell, told) = oneshot::channel();
+        self.0.world.spawn(Box::pin(async move {
+            // Nobody waits for it any more, then.
+            let _ = tell.send(work.await);
+        }));
+        told.await.unwrap_or(Err(TillError::Unavailable("stopping")))
+    }
+
+    /// Returns the channel as it is durable then; `None` if somebody else's change came first.
     async fn commit(
         &self,
         place: &Place,
-        held: &mut AsyncMutexGuard<'_, Option<Payee>>,
+        held: &mut Held,
         before: &Payee,
         change: Change,
-    ) -> Result<bool, TillError> {
+    ) -> Result<Option<Payee>, TillError> {
         let Change { step, answer, slots } = change;
         // Until it is known to be durable, nothing is known: whoever comes next reads the store.
         **held = None;
         let next = step.next.clone();
         match self.0.store.commit_channel(ChannelCommit { step, answer, slots }).await {
             Ok(()) => {}
-            Err(StoreError::Conflict) => return Ok(false),
+            Err(StoreError::Conflict) => return Ok(None),
             Err(error) => return Err(error.into()),
         }
         **held = Some(next.clone());
@@ -456,16 +476,16 @@ impl Till {
         {
             self.attend_soon(next.terms().id);
         }
-        Ok(true)
+        Ok(Some(next))
     }
 
     /// Puts a new channel in its place, while nobody else can.
-    pub(super) async fn occupy<'a>(
+    pub(super) async fn occupy(
         &self,
-        place: &'a Place,
+        place: &Place,
         id: ChannelId,
-    ) -> Result<(AsyncMutexGuard<'a, Option<Payee>>, Option<Payee>), TillError> {
-        let mut held = place.payee.lock().await;
+    ) -> Result<(Held, Option<Payee>), TillError> {
+        let mut held = place.hold().await;
         match self.loaded(place, &mut held, id).await {
             Ok(payee) => Ok((held, Some(payee))),
             Err(TillError::Refused(Refusal::NotFound)) => Ok((held, None)),
@@ -514,6 +534,10 @@ impl Seller {
 }
 
 impl Place {
+    async fn hold(&self) -> Held {
+        self.payee.clone().lock_owned().await
+    }
+
     fn waiter(&self) -> oneshot::Receiver<()> {
         let (wake, woken) = oneshot::channel();
         let mut waiters = lock(&self.waiters);
