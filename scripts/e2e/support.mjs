@@ -252,6 +252,21 @@ export async function held(target) {
 // ---------------------------------------------------------------------------------------------------------------------
 // A seller.
 
+/** A service that streams events, as many as its path says, each of them one unit. */
+export const eventStream = () =>
+  listen(async (req, res) => {
+    await bodyOf(req);
+    const units = Number(new URL(req.url, "http://a").searchParams.get("units"));
+    res.writeHead(200, { "content-type": "text/event-stream" });
+    for (let unit = 1; unit <= units && !res.destroyed; unit += 1) {
+      if (!res.write(`data: {"unit":${unit}}\n\n`)) await new Promise((next) => {
+        const on = () => (res.off("drain", on), res.off("close", on), next());
+        res.on("drain", on).on("close", on);
+      });
+    }
+    res.end();
+  });
+
 /** A service that counts its calls, and answers when it is let. */
 export async function upstream() {
   const calls = [];
@@ -317,7 +332,7 @@ export async function wallet(rpcUrl, ...hosts) {
 }
 
 /** A gateway with its own relayer (or a remote facilitator), on a port that stays the same over restarts. */
-export async function seller({ rpcUrl, upstreamUrl, routes, facilitator, payments = "" }) {
+export async function seller({ rpcUrl, upstreamUrl, routes, facilitator, payments = "", keys = {} }) {
   const dir = scratch();
   const store = join(dir, "gateway.db");
   const config = join(dir, "farthing.toml");
@@ -339,7 +354,7 @@ ${facilitator ? "" : 'relayer_key = "env:RELAYER_KEY"'}
 ${facilitator ? `[facilitator]\nremote = ["${facilitator}"]` : ""}
 ${payments ? `[payments]\n${payments}` : ""}
 ${routes}`);
-  const start = () => service(["gateway", "-c", config], { RELAYER_KEY });
+  const start = () => service(["gateway", "-c", config], { RELAYER_KEY, ...keys });
   return { store, config, start, url: `http://127.0.0.1:${port}` };
 }
 
