@@ -459,7 +459,9 @@ impl Client {
         if let Some(Sight::Settled { tx }) = looked {
             payment.tx = Some(tx.to_string());
         }
-        let gone = looked == Some(Sight::Used) || (taken && !matches!(looked, Some(Sight::Unused { .. })));
+        // Unused so far is not unused: a transaction of the seller's may be on its way until the authorization has ended.
+        let proven = looked.is_some_and(|sight| sight.proves_unused(purchase.expires));
+        let gone = looked == Some(Sight::Used) || (taken && !proven);
         let outcome = if confirmed || receipt.said().is_some_and(|said| said.success) {
             payment.settlement = if confirmed { Settlement::Confirmed } else { Settlement::Claimed };
             payment.note = Some("paid_without_goods".to_owned());

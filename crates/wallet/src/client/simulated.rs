@@ -379,6 +379,7 @@ fn attack_15_a_refusal_of_what_was_taken_before_is_no_leave_to_pay_again() {
     let (used, other) = (ErrorCode::InvalidExactEvmNonceAlreadyUsed, ErrorCode::from("no"));
     let settled = Sight::Settled { tx: tx_hash(TX).unwrap() };
     let unused = Sight::Unused { as_of: START };
+    let never = Sight::Unused { as_of: START.plus(Duration::from_secs(86_400)) };
     for (code, sight, state) in [
         (&used, Some(settled), State::Settled),
         (&other, Some(settled), State::Settled),
@@ -388,9 +389,12 @@ fn attack_15_a_refusal_of_what_was_taken_before_is_no_leave_to_pay_again() {
         (&other, Some(Sight::Unavailable), State::Unknown),
         (&used, None, State::Unknown),
         (&other, None, State::Unknown),
-        // It lies, or errs; it does not have the money.
-        (&used, Some(unused), State::Refused),
-        (&other, Some(unused), State::Refused),
+        // It does not have the money yet.
+        (&used, Some(unused), State::Unknown),
+        (&other, Some(unused), State::Unknown),
+        // It lies, or errs; it never will.
+        (&used, Some(never), State::Refused),
+        (&other, Some(never), State::Refused),
     ] {
         let world = Scripted::new(12);
         let no = SettlementResponse::failed("eip155:84532", code.clone(), None);
