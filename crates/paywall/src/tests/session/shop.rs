@@ -168,8 +168,15 @@ impl Shop {
     /// Another process over what this one left.
     pub async fn restarted(self, routes: Vec<(&str, Route)>) -> Self {
         let Self { world, store, paywall: before, backend, http, devnet } = self;
-        // Its till ends with the last of its owners.
+        // Its till ends with the last of its owners: the keeper may be at a channel still.
         drop(before);
+        for _ in 0..1000 {
+            if Arc::strong_count(&store) == 1 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(Arc::strong_count(&store), 1, "the former process is gone");
         let paywall = paywall(&world, &store, &devnet, terms(routes)).await;
         Self { world, store, paywall, backend, http, devnet }
     }
