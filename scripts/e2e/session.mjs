@@ -10,7 +10,7 @@ import { spawn } from "node:child_process";
 
 const UNITS = Number(process.argv[process.argv.indexOf("--units") + 1] || 10_000) || 10_000;
 const PRICE = 25n;
-/** What the wallet signs ahead of what it has, at the most, in units. */
+/** What the wallet signs ahead of what it has, in units: the least that a voucher adds. */
 const AHEAD = 64n;
 const RELAYER = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266";
 const PAYEE_KEY = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a";
@@ -31,7 +31,7 @@ payee_keys = ["env:PAYEE_KEY"]
 
 [[route]]
 match = "GET /stream"
-session = { price = "$0.000025", unit = "event", meter = "event", stream = true, suggested_deposit = "$1", patience = "5s" }
+session = { price = "$0.000025", unit = "event", meter = "event", stream = true, suggested_deposit = "$1", min_voucher_delta = "$0.0016", patience = "5s" }
 `,
   });
   let gateway = await shop.start();
