@@ -49,7 +49,7 @@ standard output).
 
 Exit codes:
    0  an answer with a status of success; paid once, or free
-   1  it could not be done
+   1  it could not be done, or a stream was not whole: what came of it is paid
    2  called wrongly
    3  the policy denies it, or the wallet cannot pay: nothing was signed
    4  a payment was shown once, and the seller refused it or says that it was not charged; the amount
@@ -575,6 +575,11 @@ fn ended(done: Result<Outcome, FetchError>, url: String, journal: &Journal) -> T
         Ok(Outcome::Paid { answer, payment }) => {
             (told.exit, told.outcome) = (Exit::Done, "paid");
             told.lines = payment_lines(&registry, &payment);
+            // Whoever reads it on from standard output could not tell that there was to be more.
+            if payment.streamed && payment.note.as_deref().is_some_and(|note| note.starts_with("stream_")) {
+                told.exit = Exit::Failed;
+                told.lines.push("the stream is not whole: what came of it is paid".to_owned());
+            }
             told.answer = Some(answer);
             told.payment = Some(payment);
         }
