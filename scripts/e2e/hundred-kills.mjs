@@ -37,8 +37,11 @@ const DENIED_MS = 2_000;
 const BLOCK_MS = 3_000;
 /** How long a kill waits for the moment that it wants. */
 const MOMENT_MS = 1_200;
-/** How long everything may take to heal: authorizations lapse, and the chain proves it. */
-const HEAL_MS = 60_000;
+/**
+ * How long everything may take to heal: what may have been taken is asked for anew once its authorization has ended, and a
+ * block a minute later shows it unused.
+ */
+const HEAL_MS = 120_000;
 
 const BUYERS = [
   { name: "ann", account: 1, hour: "5" },
