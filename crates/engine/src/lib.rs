@@ -32,7 +32,7 @@ pub use chain::{
 pub use channels::{
     Asked, Begun, ChannelBegin, ChannelCommit, ChannelFilter, ChannelStore, Closed, Desk, MAX_KEPT_ANSWERS,
     OpenBy, Opening, Seller, Started, Ticket, Till, TillConfig, TillError, TopUp, TopUpBy, ToppedUp, Woken,
-    is_at_work,
+    channel_view, is_at_work,
 };
 pub use engine::{Engine, EngineConfig};
 pub use evm_rail::{EvmRail, native_asset};

@@ -10,6 +10,7 @@ use farthing_channel::{
     Budget, Capture, ChannelId, Need, Payer, PayerError, PayerEvent, PayerState, Price, Receipt, Terms, Unit,
     View,
 };
+use farthing_engine::channel_view;
 use farthing_evm::escrow::OnChain;
 use farthing_evm::voucher::{self, ChannelParts, escrow_domain};
 use farthing_evm::{B256, Domain, TransferAuthorization, U256, keccak256, to_alloy};
@@ -784,22 +785,9 @@ impl LocalAuthorizer {
     }
 }
 
-/// The escrow's word as the channel's machine takes it.
+/// What the escrow says, if it can be true.
 fn view_of(terms: &Terms, found: &OnChain, block: u64) -> Result<View, PayerError> {
-    let parties = [
-        (found.payer, &terms.payer),
-        (found.payee, &terms.payee),
-        (found.token, terms.asset.address()),
-        (found.voucher_signer(), &terms.signer),
-    ];
-    // The id commits to all of them: a node that says otherwise says nothing.
-    if parties.iter().any(|(found, known)| Some(*found) != to_alloy(known)) {
-        return Err(PayerError::Unsound);
-    }
-    let close_requested =
-        (found.close_requested_at > 0).then(|| Timestamp::from_secs(found.close_requested_at));
-    let OnChain { deposit, settled, finalized, .. } = *found;
-    Ok(View { block, deposit, settled, close_requested, finalized })
+    channel_view(terms, found, block).ok_or(PayerError::Unsound)
 }
 
 /// The offer that a session's header answers.

@@ -13,9 +13,9 @@ use farthing_evm::{
     B256, Bytes, Key, Read, ReadKind, Revert, SigError, Signature, U256, keccak256, to_alloy,
 };
 use farthing_payment::{Instruction, Proof, Slot, SlotState, TxRef, Witness};
-use farthing_primitives::{Address, AssetId, AttemptId, Money, PaymentId, Timestamp};
+use farthing_primitives::{Address, AssetId, AttemptId, Money, PaymentId};
 
-use super::{ChannelStore, TillError};
+use super::{ChannelStore, TillError, channel_view};
 use crate::live::lock;
 use crate::native_asset;
 use crate::relayer::{at, parse_hash};
@@ -135,24 +135,7 @@ impl Desk {
     /// The same, as the channel's machine takes it.
     pub(super) async fn view(&self, terms: &Terms, block: u64) -> Result<Option<View>, TillError> {
         let Some(found) = self.read(&terms.escrow, terms.id, block).await? else { return Ok(None) };
-        let parties = [
-            (found.payer, &terms.payer),
-            (found.payee, &terms.payee),
-            (found.token, terms.asset.address()),
-            (found.voucher_signer(), &terms.signer),
-        ];
-        // The id commits to all of them: a node that says otherwise says nothing.
-        if parties.iter().any(|(found, known)| Some(*found) != to_alloy(known)) {
-            return Err(TillError::Unavailable("chain"));
-        }
-        Ok(Some(View {
-            block,
-            deposit: found.deposit,
-            settled: found.settled,
-            close_requested: (found.close_requested_at > 0)
-                .then(|| Timestamp::from_secs(found.close_requested_at)),
-            finalized: found.finalized,
-        }))
+        channel_view(terms, &found, block).map(Some).ok_or(TillError::Unavailable("chain"))
     }
 
     /// What the escrow says now, and what it said deep enough.

@@ -14,6 +14,7 @@ mod open;
 mod serve;
 mod store;
 mod till;
+mod view;
 
 pub use desk::Desk;
 pub use open::{Closed, OpenBy, Opening, TopUp, TopUpBy, ToppedUp};
@@ -22,3 +23,4 @@ pub use store::{
     Begun, ChannelBegin, ChannelCommit, ChannelFilter, ChannelStore, MAX_KEPT_ANSWERS, is_at_work,
 };
 pub use till::{Seller, Till, TillConfig, TillError};
+pub use view::channel_view;
