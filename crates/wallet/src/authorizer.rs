@@ -104,6 +104,7 @@ impl Denied {
             Self::SelfCheck(_) => "self_check_failed",
             Self::Session(denied) => denied.code(),
             Self::Journal(JournalError::Channel(error)) => channel_code(error),
+            Self::Journal(JournalError::OverMax { .. }) => "over_max",
             Self::Journal(JournalError::Frozen) => "frozen",
             Self::Journal(_) | Self::Unavailable => "authorizer_unavailable",
         }

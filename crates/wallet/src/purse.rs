@@ -157,6 +157,8 @@ pub struct Brought {
     pub served: bool,
     /// Whether they came as a stream, whose units are counted by the seller's word.
     pub streamed: bool,
+    /// Whether nothing came after the receipt, so that what it says is what the purchase cost.
+    pub is_whole: bool,
 }
 
 /// Who keeps channels: decides about deposits, signs vouchers, and remembers both. It may live in another process than
@@ -460,6 +462,12 @@ impl LocalAuthorizer {
         let clock = (self.clock)();
         let weighed = self.session(intent, &clock)?;
         let open = self.journal.channel_between(&weighed.parties)?;
+        // What was vouched and not used pays first; only what is vouched anew goes by the seller's least step.
+        let spare = open.as_ref().map_or(0, |open| open.payer.signed().saturating_sub(open.payer.used()));
+        let step = weighed.offer.session().min_voucher_delta;
+        if let Some(most) = weighed.max.filter(|most| spare < weighed.price && step > *most) {
+            return Err(JournalError::OverMax { most }.into());
+        }
         // One that is being opened counts already.
         if let Some(open) = open {
             let request = self.question(intent, &weighed, weighed.price)?;
@@ -703,6 +711,7 @@ impl LocalAuthorizer {
         let got = Got {
             receipt: brought.receipt.as_ref().map(|(receipt, _)| *receipt),
             atoms: (by_request && brought.served && !brought.streamed).then(|| purchase.money.atoms()),
+            is_whole: brought.is_whole,
         };
         let got = (brought.served || got.receipt.is_some()).then_some(got);
         let json = brought.receipt.as_ref().map(|(_, json)| json.as_str());

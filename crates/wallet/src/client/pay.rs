@@ -510,7 +510,7 @@ impl Client {
             },
             _ => journal::Outcome::Refused { receipt: None, note: reason.clone() },
         };
-        let brought = Brought { outcome, receipt: None, served: false, streamed: false };
+        let brought = Brought { outcome, receipt: None, served: false, streamed: false, is_whole: false };
         self.conclude_session(&purchase.id, brought, &mut payment).await;
         // Is the channel over, and we did not know?
         if answer.status == StatusCode::GONE

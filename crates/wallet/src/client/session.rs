@@ -511,7 +511,8 @@ impl Client {
             },
         };
         payment.settlement = settlement;
-        let brought = Brought { outcome, receipt, served: true, streamed };
+        let is_whole = payment.note.is_none();
+        let brought = Brought { outcome, receipt, served: true, streamed, is_whole };
         self.conclude_session(&purchase.id, brought, payment).await;
         if let Ok(now) = self.inner.authorizer.purchase(&purchase.id).await {
             payment.money = now.money;

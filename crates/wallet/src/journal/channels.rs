@@ -175,6 +175,8 @@ pub struct Got {
     /// What we count ourselves; `None` where the unit cannot be counted here, and the seller's word counts, up to what
     /// was vouched.
     pub atoms: Option<u128>,
+    /// Whether that is all: nothing came after the seller's word.
+    pub is_whole: bool,
 }
 
 impl Journal {
@@ -439,6 +441,11 @@ impl Journal {
                 .and_then(|sum| sum.checked_add(new.price))
                 .ok_or(JournalError::Corrupt("amount"))?;
             let cumulative = voucher_for(needed, payer.signed(), new.min_delta);
+            // The seller's least step may be more than this call may cost; none of it comes back with certainty.
+            let more = cumulative.saturating_sub(payer.signed());
+            if let Some(most) = request.max.filter(|most| more > *most) {
+                return Err(JournalError::OverMax { most });
+            }
             let step = match payer.step(PayerEvent::Raised { to: cumulative }, now) {
                 Ok(step) => step,
                 Err(PayerError::AboveDeposit(missing)) => return Ok(Raised::NeedsTopUp { missing }),
@@ -517,29 +524,36 @@ impl Journal {
             let used = need.accepted.min(payer.signed()).saturating_sub(others).saturating_sub(payer.used());
             let used = if went_on { used } else { 0 };
             let mut step = PayerStep { expected: payer.version(), next: payer.clone() };
-            let mut spent = purchase.money.atoms();
             if used > 0 {
                 step = step.and(received(used)?, now)?;
             }
+            // What the purchase costs is what it used so far, and what would be vouched and not used yet: all of that the
+            // seller can ask for, whatever it was raised for.
+            let had = purchase.money.atoms().saturating_sub(ahead_of(tx, id)?).saturating_add(used);
+            let ahead = |next: &Payer, to: u128| to.saturating_sub(others).saturating_sub(next.used());
+            let book = |to: u128, ahead: u128| -> Result<(), JournalError> {
+                let atoms = had.saturating_add(ahead);
+                tx.execute(
+                    "UPDATE purchase SET cumulative = ?2, atoms = ?3, held = ?4 WHERE id = ?1",
+                    params![key(id), &to.to_be_bytes()[..], &atoms.to_be_bytes()[..], &ahead.to_be_bytes()[..]],
+                )?;
+                Ok(())
+            };
             let to = voucher_for(need.required, payer.signed(), min_delta);
-            let more = to.saturating_sub(payer.signed());
-            spent = spent.saturating_add(more);
-            if spent > most {
-                return Err(PayerError::OverBudget { most }.into());
+            if had.saturating_add(ahead(&step.next, to)) > most {
+                return Err(JournalError::OverMax { most });
             }
             if to > step.next.deposit() {
                 // What was used so far is known all the same.
                 let missing = to - step.next.deposit();
+                let signed = payer.signed();
+                book(signed, ahead(&step.next, signed))?;
                 write(tx, &payer, step, now)?;
                 return Ok(Raised::NeedsTopUp { missing });
             }
             let step = step.and(PayerEvent::Raised { to }, now)?;
-            let ahead = to.saturating_sub(others).saturating_sub(step.next.used());
+            book(to, ahead(&step.next, to))?;
             write(tx, &payer, step, now)?;
-            tx.execute(
-                "UPDATE purchase SET cumulative = ?2, atoms = ?3, held = ?4 WHERE id = ?1",
-                params![key(id), &to.to_be_bytes()[..], &spent.to_be_bytes()[..], &ahead.to_be_bytes()[..]],
-            )?;
             Ok(Raised::To { cumulative: to, decision: None })
         })
     }
@@ -573,6 +587,18 @@ impl Journal {
                 };
                 if atoms > 0 {
                     step = step.and(received(atoms)?, now)?;
+                }
+                // Now it is known what of the vouched it cost. Without a last word of the seller's it stays at all of it.
+                if got.atoms.is_some() || said.is_some() && got.is_whole {
+                    let had = purchase.money.atoms().saturating_sub(ahead_of(tx, id)?);
+                    tx.execute(
+                        "UPDATE purchase SET atoms = ?2, held = ?3 WHERE id = ?1",
+                        params![
+                            key(id),
+                            &had.saturating_add(atoms).to_be_bytes()[..],
+                            &0u128.to_be_bytes()[..]
+                        ],
+                    )?;
                 }
                 if let Some(receipt) = got.receipt {
                     step = step.and(PayerEvent::Told(receipt), now)?;
@@ -680,6 +706,13 @@ fn held_by(tx: &Transaction<'_>, id: &PurchaseId) -> Result<u128, JournalError> 
     )?;
     let held: Option<Option<Vec<u8>>> = found.query_row([key(id)], |row| row.get(0)).optional()?;
     held.flatten().map_or(Ok(0), wide)
+}
+
+/// How much of a purchase's amount is vouched and not known to be used, also once a stream has begun.
+fn ahead_of(tx: &Transaction<'_>, id: &PurchaseId) -> Result<u128, JournalError> {
+    let mut found = tx.prepare_cached("SELECT held FROM purchase WHERE id = ?1")?;
+    let held: Option<Vec<u8>> = found.query_row([key(id)], |row| row.get(0))?;
+    held.map_or(Ok(0), wide)
 }
 
 fn insert(tx: &Transaction<'_>, new: &NewChannel, now: Timestamp) -> Result<(), JournalError> {

@@ -282,6 +282,44 @@ fn a_frozen_wallet_signs_no_deposit_and_no_voucher() {
     assert_eq!(journal.channel(&ChannelId([1; 32])).unwrap().payer.signed(), 100);
 }
 
+/// A seller may use all that was vouched, whatever it was vouched for, and so all of it counts.
+#[test]
+fn a_stream_costs_no_more_than_its_call_may_however_large_the_sellers_steps_are() {
+    let journal = ready();
+    allow(&journal);
+    begin(&journal, 1, 10_000);
+    see(&journal, 1, 10_000, 0, false, 1);
+    let new = NewSpend { channel: ChannelId([1; 32]), price: 10, min_delta: 90 };
+    let most = |most| Request { max: Some(most), ..request(10) };
+    // Not even the first step is signed for less.
+    let denied = journal.spend(&most(89), &draft(1), &new, &at(1));
+    assert!(matches!(denied, Err(JournalError::OverMax { most: 89 })), "{denied:?}");
+    assert_eq!(to(&journal.spend(&most(1_000), &draft(1), &new, &at(1)).unwrap()), 90);
+    journal.voucher_signed(&draft(1).id, &header(), &at(1)).unwrap();
+    let step = Step { min_delta: 90, most: 1_000 };
+    let ask = |accepted: u128| {
+        let need = Need { required: accepted + 10, accepted, deposit: 10_000 };
+        journal.raise(&draft(1).id, &need, true, step, &at(2))
+    };
+    for steps in 1..11 {
+        assert_eq!(to(&ask(steps * 90).unwrap()), (steps + 1) * 90);
+        assert_eq!(journal.get(&draft(1).id).unwrap().money.atoms(), (steps + 1) * 90);
+    }
+    let over = ask(990);
+    assert!(matches!(over, Err(JournalError::OverMax { most: 1_000 })), "{over:?}");
+    assert_eq!(journal.channel(&ChannelId([1; 32])).unwrap().payer.signed(), 990);
+    // In the end it costs what the seller says that was used.
+    let receipt = Receipt { accepted: 990, spent: 985, units: 98, deposit: 10_000, settled: 0 };
+    let settled = Outcome::Settled { tx: None, confirmed: false, goods: Goods::Missing, receipt: None, note: None };
+    let got = Got { receipt: Some(receipt), atoms: None, is_whole: true };
+    journal.present(&draft(1).id, &at(2)).unwrap();
+    journal.conclude_spend(&draft(1).id, &settled, Some(&got), None, &at(3)).unwrap();
+    assert_eq!(journal.get(&draft(1).id).unwrap().money.atoms(), 985);
+    // The five that were vouched and not used pay for the next, and count for that.
+    let next = NewSpend { price: 5, ..new };
+    assert_eq!(to(&journal.spend(&Request { max: Some(5), ..request(5) }, &draft(2), &next, &at(4)).unwrap()), 990);
+}
+
 /// Two processes on one wallet, at the same moment and over the same file.
 #[test]
 fn two_processes_never_sign_for_the_same_increment() {
@@ -339,7 +377,7 @@ fn an_answer_that_comes_twice_is_counted_once() {
     let settled =
         Outcome::Settled { tx: None, confirmed: false, goods: Goods::Delivered, receipt: None, note: None };
     let receipt = Receipt { accepted: 100, spent: 100, units: 1, deposit: 0, settled: 0 };
-    let got = Got { receipt: Some(receipt), atoms: Some(100) };
+    let got = Got { receipt: Some(receipt), atoms: Some(100), is_whole: true };
     for _ in 0..2 {
         let kept = journal.conclude_spend(&id, &settled, Some(&got), Some("{}"), &at(2)).unwrap();
         assert_eq!((kept.payer.used(), kept.payer.overclaim()), (100, None));
