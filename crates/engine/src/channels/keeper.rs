@@ -108,9 +108,9 @@ impl Till {
         let soon = desk.chain().block_time();
         let every = payee.limits().look_every(payee.terms());
         let since = |place: &Place| lock(&place.looked).map(|at| self.0.world.monotonic().saturating_sub(at));
-        let mut live_slots = None;
+        let mut looked = None;
         let payee = if since(&place).is_none_or(|since| since >= every) {
-            live_slots = Some(self.look_round(desk, &payee).await?);
+            looked = Some(self.look_round(desk, &payee).await?);
             self.snapshot(id).await?
         } else {
             payee
@@ -132,25 +132,27 @@ impl Till {
             }
             PayeeNext::Drain { until } => until.since(self.now()),
             PayeeNext::Rest { wake } => {
+                let missing = match looked {
+                    Some(missing) => missing,
+                    None if self.has_live_slots(&payee).await? => self.look_round(desk, &payee).await?,
+                    None => None,
+                };
                 // A channel that is over is looked at for its transactions only.
-                if !is_at_work(&payee) {
-                    let live = match live_slots {
-                        Some(live) => live,
-                        None => self.has_live_slots(&payee).await?,
-                    };
-                    if !live {
-                        return Ok(None);
-                    }
+                if missing.is_none() && !is_at_work(&payee) {
+                    return Ok(None);
                 }
                 let look_in = every.saturating_sub(since(&place).unwrap_or_default());
+                // What a transaction cost is to be in the books once nothing can undo it, and not a round later.
+                let deep_in = missing.map_or(look_in, |blocks| soon.saturating_mul(blocks));
+                let look_in = look_in.min(deep_in);
                 wake.map_or(look_in, |wake| wake.since(self.now()).min(look_in)).max(soon)
             }
         };
         Ok(Some(again))
     }
 
-    /// Looks at the escrow and at our transactions. Returns whether any of them may still change.
-    async fn look_round(&self, desk: &Desk, payee: &Payee) -> Result<bool, TillError> {
+    /// Looks at the escrow and at our transactions. Returns how many blocks more some of them may still change.
+    async fn look_round(&self, desk: &Desk, payee: &Payee) -> Result<Option<u32>, TillError> {
         let sight = self.look(desk, payee).await?;
         self.follow_slots(desk, payee, &sight).await
     }
@@ -267,7 +269,12 @@ impl Till {
             return Ok(None);
         };
         let tx = TxRef::new(receipt.tx.to_string());
-        let slots = vec![moved(stored, in_block(receipt))];
+        // The relayer's memory of it may be older than the store.
+        let slots = self.0.store.slots_of(payee.book()).await?.into_iter();
+        let slots: Vec<_> = slots
+            .filter(|kept| kept.slot.attempt == attempt && kept.slot.state == SlotState::Open)
+            .map(|kept| moved(kept, in_block(receipt)))
+            .collect();
         let again = if receipt.success {
             // A node that does not see what the receipt says has not come so far, and proves nothing.
             let Some(view) = desk.view(payee.terms(), deep).await? else { return Ok(None) };
@@ -329,10 +336,23 @@ impl Till {
     }
 
     /// Transactions that nobody waits for any more are watched until no reorganization is expected to undo them, and
-    /// sent again if one does. Then their gas is booked, once. Returns whether any may still change.
-    async fn follow_slots(&self, desk: &Desk, payee: &Payee, sight: &Sight) -> Result<bool, TillError> {
-        let mut live = false;
-        for stored in self.0.store.slots_of(payee.book()).await? {
+    /// sent again if one does. Then their gas is booked, once. Returns how many blocks more some may still change.
+    async fn follow_slots(
+        &self,
+        desk: &Desk,
+        payee: &Payee,
+        sight: &Sight,
+    ) -> Result<Option<u32>, TillError> {
+        let mut missing: Option<u32> = None;
+        let mut wait = |blocks: u64| {
+            let blocks = u32::try_from(blocks).unwrap_or(u32::MAX).max(1);
+            missing = Some(missing.map_or(blocks, |least| least.min(blocks)));
+        };
+        let slots = self.0.store.slots_of(payee.book()).await?;
+        // An attempt and its slot are one commit: what is read after the slots knows of every attempt that they are for.
+        // By what was read before, a transaction that was just made would be one that nobody waits for.
+        let payee = &self.snapshot(payee.terms().id).await?;
+        for stored in slots {
             let state = match &stored.slot.state {
                 SlotState::Final { .. } | SlotState::Lost => continue,
                 // The channel waits for it, and follows it.
@@ -345,20 +365,23 @@ impl Till {
                             Some(SlotState::Final { tx: tx.clone() })
                         }
                         Some(false) => self.found_again(desk, payee, &stored).await?,
-                        _ => None,
+                        _ => {
+                            wait(self.0.config.beyond_reorgs.saturating_sub(beyond));
+                            continue;
+                        }
                     }
                 }
             };
             match state {
                 Some(SlotState::Final { tx }) => self.close_slot(desk, payee, stored, tx).await?,
                 Some(state) => {
-                    live = true;
+                    wait(1);
                     self.0.store.save_slots(vec![moved(stored, state)]).await?;
                 }
-                None => live = true,
+                None => wait(1),
             }
         }
-        Ok(live)
+        Ok(missing)
     }
 
     /// Where a transaction is now, whose block went away or of whose end nobody took note. One that is nowhere is given
