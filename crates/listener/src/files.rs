@@ -1,5 +1,7 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+use crate::Limits;
+
 /// Open files that are kept for everything but clients: the store, nodes, upstreams in use.
 pub const RESERVED_FILES: u64 = 256;
 
@@ -24,12 +26,12 @@ fn open_files() -> u64 {
 pub(crate) fn most_connections(wanted: usize) -> usize {
     let most = open_files().saturating_sub(RESERVED_FILES) / 2;
     let most = usize::try_from(most).unwrap_or(usize::MAX).max(1);
-    if most < wanted {
-        tracing::warn!(
-            wanted,
-            most,
-            "fewer connections than configured: the limit on open files (ulimit -n)"
-        );
+    const WHY: &str = "fewer connections than configured: the limit on open files (ulimit -n)";
+    if most < wanted && wanted == Limits::default().max_connections {
+        // Nobody asked for so many.
+        tracing::info!(wanted, most, "{WHY}");
+    } else if most < wanted {
+        tracing::warn!(wanted, most, "{WHY}");
     }
     wanted.min(most)
 }
