@@ -1,26 +1,26 @@
 #!/bin/sh
-# A car charges. Electricity comes in slices of 0.1 kWh, each at the price of the moment: the charger's price hook
-# raises it with the load. The car buys slice by slice until its battery is full, or its owner's limit stops it.
+# A car charges, and pays by the watt-hour while the current flows: one deposit, a voucher every 20 Wh, one settlement.
+# It stops when its battery is full, or when its owner's limit is reached; and goes on when the owner allows more.
 #
 #   VOLT   where the charger is        FARTHING_HOME   the car's wallet
 set -eu
 
-# Buys slices until there is a reason to stop. Each answer says how full the battery is.
+need=800 # watt-hours
+
+# Charges for at most so many dollars. The charger's answer says what came, event by event.
 charge() {
-  code=0
-  while [ "$code" -eq 0 ]; do
-    answer=$(farthing fetch -X POST "$VOLT/slices" --max 0.03) || code=$?
-    echo "$answer"
-    case $answer in *'"battery_full":true'*) echo "The battery is full."; return ;; esac
-  done
-  [ "$code" -eq 3 ] || exit "$code" # 3: the policy denies it
-  echo "The car stops: its owner allows no more."
+  answer=$(farthing fetch --session "$VOLT/charge?wh=$need" --max "$1" --deposit 0.20) || true
+  printf '%s\n' "$answer"
+  came=$(printf '%s' "$answer" | grep -o given_wh | wc -l)
+  need=$((need - 20 * came))
+  [ "$came" -gt 0 ] || exit 1
 }
 
-echo "The owner allows 10 cents an hour:"
-farthing wallet limit --hour 0.10 >/dev/null
-charge
+echo "The owner allows 10 cents for today:"
+charge 0.10
+echo "$need Wh are missing. The owner, by telephone, allows 10 more:"
+charge 0.10
+[ "$need" -eq 0 ] || exit 1
 
-echo "The owner, by telephone, allows 25:"
-farthing wallet limit --hour 0.25 >/dev/null
-charge
+echo "The battery is full. The car closes its channel: the charger is paid, and the rest of the deposit comes back."
+farthing channel close "$VOLT" >/dev/null

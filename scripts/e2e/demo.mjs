@@ -15,6 +15,7 @@ await script(async () => {
   const moved = (key) => json.summary.lines.reduce((sum, line) => sum + BigInt(line[key]), 0n);
   same("what is sent is received", moved("sent"), moved("received"));
   same("no atom is made or lost", moved("balance_before"), moved("balance_after"));
+  same("the car's purchases by the watt-hour took two transactions", json.summary.transactions.volt, 2);
   check("every refusal held", json.refusals.length >= 6 && json.refusals.every(({ held }) => held), json.refusals);
   check(`it takes less than ${LIMIT_MS / 1000} s`, json.took_ms < LIMIT_MS, json.took_ms);
 

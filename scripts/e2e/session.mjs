@@ -1,12 +1,13 @@
 #!/usr/bin/env node
 // A stream of ten thousand units is bought through a channel (MPP's evm/session), by the binary from the binary, on the
-// embedded chain: two transactions, and the same amounts to the atom in the wallets, the escrow and both books. Then each
+// embedded chain or on anvil with the published bytecode of USDC: two transactions, and the same amounts to the atom in the wallets, the escrow and both books. Then each
 // side is killed in the middle of a stream, and nothing is lost but what the rules allow.
 //
-//   node scripts/e2e/session.mjs [--units 10000]
+//   node scripts/e2e/session.mjs [--units 10000] [--anvil]
 
 import { bin, books, check, devnet, eventStream, payer, rpc, run, same, script, seller, surroundings, until, usdc, wallet, PAYEE } from "./support.mjs";
 import { spawn } from "node:child_process";
+import { startWorld } from "../../interop/support/world.mjs";
 
 const UNITS = Number(process.argv[process.argv.indexOf("--units") + 1] || 10_000) || 10_000;
 const PRICE = 25n;
@@ -19,7 +20,16 @@ const ESCROW = "0xE8693A0b6b6Ba2238aCeb8a052A5d5dE1BDF8E29";
 const units = (text) => (text.match(/^data: \{"unit":\d+\}$/gm) ?? []).length;
 
 script(async () => {
-  const chain = await devnet();
+  const world = process.argv.includes("--anvil") ? await startWorld() : undefined;
+  const chain = world ? { url: world.rpcUrl } : await devnet();
+  try {
+    await story(chain);
+  } finally {
+    await world?.stop();
+  }
+});
+
+async function story(chain) {
   const behind = await eventStream();
   const shop = await seller({
     rpcUrl: chain.url,
@@ -111,4 +121,4 @@ session = { price = "$0.000025", unit = "event", meter = "event", stream = true,
   check("the buyer lost no more than it signs ahead, twice", paid <= received + 2n * AHEAD * PRICE, `${paid} paid, ${received} received`);
   const end = await books(shop.store);
   check("the seller's books balance again", end.balance, end.said);
-});
+}

@@ -318,7 +318,9 @@ pub enum JournalError {
     Rules(String),
     #[error("there is no channel {0}")]
     NoChannel(ChannelId),
-    #[error("the voucher that it takes would let the seller ask for more than this call may cost, {most} atoms")]
+    #[error(
+        "the voucher that it takes would let the seller ask for more than this call may cost, {most} atoms"
+    )]
     OverMax { most: u128 },
     #[error(transparent)]
     Channel(#[from] farthing_channel::PayerError),

@@ -10,7 +10,7 @@ use clap::{Args, Subcommand};
 use farthing_chain::LocalKey;
 use farthing_channel::{ChannelId, PayerState};
 use farthing_engine::Chain;
-use farthing_policy::Dollars;
+use farthing_policy::{Dollars, Origin};
 use farthing_primitives::{Money, Registry, Timestamp};
 use farthing_wallet::client::{Client, FetchError, HttpRequest, Options, Patience};
 use farthing_wallet::force::{Force, ForceError, Forced};
@@ -39,7 +39,7 @@ const TRANSACTION_PATIENCE: Duration = Duration::from_secs(60);
 
 A channel is opened by \"farthing fetch\" by itself, where the wallet allows it (\"farthing wallet allow
 --scheme session\"). Its deposit counts against the wallet's limits until it is back. A channel may be
-named by the beginning of its id.
+named by the beginning of its id, or by the URL of the seller that it pays.
 
 Exit codes: 0 done, or on its way; 1 it could not be done; 2 called wrongly; 3 the policy denies it;
 5 a deposit was shown, and is not on the chain yet: run the same command again; 6 nobody answered.")]
@@ -85,7 +85,7 @@ struct Ls {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  farthing channel show 0x6d0f4f")]
 struct Show {
-    /// The channel's id, or its beginning
+    /// The channel's id, its beginning, or the seller's URL
     channel: String,
 }
 
@@ -104,7 +104,7 @@ struct Open {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  farthing channel topup 0x6d0f4f --deposit 0.5")]
 struct TopUp {
-    /// The channel's id, or its beginning
+    /// The channel's id, its beginning, or the seller's URL
     channel: String,
     /// How much more, in units of the token; otherwise what the seller suggests, within the wallet's limits
     #[arg(long, value_name = "AMOUNT")]
@@ -115,7 +115,7 @@ struct TopUp {
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  farthing channel close 0x6d0f4f")]
 struct Close {
-    /// The channel's id, or its beginning
+    /// The channel's id, its beginning, or the seller's URL
     channel: String,
 }
 
@@ -132,7 +132,7 @@ a little of the chain's own coin.
 --from finds the channels to a seller that are on the chain and that the wallet's journal has lost.
 What was signed on them is not known any more, so that they can only be ended.")]
 struct Recover {
-    /// The channel's id, or its beginning
+    /// The channel's id, its beginning, or the seller's URL
     #[arg(required_unless_present = "from")]
     channel: Option<String>,
     /// A seller's URL
@@ -208,10 +208,28 @@ fn journal() -> Result<Arc<Journal>, Failure> {
     Ok(Arc::new(home()?.journal()?))
 }
 
-/// The channel whose id begins like this.
+/// The channel whose id begins like this; or that pays the seller at this URL, and is not over.
 fn named(journal: &Journal, text: &str) -> Result<ChannelId, Failure> {
     if let Ok(id) = text.parse::<ChannelId>() {
         return Ok(id);
+    }
+    if let Ok(url) = text.parse::<Url>()
+        && let Ok(origin) = Origin::of(&url)
+    {
+        let found = journal.channels()?.into_iter();
+        let found: Vec<ChannelId> = found
+            .filter(|kept| kept.authority == origin.authority() && !is_over(kept.payer.state()))
+            .map(|kept| kept.id())
+            .collect();
+        return match found.as_slice() {
+            [only] => Ok(*only),
+            [] => Err(Failure::usage(format!("no channel pays {}: farthing channel ls", origin.authority()))),
+            _ => Err(Failure::usage(format!(
+                "{} channels pay {}: name one by its id",
+                found.len(),
+                origin.authority()
+            ))),
+        };
     }
     let text = text.strip_prefix("0x").unwrap_or(text);
     let found = journal.channels()?.into_iter().map(|kept| kept.id());

@@ -10,7 +10,7 @@ mod reader;
 mod routes;
 mod secret;
 mod sections;
-mod session;
+pub mod session;
 
 #[cfg(test)]
 mod tests;

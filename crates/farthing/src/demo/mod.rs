@@ -23,7 +23,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc::unbounded_channel;
 
 use crate::cli::{Failure, until_stopped};
-use books::{Books, Settler, Summary};
+use books::{Books, Summary};
 use refusals::{Attacker, Attempt};
 use sellers::CodingAgent;
 use stage::Stage;
@@ -74,7 +74,7 @@ pub struct DevArgs {
 enum StoryName {
     /// An agent compares three sellers and buys the cheapest that is permitted
     Weather,
-    /// A car buys electricity slice by slice, at the price of the moment
+    /// A car buys electricity by the watt-hour, while it flows
     Charger,
     /// An agent pays an agent, which pays a service from what it earned
     Hire,
@@ -99,7 +99,7 @@ const STORIES: [Story; 3] = [
     Story {
         name: StoryName::Charger,
         title: "charger",
-        about: "a car buys electricity in slices of 0.1 kWh, at the price of the moment",
+        about: "a car buys electricity by the watt-hour: one deposit, vouchers while it flows, one settlement",
         buyer: "car",
         script: include_str!("../../../../examples/charger.sh"),
     },
@@ -171,13 +171,7 @@ fn as_json(summary: &Summary, attempts: &[Attempt], failures: &[String], took_ms
 
 async fn open_books(world: &World) -> Result<Books, Failure> {
     world.empty_broke_wallets().await?;
-    Books::open(
-        world.node.clone(),
-        &world.program,
-        world.parties()?,
-        Settler { store: world.store("facilitator"), relayer: world.relayer()?, relays: true },
-    )
-    .await
+    Books::open(world.node.clone(), &world.program, world.parties()?, world.settlers()?).await
 }
 
 fn introduce(stage: &mut Stage, world: &World, began: Instant) {

@@ -28,6 +28,16 @@ pub struct Flows {
     pub sent: u128,
 }
 
+/// Every transfer of the token, summed up by address (in lower case).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Moves {
+    /// Between parties. What went through the escrow counts as sent by whoever deposited it, and received by whom it was
+    /// paid to; what came back to a depositor was never sent.
+    pub flows: BTreeMap<String, Flows>,
+    /// What the escrow has more than before; `None` if it paid out more than it took.
+    pub escrowed: Option<u128>,
+}
+
 impl Node {
     pub fn new(http: reqwest::Client, url: impl Into<String>) -> Self {
         Self { http, url: url.into() }
@@ -62,6 +72,11 @@ impl Node {
         self.quantity("eth_blockNumber", json!([])).await
     }
 
+    /// Lets so many blocks pass, as nodes for development can.
+    pub async fn mine(&self, blocks: u64) -> Result<(), Failure> {
+        self.call("anvil_mine", json!([format!("{blocks:#x}")])).await.map(|_| ())
+    }
+
     /// Wei of an account.
     pub async fn wei(&self, address: &str) -> Result<u128, Failure> {
         self.quantity("eth_getBalance", json!([address, "latest"])).await
@@ -88,30 +103,26 @@ impl Node {
         Err(Failure::failed(format!("moving USDC of {from} came into no block")))
     }
 
-    /// Every transfer of USDC from this block on, summed up by address (in lower case).
-    pub async fn flows_since(&self, block: u128) -> Result<BTreeMap<String, Flows>, Failure> {
+    /// How many transactions an account has sent.
+    pub async fn sent_by(&self, address: &str) -> Result<u128, Failure> {
+        self.quantity("eth_getTransactionCount", json!([address, "latest"])).await
+    }
+
+    /// Every transfer of USDC from this block on.
+    pub async fn moves_since(&self, block: u128, escrow: &str) -> Result<Moves, Failure> {
         let filter = json!([{
             "address": USDC.to_string(), "topics": [TRANSFER_TOPIC],
             "fromBlock": format!("{block:#x}"), "toBlock": "latest",
         }]);
         let logs = self.call("eth_getLogs", filter).await?;
-        let mut flows: BTreeMap<String, Flows> = BTreeMap::new();
+        let mut transfers = Vec::new();
         for log in logs.as_array().into_iter().flatten() {
-            let odd = || Failure::failed(format!("a Transfer event that cannot be read: {log}"));
-            let party = |at: usize| {
-                log["topics"][at]
-                    .as_str()
-                    .and_then(|topic| topic.get(26..))
-                    .map(|hex| format!("0x{}", hex.to_lowercase()))
-            };
-            let (from, to) = (party(1).ok_or_else(odd)?, party(2).ok_or_else(odd)?);
-            let atoms = log["data"].as_str().and_then(parse_hex).ok_or_else(odd)?;
-            let sent = &mut flows.entry(from).or_default().sent;
-            *sent = sent.checked_add(atoms).ok_or_else(odd)?;
-            let received = &mut flows.entry(to).or_default().received;
-            *received = received.checked_add(atoms).ok_or_else(odd)?;
+            let read = transfer(log);
+            transfers.push(
+                read.ok_or_else(|| Failure::failed(format!("a Transfer event that cannot be read: {log}")))?,
+            );
         }
-        Ok(flows)
+        moves(&transfers, &escrow.to_lowercase()).ok_or_else(|| Failure::failed("an amount beyond 128 bits"))
     }
 
     async fn quantity(&self, method: &str, params: Value) -> Result<u128, Failure> {
@@ -119,6 +130,51 @@ impl Node {
         let odd = || Failure::failed(format!("{} answers {method} with {value}", self.url));
         value.as_str().and_then(parse_hex).ok_or_else(odd)
     }
+}
+
+/// From, to, and how much.
+type Transfer = (String, String, u128);
+
+fn transfer(log: &Value) -> Option<Transfer> {
+    let party = |at: usize| {
+        let topic = log["topics"][at].as_str()?;
+        Some(format!("0x{}", topic.get(26..)?.to_lowercase()))
+    };
+    Some((party(1)?, party(2)?, log["data"].as_str().and_then(parse_hex)?))
+}
+
+/// A party either deposits or is paid: nobody here does both with one token.
+fn moves(transfers: &[Transfer], escrow: &str) -> Option<Moves> {
+    let mut all = Moves { escrowed: Some(0), ..Moves::default() };
+    let (mut deposited, mut came_back) = (BTreeMap::<String, u128>::new(), BTreeMap::<String, u128>::new());
+    for (from, to, atoms) in transfers {
+        let add = |sum: &mut u128| {
+            *sum = sum.checked_add(*atoms)?;
+            Some(())
+        };
+        let depositor = deposited.contains_key(to);
+        if to == escrow {
+            add(deposited.entry(from.clone()).or_default())?;
+            all.escrowed = all.escrowed.and_then(|held| held.checked_add(*atoms));
+            continue;
+        }
+        if from == escrow {
+            all.escrowed = all.escrowed.and_then(|held| held.checked_sub(*atoms));
+            if depositor {
+                add(came_back.entry(to.clone()).or_default())?;
+                continue;
+            }
+        } else {
+            add(&mut all.flows.entry(from.clone()).or_default().sent)?;
+        }
+        add(&mut all.flows.entry(to.clone()).or_default().received)?;
+    }
+    for (party, atoms) in deposited {
+        let kept = atoms.checked_sub(came_back.get(&party).copied().unwrap_or(0))?;
+        let sent = &mut all.flows.entry(party).or_default().sent;
+        *sent = sent.checked_add(kept)?;
+    }
+    Some(all)
 }
 
 /// The same question for people, as the body of a request.
@@ -145,6 +201,32 @@ fn parse_hex(text: &str) -> Option<u128> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_goes_through_the_escrow_is_sent_by_who_deposited_it() {
+        let transfer = |from: &str, to: &str, atoms| (from.to_owned(), to.to_owned(), atoms);
+        let all = moves(
+            &[
+                transfer("car", "escrow", 200),
+                transfer("agent", "volt", 5),
+                transfer("escrow", "volt", 140),
+                transfer("escrow", "car", 60),
+            ],
+            "escrow",
+        )
+        .unwrap();
+        assert_eq!(all.escrowed, Some(0));
+        assert_eq!(all.flows["car"], Flows { received: 0, sent: 140 });
+        assert_eq!(all.flows["volt"], Flows { received: 145, sent: 0 });
+        assert_eq!(all.flows["agent"], Flows { received: 0, sent: 5 });
+        assert!(!all.flows.contains_key("escrow"));
+        // What is still there, and what never was.
+        let held =
+            moves(&[transfer("car", "escrow", 200), transfer("escrow", "volt", 140)], "escrow").unwrap();
+        assert_eq!(held.escrowed, Some(60));
+        assert_eq!(moves(&[transfer("escrow", "volt", 1)], "escrow").unwrap().escrowed, None);
+        assert_eq!(moves(&[transfer("a", "b", u128::MAX), transfer("a", "b", 1)], "escrow"), None);
+    }
 
     #[test]
     fn words_and_quantities() {

@@ -1,13 +1,14 @@
 //! The sellers' own services, as they were before they met us: none of them knows anything of payments.
-//!
-//! They trust the `X-Farthing-*` headers, which the gateway before them sets and strips from what comes in.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -16,14 +17,15 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::child;
 
-/// Watt-hours in one slice.
-const SLICE_WH: u64 = 100;
-/// What a car that comes here still needs, in watt-hours.
-const BATTERY_WH: u64 = 800;
-/// Atoms of USDC for a slice while nobody else charges.
-const SLICE_ATOMS: u64 = 18_000;
-/// By how much of that each slice which was sold raises the next one: the grid's load, in percent.
-const LOAD_PERCENT: u64 = 5;
+/// After how many watt-hours the charger says so: one event.
+const STEP_WH: u64 = 20;
+/// How long that takes. A real charger would take minutes.
+const STEP: Duration = Duration::from_millis(15);
+/// The most that can be asked for at once.
+const MAX_WH: u64 = 100_000;
+/// What the compute service asks for, in atoms of USDC: for any program, and for so many numbers one more.
+const COMPUTE_ATOMS: u64 = 2_000;
+const NUMBERS_PER_ATOM: u64 = 20;
 /// Up to which number the compute service counts primes.
 const MAX_COMPUTE: usize = 5_000_000;
 /// Weather that a route is sold for.
@@ -39,8 +41,6 @@ pub struct CodingAgent {
 
 #[derive(Debug, Default)]
 struct World {
-    /// Slices that each payer was served.
-    slices: Mutex<HashMap<String, u64>>,
     agent: OnceLock<CodingAgent>,
     bought: OnceLock<UnboundedSender<Value>>,
     /// How often anything was served, so that nothing can be served unseen.
@@ -66,9 +66,9 @@ impl Sellers {
         let world = Arc::new(World::default());
         let routes = Router::new()
             .route("/{seller}/{day}", get(weather))
-            .route("/volt/quote", any(quote))
-            .route("/volt/slices", post(slice))
+            .route("/volt/charge", get(charge))
             .route("/coder/jobs", post(job))
+            .route("/compute/quote", any(quote))
             .route("/compute/run", post(compute))
             .with_state(world.clone());
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await?;
@@ -103,11 +103,6 @@ fn count(world: &World, seller: &'static str) {
     *times = times.saturating_add(1);
 }
 
-/// Who paid, as the gateway says.
-fn payer(headers: &HeaderMap) -> String {
-    headers.get("x-farthing-payer").and_then(|value| value.to_str().ok()).unwrap_or("nobody").to_lowercase()
-}
-
 fn refuse(status: StatusCode, why: &str) -> Response {
     (status, Json(json!({ "error": why }))).into_response()
 }
@@ -136,34 +131,38 @@ async fn weather(
         .into_response()
 }
 
-/// The gateway's question what the next slice costs: the more was drawn, the dearer.
-async fn quote(State(world): State<Arc<World>>) -> Json<Value> {
-    let sold = lock(&world.slices).values().fold(0u64, |sum, slices| sum.saturating_add(*slices));
-    Json(json!({ "atoms": slice_atoms(sold).to_string(), "valid_for_seconds": 60 }))
-}
-
-fn slice_atoms(sold: u64) -> u64 {
-    let percent = 100u64.saturating_add(LOAD_PERCENT.saturating_mul(sold));
-    SLICE_ATOMS.saturating_mul(percent) / 100
-}
-
-/// 0.1 kWh into the payer's battery.
-async fn slice(State(world): State<Arc<World>>, headers: HeaderMap) -> Response {
-    let payer = payer(&headers);
-    let slices = {
-        let mut all = lock(&world.slices);
-        let slices = all.entry(payer).or_default();
-        if slices.saturating_mul(SLICE_WH) >= BATTERY_WH {
-            // Only 200–299 is charged: a full car does not pay.
-            return refuse(StatusCode::CONFLICT, "the battery is full");
-        }
-        *slices = slices.saturating_add(1);
-        *slices
+/// Electricity, while it flows: the charger says each time how much it gave. It stops when nobody listens any more.
+async fn charge(State(world): State<Arc<World>>, Query(query): Query<HashMap<String, String>>) -> Response {
+    let wanted = query.get("wh").and_then(|text| text.parse::<u64>().ok());
+    let Some(wanted) = wanted.filter(|wh| (1..=MAX_WH).contains(wh)) else {
+        return refuse(StatusCode::BAD_REQUEST, "say how many watt-hours: ?wh=800");
     };
     count(&world, "volt");
-    let charged = slices.saturating_mul(SLICE_WH);
-    Json(json!({ "charged_wh": charged, "battery_wh": BATTERY_WH, "battery_full": charged >= BATTERY_WH }))
-        .into_response()
+    let flow = futures_util::stream::unfold(0, move |given| async move {
+        if given >= wanted {
+            return None;
+        }
+        tokio::time::sleep(STEP).await;
+        let wh = STEP_WH.min(wanted.saturating_sub(given));
+        let given = given.saturating_add(wh);
+        let event = Event::default().data(json!({ "wh": wh, "given_wh": given }).to_string());
+        Some((Ok::<_, Infallible>(event), given))
+    });
+    Sse::new(flow).into_response()
+}
+
+/// The gateway's question what a program would cost: it depends on how much it is to count.
+async fn quote(Json(request): Json<Value>) -> Response {
+    let query = request["query"].as_str().unwrap_or_default();
+    match query.strip_prefix("below=").and_then(|text| text.parse().ok()) {
+        Some(below) => Json(json!({ "atoms": compute_atoms(below).to_string(), "valid_for_seconds": 60 }))
+            .into_response(),
+        None => refuse(StatusCode::BAD_REQUEST, "say below which number: ?below=1000"),
+    }
+}
+
+fn compute_atoms(below: u64) -> u64 {
+    COMPUTE_ATOMS.saturating_add(below / NUMBERS_PER_ATOM)
 }
 
 /// A job for the coding agent. It is paid upfront, and pays its own supplier from that.
@@ -176,11 +175,10 @@ async fn job(State(world): State<Arc<World>>, Json(job): Json<Value>) -> Respons
     };
     let source =
         "def primes(n): return sum(all(i % d for d in range(2, int(i**.5) + 1)) for i in range(2, n))";
-    let order = json!({ "program": "primes", "below": below }).to_string();
-    let mut command = child::command(
-        &agent.program,
-        ["fetch", &agent.compute, "-X", "POST", "--json", &order, "--max", "0.02"],
-    );
+    let order = json!({ "program": "primes" }).to_string();
+    let url = format!("{}?below={below}", agent.compute);
+    let mut command =
+        child::command(&agent.program, ["fetch", &url, "-X", "POST", "--json", &order, "--max", "0.02"]);
     command.envs(agent.env.iter().cloned());
     let report = match child::output(command).await {
         Ok(said) => said.json().unwrap_or_else(|| json!({ "error": said.stderr.trim(), "exit": said.code })),
@@ -197,9 +195,13 @@ async fn job(State(world): State<Arc<World>>, Json(job): Json<Value>) -> Respons
     Json(json!({ "source": source, "tested_below": below, "result": primes })).into_response()
 }
 
-/// Counts primes, for whoever paid.
-async fn compute(State(world): State<Arc<World>>, Json(order): Json<Value>) -> Response {
-    let below = order["below"].as_u64().and_then(|n| usize::try_from(n).ok());
+/// Counts primes, for whoever paid. What is paid for is what the address says.
+async fn compute(
+    State(world): State<Arc<World>>,
+    Query(query): Query<HashMap<String, String>>,
+    Json(order): Json<Value>,
+) -> Response {
+    let below = query.get("below").and_then(|text| text.parse::<usize>().ok());
     let Some(below) = below.filter(|n| *n <= MAX_COMPUTE && order["program"] == "primes") else {
         return refuse(StatusCode::BAD_REQUEST, "only the program \"primes\" runs here, below 5000000");
     };
@@ -236,9 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn each_slice_costs_more() {
-        assert_eq!(slice_atoms(0), 18_000);
-        assert_eq!(slice_atoms(1), 18_900);
-        assert_eq!((0..8).map(slice_atoms).sum::<u64>(), 169_200);
+    fn what_counts_further_costs_more() {
+        assert_eq!(compute_atoms(0), 2_000);
+        assert_eq!(compute_atoms(200_000), 12_000);
     }
 }

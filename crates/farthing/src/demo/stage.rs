@@ -89,17 +89,24 @@ impl Stage {
         match report["outcome"].as_str() {
             Some("paid") => {
                 let payment = &report["payment"];
-                let tx = short_hash(payment["transaction"].as_str().unwrap_or_default());
                 let paid = self.ink(Ink::Good, "paid");
-                let settled = text(&payment["settlement"]);
+                let by = match report["receipt"]["channelId"].as_str() {
+                    Some(channel) => format!("vouchers of channel {}", short_hash(channel)),
+                    None => {
+                        let tx = short_hash(payment["transaction"].as_str().unwrap_or_default());
+                        format!("tx {tx}, {}", text(&payment["settlement"]))
+                    }
+                };
                 lines.push(format!(
-                    "  {who:<10} {paid}   {url:<18} {:>12}  tx {tx}, {settled}, {took}",
+                    "  {who:<10} {paid}   {url:<18} {:>12}  {by}, {took}",
                     money(&payment["money"])
                 ));
                 let why = decided(&payment["decision"]).map(|why| format!("allowed: {why}"));
                 let goods =
-                    report.get("body").map(|body| format!("got: {}", short(&body.to_string(), ANSWER_CHARS)));
-                for more in why.into_iter().chain(goods) {
+                    report.get("body").map(|body| format!("got: {}", short(&goods(body), ANSWER_CHARS)));
+                let ended =
+                    payment["note"].as_str().map(|note| format!("ended: {}", short(note, ANSWER_CHARS)));
+                for more in why.into_iter().chain(goods).chain(ended) {
                     lines.push(self.ink(Ink::Faint, &format!("             {more}")));
                 }
             }
@@ -186,6 +193,8 @@ impl Stage {
             usdc(&summary.moved),
             summary.gas_booked,
         ));
+        let sent = summary.transactions.iter().map(|(name, count)| format!("{count} by {name}"));
+        self.say(&format!("  Transactions: {}.", sent.collect::<Vec<_>>().join(", ")));
         for difference in &summary.differences {
             self.say(&format!("  {} {difference}", self.ink(Ink::Bad, "DIFFERS")));
         }
@@ -218,6 +227,18 @@ impl Stage {
             .iter()
             .find_map(|(base, name)| url.strip_prefix(base).map(|rest| format!("{name}{rest}")));
         known.unwrap_or_else(|| url.to_owned())
+    }
+}
+
+/// What came; of a stream its last event.
+fn goods(body: &Value) -> String {
+    let events = |text: &str| text.lines().filter(|line| line.starts_with("data: ")).count();
+    match body.as_str().map(|text| (text, events(text))) {
+        Some((text, count @ 1..)) => {
+            let last = text.lines().rev().find_map(|line| line.strip_prefix("data: ")).unwrap_or_default();
+            format!("{last}, after {count} events")
+        }
+        _ => body.to_string(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use farthing_devnet::{DEV_ACCOUNTS, DevAccount};
 
-use super::books::Party;
+use super::books::{Party, Settler};
 use super::child::{Service, TempDir, command, serve, succeed};
 use super::node::Node;
 use super::sellers::Sellers;
@@ -49,8 +49,8 @@ const BUYERS: [Buyer; 4] = [
     Buyer {
         name: "car",
         account: 2,
-        per_payment: "0.03",
-        hour: "0.10",
+        per_payment: "0.20",
+        hour: "0.25",
         day: "2",
         sellers: &["volt"],
         broke: false,
@@ -80,6 +80,8 @@ struct Seller {
     name: &'static str,
     account: usize,
     routes: &'static str,
+    /// Whether its own key opens and closes channels, and pays for that. Everything else the facilitator settles.
+    sells_by_unit: bool,
 }
 
 const SELLERS: [Seller; 6] = [
@@ -95,6 +97,7 @@ price = "$0.004"
 match = "GET /archive"
 price = "$2.50"
 "#,
+        sells_by_unit: false,
     },
     Seller {
         name: "stratus",
@@ -108,6 +111,7 @@ price = "$0.0025"
 match = "GET /tomorrow"
 price = "$0.0025"
 "#,
+        sells_by_unit: false,
     },
     Seller {
         name: "cirrus",
@@ -117,15 +121,17 @@ price = "$0.0025"
 match = "GET /tomorrow"
 accept = [{ asset = "EURC", atoms = "1000" }]
 "#,
+        sells_by_unit: false,
     },
     Seller {
         name: "volt",
         account: 8,
         routes: r#"
 [[route]]
-match = "POST /slices"
-price_hook = "HERE/quote"
+match = "GET /charge"
+session = { price = "$0.00018", unit = "watt-hour", meter = "json:wh", stream = true, suggested_deposit = "$0.20", min_voucher_delta = "$0.0036", patience = "5s" }
 "#,
+        sells_by_unit: true,
     },
     Seller {
         name: "coder",
@@ -136,6 +142,7 @@ match = "POST /jobs"
 price = "$0.05"
 flow = "upfront"
 "#,
+        sells_by_unit: false,
     },
     Seller {
         name: "compute",
@@ -143,8 +150,9 @@ flow = "upfront"
         routes: r#"
 [[route]]
 match = "POST /run"
-price = "$0.012"
+price_hook = "HERE/quote"
 "#,
+        sells_by_unit: false,
     },
 ];
 
@@ -267,8 +275,20 @@ impl World {
         Ok(parties)
     }
 
-    pub fn relayer(&self) -> Result<String, Failure> {
-        address(RELAYER)
+    /// Everybody who sends transactions.
+    pub fn settlers(&self) -> Result<Vec<Settler>, Failure> {
+        let facilitator = Settler {
+            name: "facilitator",
+            store: self.store("facilitator"),
+            relayer: address(RELAYER)?,
+            relays: true,
+        };
+        let mut settlers = vec![facilitator];
+        for seller in SELLERS.iter().filter(|seller| seller.sells_by_unit) {
+            let (name, relayer) = (seller.name, address(seller.account)?);
+            settlers.push(Settler { name, store: self.store(name), relayer, relays: false });
+        }
+        Ok(settlers)
     }
 
     pub fn attacker(&self) -> Result<DevAccount, Failure> {
@@ -351,10 +371,15 @@ struct Place<'a> {
 /// Writes what a seller would write, and starts its gateway.
 async fn gateway(program: &Path, seller: &Seller, place: Place<'_>) -> Result<Service, Failure> {
     let Place { rpc, facilitator, upstream, dir } = place;
-    let Seller { name, account, routes } = seller;
+    let Seller { name, account, routes, sells_by_unit } = seller;
     let here = format!("{upstream}/{name}");
     let pay_to = address(*account)?;
     let routes = routes.replace("HERE", &here);
+    // Blocks pass quickly where nothing is at stake: what the key paid for gas is booked some of them later.
+    let key = match sells_by_unit {
+        true => "relayer_key = \"env:RELAYER_KEY\"\nblock_time = \"50ms\"\n",
+        false => "",
+    };
     let text = format!(
         r#"# What {name} sells, and for how much.
 [gateway]
@@ -371,12 +396,15 @@ remote = ["{facilitator}"]
 
 [networks.{NETWORK}]
 rpc = ["{rpc}"]
-{routes}"#
+{key}{routes}"#
     );
     let file = dir.join(format!("{name}.toml"));
     std::fs::write(&file, text).map_err(|error| Failure::failed(format!("{}: {error}", file.display())))?;
     let mut command = command(program, ["gateway", "-c"]);
     command.arg(&file);
+    if *sells_by_unit {
+        command.env("RELAYER_KEY", secret(*account)?);
+    }
     serve(command, &format!("the gateway of {name}")).await
 }
 
@@ -389,6 +417,9 @@ impl World {
         let number = buyer.account.to_string();
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let mut allow = words(&["wallet", "allow", "--network", NETWORK, "--rpc", &self.rpc_url]);
+        if SELLERS.iter().any(|seller| seller.sells_by_unit && buyer.sellers.contains(&seller.name)) {
+            allow.extend(words(&["--scheme", "session"]));
+        }
         allow.extend(buyer.sellers.iter().map(|seller| self.url(seller)));
         let steps = [
             words(&["wallet", "new", "--devnet", &number]),

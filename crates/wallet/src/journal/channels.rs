@@ -535,7 +535,12 @@ impl Journal {
                 let atoms = had.saturating_add(ahead);
                 tx.execute(
                     "UPDATE purchase SET cumulative = ?2, atoms = ?3, held = ?4 WHERE id = ?1",
-                    params![key(id), &to.to_be_bytes()[..], &atoms.to_be_bytes()[..], &ahead.to_be_bytes()[..]],
+                    params![
+                        key(id),
+                        &to.to_be_bytes()[..],
+                        &atoms.to_be_bytes()[..],
+                        &ahead.to_be_bytes()[..]
+                    ],
                 )?;
                 Ok(())
             };

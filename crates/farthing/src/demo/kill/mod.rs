@@ -97,7 +97,7 @@ pub async fn show(rpc: Option<&str>, silent: bool) -> Result<ExitCode, Failure> 
     let began = Instant::now();
     let mut stage = Stage::new(silent);
     let mut shop = Shop::open(http()?, rpc).await?;
-    let books = Books::open(shop.node.clone(), &shop.program, shop.parties()?, shop.settler()?).await?;
+    let books = Books::open(shop.node.clone(), &shop.program, shop.parties()?, vec![shop.settler()?]).await?;
     stage.call(&shop.url, "seller");
     let chain = if shop.embedded { "an embedded chain" } else { "the chain" };
     stage.say(&format!(

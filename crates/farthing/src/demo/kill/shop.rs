@@ -106,7 +106,7 @@ impl Shop {
     }
 
     pub fn settler(&self) -> Result<Settler, Failure> {
-        Ok(Settler { store: self.store(), relayer: address(RELAYER)?, relays: false })
+        Ok(Settler { name: "seller", store: self.store(), relayer: address(RELAYER)?, relays: false })
     }
 
     // -----------------------------------------------------------------------------------------------------------------

@@ -310,14 +310,18 @@ fn a_stream_costs_no_more_than_its_call_may_however_large_the_sellers_steps_are(
     assert_eq!(journal.channel(&ChannelId([1; 32])).unwrap().payer.signed(), 990);
     // In the end it costs what the seller says that was used.
     let receipt = Receipt { accepted: 990, spent: 985, units: 98, deposit: 10_000, settled: 0 };
-    let settled = Outcome::Settled { tx: None, confirmed: false, goods: Goods::Missing, receipt: None, note: None };
+    let settled =
+        Outcome::Settled { tx: None, confirmed: false, goods: Goods::Missing, receipt: None, note: None };
     let got = Got { receipt: Some(receipt), atoms: None, is_whole: true };
     journal.present(&draft(1).id, &at(2)).unwrap();
     journal.conclude_spend(&draft(1).id, &settled, Some(&got), None, &at(3)).unwrap();
     assert_eq!(journal.get(&draft(1).id).unwrap().money.atoms(), 985);
     // The five that were vouched and not used pay for the next, and count for that.
     let next = NewSpend { price: 5, ..new };
-    assert_eq!(to(&journal.spend(&Request { max: Some(5), ..request(5) }, &draft(2), &next, &at(4)).unwrap()), 990);
+    assert_eq!(
+        to(&journal.spend(&Request { max: Some(5), ..request(5) }, &draft(2), &next, &at(4)).unwrap()),
+        990
+    );
 }
 
 /// Two processes on one wallet, at the same moment and over the same file.
