@@ -53,6 +53,26 @@ impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (days, second_of_day) = (self.secs() / 86_400, self.secs() % 86_400);
         let (year, month, day) = civil_from_days(days);
+        if year <= 9999 {
+            // It is in each challenge, and the formatter takes as long as half of the hash over all of it.
+            let mut text = *b"0000-00-00T00:00:00.000Z";
+            let fields = [
+                (0..4, year),
+                (5..7, month),
+                (8..10, day),
+                (11..13, second_of_day / 3600),
+                (14..16, second_of_day / 60 % 60),
+                (17..19, second_of_day % 60),
+                (20..23, self.0 % 1000),
+            ];
+            for (place, mut value) in fields {
+                for digit in text.get_mut(place).into_iter().flatten().rev() {
+                    *digit = b'0' + u8::try_from(value % 10).unwrap_or(0);
+                    value /= 10;
+                }
+            }
+            return f.write_str(std::str::from_utf8(&text).unwrap_or_default());
+        }
         write!(
             f,
             "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}.{:03}Z",

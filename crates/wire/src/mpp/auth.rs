@@ -279,12 +279,16 @@ fn unit(text: &str) -> Option<u32> {
 /// # Errors
 /// [`MppError::Unprintable`] for controls, which could end the header.
 pub(super) fn push_param(out: &mut String, name: &'static str, value: &str) -> Result<(), MppError> {
-    if value.chars().any(is_control) {
+    // What is as it would be printed is neither looked at by character nor escaped. Without an early end this is done for
+    // many bytes at once.
+    let is_plain =
+        value.bytes().fold(true, |plain, b| plain & matches!(b, b' '..=b'~') & !matches!(b, b'"' | b'\\'));
+    if !is_plain && value.chars().any(is_control) {
         return Err(MppError::Unprintable { field: name });
     }
     out.push_str(name);
     out.push_str("=\"");
-    if value.bytes().all(|b| b.is_ascii() && b != b'"' && b != b'\\') {
+    if is_plain {
         out.push_str(value);
     } else {
         for c in value.chars() {

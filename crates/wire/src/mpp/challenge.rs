@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 use super::auth::{Param, Scheme, is_control, is_token, push_param, read_line};
 use super::encoding::{decode_object, encode};
@@ -43,9 +44,11 @@ pub struct Challenge {
 
 /// The `request` of a challenge: its base64url text, which the id binds, beside the object in it.
 ///
-/// `==` compares the text.
+/// `==` compares the text. A copy costs nothing: a route's request is printed once and is in each of its challenges.
 #[derive(Clone)]
-pub struct EncodedRequest {
+pub struct EncodedRequest(Arc<Encoded>);
+
+struct Encoded {
     text: Box<str>,
     object: Object,
 }
@@ -69,27 +72,27 @@ impl EncodedRequest {
         if text.len() > MAX_REQUEST_BYTES {
             return Err(MppError::TooLong { limit: MAX_REQUEST_BYTES });
         }
-        Ok(Self { text: text.into(), object })
+        Ok(Self(Arc::new(Encoded { text: text.into(), object })))
     }
 
     /// Reads the base64url text. It need not be in canonical form: what is bound is the text.
     pub fn parse(text: &str) -> Result<Self, MppError> {
         let object = decode_object(text.as_bytes(), REQUEST_LIMITS, "request")?;
-        Ok(Self { text: text.into(), object })
+        Ok(Self(Arc::new(Encoded { text: text.into(), object })))
     }
 
     pub fn as_str(&self) -> &str {
-        &self.text
+        &self.0.text
     }
 
     pub fn object(&self) -> &Object {
-        &self.object
+        &self.0.object
     }
 }
 
 impl PartialEq for EncodedRequest {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.as_str() == other.as_str()
     }
 }
 
@@ -97,7 +100,7 @@ impl Eq for EncodedRequest {}
 
 impl fmt::Debug for EncodedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.object, f)
+        fmt::Display::fmt(self.object(), f)
     }
 }
 
@@ -224,7 +227,7 @@ impl Challenge {
         if self.id.is_empty() {
             return Err(MppError::empty("id"));
         }
-        let mut out = String::with_capacity(256 + self.request.text.len());
+        let mut out = String::with_capacity(256 + self.request.as_str().len());
         out.push_str(SCHEME);
         let params = [
             ("id", Some(self.id.as_str())),
@@ -340,7 +343,9 @@ impl Challenge {
     ///
     /// Spec: draft-payment-transport-mcp-00, "Challenge Structure".
     pub fn to_native(&self) -> Object {
-        self.common().with_some("opaque", self.opaque.as_deref()).with("request", self.request.object.clone())
+        self.common()
+            .with_some("opaque", self.opaque.as_deref())
+            .with("request", self.request.object().clone())
     }
 
     fn common(&self) -> Object {

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,13 +12,13 @@ pub const MAX_NAME_BYTES: usize = 64;
 /// Spec: draft-httpauth-payment-00, "Method Identifier Format": lower-case letters. The published packages also write
 /// digits and `:`, `_`, `-` after the first letter; so do we read.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct MethodName(Box<str>);
+pub struct MethodName(Cow<'static, str>);
 
 /// The name of an intent, e.g. `charge`.
 ///
 /// Spec: draft-httpauth-payment-00, "Intent Identifiers".
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct IntentName(Box<str>);
+pub struct IntentName(Cow<'static, str>);
 
 impl MethodName {
     pub const EVM: &'static str = "evm";
@@ -28,12 +29,12 @@ impl MethodName {
         &self.0
     }
 
-    pub fn evm() -> Self {
-        Self(Self::EVM.into())
+    pub const fn evm() -> Self {
+        Self(Cow::Borrowed(Self::EVM))
     }
 
-    pub fn stripe() -> Self {
-        Self(Self::STRIPE.into())
+    pub const fn stripe() -> Self {
+        Self(Cow::Borrowed(Self::STRIPE))
     }
 }
 
@@ -46,12 +47,12 @@ impl IntentName {
         &self.0
     }
 
-    pub fn charge() -> Self {
-        Self(Self::CHARGE.into())
+    pub const fn charge() -> Self {
+        Self(Cow::Borrowed(Self::CHARGE))
     }
 
-    pub fn session() -> Self {
-        Self(Self::SESSION.into())
+    pub const fn session() -> Self {
+        Self(Cow::Borrowed(Self::SESSION))
     }
 }
 
@@ -64,7 +65,7 @@ impl FromStr for MethodName {
         if text.len() > MAX_NAME_BYTES || !first.is_ascii_lowercase() || !text.bytes().all(tail) {
             return Err(MppError::BadForm { field: "method" });
         }
-        Ok(Self(text.into()))
+        Ok(Self(Cow::Owned(text.to_owned())))
     }
 }
 
@@ -78,7 +79,7 @@ impl FromStr for IntentName {
         if text.len() > MAX_NAME_BYTES || !text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             return Err(MppError::BadForm { field: "intent" });
         }
-        Ok(Self(text.into()))
+        Ok(Self(Cow::Owned(text.to_owned())))
     }
 }
 

@@ -63,7 +63,7 @@ impl ChallengeSecret {
         // INVARIANT: HMAC takes keys of any length.
         #[allow(clippy::expect_used)]
         let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(&self.0).expect("a key of any length");
-        slots.feed(|part| mac.update(part.as_bytes()));
+        mac.update(slots.text().as_bytes());
         mac
     }
 }
@@ -171,16 +171,17 @@ impl<'a> Slots<'a> {
         }
     }
 
-    fn feed(&self, mut out: impl FnMut(&str)) {
-        out(self.realm);
-        for slot in [self.method, self.intent, self.request, self.expires, self.digest] {
-            out("|");
-            out(slot);
+    fn text(&self) -> String {
+        let always = [self.method, self.intent, self.request, self.expires, self.digest];
+        let slots = || always.into_iter().chain(self.header).chain([self.opaque]);
+        let length = slots().map(|slot| slot.len().saturating_add(1)).sum::<usize>();
+        let mut text = String::with_capacity(self.realm.len().saturating_add(length));
+        text.push_str(self.realm);
+        for slot in slots() {
+            text.push('|');
+            text.push_str(slot);
         }
-        for slot in self.header.into_iter().chain([self.opaque]) {
-            out("|");
-            out(slot);
-        }
+        text
     }
 }
 
