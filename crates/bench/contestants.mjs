@@ -56,9 +56,13 @@ pay_to = "${payTo}"
 
 [limits]
 payments_per_second = 100000
+contract_payments_per_second = 100000
 
 [store]
 path = "${store}"
+
+[sessions]
+payee_keys = ["env:PAYEE_KEY"]
 
 [networks.base-sepolia]
 rpc = ["${rpcUrl}"]
@@ -67,6 +71,14 @@ relayer_key = "env:RELAYER_KEY"
 [[route]]
 match = "GET /weather"
 price = "$0.001"
+
+[[route]]
+match = "GET /unit"
+session = { price = "$0.000001", suggested_deposit = "$1" }
+
+[[route]]
+match = "GET /free"
+free = true
 
 [[route]]
 match = "GET /health"

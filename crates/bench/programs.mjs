@@ -61,7 +61,8 @@ export async function selling(world, { relayer, scratch }, work) {
     port, upstream: `http://127.0.0.1:${upstream.address().port}`, payTo: world.accounts[9].address,
     store: join(scratch, `gateway-${port}.db`), rpcUrl: world.rpcUrl,
   }));
-  const gateway = new Program(FARTHING, ["gateway", "-c", file], { ...process.env, RELAYER_KEY: world.accounts[relayer].privateKey }, "gateway");
+  const keys = { RELAYER_KEY: world.accounts[relayer].privateKey, PAYEE_KEY: world.accounts[9].privateKey };
+  const gateway = new Program(FARTHING, ["gateway", "-c", file], { ...process.env, ...keys }, "gateway");
   try {
     const url = `http://127.0.0.1:${port}`;
     await gateway.ready(`${url}/health`);

@@ -20,7 +20,7 @@ import {
 import { QUIET_LOAD, bench, launch, note, options, run, selling, start } from "./programs.mjs";
 import { Table } from "./table.mjs";
 
-const STEPS = ["functions", "claims", "start", "verify", "delayed", "settle", "memory", "builds"];
+const STEPS = ["functions", "claims", "start", "verify", "delayed", "settle", "sessions", "memory", "builds"];
 /** What nothing of ours but the money in it needs: tests of these must be quick to have. */
 const CORE = ["primitives", "wire", "evm", "ledger", "policy", "payment", "rails"];
 const BLOCK_SECONDS = 2;
@@ -43,11 +43,13 @@ const FULL = {
   payers: 10_000, coldSeconds: 300, turns: 3, turnSeconds: 5, mostRequests: 150_000, functionSeconds: 4, claims: 40_960,
   starts: 20,
   settle: { 1: 10, 50: 300, 200: 1_200 }, settleSeconds: 90, memory: 100_000, memoryPaid: 2_000,
+  sessions: { channels: [1, 32, 128], vouchers: 8_000, rounds: 3 },
 };
 const QUICK = {
   payers: 1_000, coldSeconds: 10, turns: 1, turnSeconds: 1.5, mostRequests: 20_000, functionSeconds: 0.5, claims: 4_096,
   starts: 5,
   settle: { 1: 2, 200: 200 }, settleSeconds: 20, memory: 5_000, memoryPaid: 50,
+  sessions: { channels: [8], vouchers: 1_000, rounds: 1 },
 };
 
 const arguments_ = readArguments(process.argv.slice(2));
@@ -187,6 +189,34 @@ const steps = {
       });
     } finally {
       await world.stop();
+    }
+  },
+
+  /** Each request paid by a voucher, durably, in turns with the same requests free of charge. */
+  async sessions({ world }) {
+    if (!has("gateway")) return table.omit("sessions", `${FARTHING} has no gateway`);
+    const { channels, vouchers, rounds } = size.sessions;
+    let first = 0;
+    for (const count of channels) {
+      await selling(world, { relayer: ours.relayer, scratch }, async ({ url, server }) => {
+        const before = processorOf(server.pid);
+        const said = await bench([
+          "session", "--url", `${url}/unit`, "--free", `${url}/free`, "--channels", count, "--first-payer", first,
+          "--seconds", size.turnSeconds, "--rounds", rounds, "--vouchers", Math.ceil(vouchers / Math.sqrt(count)),
+        ]);
+        first += count;
+        const own = ((processorOf(server.pid) - before) * 1000) / (said.paid.good + said.free.good);
+        note(`  ${count} channels: ${Math.round(said.paid.rate)} paid a second, ${Math.round(said.free.rate)} free, ${said.wrong} wrong; ${Math.round(own)} µs of the processor for each`);
+        for (const sample of said.samples) note(`      ${sample}`);
+        const title = `paid by voucher, ${count} channel${count === 1 ? "" : "s"}`;
+        table.row(title, {
+          ours: said.paid.rate, unit: "/s", peers: { "free of charge": { value: said.free.rate, ratio: said.ratio } },
+          aim: count === 32 ? ["free of charge", 0.5] : undefined,
+        });
+        table.row(`${title}: p99`, { ours: said.paid.p99_ms, unit: "ms", peers: { "free of charge": { value: said.free.p99_ms, ratio: said.free.p99_ms / said.paid.p99_ms } } });
+        table.row(`${title}: opening one, one after the other`, { ours: said.open_ms, unit: "ms" });
+        table.fact(`${title}: every answer was right`, said.wrong === 0 && said.paid.good > 0);
+      });
     }
   },
 

@@ -21,6 +21,7 @@ pub mod disk;
 pub mod functions;
 pub mod history;
 pub mod plot;
+pub mod session;
 pub mod start;
 pub mod stats;
 pub mod writer;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, ValueEnum};
 use farthing_bench::stats::median;
-use farthing_bench::{claims, delay, disk, functions, history, plot, start, writer};
+use farthing_bench::{claims, delay, disk, functions, history, plot, session, start, writer};
 use farthing_evm::Address;
 use farthing_load::drive::{Pace, Plan, Script, drive};
 use farthing_load::fund::Node;
@@ -30,6 +30,10 @@ enum Command {
     ///
     /// Example: farthing-bench fund --rpc http://127.0.0.1:8545 --payers 10000
     Fund(Fund),
+    /// Requests that are paid from channels, a voucher each, in turns with the same requests free of charge.
+    ///
+    /// Example: farthing-bench session --url http://127.0.0.1:4021/unit --free http://127.0.0.1:4021/free --channels 32
+    Session(Session),
     /// Stand before a chain node and let every call take longer. Prints its own URL.
     ///
     /// Example: farthing-bench delay --to 127.0.0.1:8545 --ms 25
@@ -173,6 +177,29 @@ enum What {
 }
 
 #[derive(Args)]
+struct Session {
+    /// A route whose session is paid by the request.
+    #[arg(long)]
+    url: String,
+    /// The same without a price.
+    #[arg(long)]
+    free: String,
+    /// How many channels, each with its own payer and connection.
+    #[arg(long, default_value_t = 32)]
+    channels: usize,
+    #[arg(long, default_value_t = 0)]
+    first_payer: usize,
+    /// How long a turn lasts, in seconds.
+    #[arg(long, default_value_t = 5.0)]
+    seconds: f64,
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How many vouchers are signed for each channel before each turn.
+    #[arg(long, default_value_t = 2_000)]
+    vouchers: usize,
+}
+
+#[derive(Args)]
 struct Fund {
     #[arg(long)]
     rpc: String,
@@ -211,6 +238,7 @@ fn main() -> Result<(), Failure> {
     let line = match Command::parse() {
         Command::Load(options) => serde_json::to_value(runtime.block_on(load(options))?)?,
         Command::Fund(options) => runtime.block_on(fund(options))?,
+        Command::Session(options) => serde_json::to_value(runtime.block_on(by_the_unit(options))?)?,
         Command::Delay(options) => return hold(&options),
         Command::Functions { seconds } => {
             serde_json::to_value(functions::compare(Duration::from_secs_f64(seconds)))?
@@ -267,6 +295,22 @@ async fn load(options: Load) -> Result<farthing_load::stats::Report, Failure> {
     let connections = options.connections.max(1);
     let (expect, watch) = (options.expect, Arc::default());
     Ok(drive(Plan { target, script, connections, pace, patience, expect, watch }).await?)
+}
+
+async fn by_the_unit(options: Session) -> Result<session::Measured, Failure> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let plan = session::Plan {
+        paid: Target::parse(&options.url)?,
+        free: Target::parse(&options.free)?,
+        channels: options.channels.max(1),
+        first_payer: options.first_payer,
+        token: functions::terms(),
+        turn: Duration::from_secs_f64(options.seconds),
+        rounds: options.rounds,
+        vouchers: options.vouchers,
+        salt: now.as_nanos(),
+    };
+    Ok(session::measure(&plan).await?)
 }
 
 async fn fund(options: Fund) -> Result<serde_json::Value, Failure> {

@@ -58,6 +58,11 @@ impl Payers {
         self.keys.iter().map(Key::address)
     }
 
+    /// For those who sign something else than payments.
+    pub fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
     /// `count` bodies for `/verify` or `/settle`. The buyers take turns.
     pub fn requests(&self, terms: &Terms, generation: Generation, run: Run, count: usize) -> Vec<Bytes> {
         let asked = terms.requirements(generation);
