@@ -7,10 +7,11 @@
 //   node interop/mpp/run.mjs [--filter TEXT] [--list]
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { isDeepStrictEqual } from "node:util";
 import { concat, keccak256, stringToBytes } from "viem";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 import { Challenge, Credential } from "mppx";
@@ -238,7 +239,39 @@ async function watched(seller, payer, path, work) {
   };
 }
 
+/** What the adapter of the public conformance harness answers, as a process. */
+function adapter(op, input) {
+  const said = execFileSync(at("mpp/conformance"), { input: JSON.stringify({ schema: 1, op, input }), encoding: "utf8", stdio: ["pipe", "pipe", "inherit"] });
+  return JSON.parse(said);
+}
+
+/** The cases that the published package and the public suite agree on: see vectors/mpp. */
+function conformance() {
+  const vectors = (name) => JSON.parse(readFileSync(join(repo, `vectors/mpp/${name}.json`), "utf8"));
+  const { challenges, malformed } = vectors("challenges");
+  for (const { name, header, json } of challenges) {
+    const read = adapter("challenge.parse", { header });
+    check(read.ok && isDeepStrictEqual(read.value, json), `challenge.parse: ${name}`, read);
+    const { value } = adapter("challenge.format", json);
+    check(isDeepStrictEqual(Challenge.deserialize(value.header), json), `mppx reads what challenge.format makes of: ${name}`, value);
+  }
+  for (const { name, header } of malformed) {
+    const read = adapter("challenge.parse", { header });
+    check(!read.ok && read.error.type === "parse_error", `challenge.parse refuses: ${name}`, read);
+  }
+  for (const { secret, input, id } of vectors("ids").ids) {
+    const made = adapter("challenge.id", { secretKey: secret, ...input });
+    check(made.ok && made.value.id === id, "challenge.id", { input, id, made });
+  }
+  const text = "caf\u00e9 \u2615?";
+  const encoded = adapter("base64url.encode", { text }).value.text;
+  check(encoded === Buffer.from(text).toString("base64url") && adapter("base64url.decode", { text: encoded }).value.text === text, "base64url", encoded);
+  const unknown = adapter("no.such.operation", {});
+  check(!unknown.ok && unknown.error.type === "unsupported_operation", "what it cannot do", unknown);
+}
+
 const CASES = {
+  "the conformance adapter answers the public cases": conformance,
   "mppx pays mppx": ({ bench, mppx }) => buys(bench, CLIENTS.mppx, mppx, { path: "/protected" }),
   "ours pays mppx, which asks in both dialects": ({ bench, mppx }) => buys(bench, CLIENTS.ours, mppx, { path: "/protected" }),
   "ours pays mppx, which asks by MPP alone": async ({ bench, mppx }) => {
