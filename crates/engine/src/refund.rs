@@ -3,6 +3,7 @@ use std::time::Duration;
 use farthing_evm::Key;
 use farthing_payment::{Event, Payment, Proof, Role, State};
 use farthing_primitives::{PaymentId, RefundId};
+use futures_channel::oneshot;
 
 use crate::evm_rail::SETTLEMENT_DEPTH;
 use crate::live::lock;
@@ -83,7 +84,7 @@ impl Engine {
             return Err(RefundError::WrongKey { key, payee });
         }
         let network = payment.terms.money.asset().network();
-        let rail = self.0.rails.get(network).ok_or(RefundError::Unavailable("network"))?;
+        let rail = self.0.rails.get(network).cloned().ok_or(RefundError::Unavailable("network"))?;
         let prepared = rail.prepare_refund(&payment, key).await.map_err(|why| match why {
             NotPrepared::Refused(reason) => RefundError::Refused(reason.code().to_owned()),
             NotPrepared::Unavailable(SETTLEMENT_DEPTH) => RefundError::TooEarly(payment.id),
@@ -91,7 +92,17 @@ impl Engine {
         })?;
         let refund = RefundId::new(self.0.world.now(), self.0.world.random10());
         let event = Event::RefundStarted { refund, tx: prepared.tx.clone() };
-        self.send_refund(&**rail, &payment, event, prepared).await?;
+        // Done to its end whatever becomes of who asked for it: what is durable goes out, and is followed.
+        let (engine, (tell, told)) = (self.clone(), oneshot::channel());
+        self.0.world.spawn(Box::pin(async move {
+            let sent = engine.send_refund(&*rail, &payment, event, prepared).await;
+            if sent.is_ok() {
+                engine.drive_refund(payment.id);
+            }
+            // Nobody waits for it any more, then.
+            let _ = tell.send(sent);
+        }));
+        told.await.unwrap_or_else(|_| Err(StoreError::Unknown("stopping".to_owned())))?;
         Ok(refund)
     }
 

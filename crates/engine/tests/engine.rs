@@ -923,6 +923,29 @@ async fn a_refund_is_given_up_with_proof_only_and_may_then_be_made_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refund_that_was_asked_for_and_left_at_any_moment_is_done_or_was_never_begun() {
+    let key = farthing_evm::Key::from_bytes([7; 32]).expect("a key");
+    let mut ends = std::collections::BTreeSet::new();
+    for polls in 0..24 {
+        let bench = bench();
+        let id = paid_to(&bench, &key).await;
+        {
+            let mut asking = std::pin::pin!(bench.engine.refund(id, &key));
+            for _ in 0..polls {
+                if futures_util::FutureExt::now_or_never(asking.as_mut()).is_some() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+        bench.settle_down().await;
+        ends.insert(bench.only_payment().await.state.name());
+        bench.assert_books().await;
+    }
+    assert_eq!(ends.into_iter().collect::<Vec<_>>(), ["refunded", "settled"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_asks_for_a_refund_and_goes_leaves_one_that_is_followed_to_its_end() {
     let bench = bench();
     let key = farthing_evm::Key::from_bytes([7; 32]).expect("a key");
