@@ -1,7 +1,12 @@
 #!/usr/bin/env node
-// A dozen kills: the short form of `hundred-kills.mjs`, with a seed of its own each time.
+// Two dozen kills: the short forms of `hundred-kills.mjs` and `channel-kills.mjs`, with a seed of their own each time.
 
+import { channelKills } from "./channel-kills.mjs";
 import { hundredKills } from "./hundred-kills.mjs";
 import { script } from "./support.mjs";
 
-await script(() => hundredKills({ kills: 12, seed: Math.floor(Math.random() * 1e6) }));
+const seed = () => Math.floor(Math.random() * 1e6);
+await script(async () => {
+  await hundredKills({ kills: 12, seed: seed() });
+  await channelKills({ kills: 12, seed: seed() });
+});
