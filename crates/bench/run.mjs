@@ -213,6 +213,11 @@ const steps = {
           ours: said.paid.rate, unit: "/s", peers: { "free of charge": { value: said.free.rate, ratio: said.ratio } },
           aim: count === 32 ? ["free of charge", 0.5] : undefined,
         });
+        const theirs = (await mppxSession(count, Math.ceil(1_000 / count) + 100)).paid.rate;
+        table.row(`${title}, beside unlike rails`, {
+          ours: said.paid.rate, unit: "/s", peers: { "mppx on Tempo, in memory": { value: theirs, ratio: said.paid.rate / theirs } },
+          aim: count === 32 ? ["mppx on Tempo, in memory", 10] : undefined,
+        });
         table.row(`${title}: p99`, { ours: said.paid.p99_ms, unit: "ms", peers: { "free of charge": { value: said.free.p99_ms, ratio: said.free.p99_ms / said.paid.p99_ms } } });
         table.row(`${title}: opening one, one after the other`, { ours: said.open_ms, unit: "ms" });
         table.fact(`${title}: every answer was right`, said.wrong === 0 && said.paid.good > 0);
@@ -348,6 +353,26 @@ async function stillSettles(world, { contestant, url }) {
 async function afterBlocks(world, count) {
   const goal = (await world.client.getBlockNumber()) + BigInt(count);
   while ((await world.client.getBlockNumber()) < goal) await new Promise((next) => setTimeout(next, 100));
+}
+
+/**
+ * The published package's own session, which is of Tempo's chain: no node for development has its contract, so its store,
+ * in memory, is given open channels, and what it asks the chain is answered in its own process. Unlike ours it keeps nothing.
+ */
+async function mppxSession(channels, vouchers) {
+  const [port, headers] = [await freePort(), join(scratch, "headers")];
+  const env = { ...process.env, PORT: String(port), CHANNELS: String(channels), VOUCHERS: String(vouchers), HEADERS: headers };
+  const server = new Program(process.execPath, [join(repo, "interop/support/peers/session-mpp.mjs")], env, "mppx");
+  try {
+    const url = `http://127.0.0.1:${port}`;
+    await server.ready(`${url}/health`);
+    const said = await bench(["session", "--url", `${url}/unit`, "--free", `${url}/free`, "--channels", channels, "--seconds", size.turnSeconds, "--headers", headers]);
+    note(`  mppx, ${channels} channels: ${Math.round(said.paid.rate)} paid a second, ${said.wrong} wrong`);
+    for (const sample of said.samples) note(`      ${sample}`);
+    return said;
+  } finally {
+    await server.stop();
+  }
 }
 
 /** Many requests at one gateway that settles by itself: most unpaid, some paid; what it keeps of them in memory. */

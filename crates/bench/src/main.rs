@@ -192,6 +192,10 @@ struct Session {
     /// How long a turn lasts, in seconds.
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
+    /// Credentials that somebody else has made, a line each: the first of every channel, the second of every channel, and
+    /// so on. Nothing is opened then.
+    #[arg(long)]
+    headers: Option<std::path::PathBuf>,
     #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// How many vouchers are signed for each channel before each turn.
@@ -299,10 +303,22 @@ async fn load(options: Load) -> Result<farthing_load::stats::Report, Failure> {
 
 async fn by_the_unit(options: Session) -> Result<session::Measured, Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+    let (paid, free) = (Target::parse(&options.url)?, Target::parse(&options.free)?);
+    let channels = options.channels.max(1);
+    if let Some(file) = &options.headers {
+        let mut credentials = vec![Vec::new(); channels];
+        for (at, line) in std::fs::read_to_string(file)?.lines().enumerate() {
+            if let Some(one) = credentials.get_mut(at % channels) {
+                one.push(line.to_owned().into());
+            }
+        }
+        let length = Duration::from_secs_f64(options.seconds);
+        return Ok(session::present(&paid, &free, credentials, length).await?);
+    }
     let plan = session::Plan {
-        paid: Target::parse(&options.url)?,
-        free: Target::parse(&options.free)?,
-        channels: options.channels.max(1),
+        paid,
+        free,
+        channels,
         first_payer: options.first_payer,
         token: functions::terms(),
         turn: Duration::from_secs_f64(options.seconds),

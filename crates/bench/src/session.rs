@@ -135,6 +135,33 @@ pub async fn measure(plan: &Plan) -> Result<Measured, SessionError> {
     })
 }
 
+/// The same with credentials that somebody else has made: `lines` are those of each connection, in their order.
+///
+/// # Errors
+/// [`SessionError`] if nobody can be reached.
+pub async fn present(
+    paid: &Target,
+    free: &Target,
+    credentials: Vec<Vec<Bytes>>,
+    length: Duration,
+) -> Result<Measured, SessionError> {
+    let connector = Connector::new(paid)?;
+    let channels = credentials.len();
+    let mut lines: Vec<_> = credentials.iter().map(|_| Connection::new(&connector, paid)).collect();
+    let nothing = lines.iter().map(|_| None).collect();
+    let without = turn(&mut lines, free, length, nothing).await?;
+    let with = turn(&mut lines, paid, length, credentials.into_iter().map(Some).collect()).await?;
+    Ok(Measured {
+        channels,
+        open_ms: 0.0,
+        ratio: with.rate() / without.rate().max(f64::MIN_POSITIVE),
+        wrong: (without.wrong.len() + with.wrong.len()) as u64,
+        samples: without.wrong.iter().chain(&with.wrong).take(SAMPLES).cloned().collect(),
+        free: Rate::of(&[without]),
+        paid: Rate::of(&[with]),
+    })
+}
+
 /// One request after the other on each line, until the time or its vouchers are used up.
 async fn turn(
     lines: &mut Vec<Connection>,
