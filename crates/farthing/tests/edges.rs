@@ -39,6 +39,7 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("rmcp", &["mcp"]),
     ("rusqlite", &["store", "wallet"]),
     ("secp256k1", &["evm"]),
+    ("tokio-tungstenite", &["wallet", "farthing"]),
     (
         "tokio",
         &[

@@ -13,6 +13,7 @@ mod paced;
 mod pulse;
 mod serve;
 mod table;
+mod takeover;
 
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ pub use limits::{
 };
 pub use outbound::Outbound;
 pub use serve::{Peer, Server, serve};
+pub use takeover::{Taken, Takeover};
 
 /// Any error of a body.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;

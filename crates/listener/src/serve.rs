@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -25,7 +25,7 @@ use crate::limits::{
 use crate::paced::Paced;
 use crate::pulse::{Pulse, Verdict};
 use crate::table::{Place, Table};
-use crate::{BoxError, Inbound, Limits, Outbound};
+use crate::{BoxError, Inbound, Limits, Outbound, Takeover};
 
 /// How long to wait after the system refused a connection, e.g. for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -146,8 +146,13 @@ where
     let Seat { pulse, place, mut stopped } = seat;
     let limits = server.limits;
     let (handler, counted) = (server.handler, pulse.clone());
+    let (takeover, mut over) = Takeover::new(pulse.clone(), stopped.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(counted.departures.clone());
+        // Spec: RFC 9113 section 8.6: HTTP/2 has no upgrades.
+        if request.version() == Version::HTTP_11 && request.headers().contains_key(header::UPGRADE) {
+            request.extensions_mut().insert(takeover.clone());
+        }
         let under_way = counted.request();
         let answered = Arc::new(AtomicBool::new(false));
         let answer = handler(request.map(|body| Inbound::new(body, limits, answered.clone())), peer);
@@ -158,7 +163,7 @@ where
         }
     });
     let builder = builder(&limits);
-    let mut serving = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+    let mut serving = Box::pin(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
     let shortest = limits.head_timeout.min(limits.idle_timeout).min(limits.stall_timeout);
     let every = (shortest / 2).clamp(Duration::from_millis(10), LOOK_EVERY);
     let mut look = std::pin::pin!(sleep_until(Instant::now() + every));
@@ -203,6 +208,9 @@ where
             }
         }
     }
+    drop(serving);
+    // Whoever took the connection over still has it: what is left of it here has no sender any more.
+    let _ = over.recv().await;
     // Only now is there room for another.
     drop(place);
 }

@@ -163,7 +163,7 @@ fn request(
     if matches!(method, Method::CONNECT | Method::TRACE) {
         return Err(CallError::Invalid("this method is not for buying"));
     }
-    Ok(HttpRequest { method, url, headers: header_map(headers)?, body })
+    Ok(HttpRequest { method, url, headers: header_map(headers)?, body, socket: None })
 }
 
 fn header_map(headers: &BTreeMap<String, String>) -> Result<HeaderMap, CallError> {

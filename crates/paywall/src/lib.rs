@@ -20,6 +20,7 @@ mod route;
 mod seller;
 mod service;
 mod session;
+mod socket;
 mod upstream;
 
 #[cfg(test)]
@@ -43,7 +44,15 @@ pub use price::{
 pub use route::{MAX_ROUTES, Match, Pattern, PatternError, RouteError, RouteTable, TableError};
 pub use seller::Seller;
 pub use service::{ClientAddr, ClientScheme, MAX_PAID_TARGET, MatchedRoute, PaywallLayer, PaywallService};
+pub use session::socket::{
+    MAX_QUEUED_BYTES, SOCKET_FAREWELL, SOCKET_HANDSHAKE, SOCKET_IDLE, SOCKET_LINGER, SOCKET_PING_EVERY,
+    SOCKET_PING_WITHIN, SOCKET_SILENCE, SOCKET_STALL,
+};
 pub use session::{
     Count, CountError, DEFAULT_HOLDS, DEFAULT_PATIENCE, MAX_JSON_PATH, Session, SessionError, SessionTerms,
+};
+pub use socket::{
+    AcceptedSocket, ConnectError, ConnectedSocket, OpenSocket, SocketClose, SocketError, SocketMessage,
+    SocketRead, SocketWrite, Sockets, WebSocket,
 };
 pub use upstream::{MAX_RESPONSE_HEADERS, Unframed};

@@ -35,7 +35,7 @@ use crate::offer::{
 };
 use crate::paywall::{Current, Paywall, Shared, Terms, Unmatched};
 use crate::price::{Paid, Price, QuoteRequest, Route};
-use crate::session::{is_session, routes_with_sessions};
+use crate::session::{is_session, routes_with_sessions, socket};
 use crate::upstream::{Buffered, Template, judge, reasons};
 
 /// The longest path and query of a paid request, in bytes.
@@ -169,7 +169,10 @@ where
             let client = client_of(request.extensions());
             let visit =
                 Visit { shared, current: current.clone(), pattern, paid, resource, own_method, client };
-            let mut answer = visit.serve(inner, request).await;
+            let mut answer = match socket::wanted(&visit, &request) {
+                Some(upgrade) => socket::open(visit, request, upgrade).await,
+                None => visit.serve(inner, request).await,
+            };
             current.terms.cors.expose(origin.as_ref(), answer.headers_mut());
             if is_head && answer.status() == StatusCode::PAYMENT_REQUIRED {
                 *answer.body_mut() = body::empty();
@@ -290,7 +293,7 @@ async fn status(shared: &Shared, current: &Current, request: &http::request::Par
 const TOO_MANY_PAYMENTS: &str = "too many payments from here";
 const TOO_MANY_QUESTIONS: &str = "too many questions from here";
 
-fn client_of(extensions: &http::Extensions) -> Option<IpAddr> {
+pub(crate) fn client_of(extensions: &http::Extensions) -> Option<IpAddr> {
     extensions.get::<ClientAddr>().map(|client| client.0)
 }
 

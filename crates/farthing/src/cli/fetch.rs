@@ -16,6 +16,7 @@ use farthing_wallet::client::{
 use farthing_wallet::journal::{Journal, Purchase};
 use farthing_wallet::{Denied, LocalAuthorizer, Offer};
 use farthing_wire::mpp::sse::Event;
+use farthing_wire::mpp::ws::Framing;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use serde_json::{Value, json};
 use url::Url;
@@ -36,6 +37,7 @@ const MAX_DATA_BYTES: u64 = 64 * 1024 * 1024;
   farthing fetch --dry-run https://api.weather.example/tomorrow
   farthing fetch --cheapest https://a.example/tomorrow https://b.example/tomorrow --max 0.01
   farthing fetch --session https://api.llm.example/complete --max 0.05 --deposit 1
+  farthing fetch --session wss://feed.example/prices --max 0.05    each message is a line
   farthing fetch --resume buy_…          show an earlier payment again; nothing is signed
 
 A payment is delivered once its answer is written. If this command is stopped before, the same command
@@ -113,6 +115,9 @@ pub struct FetchArgs {
     /// Pay by the unit, through a channel, and in no other way
     #[arg(long, conflicts_with = "no_session")]
     session: bool,
+    /// How payments are framed on a WebSocket: as the published TypeScript package does, or the published Rust one
+    #[arg(long, value_name = "FRAMING", value_enum, default_value = "mppx")]
+    framing: Frames,
     /// Do not pay through a channel
     #[arg(long)]
     no_session: bool,
@@ -142,6 +147,22 @@ pub struct FetchArgs {
     /// Print one line of JSON also on a terminal
     #[arg(long, conflicts_with_all = ["output", "include"])]
     json_report: bool,
+}
+
+/// The framings of payments on a WebSocket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Frames {
+    Mppx,
+    MppRs,
+}
+
+impl From<Frames> for Framing {
+    fn from(frames: Frames) -> Self {
+        match frames {
+            Frames::Mppx => Self::Mppx,
+            Frames::MppRs => Self::MppRs,
+        }
+    }
 }
 
 /// The exit codes; see the help.
@@ -392,9 +413,29 @@ fn requests(args: &FetchArgs) -> Result<Vec<HttpRequest>, Failure> {
             false => format!("https://{text}").parse(),
         }
         .map_err(|error| Failure::usage(format!("not a URL: {error}")))?;
-        Ok(HttpRequest { method: method.clone(), url, headers: headers.clone(), body: body.clone() })
+        let (url, socket) = match over_socket(&url) {
+            Some(url) if method == Method::GET && body.is_empty() => (url, Some(args.framing.into())),
+            Some(_) => return Err(Failure::usage("a WebSocket is asked for by GET, without a body")),
+            None => (url, None),
+        };
+        Ok(HttpRequest { method: method.clone(), url, headers: headers.clone(), body: body.clone(), socket })
     };
     args.urls.iter().map(request).collect()
+}
+
+fn is_socket(url: &str) -> bool {
+    url.parse().is_ok_and(|url| over_socket(&url).is_some())
+}
+
+/// Where the price of a WebSocket is asked for: at the same address, by HTTP.
+fn over_socket(url: &Url) -> Option<Url> {
+    let scheme = match url.scheme() {
+        "ws" => "http",
+        "wss" => "https",
+        _ => return None,
+    };
+    let mut url = url.clone();
+    url.set_scheme(scheme).ok().map(|()| url)
 }
 
 fn data_of(data: &str) -> Result<Vec<u8>, Failure> {
@@ -426,12 +467,15 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
     }
     let sessions = match (args.session, args.no_session) {
         (true, _) => Sessions::Only,
+        // Nothing else pays for a socket.
+        (false, false) if args.urls.iter().any(|url| is_socket(url)) => Sessions::Only,
         (false, true) => Sessions::Never,
         (false, false) => Sessions::ByPrice,
     };
     let (verbose, silent, live) = (args.verbose, args.silent, is_live(args));
     let watch: Watch = Arc::new(move |step| match step {
-        Step::Streamed(event) if live => put_event(event),
+        Step::Streamed(event) if live => put(event.print().as_bytes()),
+        Step::Said(bytes) if live => put_message(bytes),
         step if verbose => narrate(step),
         step if !silent => summarize(step),
         _ => {}
@@ -455,10 +499,20 @@ fn is_live(args: &FetchArgs) -> bool {
     to_stdout && !reports(args)
 }
 
-fn put_event(event: &Event) {
+fn put(bytes: &[u8]) {
     // Whoever reads no further has what they wanted.
     let mut out = std::io::stdout();
-    let _ = out.write_all(event.print().as_bytes()).and_then(|()| out.flush());
+    let _ = out.write_all(bytes).and_then(|()| out.flush());
+}
+
+/// A message is a line. A terminal gets none of what could move its cursor.
+fn put_message(bytes: &[u8]) {
+    let mut line = match std::io::stdout().is_terminal() {
+        true => printable(&String::from_utf8_lossy(bytes)).into_bytes(),
+        false => bytes.to_vec(),
+    };
+    line.push(b'\n');
+    put(&line);
 }
 
 /// Whether one line of JSON is all that goes to standard output.
@@ -526,6 +580,7 @@ fn narrate(step: &Step) {
                 data.lines().for_each(|line| eprintln!("< {}", printable(line)));
             }
         }
+        Step::Said(bytes) => eprintln!("< {}", printable(&String::from_utf8_lossy(bytes))),
         Step::NoAnswer(error) => eprintln!("* {}", printable(&error.to_string())),
         Step::Pausing { why, pause } => {
             eprintln!("* {}; the same payment again in {pause:?}", printable(why))

@@ -570,7 +570,13 @@ pub(super) fn secret_headers(
 }
 
 fn upstream_url(text: &str) -> Result<Url, String> {
-    let url = web_url(text)?;
+    // One that speaks WebSocket is asked by HTTP first, at the same address.
+    let text = match text.split_once("://") {
+        Some(("ws", rest)) => format!("http://{rest}"),
+        Some(("wss", rest)) => format!("https://{rest}"),
+        _ => text.to_owned(),
+    };
+    let url = web_url(&text)?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err("must not have a query or a fragment".to_owned());
     }

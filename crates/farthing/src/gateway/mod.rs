@@ -12,6 +12,7 @@ mod offer_key;
 mod proxy;
 mod reload;
 mod serve;
+mod socket;
 mod terms;
 mod tls;
 
@@ -148,9 +149,12 @@ impl Gateway {
         };
         let service = PaywallLayer::new(self.paywall.clone()).layer(self.proxy.clone());
         let (trusted, proxies) = (self.trusted.clone(), self.trusted.clone());
-        let mcp = self.mcp.clone();
+        let (mcp, proxy) = (self.mcp.clone(), self.proxy.clone());
         let server = Server {
-            handler: move |request, peer| {
+            handler: move |mut request, peer| {
+                if let Some(socket) = socket::offered(&mut request, &proxy) {
+                    request.extensions_mut().insert(socket);
+                }
                 serve::handle(service.clone(), mcp.clone(), trusted.clone(), request, peer)
             },
             limits: serve::limits(&self.limits),

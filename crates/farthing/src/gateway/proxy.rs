@@ -50,6 +50,8 @@ pub struct Table {
 
 struct Upstream {
     client: HttpClient,
+    /// For what becomes a WebSocket, which HTTP/2 has no upgrade to.
+    sockets: HttpClient,
     scheme: Scheme,
     authority: Authority,
     /// Put before the request's path; no slash at its end.
@@ -98,7 +100,8 @@ impl Upstream {
             headers.push((name.clone(), value));
         }
         Ok(Self {
-            client: client(config).map_err(|error| fail(error.to_string()))?,
+            client: client(config, false).map_err(|error| fail(error.to_string()))?,
+            sockets: client(config, true).map_err(|error| fail(error.to_string()))?,
             scheme: uri.scheme().cloned().unwrap_or(Scheme::HTTP),
             host: HeaderValue::from_str(authority.as_str()).map_err(|error| fail(error.to_string()))?,
             authority,
@@ -131,17 +134,17 @@ impl Upstream {
     }
 }
 
-fn client(config: &UpstreamConfig) -> std::io::Result<HttpClient> {
+fn client(config: &UpstreamConfig, upgrades: bool) -> std::io::Result<HttpClient> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
     http.set_connect_timeout(Some(config.connect_timeout));
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let https = HttpsConnectorBuilder::new()
-        .with_provider_and_platform_verifier(provider)?
-        .https_or_http()
-        .enable_all_versions()
-        .wrap_connector(http);
+    let https = HttpsConnectorBuilder::new().with_provider_and_platform_verifier(provider)?.https_or_http();
+    let https = match upgrades {
+        true => https.enable_http1().wrap_connector(http),
+        false => https.enable_all_versions().wrap_connector(http),
+    };
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .pool_timer(TokioTimer::new())
@@ -149,7 +152,7 @@ fn client(config: &UpstreamConfig) -> std::io::Result<HttpClient> {
         .pool_idle_timeout(IDLE)
         .pool_max_idle_per_host(MAX_IDLE)
         .http1_max_buf_size(MAX_UPSTREAM_HEAD)
-        .http2_only(config.http2);
+        .http2_only(config.http2 && !upgrades);
     Ok(builder.build(https))
 }
 
@@ -166,6 +169,23 @@ impl Proxy {
             table.routes.entry(pattern.clone()).or_insert_with(|| upstream.clone());
         }
         *current = Arc::new(table);
+    }
+
+    /// Asks the upstream of a request's route to go on as a WebSocket, with this key. Its answer may be any.
+    pub async fn upgrade(
+        &self,
+        mut request: Request<RequestBody>,
+        key: &str,
+    ) -> Result<Response<hyper::body::Incoming>, BoxError> {
+        let upstream = self.find(&request).ok_or("no upstream is configured")?;
+        forwarded(&mut request);
+        upstream.address(&mut request).ok_or("the upstream's address cannot be built")?;
+        let headers = request.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        headers.insert(header::SEC_WEBSOCKET_KEY, HeaderValue::from_str(key)?);
+        Ok(upstream.sockets.request(request).await?)
     }
 
     fn find(&self, request: &Request<RequestBody>) -> Option<Arc<Upstream>> {

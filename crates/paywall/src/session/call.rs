@@ -185,7 +185,7 @@ impl Visit {
         let mut parts = parts;
         parts.headers = headers;
         let template = Template { parts, body: body.clone(), _hold: Arc::new(hold) };
-        let told = Told { payer, charge: ticket.id(), identity: &identity };
+        let told = Told { payer, charge: ticket.id(), request: identity.request };
         let request: Request<B> = template.prepared(|headers| announce(headers, paying, &told));
         if terms.stream {
             return self.stream(inner, request, paying, (voucher, &identity), ticket, (&unpaid, &body)).await;
@@ -365,13 +365,13 @@ async fn charged(
 }
 
 /// What the upstream is told of a request that a channel pays for.
-struct Told<'a> {
-    payer: Address,
-    charge: PaymentId,
-    identity: &'a Identity,
+pub(super) struct Told {
+    pub payer: Address,
+    pub charge: PaymentId,
+    pub request: RequestHash,
 }
 
-fn announce(headers: &mut HeaderMap, paying: &Paying<'_>, told: &Told<'_>) {
+pub(super) fn announce(headers: &mut HeaderMap, paying: &Paying<'_>, told: &Told) {
     let asset = paying.session.asset();
     put(headers, X_FARTHING_PAYER, told.payer.as_str());
     put(headers, X_FARTHING_ASSET, asset.address().as_str());
@@ -380,7 +380,7 @@ fn announce(headers: &mut HeaderMap, paying: &Paying<'_>, told: &Told<'_>) {
     let key = HeaderName::from_static(mpp_header::IDEMPOTENCY_KEY);
     if !headers.contains_key(&key) {
         // The same for a request that is served again because its first answer never was durable.
-        put(headers, key, &told.identity.request.to_string());
+        put(headers, key, &told.request.to_string());
     }
 }
 

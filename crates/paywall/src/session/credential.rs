@@ -142,7 +142,7 @@ impl Visit {
     ///
     /// Spec: draft-evm-session-00, "Common Verification" 3 to 5. What was asked for is what it says: a route that asks
     /// for something else by now has replaced it, and is remembered for as long as its challenges hold.
-    fn opened(&self, credential: &Credential, parts: &Parts) -> Result<Arc<Session>, Refused> {
+    pub(super) fn opened(&self, credential: &Credential, parts: &Parts) -> Result<Arc<Session>, Refused> {
         let challenge = &credential.challenge;
         let not_found = |code| Refused::Code(code, ProblemType::ChallengeNotFound);
         if !mpp::is_ours(&self.shared.secrets, challenge) {
@@ -179,7 +179,7 @@ impl Visit {
         all
     }
 
-    async fn act(
+    pub(super) async fn act(
         &self,
         paying: &Paying<'_>,
         credential: &Credential,
@@ -429,7 +429,7 @@ impl Visit {
 }
 
 /// What a credential led to.
-enum Acted {
+pub(super) enum Acted {
     Answer(Answer),
     /// It pays for what is asked.
     Buys(Signed),
@@ -482,7 +482,7 @@ fn put(headers: &mut HeaderMap, receipt: &Receipt) {
 }
 
 /// Spec: draft-evm-session-00, "Error Responses": a malformed payload is 400.
-fn payload(credential: &Credential) -> Result<SessionPayload, Refused> {
+pub(super) fn payload(credential: &Credential) -> Result<SessionPayload, Refused> {
     match credential.payload() {
         Ok(Payload::EvmSession(payload)) => Ok(*payload),
         Ok(_) => Err(Refused::Code("invalid_payload", ProblemType::BadRequest)),

@@ -9,8 +9,10 @@ mod call;
 mod count;
 mod credential;
 pub(crate) mod events;
+mod meter;
 mod refuse;
 mod relay;
+pub(crate) mod socket;
 mod stream;
 
 use std::sync::Arc;

@@ -11,7 +11,8 @@ use tower::{Service, ServiceExt};
 
 use super::call::{Identity, put};
 use super::credential::{Paying, Signed, Words};
-use super::relay::{Relay, Rules};
+use super::meter::Rules;
+use super::relay::Relay;
 use crate::body::{BoxError, boxed};
 use crate::headers::{X_FARTHING_PAYMENT, clean_upstream_response, make_private, no_store};
 use crate::service::{Answer, Visit};

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use farthing_wire::mpp::ws::Framing;
 use http::{HeaderMap, Method, StatusCode, Version};
 use url::Url;
 
@@ -50,6 +51,61 @@ pub trait Exchange: Send + Sync {
         let answer = self.send(request, payment, reach, within).await?;
         Ok(Opened { answer, rest: None })
     }
+
+    /// Opens a WebSocket at the request's address. `within` is for its handshake.
+    async fn socket(
+        &self,
+        request: &HttpRequest,
+        reach: Reach,
+        within: Duration,
+    ) -> Result<SocketOpened, SendError> {
+        let _ = (request, reach, within);
+        Err(SendError::Broken("there are no sockets here".to_owned()))
+    }
+}
+
+/// What came of the handshake of a WebSocket.
+pub enum SocketOpened {
+    Open {
+        socket: Box<dyn Conversation>,
+        /// The other end is this machine or its network.
+        private: bool,
+    },
+    /// It was answered as a request is.
+    Answered(Answer),
+}
+
+impl fmt::Debug for SocketOpened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open { private, .. } => {
+                f.debug_struct("Open").field("private", private).finish_non_exhaustive()
+            }
+            Self::Answered(answer) => f.debug_tuple("Answered").field(answer).finish(),
+        }
+    }
+}
+
+/// A message of a socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    Text(String),
+    Binary(Bytes),
+}
+
+/// A socket that is open. Dropping it breaks it off.
+#[async_trait]
+pub trait Conversation: Send {
+    /// Waits for the next message; `None` once the other side closed it.
+    ///
+    /// # Errors
+    /// [`SendError`] if it breaks off, or nothing comes within the time given.
+    async fn next(&mut self, within: Duration) -> Result<Option<Heard>, SendError>;
+
+    async fn say(&mut self, text: String) -> Result<(), SendError>;
+
+    /// Closes it, as far as that is still possible.
+    async fn end(&mut self);
 }
 
 /// An answer whose body may still come.
@@ -82,11 +138,13 @@ pub struct HttpRequest {
     pub url: Url,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// What is bought comes over a WebSocket, in frames of this kind. Its price is asked for as for any request.
+    pub socket: Option<Framing>,
 }
 
 impl HttpRequest {
     pub fn get(url: Url) -> Self {
-        Self { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new() }
+        Self { method: Method::GET, url, headers: HeaderMap::new(), body: Bytes::new(), socket: None }
     }
 }
 

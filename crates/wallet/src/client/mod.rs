@@ -6,6 +6,7 @@ mod pay;
 mod plan;
 mod recover;
 mod session;
+mod socket;
 mod transport;
 
 #[cfg(test)]
@@ -27,7 +28,10 @@ use farthing_rails::exact_evm::Tokens;
 use farthing_wire::mpp::sse::Event;
 
 pub use challenge::{Challenge, ChallengeError, Mismatch, tx_hash};
-pub use exchange::{Answer, Body, Exchange, HttpRequest, Opened, Pieces, Reach, SendError, printable, shown};
+pub use exchange::{
+    Answer, Body, Conversation, Exchange, Heard, HttpRequest, Opened, Pieces, Reach, SendError, SocketOpened,
+    printable, shown,
+};
 pub use plan::{Asked, AskedAnswer, Considered, MAX_SELLERS, Objection, Plan, request_hash};
 pub use recover::{Recovered, Sights};
 pub use session::Sessions;
@@ -149,6 +153,8 @@ pub enum Step<'a> {
     },
     /// An event of a stream that is paid as it goes on.
     Streamed(&'a Event),
+    /// A message of a socket that is paid as it goes on.
+    Said(&'a [u8]),
     NoAnswer(&'a SendError),
     Pausing {
         why: &'a str,

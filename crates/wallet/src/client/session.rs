@@ -278,6 +278,10 @@ impl Client {
         options: &Options,
         deadline: Duration,
     ) -> Result<Metered, SendError> {
+        if let Some(framing) = request.socket {
+            let request = (request, framing);
+            return self.send_over_socket(request, payment, purchase, reach, options, deadline).await;
+        }
         let left = deadline.saturating_sub(self.inner.world.monotonic());
         let within = left.min(self.inner.patience.answer);
         let Opened { mut answer, rest } =
@@ -403,7 +407,7 @@ impl Client {
     }
 
     /// The voucher for a need of a purchase, with the deposit that it takes; and whether it is a stream that went on.
-    async fn raised(
+    pub(super) async fn raised(
         &self,
         (need, went_on): (&Need, bool),
         purchase: &Purchase,
@@ -688,7 +692,7 @@ pub(super) struct Metered {
 }
 
 /// How a stream came to its end.
-enum End {
+pub(super) enum End {
     Over,
     Broken,
     TooLong,
@@ -714,18 +718,18 @@ impl Source {
 
 /// What came of a stream so far.
 #[derive(Default)]
-struct Stream {
+pub(super) struct Stream {
     reader: sse::Reader,
-    goods: BytesMut,
-    receipt: Option<mpp::Receipt>,
+    pub goods: BytesMut,
+    pub receipt: Option<mpp::Receipt>,
     /// Whether something came since the last voucher.
-    arrived: bool,
+    pub arrived: bool,
     vouchers: u32,
 }
 
 impl Stream {
     /// Why a need is not answered, before anything is signed for it.
-    fn objection(&mut self, need: &NeedVoucher, purchase: &Purchase) -> Option<String> {
+    pub fn objection(&mut self, need: &NeedVoucher, purchase: &Purchase) -> Option<String> {
         self.vouchers = self.vouchers.saturating_add(1);
         if purchase.channel.map(|id| id.0) != Some(need.channel_id) {
             return Some("it asks for a voucher on another channel".to_owned());
@@ -741,11 +745,11 @@ impl Stream {
     }
 }
 
-fn need_of(need: &NeedVoucher) -> Need {
+pub(super) fn need_of(need: &NeedVoucher) -> Need {
     Need { required: need.required_cumulative, accepted: need.accepted_cumulative, deposit: need.deposit }
 }
 
-fn channel_of(purchase: &Purchase) -> Result<ChannelId, FetchError> {
+pub(super) fn channel_of(purchase: &Purchase) -> Result<ChannelId, FetchError> {
     purchase.channel.ok_or_else(|| Denied::from(SessionDenied::NoSession).into())
 }
 

@@ -9,10 +9,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use farthing_policy::{Origin, is_public};
-use http::{HeaderValue, header};
+use farthing_wire::mpp::ws::MAX_FRAME_BYTES;
+use futures_util::{SinkExt, StreamExt};
+use http::{HeaderValue, StatusCode, header};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::handshake::client::generate_key;
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::exchange::{Answer, Body, Exchange, HttpRequest, Opened, Pieces, Reach, SendError};
+use super::exchange::{
+    Answer, Body, Conversation, Exchange, Heard, HttpRequest, Opened, Pieces, Reach, SendError, SocketOpened,
+};
 use crate::journal::Header;
 
 /// How many header fields an answer may have.
@@ -21,12 +30,19 @@ pub const MAX_HEADERS: usize = 100;
 pub const MAX_HEADER_LIST_BYTES: u32 = 128 * 1024;
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a socket may take to make room for one message.
+const SAY_WITHIN: Duration = Duration::from_secs(30);
+/// How long the other side of a socket may take to say goodbye.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Exchanges over sockets: the one production [`Exchange`]. It needs a tokio runtime.
 pub struct Transport {
     /// Resolves names to public addresses only: the address that was looked at is the one that is connected to.
     public: reqwest::Client,
     any: reqwest::Client,
+    /// The same two for what becomes a WebSocket, which HTTP/2 has no upgrade to.
+    public_socket: reqwest::Client,
+    any_socket: reqwest::Client,
     max_body: usize,
 }
 
@@ -58,6 +74,8 @@ impl Transport {
         Ok(Self {
             public: base().dns_resolver(resolver(true)).build()?,
             any: base().dns_resolver(resolver(false)).build()?,
+            public_socket: base().http1_only().dns_resolver(resolver(true)).build()?,
+            any_socket: base().http1_only().dns_resolver(resolver(false)).build()?,
             max_body,
         })
     }
@@ -85,7 +103,7 @@ impl Transport {
         &self,
         request: &HttpRequest,
         payment: Option<&Header>,
-        reach: Reach,
+        (reach, upgrade): (Reach, Option<&str>),
         deadline: tokio::time::Instant,
     ) -> Result<(Answer, reqwest::Response), SendError> {
         let host = || request.url.host_str().unwrap_or_default().to_owned();
@@ -94,10 +112,19 @@ impl Transport {
             Reach::Public if Origin::of(&request.url).is_ok_and(|origin| origin.host.is_local()) => {
                 return Err(SendError::Private(host()));
             }
+            Reach::Public if upgrade.is_some() => &self.public_socket,
             Reach::Public => &self.public,
+            Reach::Anywhere if upgrade.is_some() => &self.any_socket,
             Reach::Anywhere => &self.any,
         };
         let mut headers = request.headers.clone();
+        if let Some(key) = upgrade {
+            let key = HeaderValue::from_str(key).map_err(|e| SendError::Broken(e.to_string()))?;
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+            headers.insert(header::SEC_WEBSOCKET_KEY, key);
+        }
         if let Some(Header { name, value }) = payment {
             let name = header::HeaderName::try_from(name).map_err(|e| SendError::Broken(e.to_string()))?;
             let mut value = HeaderValue::from_str(value).map_err(|e| SendError::Broken(e.to_string()))?;
@@ -138,7 +165,7 @@ impl Exchange for Transport {
         within: Duration,
     ) -> Result<Answer, SendError> {
         let deadline = tokio::time::Instant::now() + within;
-        let (mut answer, response) = self.head(request, payment, reach, deadline).await?;
+        let (mut answer, response) = self.head(request, payment, (reach, None), deadline).await?;
         answer.body = self.read(response, deadline).await;
         Ok(answer)
     }
@@ -151,8 +178,72 @@ impl Exchange for Transport {
         within: Duration,
     ) -> Result<Opened, SendError> {
         let deadline = tokio::time::Instant::now() + within;
-        let (answer, response) = self.head(request, payment, reach, deadline).await?;
+        let (answer, response) = self.head(request, payment, (reach, None), deadline).await?;
         Ok(Opened { answer, rest: Some(Box::new(Rest(response))) })
+    }
+
+    async fn socket(
+        &self,
+        request: &HttpRequest,
+        reach: Reach,
+        within: Duration,
+    ) -> Result<SocketOpened, SendError> {
+        let deadline = tokio::time::Instant::now() + within;
+        let key = generate_key();
+        let (mut answer, response) = self.head(request, None, (reach, Some(&key)), deadline).await?;
+        let accepted = answer.headers.get(header::SEC_WEBSOCKET_ACCEPT).map(HeaderValue::as_bytes);
+        // Spec: RFC 6455 section 4.1: what does not answer our key is no server of this protocol.
+        if answer.status != StatusCode::SWITCHING_PROTOCOLS
+            || accepted != Some(derive_accept_key(key.as_bytes()).as_bytes())
+        {
+            answer.body = self.read(response, deadline).await;
+            return Ok(SocketOpened::Answered(answer));
+        }
+        let io =
+            response.upgrade().await.map_err(|error| SendError::Broken(error.without_url().to_string()))?;
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(MAX_FRAME_BYTES))
+            .max_frame_size(Some(MAX_FRAME_BYTES));
+        let socket = WebSocketStream::from_raw_socket(io, Role::Client, Some(config)).await;
+        Ok(SocketOpened::Open { socket: Box::new(Socket(socket)), private: answer.private })
+    }
+}
+
+/// A WebSocket. Pings are answered while it is read.
+struct Socket(WebSocketStream<reqwest::Upgraded>);
+
+#[async_trait]
+impl Conversation for Socket {
+    async fn next(&mut self, within: Duration) -> Result<Option<Heard>, SendError> {
+        let read = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Text(text))) => return Ok(Some(Heard::Text(text.as_str().to_owned()))),
+                    Some(Ok(Message::Binary(bytes))) => return Ok(Some(Heard::Binary(bytes))),
+                    Some(Ok(Message::Close(_))) | None => return Ok(None),
+                    Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_))) => {}
+                    Some(Err(error)) => return Err(SendError::Broken(error.to_string())),
+                }
+            }
+        };
+        tokio::time::timeout(within, read).await.unwrap_or(Err(SendError::Timeout))
+    }
+
+    async fn say(&mut self, text: String) -> Result<(), SendError> {
+        match tokio::time::timeout(SAY_WITHIN, self.0.send(Message::text(text))).await {
+            Err(_) => Err(SendError::Timeout),
+            Ok(sent) => sent.map_err(|error| SendError::Broken(error.to_string())),
+        }
+    }
+
+    async fn end(&mut self) {
+        // Whoever does not hear it will notice.
+        let _ = tokio::time::timeout(GOODBYE_WITHIN, async {
+            self.0.close(None).await?;
+            while let Some(Ok(_)) = self.0.next().await {}
+            Ok::<_, tokio_tungstenite::tungstenite::Error>(())
+        })
+        .await;
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod counting;
 mod shop;
+mod sockets;
 mod streams;
 
 use std::sync::Arc;

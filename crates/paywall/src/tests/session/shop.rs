@@ -239,6 +239,17 @@ impl Shop {
     }
 }
 
+impl Shop {
+    /// Another channel of the same buyer.
+    pub async fn customer_again(&self, buyer: &Buyer, path: &str, deposit: u128) -> Buyer {
+        let other = Buyer::new(self.challenge(path).await);
+        assert_eq!(other.address(), buyer.address());
+        let opened = self.patiently(|| other.manage(path, &other.open(deposit, 0))).await;
+        assert_eq!(opened.status, 204, "{}", opened.body);
+        other
+    }
+}
+
 async fn paywall(
     world: &Arc<LiveWorld>,
     store: &Arc<MemoryStore>,
