@@ -25,6 +25,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("paywall", &["primitives", "wire", "evm", "payment", "channel", "rails", "engine"]),
     ("facilitator", &["primitives", "wire", "evm", "payment", "rails", "engine", "listener"]),
     ("listener", &[]),
+    // Nothing of ours: it describes and reads documents, and knows neither money nor chains.
+    ("discovery", &[]),
     ("wallet", &["primitives", "wire", "evm", "policy", "payment", "channel", "rails", "engine"]),
     ("load", &["primitives", "evm"]),
     ("mcp", &["primitives", "wire", "policy", "wallet", "listener"]),

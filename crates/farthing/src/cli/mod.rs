@@ -8,6 +8,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 mod channel;
 mod devnet;
 pub mod fetch;
+mod find;
 mod ledger;
 mod load;
 mod mcp;
@@ -38,6 +39,7 @@ enum Command {
     Demo(crate::demo::DemoArgs),
     Dev(crate::demo::DevArgs),
     Fetch(fetch::FetchArgs),
+    Find(find::FindArgs),
     Wallet(wallet::WalletArgs),
     Channel(channel::ChannelArgs),
     Mcp(mcp::McpArgs),
@@ -83,6 +85,7 @@ pub async fn main() -> ExitCode {
         Command::Demo(args) => crate::demo::run(args).await,
         Command::Dev(args) => crate::demo::run_dev(args).await,
         Command::Fetch(args) => Ok(fetch::run(args).await),
+        Command::Find(args) => Ok(find::run(args).await),
         Command::Wallet(args) => Ok(wallet::run(args).await),
         Command::Channel(args) => Ok(channel::run(args).await),
         Command::Mcp(args) => mcp::run(args).await,

@@ -10,6 +10,7 @@ mod reader;
 mod routes;
 mod secret;
 mod sections;
+mod service;
 pub mod session;
 
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use mcp::{McpConfig, McpSource};
 pub use routes::MAX_STORED_BYTES;
 pub(crate) use routes::checksum_holds;
 pub use secret::SecretRef;
+pub use service::{OpenApiSource, ServiceConfig};
 pub use session::SessionsConfig;
 
 /// Everything that a file says. Which sections must be there depends on the command.
@@ -135,6 +137,8 @@ pub struct GatewayConfig {
     pub routes: Vec<RouteConfig>,
     /// `[mcp]`: an MCP server whose tools are sold.
     pub mcp: Option<McpConfig>,
+    /// `[service]`: what the documents say by which machines find it.
+    pub service: ServiceConfig,
     pub limits: LimitsConfig,
     /// Assets as in [`Config::registry`], for the paywall's own use.
     pub registry: Registry,
@@ -164,6 +168,8 @@ pub struct UpstreamConfig {
 #[derive(Debug)]
 pub struct RouteConfig {
     pub pattern: Pattern,
+    /// The pattern as its owner spelled it: the service behind may mind capitals.
+    pub written: String,
     pub upstream: Arc<UpstreamConfig>,
     pub sale: Option<SaleConfig>,
 }

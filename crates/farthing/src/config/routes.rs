@@ -65,7 +65,10 @@ fn one(route: &mut Reader<'_>, defaults: &Defaults<'_>) -> Option<RouteConfig> {
     if !route.has("match") {
         route.problem("match", "a route needs match, e.g. \"GET /weather\"");
     }
-    let pattern = route.parsed::<Pattern>("match");
+    let matched = route.text_as("match", |text| {
+        let pattern = text.parse::<Pattern>().map_err(|error| error.to_string())?;
+        Ok((pattern, text.to_owned()))
+    });
     let upstream = match route.text("upstream") {
         Some((text, place)) => find_upstream(&text, defaults.upstreams)
             .map_err(|error| route.problem_at(&place, "upstream", error))
@@ -79,7 +82,8 @@ fn one(route: &mut Reader<'_>, defaults: &Defaults<'_>) -> Option<RouteConfig> {
     };
     let free = route.bool("free", false);
     let sale = sale(route, defaults, free);
-    Some(RouteConfig { pattern: pattern?, upstream: upstream?, sale })
+    let (pattern, written) = matched?;
+    Some(RouteConfig { pattern, written, upstream: upstream?, sale })
 }
 
 pub(super) fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) -> Option<SaleConfig> {

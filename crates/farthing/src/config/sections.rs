@@ -16,6 +16,7 @@ use super::document::{Node, Problem, Value};
 use super::mcp;
 use super::reader::{Problems, Reader, nearest};
 use super::routes::{self, Defaults};
+use super::service;
 use super::session::sessions;
 use super::{
     ApiKey, Cidr, Config, FacilitatorServer, GatewayConfig, LimitsConfig, NetworkConfig, RemoteFacilitator,
@@ -405,12 +406,16 @@ fn gateway(
     let section = root.table("gateway");
     let routes = root.tables("route");
     let (mcp, tools) = (root.table("mcp"), root.tables("tool"));
+    let service = root.table("service");
     let Some(mut section) = section else {
         if let Some(route) = routes.first() {
             route.problem("", "routes need a [gateway] section");
         }
         if let Some(mcp) = mcp.as_ref().or(tools.first()) {
             mcp.problem("", "tools need a [gateway] section");
+        }
+        if let Some(service) = &service {
+            service.problem("", "documents need a [gateway] section");
         }
         // They are not looked into, so they must not count as unknown.
         return None;
@@ -484,6 +489,7 @@ fn gateway(
     section.finish();
     let routes = routes::read(routes, &defaults, root.problems());
     let mcp = mcp::read(mcp, tools, &routes, &defaults, root.problems());
+    let service = service::read(service, default_upstream.is_some());
     Some(GatewayConfig {
         listen,
         admin_listen,
@@ -498,6 +504,7 @@ fn gateway(
         default_upstream,
         routes,
         mcp,
+        service,
         limits,
         registry: registry.clone(),
     })

@@ -111,6 +111,7 @@ fn check(config: &GatewayConfig) -> Result<(), GatewayError> {
         super::terms::tool_terms(config, mcp)?;
     }
     super::proxy::Table::new(config)?;
+    super::discovery::Discovery::new(config, true)?;
     if let Some(tls) = &config.tls {
         super::tls::Certificate::load(tls)?;
     }

@@ -6,6 +6,7 @@
 mod admin;
 mod body;
 mod command;
+mod discovery;
 mod hook;
 mod mcp;
 mod offer_key;
@@ -33,6 +34,7 @@ use tower::Layer;
 
 use crate::config::{Cidr, GatewayConfig, LimitsConfig};
 use crate::wiring::Collectors;
+use discovery::Discovery;
 use mcp::McpTill;
 use proxy::{Proxy, Table};
 use tls::Certificate;
@@ -68,6 +70,9 @@ pub struct Gateway {
     paywall: Paywall,
     proxy: Proxy,
     mcp: Option<McpTill>,
+    discovery: Discovery,
+    /// The documents where sessions are sold too.
+    by_the_unit: Discovery,
     seller: Arc<dyn Seller>,
     certificate: Option<Arc<Certificate>>,
     limits: LimitsConfig,
@@ -89,12 +94,15 @@ impl Gateway {
         let limits = config.limits.paywall;
         let till = |mcp| McpTill::build(config, mcp, seller.clone(), world.clone(), &key, limits);
         let mcp = config.mcp.as_ref().map(till).transpose()?;
+        let (discovery, by_the_unit) = (Discovery::new(config, false)?, Discovery::new(config, true)?);
         let paywall = Paywall::new(terms, seller.clone(), world, key, limits);
         let certificate = config.tls.as_ref().map(Certificate::load).transpose()?;
         Ok(Self {
             paywall,
             proxy,
             mcp,
+            discovery,
+            by_the_unit,
             seller,
             certificate,
             limits: config.limits,
@@ -106,7 +114,8 @@ impl Gateway {
     /// Sells by the unit too: see [`Paywall::with_till`].
     #[must_use]
     pub fn with_till(self, till: Till, collectors: Collectors) -> Self {
-        Self { paywall: self.paywall.with_till(till), collectors: Some(Arc::new(collectors)), ..self }
+        let (paywall, collectors) = (self.paywall.with_till(till), Some(Arc::new(collectors)));
+        Self { paywall, collectors, discovery: self.by_the_unit.clone(), ..self }
     }
 
     /// Says that it is at least this late: see [`Paywall::not_before`].
@@ -126,6 +135,7 @@ impl Gateway {
             collectors.check(config).map_err(|error| GatewayError::Routes(error.to_string()))?;
         }
         let (table, terms) = (Table::new(config)?, terms::terms(config)?);
+        let discovery = Discovery::new(config, self.collectors.is_some())?;
         // First what may fail still: all of it changes, or nothing.
         match (&self.mcp, &config.mcp) {
             (Some(till), Some(mcp)) => till.reload(config, mcp)?,
@@ -134,6 +144,7 @@ impl Gateway {
         }
         self.proxy.reload(table);
         self.paywall.reload(terms);
+        self.discovery.replace(&discovery);
         Ok(())
     }
 
@@ -149,13 +160,14 @@ impl Gateway {
         };
         let service = PaywallLayer::new(self.paywall.clone()).layer(self.proxy.clone());
         let (trusted, proxies) = (self.trusted.clone(), self.trusted.clone());
-        let (mcp, proxy) = (self.mcp.clone(), self.proxy.clone());
+        let front = serve::Front { mcp: self.mcp.clone(), discovery: self.discovery.clone() };
+        let proxy = self.proxy.clone();
         let server = Server {
             handler: move |mut request, peer| {
                 if let Some(socket) = socket::offered(&mut request, &proxy) {
                     request.extensions_mut().insert(socket);
                 }
-                serve::handle(service.clone(), mcp.clone(), trusted.clone(), request, peer)
+                serve::handle(service.clone(), front.clone(), trusted.clone(), request, peer)
             },
             limits: serve::limits(&self.limits),
             tls,

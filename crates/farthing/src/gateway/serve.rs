@@ -9,6 +9,7 @@ use http::{Method, Request, Response, StatusCode, Version};
 use tower::ServiceExt;
 
 use super::body::RequestBody;
+use super::discovery::Discovery;
 use super::mcp::McpTill;
 use super::proxy::{Proxy, see_client, text};
 use crate::config::{Cidr, LimitsConfig};
@@ -35,10 +36,17 @@ pub fn is_trusted(trusted: &[Cidr], address: std::net::IpAddr) -> bool {
     trusted.iter().any(|range| range.contains(address))
 }
 
+/// What is answered before the paywall is asked.
+#[derive(Clone)]
+pub struct Front {
+    pub mcp: Option<McpTill>,
+    pub discovery: Discovery,
+}
+
 /// Answers one request.
 pub async fn handle(
     service: PaywallService<Proxy>,
-    mcp: Option<McpTill>,
+    front: Front,
     trusted: Arc<Vec<Cidr>>,
     request: Request<Inbound>,
     peer: Peer,
@@ -62,10 +70,13 @@ pub async fn handle(
     }
     parts.extensions.insert(client);
     parts.extensions.insert(scheme);
-    if let Some(mcp) = mcp.filter(|mcp| mcp.is_at(parts.uri.path())) {
+    if let Some(mcp) = front.mcp.filter(|mcp| mcp.is_at(parts.uri.path())) {
         // A call's answer is a message among others: when it has left is no matter of the paywall's.
         parts.extensions.remove::<ClientExit>();
         return mcp.handle(Request::from_parts(parts, body)).await;
+    }
+    if let Some(document) = front.discovery.answer(&parts).await {
+        return document;
     }
     match service.oneshot(Request::from_parts(parts, RequestBody::from(body))).await {
         Ok(response) => response,

@@ -2,6 +2,7 @@
 //! paywall's own tests' business; here a till sells to anybody once.
 
 mod connections;
+mod discovery;
 mod forwarding;
 mod reloading;
 mod sessions;

@@ -17,6 +17,7 @@ use farthing_wire::x402::exact_evm::Authorization;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::discovery;
 use super::support::{RawUpstream, body, header, status};
 use crate::config::Config;
 use crate::gateway::{Gateway, bind};
@@ -185,6 +186,11 @@ async fn a_stream_is_sold_over_a_socket_and_collected_on_the_chain() {
 
     let unpaid = ask(address, "GET /words HTTP/1.1\r\nhost: api.example\r\nconnection: close\r\n\r\n").await;
     assert_eq!(status(&unpaid), 402, "{unpaid}");
+    let document = ask(address, "GET /openapi.json HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").await;
+    let document: serde_json::Value = serde_json::from_str(body(&document)).unwrap();
+    let said = discovery::said(&document["paths"]["/words"]["get"]);
+    assert!(said.iter().any(|(name, amount, ..)| name == "evm/session" && amount.as_deref() == Some("1000")));
+    assert_eq!(said, discovery::asked(&unpaid));
     let buyer = Buyer::new(&unpaid);
     let escrow = payment_channel_escrow().unwrap().deployment.unwrap().address;
     assert_eq!((buyer.asked.amount, buyer.parts().escrow), (1000, escrow));
