@@ -13,6 +13,7 @@ mod evm_rail;
 mod facilitator;
 mod finality;
 mod live;
+mod processor;
 mod rail;
 mod reasons;
 mod recover;
@@ -40,6 +41,7 @@ pub use facilitator::{
     Ask, Facilitator, FacilitatorAnswer, FacilitatorCall, MAX_FACILITATOR_ANSWER, NoAnswer,
 };
 pub use finality::{Depths, Finality};
+pub use processor::{Fate, Processor, ProcessorRail};
 pub use rail::{Funds, NotPrepared, Prepared, Progress, Rail};
 pub use recover::Recovered;
 pub use refund::{RefundError, Refunded};

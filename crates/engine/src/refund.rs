@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use farthing_evm::Key;
 use farthing_payment::{Event, Payment, Proof, Role, State};
-use farthing_primitives::{PaymentId, RefundId};
+use farthing_primitives::{Network, PaymentId, RefundId};
 use futures_channel::oneshot;
 
 use crate::evm_rail::SETTLEMENT_DEPTH;
@@ -39,6 +39,9 @@ pub enum RefundError {
     NotRefundable { id: PaymentId, state: &'static str },
     #[error("the key is of {key}, but the money went to {payee}")]
     WrongKey { key: String, payee: String },
+    /// Not supported: what a processor holds, only it can send back.
+    #[error("{id} is held on {network}, which nobody's key can send back: refund it where it is held")]
+    Elsewhere { id: PaymentId, network: Network },
     /// What a reorganization may still take away is not sent back.
     #[error("the settlement of {0} is not deep enough yet to be sent back; ask again later")]
     TooEarly(PaymentId),
@@ -78,12 +81,15 @@ impl Engine {
     }
 
     async fn start_refund(&self, payment: Payment, key: &Key) -> Result<RefundId, RefundError> {
+        let network = payment.terms.money.asset().network();
+        if payment.terms.payee.evm_bytes().is_none() {
+            return Err(RefundError::Elsewhere { id: payment.id, network: network.clone() });
+        }
         let signer = farthing_evm::from_alloy(key.address());
         if signer != payment.terms.payee {
             let (key, payee) = (signer.to_string(), payment.terms.payee.to_string());
             return Err(RefundError::WrongKey { key, payee });
         }
-        let network = payment.terms.money.asset().network();
         let rail = self.0.rails.get(network).cloned().ok_or(RefundError::Unavailable("network"))?;
         let prepared = rail.prepare_refund(&payment, key).await.map_err(|why| match why {
             NotPrepared::Refused(reason) => RefundError::Refused(reason.code().to_owned()),

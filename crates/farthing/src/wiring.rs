@@ -6,14 +6,16 @@ use std::sync::Arc;
 
 use farthing_chain::{ChainConfig, LocalKey, RpcChain};
 use farthing_engine::{
-    Chain, Depths, Desk, Engine, EngineConfig, EvmRail, Facilitator, Rail, Recovered, Relayer, RelayerConfig,
-    RemoteRail, RemoteRailConfig, Tag, Till, TillConfig, World,
+    Chain, Depths, Desk, Engine, EngineConfig, EvmRail, Facilitator, ProcessorRail, Rail, Recovered, Relayer,
+    RelayerConfig, RemoteRail, RemoteRailConfig, Tag, Till, TillConfig, World,
 };
 use farthing_evm::Key;
 use farthing_primitives::{Address, Network, Registry};
+use farthing_rails::method::Method as _;
 use farthing_store::SqliteStore;
+use farthing_stripe::{HttpApi, StripeProcessor};
 
-use crate::config::{Config, GatewayConfig, MAX_STORED_BYTES, RemoteFacilitator, Settlement};
+use crate::config::{Config, GatewayConfig, MAX_STORED_BYTES, RemoteFacilitator, Settlement, StripeConfig};
 use crate::remote::HttpFacilitator;
 use crate::world::TokioWorld;
 use url::Url;
@@ -37,6 +39,8 @@ pub struct Parts {
     pub remote: Vec<RemoteFacilitator>,
     /// Where buyers find us; this machine, if nobody says.
     pub public_url: Option<Url>,
+    /// Who charges cards.
+    pub stripe: Option<StripeConfig>,
 }
 
 /// An engine with everything that stands behind it.
@@ -107,6 +111,7 @@ pub async fn from_config(config: &Config, public_url: Option<&Url>) -> Result<Ri
         engine: config.engine.clone(),
         remote,
         public_url: public_url.cloned(),
+        stripe: config.stripe.clone(),
     })
     .await
 }
@@ -166,6 +171,10 @@ pub async fn rig(parts: Parts) -> Result<Rig, WiringError> {
                 .map_err(|error| WiringError::Remote(error.to_string()))?;
             rails.insert(network, Arc::new(rail));
         }
+    }
+    if let Some(stripe) = &parts.stripe {
+        let (network, rail) = stripe_rail(stripe, world.clone())?;
+        rails.insert(network, rail);
     }
     for chain in chains.values() {
         let chain = chain.clone();
@@ -272,6 +281,18 @@ fn facilitators(listed: &[RemoteFacilitator]) -> Result<Vec<Arc<dyn Facilitator>
         all.push(Arc::new(HttpFacilitator::new(http.clone(), remote.url.clone(), api_key)));
     }
     Ok(all)
+}
+
+fn stripe_rail(
+    config: &StripeConfig,
+    world: Arc<dyn World>,
+) -> Result<(Network, Arc<dyn Rail>), WiringError> {
+    let secret = config.secret_key.resolve().map_err(|error| WiringError::Secret(error.to_string()))?;
+    let api = HttpApi::new(config.api_base.clone(), secret.expose())
+        .map_err(|error| WiringError::Remote(error.to_string()))?;
+    let processor = StripeProcessor::new(Arc::new(api), world.clone(), config.check_tokens);
+    let rail = ProcessorRail::new(Arc::new(processor), world);
+    Ok((config.method.network().clone(), Arc::new(rail)))
 }
 
 fn open_store(path: &Path) -> Result<Arc<SqliteStore>, WiringError> {

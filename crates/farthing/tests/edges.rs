@@ -28,6 +28,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // Nothing of ours: it describes and reads documents, and knows neither money nor chains.
     ("discovery", &[]),
     ("wallet", &["primitives", "wire", "evm", "policy", "payment", "channel", "rails", "engine"]),
+    // A method plug-in: what it says is a trait of `rails`, what it does with money one of `engine`.
+    ("stripe", &["primitives", "wire", "payment", "rails", "engine"]),
     ("load", &["primitives", "evm"]),
     ("mcp", &["primitives", "wire", "policy", "wallet", "listener"]),
 ];

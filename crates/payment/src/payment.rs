@@ -149,7 +149,7 @@ pub struct Binding {
 pub enum Witness {
     /// We read the transfer from the chain ourselves.
     Chain,
-    /// A remote facilitator says so.
+    /// A remote facilitator says so, or whoever else holds the money: a processor of cards.
     Facilitator,
 }
 

@@ -10,11 +10,12 @@ use farthing_rails::exact_evm::{
     Checked, Fact, MIN_REMAINING, Policy, Presented, Refusal, Requirement, SignatureStatus, Token, Tokens,
     check,
 };
+use farthing_rails::method::{Declined, Method as PayMethod, MethodOffer, Presented as ByMethod};
 use farthing_rails::mpp::{self, Body, CredentialError, NotOpened};
 use farthing_rails::offer::{BindingKey, SEAL_KEY, SealError};
 use farthing_rails::x402::{self, Extras, OfferError, PaymentError};
 use farthing_wire::mpp::header::PAYMENT_AUTHORIZATION;
-use farthing_wire::mpp::{ChallengeSecrets, Credential, MppError};
+use farthing_wire::mpp::{ChallengeSecrets, Credential, IntentName, MppError};
 use farthing_wire::x402::exact_evm::Payload;
 use farthing_wire::x402::header::{PAYMENT_SIGNATURE, X_PAYMENT};
 use farthing_wire::x402::{ErrorCode, Message, WireError, requirements_match, v1, v2};
@@ -211,10 +212,18 @@ pub(crate) struct Refused {
     pub code: String,
 }
 
+/// The plug-in that a payment was made by, which says its receipt.
+#[derive(Debug, Clone)]
+pub(crate) struct PaidBy {
+    pub method: Arc<dyn PayMethod>,
+    pub external_id: Option<String>,
+}
+
 /// A payment as far as it can be judged here.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     pub sale: Sale,
+    pub by: Option<PaidBy>,
     pub paid: Arc<Paid>,
     /// Nobody's key made the signature: only a contract can vouch for it, and asking costs a read.
     pub needs_contract: bool,
@@ -252,6 +261,12 @@ impl From<NotOpened> for Refused {
     }
 }
 
+impl From<Declined> for Refused {
+    fn from(declined: Declined) -> Self {
+        Self { code: declined.code.to_owned() }
+    }
+}
+
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
         x402::refusal_code(&refusal).into()
@@ -268,6 +283,11 @@ pub(crate) fn admit(
     bought: Bought<'_>,
     judge: Judge<'_>,
 ) -> Result<Admitted, Refused> {
+    if let Shown::Mpp(credential) = shown
+        && let Some(offer) = plugged(credential, candidates)
+    {
+        return by_method(credential, offer, candidates, bought, judge);
+    }
     let refused = match fresh(shown, candidates, bought, judge) {
         Ok((checked, candidate, bound)) => {
             return Ok(admitted(&checked, candidate, bound, shown.dialect(), bought, judge, None));
@@ -365,6 +385,75 @@ fn opened<'a>(
     bought: Bought<'_>,
     judge: Judge<'_>,
 ) -> Result<(Requirement, &'a Candidate), Refused> {
+    let candidate = opens(credential, candidates, bought, judge)?;
+    let asked = mpp::requirement(&credential.challenge, judge.tokens, candidate.paid.max_timeout)?;
+    Ok((asked, candidate))
+}
+
+/// The plug-in that a credential is for, among those of the route, today's or an older one's.
+fn plugged<'a>(credential: &Credential, candidates: &'a [Candidate]) -> Option<&'a MethodOffer> {
+    let challenge = &credential.challenge;
+    if challenge.intent.as_str() != IntentName::CHARGE {
+        return None;
+    }
+    let offers = candidates.iter().flat_map(|candidate| &candidate.paid.methods);
+    offers.into_iter().find(|offer| *offer.method.name() == challenge.method)
+}
+
+/// Judges a payment by a method that is a plug-in.
+///
+/// Nothing of it is signed by the payer, so what it says of itself counts only as far as the challenge is ours. One that
+/// is not fit to be claimed anew may have been taken before, by whoever can show it again: what is consumed once says
+/// so, and then what was accepted then is what counts.
+fn by_method(
+    credential: &Credential,
+    offer: &MethodOffer,
+    candidates: &[Candidate],
+    bought: Bought<'_>,
+    judge: Judge<'_>,
+) -> Result<Admitted, Refused> {
+    let opened = opens(credential, candidates, bought, judge);
+    let presented = match (offer.method.read(credential), &opened) {
+        (Ok(presented), _) => presented,
+        // What the challenge is worth comes first.
+        (Err(_), Err(refused)) => return Err(refused.clone()),
+        (Err(declined), Ok(_)) => return Err(declined.into()),
+    };
+    let (candidate, lapsed) = match opened {
+        Ok(candidate) => (Some(candidate), None),
+        Err(refused) => (candidates.first(), Some(refused)),
+    };
+    let candidate = candidate.ok_or(NotOpened::Scope)?;
+    let ends = credential.challenge.expires.as_ref().ok_or(NotOpened::NotOurs)?.at();
+    let paid = candidate.paid.clone();
+    let ByMethod { money, key, payer, payee, instruction, external_id } = presented;
+    let sale = Sale {
+        tenant: judge.tenant.clone(),
+        key,
+        terms: Terms { payer, payee, money, expires: ends, dialect: Dialect::Mpp, instruction },
+        binding: Binding {
+            method: bought.method.as_str().to_owned(),
+            resource: bought.resource.to_owned(),
+            request: bought.request,
+            bound: if lapsed.is_some() { Bound::ByFirstUse } else { Bound::ByOffer },
+            repeatable: paid.repeatable(bought.method),
+        },
+        flow: paid.flow,
+        exposure: paid.exposure.clone(),
+        // Spec: draft-httpauth-payment-00: a challenge is paid once, also where two tokens could each pay it.
+        name: Some(credential.challenge.id.clone()),
+    };
+    let by = Some(PaidBy { method: offer.method.clone(), external_id });
+    Ok(Admitted { sale, by, needs_contract: false, paid, lapsed })
+}
+
+/// The route that a credential's challenge was made for, if we made it and it opens it for this request.
+fn opens<'a>(
+    credential: &Credential,
+    candidates: &'a [Candidate],
+    bought: Bought<'_>,
+    judge: Judge<'_>,
+) -> Result<&'a Candidate, Refused> {
     let challenge = &credential.challenge;
     if !mpp::is_ours(judge.secrets, challenge) {
         return Err(NotOpened::NotOurs.into());
@@ -377,12 +466,7 @@ fn opened<'a>(
         let scope = mpp::Scope { tenant: judge.tenant, route: &route, context: &context, http_method };
         let body = if candidate.paid.digest { Body::Bound(bought.body) } else { Body::Any(bought.body) };
         match mpp::opens(challenge, &candidate.realm, &scope, body, judge.mark) {
-            Ok(()) => {
-                return Ok((
-                    mpp::requirement(challenge, judge.tokens, candidate.paid.max_timeout)?,
-                    candidate,
-                ));
-            }
+            Ok(()) => return Ok(candidate),
             // Of another route of the same table: one that fits tells more.
             Err(NotOpened::Scope) => {}
             Err(error) => refused = error,
@@ -521,7 +605,7 @@ fn admitted(
         exposure: paid.exposure.clone(),
         name: None,
     };
-    Admitted { sale, needs_contract: !checked.proven(), paid, lapsed }
+    Admitted { sale, by: None, needs_contract: !checked.proven(), paid, lapsed }
 }
 
 /// The method that is priced, and sealed into offers.

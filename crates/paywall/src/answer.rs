@@ -12,6 +12,7 @@ use farthing_wire::{Json, Object};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
 
+use crate::admit::PaidBy;
 use crate::body::{self, PaywallBody};
 use crate::headers::{X_FARTHING_PAYMENT, X_FARTHING_STATUS, make_private, no_store};
 use crate::offer::Challenge;
@@ -32,6 +33,8 @@ pub(crate) struct Addressee {
     pub network: String,
     /// The challenge that it answered, in MPP.
     pub challenge: Option<String>,
+    /// The plug-in that it was made by.
+    pub by: Option<PaidBy>,
     /// Whether the payment buys one answer: in MPP, unless its request is named.
     ///
     /// Spec: draft-httpauth-payment-00, "Idempotency and Side Effects".
@@ -60,7 +63,11 @@ impl Addressee {
         let tx = payment.tx().map(TxRef::as_str).unwrap_or_default();
         if let Some(challenge) = &self.challenge {
             let network = payment.terms.money.asset().network();
-            let receipt = mpp::receipt(challenge, tx, network, payment.updated).to_header();
+            let receipt = match &self.by {
+                Some(by) => by.method.receipt(challenge, tx, by.external_id.as_deref(), payment.updated),
+                None => mpp::receipt(challenge, tx, network, payment.updated),
+            };
+            let receipt = receipt.to_header();
             if let Ok(value) = HeaderValue::from_str(&receipt) {
                 headers.insert(PAYMENT_RECEIPT, value);
             }

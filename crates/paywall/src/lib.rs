@@ -29,6 +29,7 @@ mod tests;
 pub use answer::{RETRY_PENDING_SECS, RETRY_UNAVAILABLE_SECS, STATUS_PATH};
 pub use body::{BoxError, ClientExit, PaywallBody};
 pub use cors::Cors;
+pub use farthing_rails::method::MethodOffer;
 pub use headers::{
     X_FARTHING_AMOUNT, X_FARTHING_ASSET, X_FARTHING_NETWORK, X_FARTHING_PAYER, X_FARTHING_PAYMENT,
     X_FARTHING_STATUS, strip_hop_by_hop,

@@ -208,7 +208,7 @@ pub(crate) fn challenge(
         asked.iter().filter_map(|requirement| x402::offer_v1(requirement, named)).collect(),
     );
     v1.error = Some(error.to_owned());
-    let mpp = beside.mpp.map_or_else(Vec::new, |speech| spoken(asked, resource, seal, speech, now));
+    let mpp = beside.mpp.map_or_else(Vec::new, |speech| spoken(asked, paid, resource, seal, speech, now));
     let mut problem = Problem::new(why.problem.clone(), detail(why));
     problem.challenge_id = mpp.first().map(|challenge| challenge.id.clone());
     if let Some(also) = why.also {
@@ -228,6 +228,7 @@ fn detail(why: Why<'_>) -> String {
 /// The challenges of MPP for these requirements.
 fn spoken(
     asked: &[Requirement],
+    paid: &Paid,
     resource: Resource<'_>,
     seal: Seal<'_>,
     speech: Speech<'_>,
@@ -251,8 +252,12 @@ fn spoken(
         mpp::challenge(seal.secrets, requirement, &scope, words, expires, seal.salt())
     };
     let charges = asked.iter().filter_map(make);
+    let others = paid.methods.iter().filter_map(|offer| {
+        let expires = now.plus(paid.max_timeout);
+        mpp::method_challenge(seal.secrets, offer, &scope, words, expires, seal.salt())
+    });
     let session = speech.session.and_then(|session| by_the_unit(session, seal, speech, resource, now));
-    let made: Vec<_> = charges.chain(session).collect();
+    let made: Vec<_> = charges.chain(others).chain(session).collect();
     let ranked = speech.accepts.map(|accepts| accepts.rank(made.iter().map(|c| (&c.method, &c.intent))));
     match ranked {
         // Spec: draft-httpauth-payment-00, "Client Payment Preferences": without a match, as if nothing were said.

@@ -9,6 +9,7 @@ use farthing_engine::ExposureLimit;
 use farthing_payment::Flow;
 use farthing_primitives::{Address, AmountError, Asset, Money, PullMethod, Registry};
 use farthing_rails::exact_evm::{Policy, Requirement, RequirementError, Token};
+use farthing_rails::method::MethodOffer;
 use http::{HeaderMap, HeaderName, Method};
 
 use crate::session::Session;
@@ -269,6 +270,8 @@ pub struct Paid {
     pub policy: Arc<Policy>,
     /// Whether the route is sold by the unit too, from a channel. Without any fixed offer it is sold so alone.
     pub session: Option<Arc<Session>>,
+    /// What it costs by methods of MPP that are plug-ins. A route may be sold by these alone.
+    pub methods: Vec<MethodOffer>,
 }
 
 impl Paid {
@@ -287,6 +290,7 @@ impl Paid {
             mime_type: None,
             policy: Arc::new(Policy::default()),
             session: None,
+            methods: Vec::new(),
         }
     }
 
@@ -297,7 +301,7 @@ impl Paid {
 
     /// Whether a single payment buys it.
     pub(crate) fn charges(&self) -> bool {
-        !matches!(&self.price, Price::Fixed(offers) if offers.is_empty())
+        !matches!(&self.price, Price::Fixed(offers) if offers.is_empty()) || !self.methods.is_empty()
     }
 
     pub(crate) fn repeatable(&self, method: &Method) -> bool {

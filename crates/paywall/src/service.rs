@@ -436,7 +436,8 @@ impl Visit {
         if unspoken {
             admitted.lapsed = Some(not_taken());
         }
-        admitted.sale.name = name;
+        // A plug-in's payment is named by its challenge.
+        admitted.sale.name = admitted.sale.name.or(name);
         if admitted.needs_contract
             && !self.shared.contract_payments.admit(client, self.shared.world.monotonic())
         {
@@ -446,6 +447,7 @@ impl Visit {
             dialect: shown.dialect(),
             network: shown.network_name(),
             challenge: shown.challenge_id(),
+            by: admitted.by.clone(),
             once: shown.dialect() == Dialect::Mpp && !parts.headers.contains_key(mpp_header::IDEMPOTENCY_KEY),
             base: self.base(&parts),
         };
@@ -535,6 +537,11 @@ impl Visit {
             SaleOutcome::SettlementFailed { payment, reason, .. } => {
                 if reason.fault() == Fault::Payer {
                     self.refused(client);
+                }
+                // Proven that it moved nothing and never will: whoever pays anew does not pay twice.
+                // Spec: draft-stripe-charge-00, "Settlement Procedure", step 4.
+                if to.by.is_some() && matches!(payment.state, State::Failed { .. }) {
+                    return self.challenge(&unpaid, &unpaid_body, Some(reason.code())).await;
                 }
                 answer::settlement_failed(to, &payment, reason.code())
             }
@@ -891,7 +898,8 @@ impl Visit {
             Err(answer) => return answer,
         };
         let session = self.paid.session.as_deref().filter(|_| self.shared.till.get().is_some());
-        if asked.is_empty() && (session.is_none() || !self.current.terms.mpp.spoken) {
+        let by_mpp = session.is_some() || !self.paid.methods.is_empty();
+        if asked.is_empty() && (!by_mpp || !self.current.terms.mpp.spoken) {
             return answer::unavailable("session_unavailable");
         }
         let url = format!("{}{}", self.base(parts), self.resource);
@@ -927,6 +935,10 @@ impl Visit {
         let beside = Beside { mpp: terms.mpp.spoken.then_some(speech), v1_body: terms.v1_body };
         let now = self.shared.clock.now();
         let made = offer::challenge(&asked, &self.paid, resource, seal, beside, why, now);
+        // A plug-in may offer nothing: below the least that it takes, for one.
+        if asked.is_empty() && made.mpp.is_empty() {
+            return answer::unavailable("no_way_to_pay");
+        }
         answer::challenge(&made, why.code)
     }
 

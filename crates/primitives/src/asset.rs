@@ -89,6 +89,16 @@ impl fmt::Debug for Address {
     }
 }
 
+/// What assets of a network are called. Money that Stripe holds is of a currency, by its code in ISO 4217; CAIP-19 knows
+/// of no such thing, so these two words are ours.
+fn kind_on(network: &Network) -> &'static str {
+    match network.namespace() {
+        "eip155" => "erc20",
+        "stripe" => "iso4217",
+        _ => "token",
+    }
+}
+
 /// A token: the contract and its network. Prints as `eip155:8453/erc20:0x…` (CAIP-19) and parses from that.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AssetId {
@@ -129,7 +139,7 @@ impl FromStr for AssetId {
         let (network, rest) = text.split_once('/').ok_or_else(refuse)?;
         let network: Network = network.parse()?;
         let (kind, reference) = rest.split_once(':').ok_or_else(refuse)?;
-        if !matches!((network.namespace(), kind), ("eip155", "erc20") | ("solana", "token")) {
+        if !matches!(network.namespace(), "eip155" | "solana" | "stripe") || kind != kind_on(&network) {
             return Err(refuse());
         }
         let address = Address::parse(&network, reference)?;
@@ -139,8 +149,7 @@ impl FromStr for AssetId {
 
 impl fmt::Display for AssetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = if self.network.namespace() == "eip155" { "erc20" } else { "token" };
-        write!(f, "{}/{kind}:{}", self.network, self.address)
+        write!(f, "{}/{}:{}", self.network, kind_on(&self.network), self.address)
     }
 }
 

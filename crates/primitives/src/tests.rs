@@ -122,6 +122,10 @@ fn assets_print_as_caip19() {
     let id = usdc().id;
     assert_eq!(id.to_string(), "eip155:8453/erc20:0x833589fcd6edb6e08f4c7c32d4f71b54bda02913");
     assert_eq!(id.to_string().parse::<AssetId>(), Ok(id));
+    let held: Network = "stripe:profile_1".parse().unwrap();
+    let cents = AssetId::new(held.clone(), Address::parse(&held, "usd").unwrap());
+    assert_eq!(cents.to_string(), "stripe:profile_1/iso4217:usd");
+    assert_eq!(cents.to_string().parse::<AssetId>(), Ok(cents));
     for text in
         ["", "eip155:8453", "eip155:8453/erc721:0x833589fcd6edb6e08f4c7c32d4f71b54bda02913", "x/erc20:0x00"]
     {

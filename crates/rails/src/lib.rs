@@ -4,6 +4,7 @@
 //! Nothing here does I/O or asks for the time. A scheme is written once, whatever dialects carry it.
 
 pub mod exact_evm;
+pub mod method;
 pub mod mpp;
 pub mod offer;
 pub mod x402;

@@ -23,6 +23,7 @@ use sha2::{Digest, Sha256};
 
 use crate::exact_evm::buy::Nonce;
 use crate::exact_evm::{Presented, Requirement, Tokens};
+use crate::method::MethodOffer;
 use crate::offer::Salt;
 use crate::x402::{OfferError, checksummed, exact_payload, presented as presented_exact};
 
@@ -117,7 +118,22 @@ pub fn challenge(
         splits: Vec::new(),
     };
     let request = EncodedRequest::new(charge.to_request().to_object()).ok()?;
-    bound(secrets, IntentName::charge(), request, scope, words, expires, salt)
+    bound(secrets, (MethodName::evm(), IntentName::charge()), request, scope, words, expires, salt)
+}
+
+/// A charge by a method that is a plug-in, as a challenge that holds until `expires`. `None` where the method does not
+/// offer it, or a challenge cannot hold what it says.
+pub fn method_challenge(
+    secrets: &ChallengeSecrets,
+    offer: &MethodOffer,
+    scope: &Scope<'_>,
+    words: Words<'_>,
+    expires: Timestamp,
+    salt: Salt,
+) -> Option<Challenge> {
+    let request = EncodedRequest::new(offer.method.request(offer)?.to_object()).ok()?;
+    let name = offer.method.name().clone();
+    bound(secrets, (name, IntentName::charge()), request, scope, words, expires, salt)
 }
 
 /// A session that we sell, as a challenge that holds until `expires`.
@@ -131,12 +147,13 @@ pub fn session_challenge(
     expires: Timestamp,
     salt: Salt,
 ) -> Option<Challenge> {
-    bound(secrets, IntentName::session(), request.clone(), scope, words, expires, salt)
+    let name = (MethodName::evm(), IntentName::session());
+    bound(secrets, name, request.clone(), scope, words, expires, salt)
 }
 
 fn bound(
     secrets: &ChallengeSecrets,
-    intent: IntentName,
+    (method, intent): (MethodName, IntentName),
     request: EncodedRequest,
     scope: &Scope<'_>,
     words: Words<'_>,
@@ -147,7 +164,7 @@ fn bound(
     let challenge = Challenge {
         id: String::new(),
         realm: words.realm.to_owned(),
-        method: MethodName::evm(),
+        method,
         intent,
         request,
         description: words.description.map(str::to_owned),
@@ -363,10 +380,13 @@ pub fn problem_of(code: &str) -> ProblemType {
         | "permit2_deadline_expired"
         | "challenge_expired" => ProblemType::PaymentExpired,
         "invalid_payload" | "credential_type_not_accepted" => ProblemType::InvalidPayload,
+        "payment_action_required" => ProblemType::PaymentActionRequired,
         "challenge_not_ours"
         | "challenge_for_other_realm"
         | "challenge_for_other_route"
         | "challenge_for_other_body"
+        | "external_id_mismatch"
+        | "payment_identifier_taken"
         | "payment_already_used"
         | "payment_for_other_request" => ProblemType::InvalidChallenge,
         _ => ProblemType::VerificationFailed,

@@ -12,6 +12,7 @@ mod secret;
 mod sections;
 mod service;
 pub mod session;
+mod stripe;
 
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use farthing_engine::{Depths, EngineConfig, ExposureLimit};
 use farthing_payment::Flow;
-use farthing_paywall::{Amount, Cors, Limits, Mpp, Offer, Pattern, Session, Way};
+use farthing_paywall::{Amount, Cors, Limits, MethodOffer, Mpp, Offer, Pattern, Session, Way};
 use farthing_primitives::{Address, Network, Registry};
 use farthing_rails::exact_evm::Policy;
 use url::Url;
@@ -37,6 +38,7 @@ pub(crate) use routes::checksum_holds;
 pub use secret::SecretRef;
 pub use service::{OpenApiSource, ServiceConfig};
 pub use session::SessionsConfig;
+pub use stripe::StripeConfig;
 
 /// Everything that a file says. Which sections must be there depends on the command.
 #[derive(Debug)]
@@ -56,6 +58,8 @@ pub struct Config {
     pub engine: EngineConfig,
     /// `[sessions]`.
     pub sessions: SessionsConfig,
+    /// `[stripe]`.
+    pub stripe: Option<StripeConfig>,
 }
 
 /// Who settles what the gateway sells.
@@ -191,6 +195,8 @@ pub struct SaleConfig {
     pub policy: Arc<Policy>,
     /// What is sold by the unit. Such a route may have no other price.
     pub session: Option<Arc<Session>>,
+    /// What it costs by methods of MPP that are plug-ins.
+    pub methods: Vec<MethodOffer>,
 }
 
 #[derive(Debug)]

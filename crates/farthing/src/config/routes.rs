@@ -17,7 +17,8 @@ use super::document::{Node, Place, Value};
 use super::reader::{Problems, Reader};
 use super::sections::{find_upstream, network_key, network_named, pull_method, secret_headers, web_url};
 use super::session::{Around, session};
-use super::{Asked, PriceConfig, RouteConfig, SaleConfig, UpstreamConfig};
+use super::stripe::offer as stripe_offer;
+use super::{Asked, PriceConfig, RouteConfig, SaleConfig, StripeConfig, UpstreamConfig};
 
 /// The largest request or response that a paid route may be told to hold in memory.
 pub const MAX_STORED_BYTES: usize = 256 * 1024 * 1024;
@@ -35,6 +36,8 @@ pub struct Defaults<'a> {
     pub escrow: Address,
     /// Whether MPP is spoken.
     pub mpp: bool,
+    /// `[stripe]`.
+    pub stripe: Option<&'a StripeConfig>,
 }
 
 pub fn read(routes: Vec<Reader<'_>>, defaults: &Defaults<'_>, problems: &Problems) -> Vec<RouteConfig> {
@@ -129,23 +132,29 @@ pub(super) fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) 
     let around = Around { upstream_timeout: config.upstream_timeout, max_response: config.max_response };
     let has_session = route.has("session");
     let session = session(route, defaults, around);
+    let has_stripe = route.has("stripe");
+    let stripe = stripe_offer(route, defaults, asked.amount.as_ref().map(|(amount, _)| amount));
     if free {
-        if priced || has_session {
+        if priced || has_session || has_stripe {
             route.problem("free", "a free route has no price");
         }
         return None;
     }
-    if !priced && !has_session {
-        route
-            .problem("price", "a route needs a price (or price_hook, or accept, or session), or free = true");
+    if !priced && !has_session && !has_stripe {
+        route.problem(
+            "price",
+            "a route needs a price (or price_hook, or accept, or session, or stripe), or free = true",
+        );
         return None;
     }
     // Sold by the unit alone.
-    let by_the_unit = has_session && !priced;
+    let by_the_unit = has_session && !priced && !has_stripe;
     if by_the_unit && (hook.is_some() || config.flow != Flow::Authorization) {
         route.problem("flow", "goes with a price of the request, and the session is all that this route has");
     }
-    let lines = if by_the_unit { Vec::new() } else { accept_lines(route, accept, defaults) };
+    // Nothing of it is paid in a token at once.
+    let no_token = !priced;
+    let lines = if no_token { Vec::new() } else { accept_lines(route, accept, defaults) };
     let mut ways = Vec::new();
     let mut offers = Vec::new();
     for line in lines {
@@ -169,9 +178,11 @@ pub(super) fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) 
     if ways.len().max(offers.len()) > MAX_WAYS {
         route.problem("accept", format!("at most {MAX_WAYS} ways to pay"));
     }
-    let price = if by_the_unit {
-        // What is wrong with it was reported.
-        session.as_ref()?;
+    let price = if no_token {
+        // What is wrong with them was reported.
+        if session.is_none() && stripe.is_none() {
+            return None;
+        }
         PriceConfig::Fixed(Vec::new())
     } else {
         price(hook, hook_timeout, hook_headers, ways, offers)?
@@ -179,6 +190,7 @@ pub(super) fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) 
     Some(SaleConfig {
         price,
         session,
+        methods: stripe.into_iter().collect(),
         flow: config.flow,
         exposure: config.exposure,
         max_timeout: config.max_timeout,

@@ -18,9 +18,10 @@ use super::reader::{Problems, Reader, nearest};
 use super::routes::{self, Defaults};
 use super::service;
 use super::session::sessions;
+use super::stripe::stripe;
 use super::{
     ApiKey, Cidr, Config, FacilitatorServer, GatewayConfig, LimitsConfig, NetworkConfig, RemoteFacilitator,
-    RpcUrl, SecretRef, SessionsConfig, Settlement, TlsConfig, UpstreamConfig,
+    RpcUrl, SecretRef, SessionsConfig, Settlement, StripeConfig, TlsConfig, UpstreamConfig,
 };
 
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:4021";
@@ -54,9 +55,10 @@ fn read_all(root: Node, folder: &Path, problems: &Problems) -> Config {
     let (settlement, facilitator) = facilitator(&mut root, &registry);
     let limits = limits(&mut root);
     let sessions = sessions(&mut root);
-    let gateway = gateway(&mut root, &registry, &policy, limits, (folder, &sessions));
+    let stripe = stripe(&mut root);
+    let gateway = gateway(&mut root, &registry, &policy, limits, (folder, &sessions, stripe.as_ref()));
     root.finish();
-    Config { gateway, facilitator, store, networks, registry, settlement, policy, engine, sessions }
+    Config { gateway, facilitator, store, networks, registry, settlement, policy, engine, sessions, stripe }
 }
 
 fn assets(root: &mut Reader<'_>) -> Registry {
@@ -400,7 +402,7 @@ fn gateway(
     registry: &Registry,
     policy: &Policy,
     limits: LimitsConfig,
-    (folder, sessions): (&Path, &SessionsConfig),
+    (folder, sessions, stripe): (&Path, &SessionsConfig, Option<&StripeConfig>),
 ) -> Option<GatewayConfig> {
     let upstreams = upstreams(root);
     let section = root.table("gateway");
@@ -485,6 +487,7 @@ fn gateway(
         pay_to,
         escrow: sessions.escrow.clone(),
         mpp: mpp.spoken,
+        stripe,
     };
     section.finish();
     let routes = routes::read(routes, &defaults, root.problems());

@@ -660,3 +660,102 @@ mod by_the_unit {
         assert_eq!(sale.price.networks().len(), 1);
     }
 }
+
+mod stripe {
+    use farthing_wire::mpp::{Terms, stripe::Charge};
+
+    use super::super::{Config, PriceConfig, SaleConfig};
+    use super::{SIMPLE, read};
+
+    const STRIPE: &str = "\n[stripe]\nsecret_key = \"env:STRIPE_KEY\"\nnetwork_id = \"profile_1\"\n";
+
+    fn file(line: &str) -> String {
+        format!("{}{STRIPE}", SIMPLE.replace("price = \"$0.002\"", line))
+    }
+
+    fn sale(line: &str) -> SaleConfig {
+        read(&file(line)).unwrap().gateway.unwrap().routes.remove(0).sale.unwrap()
+    }
+
+    fn wrong(text: &str) -> String {
+        read(text).expect_err("something is wrong with it")
+    }
+
+    fn cents(sale: &SaleConfig) -> u128 {
+        assert_eq!(sale.methods.len(), 1);
+        sale.methods[0].money.atoms()
+    }
+
+    #[test]
+    fn a_card_may_pay_beside_a_token_or_alone() {
+        let both = sale("price = \"$0.75\"\nstripe = \"0.50 USD\"");
+        assert!(matches!(&both.price, PriceConfig::Fixed(offers) if offers.len() == 1));
+        assert_eq!(cents(&both), 50);
+        let alone = sale("stripe = \"0.50 usd\"");
+        assert!(alone.price.networks().is_empty());
+        assert_eq!(cents(&alone), 50);
+        assert_eq!(cents(&sale("stripe = \"50 JPY\"")), 50);
+        assert_eq!(cents(&sale("price = \"$1.25\"\nstripe = true")), 125);
+        assert!(sale("price = \"$1.25\"\nstripe = false").methods.is_empty());
+        let named = sale("stripe = { price = \"12 EUR\", external_id = \"order_1\" }");
+        let offer = &named.methods[0];
+        let asked = Charge::from_request(offer.method.request(offer).unwrap()).unwrap();
+        assert_eq!((asked.charge.amount, asked.charge.currency.as_str()), (1_200, "eur"));
+        assert_eq!(
+            (asked.charge.external_id.as_deref(), asked.network_id.as_str()),
+            (Some("order_1"), "profile_1")
+        );
+        assert_eq!(asked.payment_method_types, ["card"]);
+        assert!(matches!(Terms::StripeCharge(asked), Terms::StripeCharge(_)));
+    }
+
+    #[test]
+    fn a_derived_price_below_the_least_charge_is_no_offer() {
+        let cheap = sale("price = \"$0.49\"\nstripe = true");
+        let offer = &cheap.methods[0];
+        assert_eq!((offer.money.atoms(), offer.method.request(offer)), (49, None));
+    }
+
+    #[test]
+    fn what_stripe_does_not_charge_is_said_at_once() {
+        for (line, said) in [
+            ("stripe = \"0.49 USD\"", "no less than 0.5 USD"),
+            ("stripe = \"0.505 USD\"", "more decimal digits"),
+            ("stripe = \"1000000 USD\"", "eight digits"),
+            ("stripe = \"50.5 JPY\"", "more decimal digits"),
+            ("stripe = \"5 XYZ\"", "XYZ"),
+            ("stripe = \"0.50\"", "expected e.g."),
+            ("stripe = true", "in dollars"),
+            ("price = \"$0.5001\"\nstripe = true", "no exact amount"),
+            ("stripe = { price = \"1 USD\", external_id = \"\" }", "short and printable"),
+            ("stripe = { external_id = \"a\" }", "price"),
+        ] {
+            let problems = wrong(&file(line));
+            assert!(problems.contains(said), "{line}: {problems}");
+        }
+        let without = SIMPLE.replace("price = \"$0.002\"", "stripe = \"1 USD\"");
+        assert!(wrong(&without).contains("[stripe]"));
+        let silent = file("stripe = \"1 USD\"").replace("[gateway]", "[gateway]\nmpp = false");
+        assert!(wrong(&silent).contains("mpp = false"));
+    }
+
+    #[test]
+    fn the_secret_key_is_a_reference_and_leaves_this_machine_by_tls_alone() {
+        let with = |line: &str| format!("{}{line}\n", file("stripe = \"1 USD\""));
+        let base = |text: &str| {
+            let config: Config = read(&with(&format!("api_base = \"{text}\""))).unwrap();
+            config.stripe.unwrap().api_base.to_string()
+        };
+        assert_eq!(
+            read(&file("stripe = \"1 USD\"")).unwrap().stripe.unwrap().api_base.as_str(),
+            "https://api.stripe.com/"
+        );
+        assert_eq!(base("http://127.0.0.1:4025"), "http://127.0.0.1:4025/");
+        assert_eq!(base("https://stripe.example/"), "https://stripe.example/");
+        assert!(wrong(&with("api_base = \"http://stripe.example\"")).contains("https"));
+        let pasted = wrong(&file("stripe = \"1 USD\"").replace("env:STRIPE_KEY", "sk_live_1"));
+        assert!(pasted.contains("not a reference") && !pasted.contains("sk_live_1"), "{pasted}");
+        assert!(wrong(&file("stripe = \"1 USD\"").replace("profile_1", "a b")).contains("profile"));
+        assert!(wrong(&with("payment_method_types = []")).contains("payment method type"));
+    }
+}

@@ -195,6 +195,7 @@ fn from_flags(args: FacilitatorArgs) -> Result<(Plan, Parts), Failure> {
         engine: EngineConfig { answer_within: ANSWER_WITHIN, ..EngineConfig::default() },
         remote: Vec::new(),
         public_url: None,
+        stripe: None,
     };
     let plan = Plan {
         listen: args.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], DEFAULT_PORT))),

@@ -66,5 +66,6 @@ fn paid(sale: &SaleConfig) -> Result<Paid, GatewayError> {
         mime_type: sale.mime_type.clone(),
         policy: sale.policy.clone(),
         session: sale.session.clone(),
+        methods: sale.methods.clone(),
     })
 }
