@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// `stripe/charge` with the published mppx as the buyer, through our gateway, on our stand-in for Stripe: a program of ours
+// `stripe/charge` with the published mppx and the Rust crate mpp as buyers, through our gateway, on our stand-in for Stripe: a program of ours
 // (crates/stripe/examples/stand-in.rs), and not Stripe. What counts is what the stand-in has charged and how often the
 // service behind was called; at the end our books are checked, and have as much.
 //
@@ -14,9 +14,9 @@ import { webcrypto } from "node:crypto";
 import { Challenge, Credential } from "mppx";
 import { Mppx, stripe } from "mppx/client";
 
-import { start } from "../support/bench.mjs";
-import { farthingBin, repo } from "../support/paths.mjs";
-import { stopAll } from "../support/process.mjs";
+import { lastLine, start } from "../support/bench.mjs";
+import { cacheDir, farthingBin, repo } from "../support/paths.mjs";
+import { runToEnd, stopAll } from "../support/process.mjs";
 import { freePort } from "../support/world.mjs";
 
 globalThis.crypto ??= webcrypto;
@@ -25,6 +25,7 @@ const SECRET_KEY = "sk_test_standin";
 const PROFILE = "profile_test_interop";
 const PROBLEMS = "https://paymentauth.org/problems/";
 const CENTS = 50;
+const CLIENT_TIMEOUT_MS = 30_000;
 
 /** The stand-in's program: `STRIPE_STAND_IN`, else built from this checkout. */
 function standInBin() {
@@ -34,6 +35,16 @@ function standInBin() {
     execFileSync("cargo", ["build", "--quiet", "-p", "farthing-stripe", "--example", "stand-in"], { cwd: repo, stdio: "inherit" });
   }
   return bin;
+}
+
+/** The buyer with the published Rust crate, built as its lockfile says. `MPP_RUST_CLIENT` names one that is built. */
+function rustClientBin() {
+  if (process.env.MPP_RUST_CLIENT) return process.env.MPP_RUST_CLIENT;
+  const target = join(cacheDir(), "rust-client");
+  const manifest = join(repo, "interop", "mpp", "rust-client", "Cargo.toml");
+  const args = ["build", "--quiet", "--locked", "--manifest-path", manifest, "--target-dir", target];
+  execFileSync("cargo", args, { stdio: "inherit" });
+  return join(target, "debug", "farthing-interop-mpp");
 }
 
 const check = (condition, text, ...facts) => {
@@ -159,6 +170,21 @@ const CASES = {
     check(bought.result.goods && bought.cents === CENTS && bought.charges === 1 && bought.calls === 1, "should buy once", bought);
     const receipt = JSON.parse(Buffer.from(bought.result.headers.get("Payment-Receipt"), "base64url").toString("utf8"));
     check(receipt.method === "stripe" && receipt.status === "success" && /^pi_/.test(receipt.reference), "receipt", receipt);
+  },
+
+  "the Rust crate mpp pays by card, and is declined": async (shop) => {
+    const buy = async (PAYMENT_METHOD) => {
+      const env = {
+        ...shop.env, PAYMENT_METHOD, STRIPE_API: shop.stripe, RESOURCE_SERVER_URL: shop.url, ENDPOINT_PATH: "/report",
+      };
+      const ended = await runToEnd(rustClientBin(), [], { env, timeoutMs: CLIENT_TIMEOUT_MS });
+      return lastLine(ended);
+    };
+    const bought = await watched(shop, "/report", () => buy("pm_card_visa"));
+    check(bought.result.status_code === 200 && /^pi_/.test(bought.result.reference), "should buy", bought);
+    check(bought.charges === 1 && bought.calls === 1, "should be one charge and one sale", bought);
+    const declined = await watched(shop, "/report", () => buy("pm_card_visa_chargeDeclined"));
+    check(declined.result.status_code === 402 && declined.charges === 0, "should be declined", declined);
   },
 
   "mppx echoes the merchant's reference": async (shop) => {

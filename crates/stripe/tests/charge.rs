@@ -252,6 +252,33 @@ async fn somebody_elses_charge_is_refused_and_our_own_is_ours() {
     shop.assert_books_with(&twin, 100).await;
 }
 
+/// The draft's refusal of a repetition, where nothing else tells that the charge is not ours: whether we ask for the first
+/// time, or cannot know whether our first question arrived.
+#[tokio::test(start_paused = true)]
+async fn a_repetition_that_does_not_name_our_payment_is_no_payment() {
+    for before in [vec![], vec![Trouble::LoseRequest]] {
+        let shop = Shop::open().await;
+        shop.stand_in.trouble(before.into_iter().chain([Trouble::Foreign]));
+        let got = shop.buy(VISA).await;
+        got.assert_refused(&ProblemType::VerificationFailed);
+        assert!(got.body.contains("payment_already_processed"), "{got:?}");
+        assert_eq!(shop.states().await, ["failed"]);
+        shop.assert_books(0).await;
+    }
+}
+
+/// Nothing is concluded from an answer that contradicts what was asked; what is so afterwards counts.
+#[tokio::test(start_paused = true)]
+async fn a_charge_of_another_amount_is_not_taken_for_ours() {
+    let shop = Shop::open().await;
+    shop.stand_in.trouble([Trouble::OtherAmount]);
+    let got = shop.buy(VISA).await;
+    assert_eq!(got.status, 200, "{got:?}");
+    let asked = shop.stand_in.asked();
+    assert!(asked.last().unwrap().starts_with("GET v1/payment_intents/pi_"), "{asked:?}");
+    shop.assert_books(50).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_charge_of_unknown_outcome_outlives_a_restart_and_its_key() {
     // Executed, and a failure is all that is kept: only the list tells.

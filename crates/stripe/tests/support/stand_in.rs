@@ -28,6 +28,10 @@ pub enum Trouble {
     InUse,
     /// A page of some proxy's.
     Html,
+    /// Nothing is executed, and the answer is a repetition of somebody else's charge: as if parameters were not compared.
+    Foreign,
+    /// It is executed, and the answer tells of another amount.
+    OtherAmount,
     /// Nothing happens to it.
     None,
 }
@@ -169,9 +173,23 @@ impl StandIn {
         if authorization != self.secret_key {
             return Some(error(401, "invalid_request_error", "", ""));
         }
+        if trouble == Trouble::Foreign {
+            let challenge = fields.get("metadata[mpp_challenge_id]");
+            let intent = json!({
+                "id": "pi_somebodyelses", "object": "payment_intent", "amount": 50, "amount_received": 50,
+                "currency": "usd", "metadata": {"mpp_challenge_id": challenge}, "status": "succeeded",
+            });
+            return Some(Reply { status: 200, replayed: true, body: intent.to_string() });
+        }
         let reply = match (verb, key) {
             ("POST", Some(key)) => state.once(path, key, fields, trouble),
             _ => state.execute(verb, path, fields).unwrap_or_else(|refused| refused),
+        };
+        let reply = match trouble {
+            Trouble::OtherAmount => {
+                Reply { body: reply.body.replace("\"amount\":50", "\"amount\":49"), ..reply }
+            }
+            _ => reply,
         };
         (trouble != Trouble::LoseAnswer).then_some(reply)
     }
