@@ -63,7 +63,7 @@ fn ten_lines_are_enough() {
 fn unknown_keys_are_named_with_file_line_key_and_a_guess() {
     assert_eq!(
         wrong(&SIMPLE.replace("price =", "pirce =")),
-        "farthing.toml:10: route[0].price: a route needs a price (or price_hook, or accept, or session), or free = true\n\
+        "farthing.toml:10: route[0].price: a route needs a price (or price_hook, or accept, or session, or stripe), or free = true\n\
          farthing.toml:12: route[0].pirce: unknown key (did you mean \"price\"?)"
     );
     assert_eq!(

@@ -72,7 +72,7 @@ pub enum SocketOpened {
         private: bool,
     },
     /// It was answered as a request is.
-    Answered(Answer),
+    Answered(Box<Answer>),
 }
 
 impl fmt::Debug for SocketOpened {

@@ -50,7 +50,7 @@ impl Client {
         let refused = |answer| Ok(Metered { answer, ended: None, streamed: false });
         let (mut socket, private) = match self.inner.exchange.socket(request, reach, within).await? {
             SocketOpened::Open { socket, private } => (socket, private),
-            SocketOpened::Answered(answer) => return refused(answer),
+            SocketOpened::Answered(answer) => return refused(*answer),
         };
         let first = Frame::Credential(payment.value.clone());
         socket.say(first.print(framing).unwrap_or_default()).await?;

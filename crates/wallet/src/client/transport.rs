@@ -197,7 +197,7 @@ impl Exchange for Transport {
             || accepted != Some(derive_accept_key(key.as_bytes()).as_bytes())
         {
             answer.body = self.read(response, deadline).await;
-            return Ok(SocketOpened::Answered(answer));
+            return Ok(SocketOpened::Answered(Box::new(answer)));
         }
         let io =
             response.upgrade().await.map_err(|error| SendError::Broken(error.without_url().to_string()))?;
