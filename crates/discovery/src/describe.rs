@@ -64,6 +64,8 @@ pub enum Dialect {
     X402V2,
     MppCharge,
     MppSession,
+    /// A charge of MPP by Stripe: its asset is a currency.
+    StripeCharge,
 }
 
 impl Dialect {
@@ -72,7 +74,7 @@ impl Dialect {
         match self {
             Self::X402V1 => Some(1),
             Self::X402V2 => Some(2),
-            Self::MppCharge | Self::MppSession => None,
+            Self::MppCharge | Self::MppSession | Self::StripeCharge => None,
         }
     }
 
@@ -80,8 +82,17 @@ impl Dialect {
     pub fn intent(self) -> Option<&'static str> {
         match self {
             Self::X402V1 | Self::X402V2 => None,
-            Self::MppCharge => Some("charge"),
+            Self::MppCharge | Self::StripeCharge => Some("charge"),
             Self::MppSession => Some("session"),
+        }
+    }
+
+    /// The method of MPP.
+    pub fn method(self) -> Option<&'static str> {
+        match self {
+            Self::X402V1 | Self::X402V2 => None,
+            Self::MppCharge | Self::MppSession => Some("evm"),
+            Self::StripeCharge => Some("stripe"),
         }
     }
 
@@ -91,6 +102,7 @@ impl Dialect {
             Self::X402V2 => "x402 v2",
             Self::MppCharge => "MPP charge",
             Self::MppSession => "MPP session",
+            Self::StripeCharge => "card (Stripe)",
         }
     }
 }

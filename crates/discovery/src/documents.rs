@@ -362,16 +362,18 @@ fn payment_info(route: &Route) -> Option<Value> {
 }
 
 fn mpp_offers(way: &Way) -> impl Iterator<Item = Value> {
-    way.dialects.iter().filter_map(|dialect| dialect.intent()).map(|intent| {
-        json!({
-            "intent": intent,
-            "method": "evm",
-            // Spec: `null` is a price that depends on the request.
-            "amount": way.atoms.map(|atoms| atoms.to_string()),
-            "currency": way.asset,
-            "description": said(way),
-        })
-    })
+    way.dialects.iter().filter_map(|dialect| dialect.intent().zip(dialect.method())).map(
+        |(intent, method)| {
+            json!({
+                "intent": intent,
+                "method": method,
+                // Spec: `null` is a price that depends on the request.
+                "amount": way.atoms.map(|atoms| atoms.to_string()),
+                "currency": way.asset,
+                "description": said(way),
+            })
+        },
+    )
 }
 
 fn x402_offer(way: &Way) -> Option<Value> {

@@ -14,8 +14,9 @@ use farthing_discovery::{
     Tools, WELL_KNOWN_PATH, Way,
 };
 use farthing_evm::{eip55, to_alloy};
-use farthing_paywall::{ClientScheme, Cors, Offer, PaywallBody, RouteTable, Session};
+use farthing_paywall::{ClientScheme, Cors, MethodOffer, Offer, PaywallBody, RouteTable, Session};
 use farthing_primitives::{Address, Asset, PullMethod, Registry};
+use farthing_stripe::Currency;
 use farthing_wire::x402::v1::NamedNetwork;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
@@ -370,6 +371,9 @@ fn ways(config: &GatewayConfig, sale: &SaleConfig, by_the_unit: bool) -> Vec<Way
             ways.iter().map(|way| token(&config.registry, way.asset(), None, dialects(config, way))).collect()
         }
     };
+    if config.mpp.spoken {
+        all.extend(sale.methods.iter().filter_map(|offer| by_card(offer, timeout)));
+    }
     if let Some(session) = sale.session.as_deref().filter(|_| by_the_unit && config.mpp.spoken) {
         all.push(unit(&config.registry, session));
     }
@@ -398,6 +402,25 @@ fn token(registry: &Registry, asset: &Asset, atoms: Option<u128>, dialects: Vec<
         max_timeout_secs: None,
         dialects,
     }
+}
+
+/// What is charged by Stripe, if it is offered at all.
+fn by_card(offer: &MethodOffer, max_timeout_secs: Option<u64>) -> Option<Way> {
+    offer.method.request(offer)?;
+    let (network, atoms) = (offer.method.network(), offer.money.atoms());
+    let currency = Currency::of(&offer.money)?;
+    let asset = currency.asset(network)?;
+    Some(Way {
+        network: network.to_string(),
+        asset: currency.code.to_owned(),
+        atoms: Some(atoms),
+        shown: format!("{} {}", asset.format(atoms), asset.symbol),
+        dollars: None,
+        per: None,
+        pay_to: None,
+        max_timeout_secs,
+        dialects: vec![Dialect::StripeCharge],
+    })
 }
 
 fn unit(registry: &Registry, session: &Session) -> Way {

@@ -32,7 +32,9 @@ async fn main() {
     let provider =
         StripeProvider::new(|asked| Box::pin(token(asked.amount, asked.currency, asked.expires_at)));
     let url = format!("{}{}", env("RESOURCE_SERVER_URL"), env("ENDPOINT_PATH"));
-    let said = match Client::new().get(url).send_with_payment(&provider).await {
+    // It pays only where the request says that it may.
+    let request = Client::new().get(url).header("accept-payment", "stripe/charge");
+    let said = match request.send_with_payment(&provider).await {
         Ok(answer) => {
             let status = answer.status().as_u16();
             let receipt = answer.headers().get("payment-receipt").and_then(|value| value.to_str().ok());

@@ -49,6 +49,11 @@ pub fn asked(answer: &str) -> Prices {
         let (amount, currency, network) = match challenge.terms().unwrap() {
             Terms::EvmCharge(charge) => (charge.amount, charge.currency.to_string(), charge.network),
             Terms::EvmSession(session) => (session.amount, session.currency.to_string(), session.network),
+            // By a name of ours: the challenge has the profile alone.
+            Terms::StripeCharge(stripe) => {
+                let network = format!("stripe:{}", stripe.network_id).parse().unwrap();
+                (stripe.charge.amount, stripe.charge.currency, network)
+            }
             other => panic!("{other:?}"),
         };
         all.insert((name, Some(amount.to_string()), currency, network.to_string()));
@@ -175,6 +180,28 @@ async fn what_the_document_says_is_what_is_asked() {
         }
         served.stop().await;
     }
+}
+
+#[tokio::test]
+async fn what_it_costs_by_card_is_said_where_it_is_asked() {
+    let upstream = RawUpstream::saying("{}").await;
+    let routes = "[stripe]\nsecret_key = \"env:STRIPE_KEY\"\nnetwork_id = \"profile_1\"\n\
+         [[route]]\nmatch = \"GET /card\"\nstripe = \"0.50 USD\"\n\
+         [[route]]\nmatch = \"GET /both\"\nprice = \"$0.75\"\nstripe = true\n\
+         [[route]]\nmatch = \"GET /cheap\"\nprice = \"$0.10\"\nstripe = true\n";
+    let served = Served::start(config(upstream.address, "", routes)).await;
+    let document = document(&served).await;
+    assert_eq!(agree(&served, &document).await, (3, 0), "{document}");
+    let offers = |path: &str| document["paths"][path]["get"]["x-payment-info"]["offers"].clone();
+    let methods = |path: &str| {
+        let offers = offers(path).as_array().unwrap().clone();
+        offers.iter().map(|offer| offer["method"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(methods("/card"), ["stripe"]);
+    assert_eq!(methods("/both"), ["evm", "stripe"]);
+    assert_eq!(methods("/cheap"), ["evm"], "less than Stripe charges is no offer");
+    assert_eq!(offers("/card")[0]["currency"], "usd");
+    served.stop().await;
 }
 
 #[tokio::test]
