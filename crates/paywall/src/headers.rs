@@ -17,6 +17,8 @@ pub const X_FARTHING_NETWORK: HeaderName = HeaderName::from_static("x-farthing-n
 pub const X_FARTHING_PAYMENT: HeaderName = HeaderName::from_static("x-farthing-payment");
 /// To the buyer: where to ask what became of the payment.
 pub const X_FARTHING_STATUS: HeaderName = HeaderName::from_static("x-farthing-status");
+/// To the buyer of a stream that goes on where it broke off: how many events come again, for nothing.
+pub const X_FARTHING_REPLAYED: HeaderName = HeaderName::from_static("x-farthing-replayed");
 
 const OURS: &str = "x-farthing-";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");

@@ -32,7 +32,7 @@ pub use cors::Cors;
 pub use farthing_rails::method::MethodOffer;
 pub use headers::{
     X_FARTHING_AMOUNT, X_FARTHING_ASSET, X_FARTHING_NETWORK, X_FARTHING_PAYER, X_FARTHING_PAYMENT,
-    X_FARTHING_STATUS, strip_hop_by_hop,
+    X_FARTHING_REPLAYED, X_FARTHING_STATUS, strip_hop_by_hop,
 };
 pub use limit::{MAX_CLIENTS, Rate};
 pub use path::{MAX_PATH_LEN, MAX_SEGMENTS, PathError, RequestPath};
@@ -45,6 +45,9 @@ pub use price::{
 pub use route::{MAX_ROUTES, Match, Pattern, PatternError, RouteError, RouteTable, TableError};
 pub use seller::Seller;
 pub use service::{ClientAddr, ClientScheme, MAX_PAID_TARGET, MatchedRoute, PaywallLayer, PaywallService};
+pub use session::resume::{
+    MAX_EVENT_ID_BYTES, MAX_REPLAYED_BYTES, MAX_REPLAYED_EVENTS, MAX_RESUMABLE, RESUME_WITHIN,
+};
 pub use session::socket::{
     MAX_QUEUED_BYTES, SOCKET_FAREWELL, SOCKET_HANDSHAKE, SOCKET_IDLE, SOCKET_LINGER, SOCKET_PING_EVERY,
     SOCKET_PING_WITHIN, SOCKET_SILENCE, SOCKET_STALL,

@@ -227,20 +227,29 @@ impl Hold {
     }
 }
 
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if self.bytes == 0 {
+impl Hold {
+    /// Gives so many back, and never more than there are.
+    pub fn shrink(&mut self, bytes: usize) {
+        let bytes = bytes.min(self.bytes);
+        if bytes == 0 {
             return;
         }
+        self.bytes -= bytes;
         let mut held = lock(&self.memory.held);
-        held.all = held.all.saturating_sub(self.bytes);
+        held.all = held.all.saturating_sub(bytes);
         let Some(client) = self.client else { return };
         if let Some(mine) = held.of.get_mut(&client) {
-            *mine = mine.saturating_sub(self.bytes);
+            *mine = mine.saturating_sub(bytes);
             if *mine == 0 {
                 held.of.remove(&client);
             }
         }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.shrink(self.bytes);
     }
 }
 

@@ -17,6 +17,7 @@ use crate::limit::{Answering, Memory, Places, Rate, RateLimiter};
 use crate::price::Route;
 use crate::route::RouteTable;
 use crate::seller::Seller;
+use crate::session::resume::Streams;
 
 /// How many replaced tables are remembered for the offers that they made.
 pub const MAX_OLD_TABLES: usize = 16;
@@ -133,6 +134,8 @@ pub(crate) struct Shared {
     pub calls: Arc<Places>,
     pub answering: Answering,
     pub memory: Arc<Memory>,
+    /// The streams that go on where they broke off.
+    pub streams: Arc<Streams>,
     /// Since when, in milliseconds, strangers may have us write into the log again.
     quiet_until: AtomicU64,
     current: RwLock<Arc<Current>>,
@@ -196,6 +199,7 @@ impl Paywall {
             calls: Places::new(limits.calls, limits.calls_per_client),
             memory: Memory::new(limits.body_memory),
             answering: Answering::default(),
+            streams: Arc::default(),
             quiet_until: AtomicU64::new(0),
             limits,
             current: RwLock::new(Arc::new(Current::new(terms, VecDeque::new()))),

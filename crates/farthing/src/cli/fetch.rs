@@ -11,7 +11,8 @@ use farthing_policy::{Decision, Dollars};
 use farthing_primitives::{Network, PurchaseId, Registry};
 use farthing_wallet::client::{
     Answer, Asked, AskedAnswer, Body, Client, Considered, FetchError, HttpRequest, Objection, Options,
-    Outcome, Patience, Payment, Plan, SendError, Sessions, Settlement, Step, Watch, printable, shown,
+    Outcome, Patience, Payment, Plan, Resumed, SendError, Sessions, Settlement, Step, Watch, printable,
+    shown,
 };
 use farthing_wallet::journal::{Journal, Purchase};
 use farthing_wallet::{Denied, LocalAuthorizer, Offer};
@@ -758,6 +759,12 @@ fn payment_lines(registry: &Registry, payment: &Payment) -> Vec<String> {
         settlement => format!("settlement {tx}{}", settlement.name()),
     });
     lines.extend(payment.note.as_ref().map(|note| format!("note: {note}")));
+    let Resumed { times, replayed } = payment.resumed;
+    if times > 0 {
+        lines.push(format!(
+            "the stream broke off; asked {times} times to go on, {replayed} events came again for nothing"
+        ));
+    }
     if let Some(earlier) = payment.earlier {
         lines.insert(0, format!("bought earlier, at {earlier}; nothing was paid by this command"));
     }
@@ -876,6 +883,7 @@ fn payment_json(registry: &Registry, payment: &Payment) -> Value {
         "transaction": payment.tx,
         "shown": payment.shown,
         "note": payment.note,
+        "resumed": { "times": payment.resumed.times, "replayed": payment.resumed.replayed },
         "decision": payment.decision.as_ref().map(decision_json),
     })
 }

@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farthing_channel::Receipt as State;
-use farthing_engine::{Asked, Started, StoredResponse, Ticket, TillError, UpstreamAnswer};
+use farthing_channel::{Receipt as State, Refusal};
+use farthing_engine::{Asked, Started, StoredResponse, Ticket, TillError, UpstreamAnswer, World};
 use farthing_payment::Reason;
 use farthing_primitives::{Address, PaymentId, RequestHash};
+use farthing_wire::mpp::sse;
 use farthing_wire::mpp::{IdempotencyKey, ProblemType, header as mpp_header};
 use futures_channel::oneshot;
 use http::request::Parts;
@@ -18,22 +19,26 @@ use tower::Service;
 
 use super::count::Count;
 use super::credential::{Kept, Paying, Refused, Signed};
+use super::resume::{self, MAX_EVENT_ID_BYTES, Resumable, Resumed};
 use crate::answer;
 use crate::body::BoxError;
 use crate::hash::request_hash;
 use crate::headers::{
-    X_FARTHING_ASSET, X_FARTHING_NETWORK, X_FARTHING_PAYER, X_FARTHING_PAYMENT, clean_paid_request,
-    make_private, no_store,
+    X_FARTHING_ASSET, X_FARTHING_NETWORK, X_FARTHING_PAYER, X_FARTHING_PAYMENT, X_FARTHING_REPLAYED,
+    clean_paid_request, make_private, no_store,
 };
 use crate::service::{Answer, Visit};
 use crate::upstream::{Call, Template, reasons};
 
+const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
 /// Kept with an answer that its client gave a key: what was asked for. No upstream can set it, no client gets to see it.
 const FINGERPRINT: &str = "x-farthing-request";
 
 /// What a request is called, so that it is charged once.
 pub(super) struct Identity {
     pub request: RequestHash,
+    /// What a stream is looked for by, if it is to go on where it broke off.
+    pub stream: RequestHash,
     /// Of a request that its client named: what is asked for under that name.
     pub named: Option<String>,
 }
@@ -73,7 +78,15 @@ impl Identity {
             }
         }
         let named = key.map(|_| asked.to_string());
-        Self { request: RequestHash(hash.finalize().into()), named }
+        let request = RequestHash(hash.finalize().into());
+        Self { request, stream: request, named }
+    }
+
+    /// The same, where the upstream is asked to go on after an event: a purchase of its own.
+    fn going_on(self, world: &dyn World) -> Self {
+        let mut request = [0; 32];
+        world.random(&mut request);
+        Self { request: RequestHash(request), ..self }
     }
 
     /// Whether a stored answer is one to this request; and the answer as its client gets it.
@@ -134,14 +147,28 @@ impl Visit {
         clean_paid_request(&mut headers);
         let identity = Identity::of(paying, voucher, key.as_ref(), (&parts, &headers), &self.resource, &body);
         let terms = paying.session.terms();
+        let mut identity = identity;
+        let last = last_event_id(&parts.headers);
+        if terms.stream
+            && identity.named.is_some()
+            && let Some(stream) = self.shared.streams.find(identity.stream)
+        {
+            // Whoever has no event of it begins with the first.
+            let last = last.as_deref().unwrap_or_default();
+            return self.take_up(paying, voucher, (&stream, &identity, last), (&parts, &body)).await;
+        }
         // Spec: draft-evm-session-00, "Request Idempotency": what was named and streamed is not charged a second time,
-        // and nobody kept it.
+        // and nobody kept it. Where the upstream knows its own events, it can go on after the last that arrived.
         if terms.stream && identity.named.is_some() && self.was_streamed(paying, &identity).await {
-            return answer::error(
-                StatusCode::CONFLICT,
-                "stream_not_kept",
-                "a stream was served under this Idempotency-Key, and is not kept: name the next one anew",
-            );
+            if last.as_ref().is_some_and(|id| !id.is_empty() && !resume::is_ours(id)) {
+                identity = identity.going_on(&*self.shared.world);
+            } else {
+                return answer::error(
+                    StatusCode::CONFLICT,
+                    "stream_not_kept",
+                    "a stream was served under this Idempotency-Key, and is not kept: name the next one anew",
+                );
+            }
         }
         let asked = Asked {
             seller: &paying.seller,
@@ -192,6 +219,53 @@ impl Visit {
         }
         let called = self.call(inner, request, paying, identity, ticket).await;
         self.answered(paying, called, (&unpaid, &body)).await
+    }
+
+    /// Goes on with a stream that broke off: what followed the last event that arrived is given again, and not charged.
+    async fn take_up(
+        &self,
+        paying: &Paying<'_>,
+        voucher: &Signed,
+        (stream, identity, last): (&Resumable, &Identity, &str),
+        (parts, body): (&Parts, &Bytes),
+    ) -> Answer {
+        let shown = voucher.shown(paying.channel);
+        let state = match paying.till.voucher(&paying.seller, &shown).await {
+            // An older one proves who asks.
+            Err(TillError::Refused(Refusal::Decreasing { .. })) => {
+                paying.till.receipt(&paying.seller, &shown).await
+            }
+            state => state,
+        };
+        let state = match state {
+            Ok(state) => state,
+            Err(error) => {
+                return self
+                    .turned_away(parts, body, error.into(), Some(paying.channel), paying.client)
+                    .await;
+            }
+        };
+        if !identity.named.as_deref().is_some_and(|named| stream.is_for(named)) {
+            return answer::error(
+                StatusCode::CONFLICT,
+                "idempotency_conflict",
+                "this Idempotency-Key was used for another request",
+            );
+        }
+        let Ok(Resumed { body, replayed }) = stream.attach(Some(last)) else {
+            return answer::error(
+                StatusCode::CONFLICT,
+                "stream_not_kept",
+                "what followed this event is not kept any more",
+            );
+        };
+        let mut answer = Response::new(body);
+        let headers = answer.headers_mut();
+        headers.insert(http::header::CONTENT_TYPE, HeaderValue::from_static(sse::CONTENT_TYPE));
+        make_private(headers);
+        self.put_state(headers, paying, &state, None, None);
+        put(headers, X_FARTHING_REPLAYED, &replayed.to_string());
+        answer
     }
 
     async fn was_streamed(&self, paying: &Paying<'_>, identity: &Identity) -> bool {
@@ -362,6 +436,14 @@ async fn charged(
         Ok(state) => Called::Sold { charge, state, units, answer: complete },
         Err(error) => Called::Refused(error),
     }
+}
+
+/// The id of the last event that a client has; one that nobody gave is none.
+///
+/// Spec: HTML, section 9.2.4.
+fn last_event_id(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(LAST_EVENT_ID)?.to_str().ok()?;
+    (value.len() <= MAX_EVENT_ID_BYTES).then(|| value.to_owned())
 }
 
 /// What the upstream is told of a request that a channel pays for.

@@ -1,5 +1,6 @@
 //! A stream of events, cut where one ends and otherwise left as it is.
 
+use super::resume::MAX_EVENT_ID_BYTES;
 use bytes::{Bytes, BytesMut};
 use farthing_wire::mpp::sse::{MAX_EVENT_BYTES, NEED_VOUCHER, RECEIPT};
 
@@ -84,11 +85,14 @@ pub(crate) struct Event {
     pub data: Option<Vec<u8>>,
     /// It has a name that only we may give.
     pub ours: bool,
+    /// The last id in it, if a client can come back with it.
+    pub id: Option<String>,
 }
 
 /// Reads an event with the blank line that ends it.
 pub(crate) fn read(raw: &[u8]) -> Event {
     let (mut name, mut data): (&[u8], Option<Vec<u8>>) = (b"", None);
+    let mut id = None;
     let raw = raw.strip_prefix("\u{feff}".as_bytes()).unwrap_or(raw);
     for line in raw.split(|byte| matches!(byte, b'\n' | b'\r')) {
         let (field, value) = match line.iter().position(|byte| *byte == b':') {
@@ -98,6 +102,7 @@ pub(crate) fn read(raw: &[u8]) -> Event {
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match field {
             b"event" => name = value,
+            b"id" => id = Some(value),
             b"data" => match &mut data {
                 Some(data) => {
                     data.push(b'\n');
@@ -108,5 +113,9 @@ pub(crate) fn read(raw: &[u8]) -> Event {
             _ => {}
         }
     }
-    Event { data, ours: name == NEED_VOUCHER.as_bytes() || name == RECEIPT.as_bytes() }
+    let known = |id: &&[u8]| {
+        !id.is_empty() && id.len() <= MAX_EVENT_ID_BYTES && id.iter().all(|byte| matches!(byte, b' '..=b'~'))
+    };
+    let id = id.filter(known).map(|id| String::from_utf8_lossy(id).into_owned());
+    Event { data, ours: name == NEED_VOUCHER.as_bytes() || name == RECEIPT.as_bytes(), id }
 }

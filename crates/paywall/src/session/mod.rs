@@ -12,6 +12,7 @@ pub(crate) mod events;
 mod meter;
 mod refuse;
 mod relay;
+pub(crate) mod resume;
 pub(crate) mod socket;
 mod stream;
 

@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, StreamBody};
 
 use super::events::{Splitter, read};
 use super::meter::{Charged, LOOK, Meter, NEVER, Rules, TICK};
+use super::resume::Resumable;
 use crate::body::{BoxError, PaywallBody};
 use crate::limit::Hold;
 use crate::paywall::Shared;
@@ -34,13 +35,23 @@ pub(super) struct Relay {
     splitter: Splitter,
     hold: Hold,
     held: usize,
-    meter: Meter<Bytes>,
+    meter: Meter<Piece>,
+    /// Where what was charged is remembered, if it is.
+    record: Option<Arc<Resumable>>,
     world: Arc<dyn World>,
     waiting: Option<Need>,
     phase: Phase,
 }
 
-type Step = Result<Frame<Bytes>, BoxError>;
+/// What leaves: an event, with the id that it has.
+#[derive(Default)]
+struct Piece {
+    bytes: Bytes,
+    id: Option<String>,
+    has_data: bool,
+}
+
+pub(super) type Step = Result<Frame<Bytes>, BoxError>;
 
 /// What the upstream, or time, brought.
 enum News {
@@ -60,6 +71,7 @@ impl Relay {
             hold: shared.memory.hold(None),
             held: 0,
             meter: Meter::new(ticket, state, rules, shared.world.clone()),
+            record: None,
             world: shared.world.clone(),
             waiting: None,
             phase: Phase::Running,
@@ -74,7 +86,22 @@ impl Relay {
         StreamBody::new(steps).boxed_unsync()
     }
 
-    async fn step(&mut self) -> Option<Step> {
+    /// Remembers what is charged.
+    pub fn recorded(self, record: Arc<Resumable>) -> Self {
+        Self { record: Some(record), ..self }
+    }
+
+    /// Nobody listened for a while, and that is nobody's time.
+    pub fn stood_still(&mut self) {
+        self.meter.covered();
+    }
+
+    /// Ends it, with nobody there to be told.
+    pub async fn give_up(&mut self) {
+        let _ = self.finish(None).await;
+    }
+
+    pub async fn step(&mut self) -> Option<Step> {
         loop {
             match std::mem::replace(&mut self.phase, Phase::Over) {
                 Phase::Over => return None,
@@ -107,6 +134,9 @@ impl Relay {
         match self.meter.wait(need, self.meter.patience()).await {
             Ok(Woken::Covered) => {
                 self.meter.covered();
+                if let Some(record) = &self.record {
+                    record.covered();
+                }
                 None
             }
             Ok(Woken::TimedOut | Woken::Over) => Some(self.finish(None).await),
@@ -121,14 +151,23 @@ impl Relay {
             Charged::Narrower => return None,
             Charged::Need(need) => {
                 self.waiting = Some(need);
-                let event = Ours::NeedVoucher(self.meter.need(&need));
-                return Some(Ok(Frame::data(event.print().into())));
+                let event: Bytes = Ours::NeedVoucher(self.meter.need(&need)).print().into();
+                if let Some(record) = &self.record {
+                    record.needs(event.clone());
+                }
+                return Some(Ok(Frame::data(event)));
             }
             Charged::Over => return Some(self.finish(None).await),
             Charged::Failed(error) => return Some(self.finish(Some(error)).await),
         };
         let mut bytes = BytesMut::new();
-        let mut pieces = self.meter.leaving(together);
+        let record = self.record.clone();
+        let mut pieces = self.meter.leaving(together).map(|piece| match &record {
+            Some(record) if piece.has_data || piece.id.is_some() => {
+                record.event(piece.bytes, piece.id.as_deref())
+            }
+            _ => piece.bytes,
+        });
         // One alone need not be copied.
         let only = if together == 1 { pieces.next() } else { None };
         pieces.for_each(|piece| bytes.extend_from_slice(&piece));
@@ -172,7 +211,7 @@ impl Relay {
             }
             News::Tick => {
                 if timed {
-                    self.meter.tick(Bytes::new());
+                    self.meter.tick(Piece::default());
                 }
                 None
             }
@@ -204,7 +243,8 @@ impl Relay {
             return;
         }
         let bytes = raw.len();
-        self.meter.put(raw, event.data.as_deref(), bytes);
+        let piece = Piece { bytes: raw, id: event.id, has_data: event.data.is_some() };
+        self.meter.put(piece, event.data.as_deref(), bytes);
     }
 
     /// The last event, and the end: a clean one, unless something broke.
@@ -212,6 +252,10 @@ impl Relay {
         let whole = matches!(self.phase, Phase::Drained);
         self.phase = error.map_or(Phase::Over, Phase::Broken);
         let receipt = self.meter.finish(whole).await;
-        Ok(Frame::data(Ours::Receipt(receipt).print().into()))
+        let last: Bytes = Ours::Receipt(receipt).print().into();
+        if let Some(record) = &self.record {
+            record.ends(last.clone());
+        }
+        Ok(Frame::data(last))
     }
 }

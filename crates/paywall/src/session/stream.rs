@@ -13,6 +13,7 @@ use super::call::{Identity, put};
 use super::credential::{Paying, Signed, Words};
 use super::meter::Rules;
 use super::relay::Relay;
+use super::resume::{self, Resumed};
 use crate::body::{BoxError, boxed};
 use crate::headers::{X_FARTHING_PAYMENT, clean_upstream_response, make_private, no_store};
 use crate::service::{Answer, Visit};
@@ -101,7 +102,20 @@ impl Visit {
             words: Words::of(paying, None),
         };
         let relay = Relay::new(boxed(body), ticket, state, rules, &self.shared);
-        Response::from_parts(parts, relay.into_body())
+        // One with a name can be asked for again: it goes on without its client for a while.
+        let hold = self.shared.memory.hold(self.client);
+        let named = identity.named.as_deref();
+        let stream = named.and_then(|named| self.shared.streams.begin(identity.stream, named, hold));
+        match stream.as_ref().map(|stream| (stream, stream.attach(None))) {
+            Some((stream, Ok(Resumed { body, .. }))) => {
+                let relay = relay.recorded(stream.clone());
+                let (all, world) = (self.shared.streams.clone(), world.clone());
+                let running = resume::run(relay, stream.clone(), all, identity.stream, world.clone());
+                world.spawn(Box::pin(running));
+                Response::from_parts(parts, body)
+            }
+            _ => Response::from_parts(parts, relay.into_body()),
+        }
     }
 
     async fn nothing_streamed(&self, ticket: Ticket, reason: &str) -> Answer {

@@ -2,6 +2,7 @@
 
 mod challenge;
 mod exchange;
+mod last_id;
 mod pay;
 mod plan;
 mod recover;
@@ -202,7 +203,18 @@ pub struct Payment {
     pub shown: u32,
     /// The answer came as a stream that was paid as it went on: see [`Step::Streamed`].
     pub streamed: bool,
+    /// How a stream went on that broke off.
+    pub resumed: Resumed,
     pub note: Option<String>,
+}
+
+/// How a stream went on that broke off.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Resumed {
+    /// How often.
+    pub times: u32,
+    /// How many events came again, for nothing, by the seller's word.
+    pub replayed: u64,
 }
 
 /// How much is known about the movement of the money.

@@ -226,6 +226,7 @@ impl Client {
             receipt: None,
             shown: 0,
             streamed: false,
+            resumed: super::Resumed::default(),
             note: None,
         };
         let origin = farthing_policy::Origin::of(&request.url)?;
@@ -261,6 +262,7 @@ impl Client {
                     sent.map(|metered| {
                         (ended, streamed) = (metered.ended, metered.streamed);
                         payment.streamed |= streamed;
+                        payment.resumed = metered.resumed;
                         metered.answer
                     })
                 }

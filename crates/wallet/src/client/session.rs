@@ -14,8 +14,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use url::Url;
 
 use super::exchange::{Answer, Body, HttpRequest, Opened, Reach, SendError};
+use super::last_id::LastId;
 use super::plan::Considered;
-use super::{Client, FetchError, Objection, Options, Outcome, Pieces, Plan, Settlement, Step};
+use super::{Client, FetchError, Objection, Options, Outcome, Pieces, Plan, Resumed, Settlement, Step};
 use crate::authorizer::{Denied, Intent};
 use crate::journal::channels::{AttemptState, KeptChannel};
 use crate::journal::{self, Goods, Header, Purchase};
@@ -26,6 +27,11 @@ use crate::purse::{Answered, Brought, Deposit, Purse, Quote, SessionDenied, Spen
 const MOST_NUMBERS: u64 = 64;
 /// How often the way to an open channel is begun anew: another process may come between.
 const TRIES: usize = 4;
+/// How often a stream that broke off is asked for again.
+const MOST_RESUMED: u32 = 5;
+const LAST_EVENT_ID: http::HeaderName = http::HeaderName::from_static("last-event-id");
+/// By which a gateway of ours says how many events come again, for nothing.
+const REPLAYED: http::HeaderName = http::HeaderName::from_static("x-farthing-replayed");
 /// How often one request tops a channel up.
 const TOP_UPS: usize = 2;
 /// How often a request's voucher is raised because it did not cover what the request may cost.
@@ -290,7 +296,8 @@ impl Client {
         let mut source = Source { rest, read: Some(std::mem::replace(&mut answer.body, empty())) };
         if !is_stream {
             answer.body = self.read_all(&mut source, deadline).await;
-            return Ok(Metered { answer, ended: None, streamed: false });
+            let resumed = Resumed::default();
+            return Ok(Metered { answer, ended: None, streamed: false, resumed });
         }
         // Sellers keep no streams: what comes is delivered as it comes, and cannot be asked for again.
         let began = journal::Outcome::Settled {
@@ -304,12 +311,21 @@ impl Client {
             return Err(SendError::Broken(error.to_string()));
         }
         let mut stream = Stream::default();
+        let mut resumed = Resumed::default();
         let ended = loop {
             let left = deadline.saturating_sub(self.inner.world.monotonic());
             let piece = match source.next(left.min(self.inner.patience.answer)).await {
                 Ok(Some(piece)) => piece,
                 Ok(None) => break End::Over,
-                Err(_) => break End::Broken,
+                Err(_) => {
+                    let (how, what) = ((purchase, reach), (request, payment));
+                    let going_on =
+                        self.go_on_after(&stream, what, how, &mut resumed, options, deadline).await;
+                    let Some(rest) = going_on else { break End::Broken };
+                    source = rest;
+                    stream.go_on();
+                    continue;
+                }
             };
             match self.take_in(&mut stream, &piece, request, purchase, options, deadline).await {
                 Ok(None) => {}
@@ -331,7 +347,66 @@ impl Client {
             End::Stopped(why) => (Body::Complete(goods), Some(why)),
         };
         answer.body = body;
-        Ok(Metered { answer, ended, streamed: true })
+        Ok(Metered { answer, ended, streamed: true, resumed })
+    }
+
+    /// Asks for the rest of a stream that broke off, after the last event that arrived: a bounded number of times, each
+    /// after a longer pause. `None` if there is none to be had.
+    ///
+    /// Spec: HTML, section 9.2.4: by the header `Last-Event-ID`. The name of the purchase tells the seller which stream.
+    async fn go_on_after(
+        &self,
+        stream: &Stream,
+        (request, payment): (&HttpRequest, &Header),
+        (purchase, reach): (&Purchase, Reach),
+        resumed: &mut Resumed,
+        options: &Options,
+        deadline: Duration,
+    ) -> Option<Source> {
+        // After the last receipt there is nothing to go on with.
+        let last = stream.last_id.get().filter(|_| stream.receipt.is_none())?;
+        let mut request = request.clone();
+        request.headers.insert(LAST_EVENT_ID, HeaderValue::from_str(last).ok()?);
+        let (mut payment, mut raises) = (payment.clone(), 0);
+        let mut pause = self.inner.patience.first_pause;
+        while resumed.times < MOST_RESUMED {
+            resumed.times += 1;
+            let now = self.inner.world.monotonic();
+            if now.saturating_add(pause) >= deadline {
+                return None;
+            }
+            self.inner.world.sleep(pause).await;
+            pause = (pause * 2).min(self.inner.patience.longest_pause);
+            let left = deadline.saturating_sub(self.inner.world.monotonic());
+            let within = left.min(self.inner.patience.answer);
+            let Ok(Opened { mut answer, rest }) =
+                self.inner.exchange.open(&request, Some(&payment), reach, within).await
+            else {
+                continue;
+            };
+            let mut source = Source { rest, read: Some(std::mem::replace(&mut answer.body, empty())) };
+            if answer.status.is_success() && is_event_stream(&answer.headers) {
+                let again = answer.headers.get(REPLAYED).and_then(|value| value.to_str().ok()?.parse().ok());
+                resumed.replayed = resumed.replayed.saturating_add(again.unwrap_or(0));
+                return Some(source);
+            }
+            match answer.status.as_u16() {
+                // Its service goes on, and what was vouched is used up.
+                402 => {
+                    answer.body = self.read_all(&mut source, deadline).await;
+                    let need = needed(&answer, &channel_of(purchase).ok()?)?;
+                    raises += 1;
+                    if raises > RAISES {
+                        return None;
+                    }
+                    payment = self.raised((&need, true), purchase, &request, options, deadline).await.ok()?;
+                }
+                408 | 425 | 429 | 500..=599 => {}
+                // It says that there is no rest.
+                _ => return None,
+            }
+        }
+        None
     }
 
     /// Takes in a piece of a stream, and answers what it needs to go on.
@@ -345,6 +420,7 @@ impl Client {
         deadline: Duration,
     ) -> Result<Option<End>, FetchError> {
         let Ok(events) = stream.reader.push(piece) else { return Ok(Some(End::TooLong)) };
+        stream.last_id.push(piece);
         for event in events {
             match event {
                 // What nobody can read may be what it asks for: it is not paid any further.
@@ -689,6 +765,7 @@ pub(super) struct Metered {
     pub ended: Option<String>,
     /// Whether it was a stream.
     pub streamed: bool,
+    pub resumed: Resumed,
 }
 
 /// How a stream came to its end.
@@ -720,6 +797,7 @@ impl Source {
 #[derive(Default)]
 pub(super) struct Stream {
     reader: sse::Reader,
+    last_id: LastId,
     pub goods: BytesMut,
     pub receipt: Option<mpp::Receipt>,
     /// Whether something came since the last voucher.
@@ -728,6 +806,12 @@ pub(super) struct Stream {
 }
 
 impl Stream {
+    /// Another connection goes on after the last whole event.
+    fn go_on(&mut self) {
+        self.reader = sse::Reader::new();
+        self.last_id.go_on();
+    }
+
     /// Why a need is not answered, before anything is signed for it.
     pub fn objection(&mut self, need: &NeedVoucher, purchase: &Purchase) -> Option<String> {
         self.vouchers = self.vouchers.saturating_add(1);

@@ -87,6 +87,9 @@ struct Till {
     units: u128,
     /// A stream that asks for more than it gives.
     gives_nothing: bool,
+    /// After which units it breaks off, and after which it was asked to go on.
+    breaks: Vec<u128>,
+    resumed_after: Vec<u128>,
     /// What a request sets aside, in units, where that is more than one.
     sets_aside: u128,
     escrow_code: [u8; 32],
@@ -377,8 +380,14 @@ impl Exchange for Line {
             self.0.receipt(&till, id)
         };
         headers.insert("content-type", HeaderValue::from_static("text/event-stream"));
+        let mut given = 0;
+        if let Some(last) = request.headers.get("last-event-id") {
+            given = last.to_str().unwrap().parse().unwrap();
+            self.0.till().resumed_after.push(given);
+            headers.insert("x-farthing-replayed", HeaderValue::from_static("2"));
+        }
         let answer = Self::whole(request, (200, headers, String::new()));
-        let rest = Events { shop: self.0.clone(), id, given: 0, asked: None };
+        let rest = Events { shop: self.0.clone(), id, given, asked: None };
         Ok(Opened { answer, rest: Some(Box::new(rest)) })
     }
 }
@@ -396,6 +405,10 @@ struct Events {
 impl Pieces for Events {
     async fn next(&mut self, _: Duration) -> Result<Option<Bytes>, SendError> {
         let mut till = self.shop.till();
+        if let Some(at) = till.breaks.iter().position(|unit| *unit == self.given) {
+            till.breaks.remove(at);
+            return Err(SendError::Broken("cut".to_owned()));
+        }
         if self.given == till.units {
             self.given += 1;
             let value = self.shop.receipt(&till, self.id);
@@ -409,7 +422,8 @@ impl Pieces for Events {
             till.spent += PRICE;
             self.given += 1;
             self.asked = None;
-            return Ok(Some(Event::Message(format!("token {}", self.given)).print().into()));
+            let event = Event::Message(format!("token {}", self.given)).print();
+            return Ok(Some(format!("id: {}\n{event}", self.given).into()));
         }
         let required = till.accepted.max(till.spent) + PRICE.max(till.min_delta);
         if self.asked == Some(required) {
@@ -787,6 +801,37 @@ fn a_stream_is_paid_as_it_goes_and_topped_up() {
     let kept = life.channel();
     assert_eq!((kept.payer.used(), kept.payer.signed()), (15 * PRICE, 15 * PRICE));
     assert_eq!(kept.payer.overclaim(), None);
+}
+
+/// A cut connection, three times: each event comes once, and is paid for once.
+#[test]
+fn a_stream_that_breaks_off_goes_on_after_the_last_event() {
+    let world = Scripted::new(8);
+    let shop = Shop::by(&world, "llm_token");
+    shop.till().units = 8;
+    shop.till().breaks = vec![1, 5, 8];
+    let life = live(&disk(), 1, &shop);
+    let (body, payment) = life.buys(STREAM);
+    let tokens: Vec<&str> = body.lines().filter(|line| line.starts_with("data: ")).collect();
+    let all: Vec<String> = (1..=8).map(|n| format!("data: token {n}")).collect();
+    assert_eq!(tokens, all);
+    assert_eq!((payment.money.atoms(), payment.note), (8 * PRICE, None));
+    assert_eq!((payment.resumed.times, payment.resumed.replayed), (3, 6));
+    let till = shop.till();
+    assert_eq!((till.resumed_after.clone(), till.spent), (vec![1, 5, 8], 8 * PRICE));
+}
+
+/// A seller that breaks off again and again is asked a bounded number of times.
+#[test]
+fn a_stream_that_always_breaks_off_is_given_up() {
+    let world = Scripted::new(8);
+    let shop = Shop::by(&world, "llm_token");
+    shop.till().units = 3;
+    shop.till().breaks = vec![2; 100];
+    let life = live(&disk(), 1, &shop);
+    let Some(Ok(Outcome::Paid { payment, .. })) = life.fetch(STREAM, &Options::default()) else { panic!() };
+    assert_eq!((payment.note.as_deref(), payment.resumed.times), (Some("stream_broke_off"), 5));
+    assert_eq!(shop.till().spent, 2 * PRICE);
 }
 
 /// What came of a stream came, and no seller keeps it: whoever was killed in it buys another, with what was vouched.

@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 
 use super::exchange::{Answer, Body, Conversation, Heard, HttpRequest, Reach, SendError, SocketOpened};
 use super::session::{End, Metered, Stream, channel_of};
-use super::{Client, FetchError, Options, Step};
+use super::{Client, FetchError, Options, Resumed, Step};
 use crate::journal::{self, Goods, Header, Purchase};
 
 /// How long a seller may take to say its last word, once we have asked for the end.
@@ -47,7 +47,8 @@ impl Client {
         deadline: Duration,
     ) -> Result<Metered, SendError> {
         let within = self.left(deadline);
-        let refused = |answer| Ok(Metered { answer, ended: None, streamed: false });
+        let resumed = Resumed::default();
+        let refused = |answer| Ok(Metered { answer, ended: None, streamed: false, resumed });
         let (mut socket, private) = match self.inner.exchange.socket(request, reach, within).await? {
             SocketOpened::Open { socket, private } => (socket, private),
             SocketOpened::Answered(answer) => return refused(*answer),
@@ -141,7 +142,7 @@ impl Client {
             (End::TooLong, _) => (Body::TooLarge { limit: self.inner.max_body }, None),
             (End::Stopped(why), _) => (Body::Complete(goods), Some(why)),
         };
-        Ok(Metered { answer: answer(StatusCode::OK, headers, body), ended, streamed: true })
+        Ok(Metered { answer: answer(StatusCode::OK, headers, body), ended, streamed: true, resumed })
     }
 
     fn left(&self, deadline: Duration) -> Duration {

@@ -1,6 +1,7 @@
 //! MPP's `evm/session`: what a voucher buys, and all that it does not.
 
 mod counting;
+mod resumed;
 mod shop;
 mod sockets;
 mod streams;

@@ -19,7 +19,7 @@ use crate::tests::support::{Backend, body, get, request};
 use crate::{BoxError, PaywallBody, SessionTerms};
 
 /// An upstream that streams these pieces.
-fn streaming(pieces: Vec<&'static str>) -> Backend {
+pub(super) fn streaming(pieces: Vec<&'static str>) -> Backend {
     Backend::new(move || {
         let frames = pieces.clone().into_iter().map(|text| Ok::<_, BoxError>(Frame::data(Bytes::from(text))));
         events(StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync())
@@ -33,7 +33,7 @@ fn events(body: PaywallBody) -> Response<PaywallBody> {
 }
 
 /// An upstream that streams what it is handed, each time it is called the next of these.
-fn piped(mut pipes: Vec<mpsc::UnboundedReceiver<Result<&'static str, BoxError>>>) -> Backend {
+pub(super) fn piped(mut pipes: Vec<mpsc::UnboundedReceiver<Result<&'static str, BoxError>>>) -> Backend {
     pipes.reverse();
     let pipes = Mutex::new(pipes);
     Backend::new(move || {
@@ -48,19 +48,19 @@ fn piped(mut pipes: Vec<mpsc::UnboundedReceiver<Result<&'static str, BoxError>>>
     })
 }
 
-fn words(count: usize) -> Vec<&'static str> {
+pub(super) fn words(count: usize) -> Vec<&'static str> {
     std::iter::repeat_n("data: word\n\n", count).collect()
 }
 
 /// A stream as its client reads it.
-struct Streamed {
+pub(super) struct Streamed {
     body: PaywallBody,
     reader: Reader,
     read: std::collections::VecDeque<Event>,
 }
 
 impl Streamed {
-    fn new(answer: Response<PaywallBody>) -> Self {
+    pub fn new(answer: Response<PaywallBody>) -> Self {
         assert_eq!(answer.status(), 200);
         assert!(answer.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
         assert!(answer.headers()["cache-control"].to_str().unwrap().contains("private"));
@@ -78,15 +78,15 @@ impl Streamed {
         Ok(self.read.pop_front())
     }
 
-    async fn next(&mut self) -> Option<Event> {
+    pub async fn next(&mut self) -> Option<Event> {
         self.try_next().await.unwrap()
     }
 
-    async fn word(&mut self) {
+    pub async fn word(&mut self) {
         assert_eq!(self.next().await, Some(Event::Message("word".to_owned())));
     }
 
-    async fn need(&mut self) -> NeedVoucher {
+    pub async fn need(&mut self) -> NeedVoucher {
         match self.next().await {
             Some(Event::NeedVoucher(need)) => need,
             other => panic!("{other:?}"),
@@ -94,7 +94,7 @@ impl Streamed {
     }
 
     /// The last event, and the end.
-    async fn end(mut self) -> SessionReceipt {
+    pub async fn end(mut self) -> SessionReceipt {
         let last = self.next().await;
         let Some(Event::Receipt(receipt)) = last else { panic!("{last:?}") };
         assert_eq!(self.next().await, None);
@@ -107,7 +107,7 @@ async fn streams(shop: &Shop, buyer: &Buyer, cumulative: u128) -> Streamed {
 }
 
 /// What became of the channel's only charge.
-async fn ended(shop: &Shop, buyer: &Buyer) -> (Payee, ChargeState) {
+pub(super) async fn ended(shop: &Shop, buyer: &Buyer) -> (Payee, ChargeState) {
     for _ in 0..1000 {
         let channel = shop.channel(buyer.id()).await;
         if channel.running().next().is_none() {
@@ -378,6 +378,12 @@ async fn a_named_stream_is_not_charged_twice() {
     stream.word().await;
     stream.word().await;
     assert_eq!(stream.end().await.spent, 200);
+    // While it is remembered it comes again, for nothing.
+    let mut again = Streamed::new(shop.raw(named(buyer.buy("/words", 1000), "mine")).await);
+    again.word().await;
+    again.word().await;
+    assert_eq!(again.end().await.spent, 200);
+    shop.paywall.0.streams.forget_all();
     let again = shop.send(named(buyer.buy("/words", 1000), "mine")).await;
     assert_eq!((again.status, again.code().as_str()), (409, "stream_not_kept"));
     assert_eq!((shop.backend.calls(), shop.channel(buyer.id()).await.spent()), (1, 200));
