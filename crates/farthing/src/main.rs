@@ -1,6 +1,15 @@
 //! The binary: configuration, commands and wiring. No rules live here.
 
-#[cfg(any(mutant = "claim", mutant = "broadcast", mutant = "unknown", mutant = "reorg", mutant = "budget"))]
+#[cfg(any(
+    mutant = "claim",
+    mutant = "broadcast",
+    mutant = "unknown",
+    mutant = "reorg",
+    mutant = "budget",
+    mutant = "voucher",
+    mutant = "answer",
+    mutant = "mark"
+))]
 compile_error!(
     "a guard is broken on purpose: this is for the simulator only, never for a program that is run"
 );

@@ -15,6 +15,7 @@ use farthing_evm::{
     TransferAuthorization, U256, WitnessTransfer, abi, known,
 };
 
+use crate::escrow::{ESCROW, Escrow};
 use crate::rng::Rng;
 
 /// What a plain transaction costs, and what a settlement does: about what the real ones cost.
@@ -36,6 +37,8 @@ pub struct State {
     pub bitmap: BTreeMap<(Address, U256), U256>,
     /// Authorizations that were used or cancelled: by whom, and its nonce.
     pub used: BTreeMap<(Address, B256), Used>,
+    /// The escrow of payment channels.
+    pub escrow: Escrow,
     pub nonces: BTreeMap<Address, u64>,
     pub wei: BTreeMap<Address, u128>,
     /// What was burnt or given to the producers of blocks, so that the whole stays the whole.
@@ -131,6 +134,8 @@ pub struct Chain {
     pub deepest: u64,
     /// Transactions that were in a block which was replaced.
     pub uprooted: BTreeSet<[u8; 32]>,
+    /// How many of them had called the escrow.
+    pub uprooted_from_escrow: u64,
 }
 
 impl Chain {
@@ -156,6 +161,7 @@ impl Chain {
             reorganized: 0,
             deepest: 0,
             uprooted: BTreeSet::new(),
+            uprooted_from_escrow: 0,
         }
     }
 
@@ -293,6 +299,7 @@ impl Chain {
         self.deepest = self.deepest.max(depth as u64);
         for tx in gone.iter().flat_map(|block| &block.txs) {
             self.uprooted.insert(tx.hash);
+            self.uprooted_from_escrow += u64::from(tx.to == ESCROW);
             if self.rng.per_mille(kept) {
                 self.pool.push(tx.clone());
             }
@@ -312,6 +319,9 @@ impl Chain {
             let call = Permitted::read(&tx.data).ok_or_else(Bytes::new)?;
             return self.permitted(state, &call, tx, time, logs);
         }
+        if tx.to == ESCROW {
+            return self.call_escrow(state, tx, time, logs);
+        }
         if tx.to != self.token {
             return Err(Bytes::new());
         }
@@ -319,6 +329,9 @@ impl Chain {
             Some(TokenCall::Approve { spender, value }) => {
                 if spender == known::PERMIT2 {
                     state.allowed.insert(tx.from, value);
+                }
+                if spender == ESCROW {
+                    state.escrow.allowed.insert(tx.from, value);
                 }
                 Ok(())
             }
@@ -417,7 +430,12 @@ impl Chain {
         Ok(())
     }
 
-    fn pay(
+    /// The token's domain.
+    pub fn domain(&self) -> &Domain {
+        &self.domain
+    }
+
+    pub fn pay(
         &self,
         state: &mut State,
         from: Address,
@@ -441,7 +459,7 @@ impl Chain {
     }
 
     /// Answers a read on the state after a block.
-    pub fn call(&self, block: &Block, to: Address, data: &Bytes) -> Result<Bytes, Bytes> {
+    pub fn call(&self, block: &Block, from: Address, to: Address, data: &Bytes) -> Result<Bytes, Bytes> {
         let word = |value: U256| Bytes::copy_from_slice(&value.to_be_bytes::<32>());
         let begins = |sample: farthing_evm::Bytes| data.get(..4) == sample.get(..4);
         let argument = |n: usize| data.get(4 + n * 32..36 + n * 32).map(B256::from_slice).unwrap_or_default();
@@ -457,10 +475,15 @@ impl Chain {
             let to_permit2 = Address::from_word(argument(1)) == known::PERMIT2;
             return Ok(word(allowed.filter(|_| to_permit2).unwrap_or_default()));
         }
-        if to != self.token && to != known::X402_EXACT_PROXY {
+        if to == ESCROW
+            && let Some(answer) = self.ask_escrow(&block.state, data)
+        {
+            return Ok(answer);
+        }
+        if to != self.token && to != known::X402_EXACT_PROXY && to != ESCROW {
             return Err(Bytes::new());
         }
-        match TokenCall::read(data) {
+        match TokenCall::read(data).filter(|_| to == self.token) {
             Some(TokenCall::BalanceOf(account)) => {
                 Ok(word(U256::from(block.state.token.get(&account).copied().unwrap_or_default())))
             }
@@ -469,7 +492,7 @@ impl Chain {
             }
             _ => {
                 let mut state = (*block.state).clone();
-                let tx = Tx::of_owner(Address::ZERO, to, data.clone(), 0);
+                let tx = Tx::of_owner(from, to, data.clone(), 0);
                 // A simulation runs in the block that would come next; nodes give it the newest block's time.
                 self.execute(&mut state, &tx, block.time, &mut Vec::new()).map(|()| Bytes::new())
             }
@@ -579,12 +602,12 @@ pub fn nonce_in(data: &Bytes) -> Option<B256> {
 }
 
 /// An error of Solidity with no arguments, or the beginning of one that has some.
-fn error(signature: &str) -> Bytes {
+pub fn error(signature: &str) -> Bytes {
     Bytes::copy_from_slice(&keccak256(signature.as_bytes())[..4])
 }
 
 /// `Error(string)`.
-fn revert(why: &str) -> Bytes {
+pub fn revert(why: &str) -> Bytes {
     let mut data = vec![0x08, 0xc3, 0x79, 0xa0];
     data.extend_from_slice(&U256::from(32).to_be_bytes::<32>());
     data.extend_from_slice(&U256::from(why.len()).to_be_bytes::<32>());

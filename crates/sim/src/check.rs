@@ -8,6 +8,8 @@ use farthing_ledger::{AccountKind, Phase, Purpose};
 use farthing_payment::{Flow, Next, Payment, State};
 
 use crate::chain::{Chain, Used};
+use crate::channels;
+use crate::escrow::ESCROW;
 use crate::exec::lock;
 use crate::facilitators::{houses, taken_at_their_word};
 use crate::facts::Ledger;
@@ -25,6 +27,7 @@ pub fn block(chain: &Chain, token_total: u128, wei_total: u128, ledger: &Ledger)
     if tokens != token_total || wei != wei_total {
         ledger.broken(format!("the chain has {tokens} atoms of {token_total} and {wei} wei of {wei_total}"));
     }
+    channels::block(chain, ledger);
 }
 
 /// Whether this is the payment of the authorization with this nonce.
@@ -64,6 +67,7 @@ pub(crate) fn all(stage: &Stage) -> Counts {
     counts.losses = books(stage, &payments);
     deliveries(stage, &payments);
     journals(stage);
+    channels::in_the_end(stage, &mut counts);
     if stage.plan.is_fair() {
         everybody_served(stage);
     }
@@ -91,6 +95,7 @@ fn count(stage: &Stage, payments: &[Payment]) -> Counts {
         believed: number(&|p| is_believed(p, &chain)),
         polls: stage.exec.polls(),
         virtual_secs: stage.exec.micros() / 1_000_000,
+        ..Counts::default()
     }
 }
 
@@ -153,7 +158,11 @@ fn authorizations(stage: &Stage, payments: &[Payment]) {
         }
     }
     // Nobody pays but by what he signed.
-    for (from, nonce) in tip.state.used.keys() {
+    for ((from, nonce), used) in &tip.state.used {
+        let deposits = matches!(used, Used::Paid { to, .. } if *to == ESCROW) || *used == Used::Cancelled;
+        if deposits && facts.channels.deposits.contains(nonce) {
+            continue;
+        }
         if *from != payee && !facts.signed.contains_key(nonce) {
             broken(format!("{from} used {nonce}, which nobody signed"));
         }
@@ -166,6 +175,7 @@ fn books(stage: &Stage, payments: &[Payment]) -> u64 {
     let tip = chain.tip();
     let payee = to_alloy(&stage.gateway.payee).unwrap_or_default();
     let has = tip.state.token.get(&payee).copied().unwrap_or_default();
+    let has = has + channels::paid_to_relayer(stage, &chain);
     let relayer = to_alloy(&stage.gateway.relayer.address()).unwrap_or_default();
     let store = &stage.gateway.platter;
     let balances = wait(store.balances(None)).unwrap_or_default();
@@ -184,8 +194,9 @@ fn books(stage: &Stage, payments: &[Payment]) -> u64 {
     if u128::try_from(treasury) != Ok(has) {
         stage.ledger.broken(format!("the treasury says {treasury} atoms, and the payee has {has}"));
     }
-    if net(AccountKind::Receivable) != 0 {
-        let owed = net(AccountKind::Receivable);
+    let by_the_unit = channels::receivable(stage);
+    if net(AccountKind::Receivable) != by_the_unit {
+        let owed = net(AccountKind::Receivable) - by_the_unit;
         stage.ledger.broken(format!("when all is over, {owed} atoms are still to be received"));
     }
     // Each wei of gas is in the books, and once: also of what reverted, and of what only filled a nonce.

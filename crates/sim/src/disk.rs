@@ -1,16 +1,21 @@
 //! A store on a disk that a process can die over: each change is applied whole or not at all, and whoever asked may
 //! never hear which.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use farthing_channel::{ChannelId, Charge, Payee};
 use farthing_engine::{
-    BookCheck, Claim, Claimed, Commit, PaymentFilter, Store, StoreError, StoredResponse, StoredSlot,
+    Begun, BookCheck, ChannelBegin, ChannelCommit, ChannelFilter, ChannelStore, Claim, Claimed, Commit,
+    PaymentFilter, Store, StoreError, StoredResponse, StoredSlot,
 };
 use farthing_ledger::{Account, Balance, Entry, Phase, TransferId};
 use farthing_payment::{ConsumptionKey, Payment, Slot};
-use farthing_primitives::{Address, AssetId, Money, Network, PaymentId, SlotId, TenantId, Timestamp};
+use farthing_primitives::{
+    Address, AssetId, Money, Network, PaymentId, RequestHash, SlotId, TenantId, Timestamp,
+};
 use futures_channel::oneshot;
 
 use crate::exec::{Exec, ProcessId, lock};
@@ -31,11 +36,13 @@ pub struct Ailments {
 pub struct Disk {
     exec: Exec,
     process: ProcessId,
-    platter: Arc<dyn Store>,
+    platter: Arc<dyn ChannelStore>,
     ailments: Arc<Mutex<Ailments>>,
     rng: Arc<Mutex<Rng>>,
     /// Until when the store answers nothing, as it does not know what it holds.
     doubt_until: Arc<Mutex<Duration>>,
+    /// Is set whenever something was written.
+    touched: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Disk {
@@ -55,18 +62,25 @@ impl Disk {
     pub fn new(
         exec: Exec,
         process: ProcessId,
-        platter: Arc<dyn Store>,
+        platter: Arc<dyn ChannelStore>,
         ailments: Arc<Mutex<Ailments>>,
         rng: Rng,
     ) -> Self {
         let rng = Arc::new(Mutex::new(rng));
-        Self { exec, process, platter, ailments, rng, doubt_until: Arc::default() }
+        let (doubt_until, touched) = (Arc::default(), Arc::default());
+        Self { exec, process, platter, ailments, rng, doubt_until, touched }
+    }
+
+    /// Says in `touched` whenever something was written.
+    pub fn saying(mut self, touched: Arc<AtomicBool>) -> Self {
+        self.touched = touched;
+        self
     }
 
     /// Hands a change to the writer, which finishes it whoever waits, as long as the process lives.
     async fn write<T, F>(
         &self,
-        change: impl FnOnce(Arc<dyn Store>) -> F + Send + 'static,
+        change: impl FnOnce(Arc<dyn ChannelStore>) -> F + Send + 'static,
     ) -> Result<T, StoreError>
     where
         T: Send + 'static,
@@ -89,7 +103,7 @@ impl Disk {
         };
         let (tell, told) = oneshot::channel();
         let (exec, platter) = (self.exec.clone(), self.platter.clone());
-        let doubt = self.doubt_until.clone();
+        let (doubt, touched) = (self.doubt_until.clone(), self.touched.clone());
         self.exec.spawn(
             self.process,
             Box::pin(async move {
@@ -108,6 +122,7 @@ impl Disk {
                     }
                     Fate::Done => change(platter).await,
                 };
+                touched.store(true, Ordering::Relaxed);
                 // Durable, and not yet told: the moment to die at.
                 exec.sleep(after).await;
                 let _ = tell.send(said);
@@ -249,5 +264,49 @@ impl Store for Disk {
 
     fn commit_latency(&self) -> Duration {
         self.platter.commit_latency()
+    }
+}
+
+#[async_trait]
+impl ChannelStore for Disk {
+    async fn begin_channel(&self, begin: ChannelBegin) -> Result<Begun, StoreError> {
+        self.write(|platter| async move { platter.begin_channel(begin).await }).await
+    }
+
+    async fn commit_channel(&self, commit: ChannelCommit) -> Result<(), StoreError> {
+        self.write(|platter| async move { platter.commit_channel(commit).await }).await
+    }
+
+    async fn channel(&self, id: ChannelId) -> Result<Option<Payee>, StoreError> {
+        self.read(self.platter.channel(id)).await
+    }
+
+    async fn channel_of_book(&self, book: PaymentId) -> Result<Option<Payee>, StoreError> {
+        self.read(self.platter.channel_of_book(book)).await
+    }
+
+    async fn channels(&self, filter: ChannelFilter) -> Result<Vec<Payee>, StoreError> {
+        self.read(self.platter.channels(filter)).await
+    }
+
+    async fn charge(&self, channel: ChannelId, request: RequestHash) -> Result<Option<Charge>, StoreError> {
+        self.read(self.platter.charge(channel, request)).await
+    }
+
+    async fn charges(
+        &self,
+        channel: ChannelId,
+        after: Option<PaymentId>,
+        limit: usize,
+    ) -> Result<Vec<Charge>, StoreError> {
+        self.read(self.platter.charges(channel, after, limit)).await
+    }
+
+    async fn charge_answer(&self, charge: PaymentId) -> Result<Option<StoredResponse>, StoreError> {
+        self.read(self.platter.charge_answer(charge)).await
+    }
+
+    async fn erase_charge_answers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        self.write(move |platter| async move { platter.erase_charge_answers(before).await }).await
     }
 }

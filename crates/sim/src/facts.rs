@@ -42,6 +42,7 @@ pub struct Facts {
     pub refunds: BTreeSet<PaymentId>,
     pub restarts: u64,
     pub faults: u64,
+    pub channels: crate::channels::Facts,
 }
 
 /// Facts, the timeline, and the first violation.

@@ -2,16 +2,19 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use farthing_chain::LocalKey;
+use farthing_engine::RelayerKey as _;
 use farthing_engine::{
-    Depths, Engine, EngineConfig, EvmRail, ExposureLimit, Rail, Relayer, RelayerConfig, Store, World,
+    ChannelFilter, ChannelStore, Depths, Desk, Engine, EngineConfig, EvmRail, ExposureLimit, Rail, Relayer,
+    RelayerConfig, Store, Till, TillConfig, World,
 };
+use farthing_evm::Key;
 use farthing_faultdisk::Crash;
 use farthing_payment::{Delivery, Flow, State};
 use farthing_paywall::{
@@ -30,6 +33,7 @@ use crate::disk::{self, Disk};
 use crate::exec::{Exec, ProcessId, WORLD, lock};
 use crate::facilitators::Facilitators;
 use crate::facts::{self, Ledger};
+use crate::meters::{self, METERS};
 use crate::net::Listener;
 use crate::node::{self, Node, Tip};
 use crate::platter::Platter;
@@ -81,7 +85,7 @@ pub struct Machine {
     pub ledger: Arc<Ledger>,
     pub tip: Arc<Tip>,
     /// The books, as checkers read them.
-    pub platter: Arc<dyn Store>,
+    pub platter: Arc<dyn ChannelStore>,
     /// Where the processes have them, if that is SQLite; else in `platter` itself.
     pub sqlite: Option<Arc<Platter>>,
     pub operator: Mutex<Operator>,
@@ -91,6 +95,14 @@ pub struct Machine {
     pub mood: Arc<Mutex<Mood>>,
     pub payee: Address,
     pub relayer: Arc<LocalKey>,
+    /// The key of whoever is paid, with which the till collects by the relayer's transactions.
+    pub payee_secret: [u8; 32],
+    /// What is sold by the unit, if anything is.
+    pub sessions: Option<meters::Sessions>,
+    /// When the gateway listened, in microseconds: from, and up to, which is not there while it does.
+    pub up: Mutex<Vec<(u64, Option<u64>)>>,
+    /// Something was written that the checkers of channels have not looked at.
+    pub touched: Arc<AtomicBool>,
     /// Who settles, if not this machine itself.
     pub remotes: Option<Arc<Facilitators>>,
     pub depth: u64,
@@ -131,12 +143,12 @@ impl Machine {
         let rng = |name: &str| Rng::stream(self.seed, &format!("gateway-{life}-{name}"));
         let world: Arc<dyn World> =
             Arc::new(ProcessWorld::new(self.exec.clone(), process, self.skew.clone(), rng("world")));
-        let platter: Arc<dyn Store> = match self.sqlite.clone() {
+        let platter: Arc<dyn ChannelStore> = match self.sqlite.clone() {
             Some(sqlite) => sqlite,
             None => self.platter.clone(),
         };
-        let store: Arc<dyn Store> =
-            Arc::new(Disk::new(self.exec.clone(), process, platter, self.disk.clone(), rng("disk")));
+        let disk = Disk::new(self.exec.clone(), process, platter, self.disk.clone(), rng("disk"));
+        let store: Arc<dyn ChannelStore> = Arc::new(disk.saying(self.touched.clone()));
         let network = Network::eip155(NETWORK);
         let (this, watched) = (self.clone(), self.clone());
         let chain = Arc::new(Node::new(
@@ -154,18 +166,24 @@ impl Machine {
                 this.ledger.note(|| format!("the store cannot be opened yet: {why}"));
                 world.sleep(Duration::from_secs(1)).await;
             }
+            let mut relayer = None;
             let rail = match &this.remotes {
                 Some(remotes) => remotes.rail(chain, world.clone(), this.depth, &format!("gateway-{life}")),
-                None => this.own_rail(chain, store.clone(), world.clone()),
+                None => {
+                    relayer = this.own_relayer(chain, store.clone(), world.clone());
+                    relayer.clone().map(|relayer| this.own_rail(relayer, store.clone(), world.clone()))
+                }
             };
             let Some(rail) = rail else { return };
             let rails = HashMap::from([(network, rail)]);
             let config = EngineConfig {
                 answer_within: Duration::from_secs(20),
                 unclear_after: Duration::from_secs(10),
+                // Whoever has paid may come back as late as this world ends.
+                replay_ttl: Duration::from_secs(3600),
                 ..EngineConfig::default()
             };
-            let engine = Engine::new(store, world.clone(), rails, config);
+            let engine = Engine::new(store.clone(), world.clone(), rails, config);
             // A process that cannot take up what was left ends; its supervisor tries again.
             while let Err(error) = engine.recover().await {
                 this.ledger.note(|| format!("gateway cannot recover yet: {error}"));
@@ -174,35 +192,73 @@ impl Machine {
             let tending = engine.clone();
             world.spawn(Box::pin(async move { tending.tend().await }));
             let key = BindingKey::new([9; 32], None);
-            let paywall = Paywall::new(this.terms(), Arc::new(engine.clone()), world, key, Limits::default());
+            let seller = Arc::new(engine.clone());
+            let mut paywall = Paywall::new(this.terms(), seller, world.clone(), key, Limits::default());
+            if let (Some(relayer), Some(_)) = (relayer, &this.sessions) {
+                let Some(till) = this.till(&relayer, &store, &world).await else { return };
+                paywall = paywall.with_till(till);
+            }
             let service = PaywallLayer::new(paywall).layer(Upstream(this.clone()));
+            let machine = this.clone();
             let handler = Arc::new(move |request: Request<Full<Bytes>>| -> BoxFuture<'static, _> {
-                let service = service.clone();
+                let (service, machine) = (service.clone(), machine.clone());
                 Box::pin(async move {
+                    let path = request.uri().path().to_owned();
                     match service.oneshot(request).await {
-                        Ok(response) => response,
+                        Ok(response) => meters::leaves(&machine, &path, response),
                         Err(never) => match never {},
                     }
                 })
             });
             this.ledger.note(|| "gateway listens".to_owned());
+            lock(&this.up).push((this.exec.micros(), None));
             *lock(&this.engine) = Some(engine);
             *lock(&this.listener) = Some(Listener { process, handler });
         };
         self.exec.spawn(process, Box::pin(task));
     }
 
-    fn own_rail(
+    fn own_relayer(
         &self,
         chain: Arc<Node>,
         store: Arc<dyn Store>,
         world: Arc<dyn World>,
-    ) -> Option<Arc<dyn Rail>> {
+    ) -> Option<Arc<Relayer>> {
         let config = RelayerConfig { bump_after: Duration::from_secs(6), ..RelayerConfig::default() };
-        let relayer = Relayer::start(chain, self.relayer.clone(), store.clone(), world.clone(), config)?;
+        Relayer::start(chain, self.relayer.clone(), store, world, config)
+    }
+
+    fn own_rail(&self, relayer: Arc<Relayer>, store: Arc<dyn Store>, world: Arc<dyn World>) -> Arc<dyn Rail> {
         let depths = Depths::blocks(self.depth);
         let rail = EvmRail::new(relayer, store, world, depths, Registry::builtin());
-        Some(Arc::new(rail.beyond_reorgs(BEYOND_REORGS)))
+        Arc::new(rail.beyond_reorgs(BEYOND_REORGS))
+    }
+
+    /// The till of this process, once the store says what a former one left.
+    async fn till(
+        &self,
+        relayer: &Arc<Relayer>,
+        store: &Arc<dyn ChannelStore>,
+        world: &Arc<dyn World>,
+    ) -> Option<Till> {
+        loop {
+            let payees = Key::from_bytes(self.payee_secret).into_iter().collect();
+            let desk = Desk::new(relayer.clone(), Depths::blocks(self.depth), payees)?;
+            let desks = HashMap::from([(Network::eip155(NETWORK), desk)]);
+            let config = TillConfig {
+                escrow_code: vec![farthing_wallet::escrows::ESCROW_CODE],
+                answer_within: Duration::from_secs(20),
+                beyond_reorgs: BEYOND_REORGS,
+                ..TillConfig::default()
+            };
+            match Till::start(store.clone(), world.clone(), desks, config).await {
+                Ok(till) => return Some(till),
+                Err(error) => {
+                    self.ledger.note(|| format!("the till cannot begin yet: {error}"));
+                    world.sleep(Duration::from_secs(1)).await;
+                }
+            }
+        }
     }
 
     /// Whether it sees for itself what is on the chain.
@@ -257,6 +313,9 @@ impl Machine {
 
     fn stop(&self, how: Crash) {
         self.ledger.note(|| "gateway is killed".to_owned());
+        if let Some((_, until)) = lock(&self.up).last_mut() {
+            until.get_or_insert(self.exec.micros());
+        }
         *lock(&self.listener) = None;
         *lock(&self.engine) = None;
         if let Some(process) = lock(&self.process).take() {
@@ -289,6 +348,10 @@ impl Machine {
             let Ok(pattern) = format!("{} {}", shelf.method, shelf.path).parse() else { continue };
             routes.push((pattern, Route::paid(paid)));
         }
+        if let Some(sessions) = &self.sessions {
+            let payee = if sessions.by_relayer { self.relayer.address() } else { self.payee.clone() };
+            routes.extend(METERS.iter().filter_map(|meter| meter.route(sessions, payee.clone())));
+        }
         // INVARIANT: the shelves are distinct.
         #[allow(clippy::expect_used)]
         Terms::new(RouteTable::new(routes).expect("distinct shelves"))
@@ -301,7 +364,7 @@ impl Machine {
 }
 
 /// Checker: what `who` sends is durable in its own store.
-pub fn sent(store: &dyn Store, ledger: &Ledger, who: &str, tx: &Tx) {
+pub fn sent(store: &dyn ChannelStore, ledger: &Ledger, who: &str, tx: &Tx) {
     let relayer = farthing_evm::from_alloy(tx.from);
     let hash = farthing_evm::B256::new(tx.hash).to_string();
     let network = Network::eip155(NETWORK);
@@ -314,14 +377,19 @@ pub fn sent(store: &dyn Store, ledger: &Ledger, who: &str, tx: &Tx) {
 }
 
 /// A slot that is final or lost is no live one, and may be sent again by a task that has not heard of it.
-fn was_durable(store: &dyn Store, tx: &Tx, hash: &str) -> bool {
+fn was_durable(store: &dyn ChannelStore, tx: &Tx, hash: &str) -> bool {
+    let named = |book| {
+        let slots = wait(store.slots_of(book)).unwrap_or_default();
+        slots.iter().flat_map(|stored| &stored.slot.variants).any(|variant| variant.tx.as_str() == hash)
+    };
+    if tx.to == crate::escrow::ESCROW {
+        let all = ChannelFilter { limit: 1000, ..ChannelFilter::default() };
+        return wait(store.channels(all)).unwrap_or_default().iter().any(|payee| named(payee.book()));
+    }
     let Some(nonce) = crate::chain::nonce_in(&tx.data) else { return false };
     let filter = farthing_engine::PaymentFilter { limit: 1000, ..Default::default() };
     let all = wait(store.payments(filter)).unwrap_or_default();
-    all.iter().filter(|payment| crate::check::is_of(payment, &nonce)).any(|payment| {
-        let slots = wait(store.slots_of(payment.id)).unwrap_or_default();
-        slots.iter().flat_map(|stored| &stored.slot.variants).any(|variant| variant.tx.as_str() == hash)
-    })
+    all.iter().filter(|payment| crate::check::is_of(payment, &nonce)).any(|payment| named(payment.id))
 }
 
 pub fn short(hash: &str) -> &str {
@@ -411,6 +479,9 @@ impl Service<Request<Full<Bytes>>> for Upstream {
                 machine.ledger.broken("the upstream was called for no payment".to_owned());
                 return Ok(answer(StatusCode::OK, Bytes::new()));
             };
+            if let Some(meter) = METERS.iter().find(|meter| meter.path == request.uri().path()) {
+                return Ok(meters::serve(machine, meter, id, request.uri()).await);
+            }
             this.called(id);
             let (latency, fails, breaks_off, hangs) = {
                 let mood = *lock(&machine.mood);
@@ -442,7 +513,7 @@ impl Service<Request<Full<Bytes>>> for Upstream {
     }
 }
 
-fn answer(status: StatusCode, body: Bytes) -> Response<PaywallBody> {
+pub fn answer(status: StatusCode, body: Bytes) -> Response<PaywallBody> {
     let mut response = Response::new(Full::new(body).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = status;
     response

@@ -8,15 +8,19 @@
 #![allow(clippy::cast_possible_truncation, clippy::missing_panics_doc)]
 
 mod chain;
+mod channels;
 mod check;
 mod disk;
+mod escrow;
 mod exec;
 mod facilitators;
 mod facts;
 mod gateway;
+mod meters;
 mod net;
 mod node;
 mod owner;
+mod patron;
 mod payer;
 mod plan;
 mod platter;
@@ -29,6 +33,7 @@ mod world;
 pub use disk::Ailments as DiskAilments;
 pub use facilitators::{Habits, Lies, Remotes, Way, Who};
 pub use gateway::Mood;
+pub use meters::Sessions;
 pub use net::Ailments as NetAilments;
 pub use node::Ailments as NodeAilments;
 pub use payer::{Pays, Style};

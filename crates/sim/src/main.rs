@@ -62,6 +62,9 @@ fn one(seed: u64, options: &Options) -> ExitCode {
         let sight = if remotes.chain_read { "with" } else { "without" };
         println!("  settles {sight} a node of its own through {:?}", remotes.who);
     }
+    if let Some(sessions) = &plan.sessions {
+        println!("  sells by the unit: {sessions:?}");
+    }
     for line in &plan.lines {
         println!("  {:>8.3} {:?}", line.at as f64 / 1000.0, line.act);
     }
@@ -97,7 +100,7 @@ fn many(options: &Options) -> ExitCode {
     let end = options.first + options.seeds;
     let broken = Mutex::new(Vec::new());
     let stop = AtomicBool::new(false);
-    let totals = Mutex::new([0u64; 9]);
+    let totals = Mutex::new([0u64; 15]);
     let began = Instant::now();
     let tty = std::io::stderr().is_terminal();
     std::thread::scope(|scope| {
@@ -129,6 +132,12 @@ fn many(options: &Options) -> ExitCode {
                             c.reorganized,
                             c.losses,
                             c.virtual_secs,
+                            c.channels,
+                            c.vouchers,
+                            c.by_the_unit,
+                            c.forced,
+                            c.answered,
+                            c.channels_reorganized,
                         ];
                         totals.iter_mut().zip(more).for_each(|(total, more)| *total += more);
                     }
@@ -151,12 +160,14 @@ fn many(options: &Options) -> ExitCode {
     });
     let done = next.load(Ordering::Relaxed).min(end) - options.first;
     let broken = broken.into_inner().unwrap_or_default();
-    let [payments, settled, failed, goods, services, restarts, reorganized, losses, secs] =
+    let [payments, settled, failed, goods, services, restarts, reorganized, losses, secs, channels @ ..] =
         totals.into_inner().unwrap_or_default();
+    let [opened, vouchers, by_the_unit, forced, answered, taken_back] = channels;
     println!(
         "{done} worlds, {} hours of their time, in {:.1} s: {payments} payments ({settled} settled, {failed} failed), \
          {services} calls of upstreams, {goods} times goods, {restarts} kills, {reorganized} blocks reorganized away, \
-         {losses} losses shown",
+         {losses} losses shown; {opened} channels with {vouchers} vouchers for {by_the_unit} calls, {forced} closes \
+         forced and {answered} of them answered, {taken_back} of their transactions reorganized away",
         secs / 3600,
         began.elapsed().as_secs_f64(),
     );

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farthing_paywall::PaywallBody;
-use futures_channel::oneshot;
+use futures_channel::{mpsc, oneshot};
+use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -154,6 +155,131 @@ impl Net {
         }
         self.exec.sleep(back).await;
         answer
+    }
+}
+
+/// An answer whose body still comes.
+pub struct Coming {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub pieces: Pieces,
+}
+
+/// A body as it comes. Dropping it hangs up.
+pub struct Pieces {
+    net: Net,
+    rest: mpsc::Receiver<Option<Bytes>>,
+    /// Is dropped with the rest, so that the other side sees that nobody listens.
+    _line: oneshot::Sender<()>,
+    over: bool,
+}
+
+impl Pieces {
+    /// The next piece; `None` is the end. A process that dies ends nothing.
+    pub async fn next(&mut self, within: Duration) -> Result<Option<Bytes>, NoAnswer> {
+        if self.over {
+            return Ok(None);
+        }
+        let (on_the_way, cut, partitioned) = {
+            let ailments = *lock(&self.net.ailments);
+            let mut rng = lock(&self.net.rng);
+            let wait = Duration::from_micros(rng.below(ailments.latency * 250 + 100));
+            (wait, rng.per_mille(ailments.cut / 4), ailments.partitioned)
+        };
+        let piece = match select(self.rest.next(), self.net.exec.sleep(within)).await {
+            Either::Left((Some(piece), _)) => piece,
+            Either::Left((None, _)) => return Err(NoAnswer::Cut),
+            Either::Right(_) => return Err(NoAnswer::Timeout),
+        };
+        self.net.exec.sleep(on_the_way).await;
+        if cut || partitioned {
+            self.rest.close();
+            return Err(NoAnswer::Cut);
+        }
+        self.over = piece.is_none();
+        Ok(piece)
+    }
+}
+
+impl Net {
+    /// The same as [`Net::ask`] for whoever takes the body as it comes.
+    pub async fn open(
+        &self,
+        listener: impl Fn() -> Option<Listener>,
+        message: Message,
+        within: Duration,
+    ) -> Result<Coming, NoAnswer> {
+        let (ailments, there, back, lost, unheard, twice) = {
+            let ailments = *lock(&self.ailments);
+            let mut rng = lock(&self.rng);
+            let mut way = || Duration::from_micros(rng.below(ailments.latency * 1000 + 300));
+            let (there, back) = (way(), way());
+            let mut chance = |of| rng.per_mille(of);
+            let (lost, unheard) = (chance(ailments.request_lost), chance(ailments.answer_lost));
+            (ailments, there, back, lost, unheard, chance(ailments.duplicated))
+        };
+        self.exec.sleep(there).await;
+        if lost || ailments.partitioned {
+            self.exec.sleep(within).await;
+            return Err(NoAnswer::Timeout);
+        }
+        let Some(to) = listener() else { return Err(NoAnswer::Refused) };
+        if twice {
+            let (handler, request) = (to.handler.clone(), message.request());
+            self.exec.spawn(
+                to.process,
+                Box::pin(async move {
+                    // The copy's answer goes nowhere.
+                    let _ = read(handler(request).await, false).await;
+                }),
+            );
+        }
+        let (mut pass, rest) = mpsc::channel(2);
+        let (line, mut hung_up) = oneshot::channel::<()>();
+        let (tell, told) = oneshot::channel();
+        let (handler, request) = (to.handler.clone(), message.request());
+        self.exec.spawn(
+            to.process,
+            Box::pin(async move {
+                let (parts, mut body) = handler(request).await.into_parts();
+                if tell.send((parts.status, parts.headers)).is_err() {
+                    return;
+                }
+                loop {
+                    let frame = match select(body.frame(), &mut hung_up).await {
+                        Either::Left((frame, _)) => frame,
+                        Either::Right(_) => return,
+                    };
+                    let piece = match frame {
+                        Some(Ok(frame)) => match frame.into_data() {
+                            Ok(data) => Some(data),
+                            Err(_) => continue,
+                        },
+                        Some(Err(_)) => return,
+                        None => None,
+                    };
+                    let over = piece.is_none();
+                    // Whoever hung up gets no more, and nobody reads on for it.
+                    if std::future::poll_fn(|cx| pass.poll_ready(cx)).await.is_err()
+                        || pass.start_send(piece).is_err()
+                        || over
+                    {
+                        return;
+                    }
+                }
+            }),
+        );
+        let (status, headers) = match select(told, self.exec.sleep(within)).await {
+            Either::Left((Ok(head), _)) => head,
+            Either::Left((Err(_), _)) => return Err(NoAnswer::Cut),
+            Either::Right(_) => return Err(NoAnswer::Timeout),
+        };
+        if unheard {
+            self.exec.sleep(within).await;
+            return Err(NoAnswer::Timeout);
+        }
+        self.exec.sleep(back).await;
+        Ok(Coming { status, headers, pieces: Pieces { net: self.clone(), rest, _line: line, over: false } })
     }
 }
 

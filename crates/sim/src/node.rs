@@ -14,6 +14,7 @@ use futures_channel::oneshot;
 use futures_util::future::select;
 
 use crate::chain::{Block, Chain, Tx};
+use crate::escrow::{self, ESCROW};
 use crate::exec::{Exec, lock};
 use crate::rng::Rng;
 
@@ -180,10 +181,11 @@ impl ChainFace for Node {
     async fn read_at(&self, reads: Vec<Read>, at: Tag) -> Result<Vec<ReadResult>, ChainError> {
         let results = self.ask(|chain, newest| {
             let block = Self::tagged(chain, newest, at)?;
-            let answer = |read: &Read| match chain.call(block, read.to, &read.data.0) {
-                Ok(data) => ReadResult::Returned(data.into()),
-                Err(data) => ReadResult::Reverted(data.into()),
-            };
+            let answer =
+                |read: &Read| match chain.call(block, farthing_evm::Address::ZERO, read.to, &read.data.0) {
+                    Ok(data) => ReadResult::Returned(data.into()),
+                    Err(data) => ReadResult::Reverted(data.into()),
+                };
             Some(reads.iter().map(answer).collect())
         });
         let unknown =
@@ -242,14 +244,19 @@ impl ChainFace for Node {
         .await
     }
 
+    async fn code(&self, of: &Address) -> Result<Bytes, ChainError> {
+        let code = if account(of) == ESCROW { escrow::code() } else { &[] };
+        self.ask(|_, _| Bytes::from_static(code)).await
+    }
+
     async fn estimate_gas(
         &self,
-        _: &Address,
+        from: &Address,
         to: &Address,
         data: Bytes,
     ) -> Result<Result<u64, Bytes>, ChainError> {
-        let to = account(to);
-        self.ask(|chain, newest| chain.call(&chain.blocks[newest], to, &data).map(|_| 67_000)).await
+        let (from, to) = (account(from), account(to));
+        self.ask(|chain, newest| chain.call(&chain.blocks[newest], from, to, &data).map(|_| 67_000)).await
     }
 
     async fn broadcast(&self, tx: &SignedTx) -> Broadcast {

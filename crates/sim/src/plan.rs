@@ -105,6 +105,46 @@ pub enum Act {
         which: u64,
         at_once: u32,
     },
+    /// A wallet buys so many units, by so many requests at the same moment.
+    Meter {
+        patron: usize,
+        meter: usize,
+        units: u64,
+        at_once: u32,
+    },
+    TopUp {
+        patron: usize,
+    },
+    /// A wallet asks the seller to close its channel.
+    Leave {
+        patron: usize,
+    },
+    /// A wallet gets its deposit back without the seller.
+    Force {
+        patron: usize,
+    },
+    /// A wallet's owner does, behind its back, and whatever was used.
+    Cheat {
+        patron: usize,
+    },
+    /// A seller is asked to close with a voucher that is older than its newest.
+    CloseStale {
+        patron: usize,
+    },
+    KillPatron {
+        patron: usize,
+        down_for: u64,
+    },
+    /// It never comes back.
+    Vanish {
+        patron: usize,
+    },
+    /// Somebody sends what he found in the pool, if it is for the escrow.
+    FrontRunEscrow,
+    /// A payer cancels what it signed for a deposit.
+    CancelDeposit {
+        patron: usize,
+    },
     /// A machine's wall clock goes wrong by so many milliseconds, for a while.
     Clock {
         gateway: bool,
@@ -134,6 +174,8 @@ pub struct Plan {
     pub depth: u64,
     /// Through whom the gateway settles, if not by itself.
     pub remotes: Option<Remotes>,
+    /// What is sold by the unit, if anything is.
+    pub sessions: Option<crate::meters::Sessions>,
     /// When all ailments end, in milliseconds since the beginning.
     pub heals_at: u64,
     pub lines: Vec<Line>,
@@ -264,8 +306,22 @@ impl Plan {
             remotes
         });
         lines.extend(crate::refunds::draw(seed, TROUBLES + 35_000));
+        let mut heals_at = TROUBLES + 35_000;
+        // Channels need a relayer of the gateway's own.
+        let sessions = crate::channels::draw(seed, fair, depth).filter(|_| remotes.is_none());
+        let sessions = sessions.map(|(sessions, more)| {
+            lines.extend(more);
+            heals_at = crate::channels::HEALS_AT;
+            sessions
+        });
         lines.sort_by_key(|line| line.at);
-        Self { seed, sqlite, pays, buyers, owners, depth, remotes, heals_at: TROUBLES + 35_000, lines }
+        Self { seed, sqlite, pays, buyers, owners, depth, remotes, sessions, heals_at, lines }
+    }
+
+    /// How long after the troubles everything must be over, in milliseconds.
+    pub fn peace(&self) -> u64 {
+        // Authorizations live for a minute.
+        if self.sessions.is_some() { crate::channels::PEACE } else { 180_000 }
     }
 
     pub fn has(&self, test: impl Fn(&Act) -> bool) -> bool {
@@ -274,7 +330,12 @@ impl Plan {
 
     /// Whether nothing goes wrong that would keep a purchase from succeeding.
     pub fn is_fair(&self) -> bool {
-        !self.has(|act| !matches!(act, Act::Buy { .. } | Act::Want { .. } | Act::Refund { .. }))
+        !self.has(|act| {
+            let wishes = matches!(act, Act::Buy { .. } | Act::Want { .. } | Act::Refund { .. });
+            let by_the_unit =
+                matches!(act, Act::Meter { .. } | Act::TopUp { .. } | Act::Leave { .. } | Act::Force { .. });
+            !wishes && !by_the_unit
+        })
     }
 
     /// Whether somebody pays through Permit2, so that the shop takes that too.

@@ -10,13 +10,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use farthing_channel::{ChannelId, Charge, Payee};
 use farthing_engine::{
-    BookCheck, Claim, Claimed, Commit, PaymentFilter, Store, StoreError, StoredResponse, StoredSlot,
+    Begun, BookCheck, ChannelBegin, ChannelCommit, ChannelFilter, ChannelStore, Claim, Claimed, Commit,
+    PaymentFilter, Store, StoreError, StoredResponse, StoredSlot,
 };
 use farthing_faultdisk::{Crash, Disk, Fault, Kind};
 use farthing_ledger::{Account, Balance, Entry, Phase, TransferId};
 use farthing_payment::{ConsumptionKey, Payment, Slot};
-use farthing_primitives::{Address, AssetId, Money, Network, PaymentId, SlotId, TenantId, Timestamp};
+use farthing_primitives::{
+    Address, AssetId, Money, Network, PaymentId, RequestHash, SlotId, TenantId, Timestamp,
+};
 use farthing_store::{OpenError, SqliteStore};
 
 use crate::exec::lock;
@@ -78,21 +82,42 @@ enum Change {
     Commit(Box<Commit>),
     /// With what their transactions cost.
     Slots(Vec<(Option<u64>, Slot)>, Vec<Entry>),
+    Begin(Box<ChannelBegin>),
+    Channel(Box<ChannelCommit>),
+}
+
+/// What the store says to a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Said {
+    Claimed(Claimed),
+    Begun(Begun),
+    Done,
 }
 
 impl Change {
-    fn make(&self, store: &dyn Store) -> Result<Claimed, StoreError> {
+    fn make(&self, store: &dyn ChannelStore) -> Result<Said, StoreError> {
+        let done = |done: Result<(), StoreError>| done.map(|()| Said::Done);
         match self.clone() {
-            Self::Claim(claim) => wait(store.claim(*claim)),
-            Self::Commit(commit) => wait(store.commit(*commit)).map(|()| Claimed::New),
-            Self::Slots(slots, gas) if gas.is_empty() => wait(store.save_slots(slots)).map(|()| Claimed::New),
-            Self::Slots(slots, gas) => wait(store.close_slots(slots, gas)).map(|()| Claimed::New),
+            Self::Claim(claim) => wait(store.claim(*claim)).map(Said::Claimed),
+            Self::Commit(commit) => done(wait(store.commit(*commit))),
+            Self::Slots(slots, gas) if gas.is_empty() => done(wait(store.save_slots(slots))),
+            Self::Slots(slots, gas) => done(wait(store.close_slots(slots, gas))),
+            Self::Begin(begin) => wait(store.begin_channel(*begin)).map(Said::Begun),
+            Self::Channel(commit) => done(wait(store.commit_channel(*commit))),
         }
     }
 
     /// Whether a store that has all changes before this one has this one, too.
-    fn is_in(&self, store: &dyn Store) -> Result<bool, StoreError> {
+    fn is_in(&self, store: &dyn ChannelStore) -> Result<bool, StoreError> {
         match self {
+            Self::Begin(begin) => {
+                let there = wait(store.channel(begin.payee.terms().id))?;
+                Ok(there.is_some_and(|payee| payee.book() == begin.payee.book()))
+            }
+            Self::Channel(commit) => {
+                let next = &commit.step.next;
+                Ok(wait(store.channel(next.terms().id))?.is_some_and(|p| p.version() >= next.version()))
+            }
             Self::Claim(claim) => Ok(wait(store.payment(claim.payment.id))?.is_some()),
             Self::Commit(commit) => {
                 let next = &commit.step.next;
@@ -113,7 +138,7 @@ pub struct Platter {
     disk: Disk,
     store: Mutex<Option<SqliteStore>>,
     /// Every change that was answered, and nothing else: what all checkers look at.
-    told: Arc<dyn Store>,
+    told: Arc<dyn ChannelStore>,
     /// The change of which the store could not say whether it was made. Nothing is answered before that is known.
     maybe: Mutex<Option<Change>>,
     /// The last call was refused.
@@ -132,7 +157,7 @@ impl std::fmt::Debug for Platter {
 
 impl Platter {
     /// `told` is empty, and nobody else changes it.
-    pub fn new(seed: u64, ledger: Arc<Ledger>, told: Arc<dyn Store>) -> Self {
+    pub fn new(seed: u64, ledger: Arc<Ledger>, told: Arc<dyn ChannelStore>) -> Self {
         Self {
             ledger,
             disk: Disk::new(seed),
@@ -260,7 +285,7 @@ impl Platter {
         }
     }
 
-    async fn change(&self, change: Change) -> Result<Claimed, StoreError> {
+    async fn change(&self, change: Change) -> Result<Said, StoreError> {
         self.resolve();
         let said = self.ask(|store| change.make(store));
         match &said {
@@ -298,7 +323,7 @@ impl Platter {
     async fn read<T: PartialEq + std::fmt::Debug>(
         &self,
         what: &str,
-        of: impl Fn(&dyn Store) -> Result<T, StoreError>,
+        of: impl Fn(&dyn ChannelStore) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.resolve();
         let said = self.ask(|store| of(store));
@@ -334,13 +359,25 @@ impl Platter {
             self.same("slots", |store| wait(store.slots_of(id)))?;
             self.same("an answer", |store| wait(store.response(id)))?;
         }
+        let filter = || ChannelFilter { limit: 1000, ..ChannelFilter::default() };
+        self.same("all channels", |store| wait(store.channels(filter())))?;
+        for payee in wait(self.told.channels(filter()))? {
+            let id = payee.terms().id;
+            self.same("charges", |store| wait(store.charges(id, None, 1000)))?;
+            self.same("a channel's slots", |store| wait(store.slots_of(payee.book())))?;
+            self.same("a channel's transfers", |store| wait(store.transfers_of(payee.book())))?;
+            for charge in wait(self.told.charges(id, None, 1000))? {
+                self.same("a charge's answer", |store| wait(store.charge_answer(charge.id)))?;
+                self.same("a charge's transfers", |store| wait(store.transfers_of(charge.id)))?;
+            }
+        }
         Ok(())
     }
 
     fn same<T: PartialEq + std::fmt::Debug>(
         &self,
         what: &str,
-        of: impl Fn(&dyn Store) -> Result<T, StoreError>,
+        of: impl Fn(&dyn ChannelStore) -> Result<T, StoreError>,
     ) -> Result<(), StoreError> {
         let said = self.ask(|store| of(store))?;
         self.agree(what, &Ok(said), &of(&*self.told));
@@ -351,7 +388,10 @@ impl Platter {
 #[async_trait]
 impl Store for Platter {
     async fn claim(&self, claim: Claim) -> Result<Claimed, StoreError> {
-        self.change(Change::Claim(Box::new(claim))).await
+        match self.change(Change::Claim(Box::new(claim))).await? {
+            Said::Claimed(claimed) => Ok(claimed),
+            _ => Err(StoreError::Unknown("another question was answered".to_owned())),
+        }
     }
 
     async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
@@ -468,5 +508,57 @@ impl Store for Platter {
     /// What a clock of this machine measured is not of the world.
     fn commit_latency(&self) -> Duration {
         Duration::ZERO
+    }
+}
+
+#[async_trait]
+impl ChannelStore for Platter {
+    async fn begin_channel(&self, begin: ChannelBegin) -> Result<Begun, StoreError> {
+        match self.change(Change::Begin(Box::new(begin))).await? {
+            Said::Begun(begun) => Ok(begun),
+            _ => Err(StoreError::Unknown("another question was answered".to_owned())),
+        }
+    }
+
+    async fn commit_channel(&self, commit: ChannelCommit) -> Result<(), StoreError> {
+        self.change(Change::Channel(Box::new(commit))).await.map(|_| ())
+    }
+
+    async fn channel(&self, id: ChannelId) -> Result<Option<Payee>, StoreError> {
+        self.read("a channel", |store| wait(store.channel(id))).await
+    }
+
+    async fn channel_of_book(&self, book: PaymentId) -> Result<Option<Payee>, StoreError> {
+        self.read("a book's channel", |store| wait(store.channel_of_book(book))).await
+    }
+
+    async fn channels(&self, filter: ChannelFilter) -> Result<Vec<Payee>, StoreError> {
+        self.read("channels", |store| wait(store.channels(filter.clone()))).await
+    }
+
+    async fn charge(&self, channel: ChannelId, request: RequestHash) -> Result<Option<Charge>, StoreError> {
+        self.read("a charge", |store| wait(store.charge(channel, request))).await
+    }
+
+    async fn charges(
+        &self,
+        channel: ChannelId,
+        after: Option<PaymentId>,
+        limit: usize,
+    ) -> Result<Vec<Charge>, StoreError> {
+        self.read("charges", |store| wait(store.charges(channel, after, limit))).await
+    }
+
+    async fn charge_answer(&self, charge: PaymentId) -> Result<Option<StoredResponse>, StoreError> {
+        self.read("a charge's answer", |store| wait(store.charge_answer(charge))).await
+    }
+
+    async fn erase_charge_answers(&self, before: Timestamp) -> Result<u64, StoreError> {
+        let said = self.ask(|store| wait(store.erase_charge_answers(before)));
+        if said.is_ok() {
+            self.agree("what is erased", &said, &wait(self.told.erase_charge_answers(before)));
+        }
+        self.alive().await;
+        said
     }
 }

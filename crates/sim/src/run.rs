@@ -1,7 +1,7 @@
 //! Lets a plan happen.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,26 +11,27 @@ use farthing_primitives::{Network, Registry};
 use farthing_store::MemoryStore;
 
 use crate::chain::{Chain, State, Tx, Weather, cancel_call};
+use crate::escrow::ESCROW;
 use crate::exec::{Ended, Exec, WORLD, lock};
 use crate::facilitators::{FAIR_WAY, Facilitators, Lies, Remote, Surroundings};
 use crate::facts::Ledger;
 use crate::gateway::{BLOCK_TIME, Machine, Mood, NETWORK, SHELVES};
+use crate::meters::METERS;
 use crate::net::Net;
 use crate::node::Tip;
 use crate::owner::{self, Owner};
+use crate::patron::Patron;
 use crate::payer::{Buyer, End, Pays, Style};
 use crate::plan::{Act, Line, Plan};
 use crate::platter::{Platter, Trouble};
 use crate::rng::Rng;
 use crate::world::EPOCH_SECS;
-use crate::{check, disk, gateway, node};
+use crate::{channels, check, disk, gateway, node, patron};
 
 /// How much each payer has, in atoms.
 const FUNDS: u128 = 1_000_000;
 /// How much the relayer has for gas, in wei.
 pub(crate) const GAS: u128 = 1_000_000_000_000_000_000;
-/// How long after the troubles everything must be over, in milliseconds: authorizations live for a minute.
-const PEACE: u64 = 180_000;
 
 /// How a world went.
 #[derive(Debug, Clone)]
@@ -62,6 +63,15 @@ pub struct Counts {
     pub believed: u64,
     pub polls: u64,
     pub virtual_secs: u64,
+    /// Channels in the escrow, the vouchers that each were higher than those before, and calls that these paid for.
+    pub channels: u64,
+    pub vouchers: u64,
+    pub by_the_unit: u64,
+    /// Channels whose payer asked the escrow to close, those of them that the seller answered, and transactions with
+    /// the escrow that a reorganization took back.
+    pub forced: u64,
+    pub answered: u64,
+    pub channels_reorganized: u64,
 }
 
 /// Everything in a world that the checkers look at.
@@ -73,6 +83,7 @@ pub(crate) struct Stage {
     pub gateway: Arc<Machine>,
     pub buyers: Vec<Arc<Buyer>>,
     pub owners: Vec<Arc<Owner>>,
+    pub patrons: Vec<Arc<Patron>>,
     pub net: Net,
     pub safe: Address,
     pub token_total: u128,
@@ -86,17 +97,20 @@ pub fn run(plan: &Plan, record: bool) -> Outcome {
     let violation = || stage.ledger.violation().is_some();
     let until_broken = || {
         stage.gateway.look_after();
+        if stage.plan.sessions.is_some() && stage.gateway.touched.swap(false, Ordering::Relaxed) {
+            channels::step(&stage.gateway, &stage.patrons);
+        }
         if violation() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let mut ended = stage.exec.run(heals, until_broken);
     if !violation() && ended != Ended::Spinning {
         stage.heal();
-        ended = stage.exec.run(heals + PEACE * 1000, until_broken);
+        ended = stage.exec.run(heals + plan.peace() * 1000, until_broken);
     }
     if !violation() && ended != Ended::Spinning {
         // Whoever was refused in doubt looks once more, as the last word.
         stage.look_again();
-        ended = stage.exec.run(heals + (PEACE + 60_000) * 1000, until_broken);
+        ended = stage.exec.run(heals + (plan.peace() + 60_000) * 1000, until_broken);
     }
     if ended == Ended::Spinning {
         stage.ledger.broken("some tasks run on and on while no time passes".to_owned());
@@ -143,8 +157,13 @@ fn build(plan: &Plan, record: bool) -> Stage {
     let keys: Vec<Key> = (0..plan.buyers).map(|n| key(seed, &format!("payer-{n}"))).collect();
     let mut genesis = State::default();
     let wallets: Vec<Key> = (0..plan.owners).map(|n| key(seed, &format!("wallet-{n}"))).collect();
-    for key in keys.iter().chain(&wallets) {
+    let by_the_unit = plan.sessions.as_ref().map_or(0, |sessions| sessions.patrons);
+    let purses: Vec<Key> = (0..by_the_unit).map(|n| key(seed, &format!("patron-{n}"))).collect();
+    for key in keys.iter().chain(&wallets).chain(&purses) {
         genesis.token.insert(key.address(), FUNDS);
+    }
+    for key in &purses {
+        genesis.wei.insert(key.address(), GAS);
     }
     for (key, pays) in keys.iter().zip(&plan.pays) {
         if *pays == Pays::Permit2 {
@@ -188,6 +207,10 @@ fn build(plan: &Plan, record: bool) -> Stage {
         node: Arc::new(Mutex::new(FAIR_NODE)),
         mood: Arc::new(Mutex::new(FAIR_MOOD)),
         payee: from_alloy(payee.address()),
+        payee_secret: payee.expose_secret(),
+        sessions: plan.sessions.clone(),
+        up: Mutex::default(),
+        touched: Arc::default(),
         relayer: Arc::new(LocalKey::new(relayer)),
         remotes: remotes.clone(),
         depth: plan.depth,
@@ -236,6 +259,30 @@ fn build(plan: &Plan, record: bool) -> Stage {
         })
     });
     let owners: Vec<_> = owners.collect();
+    let patrons = purses.into_iter().enumerate().map(|(n, key)| {
+        Arc::new(Patron {
+            number: patron::FIRST + n,
+            exec: exec.clone(),
+            seed,
+            ledger: ledger.clone(),
+            net: net.clone(),
+            tip: tip.clone(),
+            gateway: gateway.clone(),
+            key: key.expose_secret(),
+            skew: Arc::default(),
+            node: Arc::new(Mutex::new(FAIR_NODE)),
+            journal: patron::journal(),
+            wants: Mutex::default(),
+            forcing: Mutex::default(),
+            process: Mutex::new(exec.new_process()),
+            rig: Mutex::default(),
+            lives: Arc::default(),
+            wanted: AtomicU64::new(0),
+            newest_deposit: Mutex::default(),
+            gone: AtomicBool::new(false),
+        })
+    });
+    let patrons: Vec<_> = patrons.collect();
     let stage = Stage {
         exec: exec.clone(),
         plan: plan.clone(),
@@ -244,14 +291,16 @@ fn build(plan: &Plan, record: bool) -> Stage {
         gateway: gateway.clone(),
         buyers,
         owners,
+        patrons,
         net,
         safe: Address::repeat_byte(0x5a),
-        token_total: FUNDS * (plan.buyers + plan.owners) as u128,
-        wei_total: GAS * (1 + strangers as u128),
+        token_total: FUNDS * (plan.buyers + plan.owners + by_the_unit) as u128,
+        wei_total: GAS * (1 + strangers + by_the_unit) as u128,
     };
     gateway.remotes.iter().flat_map(|remotes| &remotes.all).for_each(Remote::boot);
     gateway.boot();
     stage.owners.iter().for_each(Owner::boot);
+    stage.patrons.iter().for_each(Patron::boot);
     stage.mine_blocks();
     for line in &plan.lines {
         stage.schedule(*line);
@@ -309,6 +358,7 @@ impl Stage {
             gateway: self.gateway.clone(),
             buyers: self.buyers.clone(),
             owners: self.owners.clone(),
+            patrons: self.patrons.clone(),
             net: self.net.clone(),
             safe: self.safe,
         }
@@ -345,6 +395,13 @@ impl Stage {
                 owner.boot();
             }
         }
+        for patron in &self.patrons {
+            patron.skew.store(0, Ordering::Relaxed);
+            *lock(&patron.node) = FAIR_NODE;
+            if !patron.is_up() && !patron.gone.load(Ordering::Relaxed) {
+                patron.boot();
+            }
+        }
         for buyer in &self.buyers {
             buyer.skew.store(0, Ordering::Relaxed);
             if !self.exec.is_alive(*lock(&buyer.process)) {
@@ -356,6 +413,7 @@ impl Stage {
     /// Every buyer that was refused, or in conflict, after it had signed, shows its payment once more.
     fn look_again(&self) {
         self.owners.iter().for_each(Owner::look_again);
+        self.patrons.iter().for_each(Patron::look_again);
         for buyer in &self.buyers {
             let intents = lock(&buyer.intents).clone();
             for (n, intent) in intents.into_iter().enumerate() {
@@ -395,13 +453,14 @@ struct Scene {
     gateway: Arc<Machine>,
     buyers: Vec<Arc<Buyer>>,
     owners: Vec<Arc<Owner>>,
+    patrons: Vec<Arc<Patron>>,
     net: Net,
     safe: Address,
 }
 
 impl Scene {
     async fn perform(self, act: Act) {
-        if !matches!(act, Act::Buy { .. } | Act::Want { .. }) {
+        if !matches!(act, Act::Buy { .. } | Act::Want { .. } | Act::Meter { .. }) {
             lock(&self.ledger.facts).faults += 1;
             self.ledger.note(|| format!("{act:?}"));
         }
@@ -438,7 +497,8 @@ impl Scene {
                 let ways: Vec<_> = if gateway {
                     vec![self.gateway.node.clone()]
                 } else {
-                    self.owners.iter().map(|owner| owner.node.clone()).collect()
+                    let patrons = self.patrons.iter().map(|patron| patron.node.clone());
+                    self.owners.iter().map(|owner| owner.node.clone()).chain(patrons).collect()
                 };
                 ways.iter().for_each(|way| *lock(way) = ailments);
                 self.exec.sleep(millis(lasts)).await;
@@ -526,6 +586,45 @@ impl Scene {
                 };
                 chain.offer(Tx::of_owner(from, token, call, self.salt()));
             }
+            Act::Meter { patron, meter, units, at_once } => {
+                let Some((patron, meter)) = self.patron(patron).zip(METERS.get(meter)) else { return };
+                (0..at_once).for_each(|_| patron.want(*meter, units));
+            }
+            Act::TopUp { patron } => self.patron(patron).iter().for_each(Patron::top_up),
+            Act::Leave { patron } => self.patron(patron).iter().for_each(Patron::leave),
+            Act::Force { patron } => self.patron(patron).iter().for_each(Patron::force),
+            Act::Cheat { patron } => self.patrons.get(patron).iter().for_each(|patron| patron.cheat()),
+            Act::CloseStale { patron } => self.patron(patron).iter().for_each(Patron::close_stale),
+            Act::KillPatron { patron, down_for } => {
+                let Some(patron) = self.patron(patron) else { return };
+                patron.kill();
+                self.exec.sleep(millis(down_for)).await;
+                if !patron.is_up() && !patron.gone.load(Ordering::Relaxed) {
+                    patron.boot();
+                }
+            }
+            Act::Vanish { patron } => {
+                let Some(patron) = self.patrons.get(patron) else { return };
+                patron.gone.store(true, Ordering::Relaxed);
+                if patron.is_up() {
+                    patron.kill();
+                }
+            }
+            Act::FrontRunEscrow => {
+                let mut chain = lock(&self.tip.chain);
+                let seen = chain.pool.iter().find(|tx| tx.nonce.is_some() && tx.to == ESCROW).cloned();
+                if let Some(seen) = seen {
+                    chain.offer(Tx::of_owner(Address::repeat_byte(0xfe), seen.to, seen.data, self.salt()));
+                }
+            }
+            Act::CancelDeposit { patron } => {
+                let Some(patron) = self.patrons.get(patron) else { return };
+                let Some(nonce) = *lock(&patron.newest_deposit) else { return };
+                let from = patron.address();
+                let mut chain = lock(&self.tip.chain);
+                let token = chain.token;
+                chain.offer(Tx::of_owner(from, token, cancel_call(from, nonce), self.salt()));
+            }
             Act::KillFacilitator { which, down_for, forgets } => {
                 let Some(remote) = self.remote(which).filter(|remote| remote.is_up()) else { return };
                 remote.kill(forgets);
@@ -557,13 +656,19 @@ impl Scene {
                     vec![self.gateway.skew.clone()]
                 } else {
                     let wallets = self.owners.iter().map(|owner| owner.skew.clone());
-                    self.buyers.iter().map(|buyer| buyer.skew.clone()).chain(wallets).collect()
+                    let patrons = self.patrons.iter().map(|patron| patron.skew.clone());
+                    self.buyers.iter().map(|buyer| buyer.skew.clone()).chain(wallets).chain(patrons).collect()
                 };
                 skews.iter().for_each(|skew| skew.store(by, Ordering::Relaxed));
                 self.exec.sleep(millis(lasts)).await;
                 skews.iter().for_each(|skew| skew.store(0, Ordering::Relaxed));
             }
         }
+    }
+
+    /// One that is up.
+    fn patron(&self, which: usize) -> Option<Arc<Patron>> {
+        self.patrons.get(which).filter(|patron| patron.is_up()).cloned()
     }
 
     fn remote(&self, which: usize) -> Option<Arc<Remote>> {

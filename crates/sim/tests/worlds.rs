@@ -5,7 +5,9 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use farthing_sim::{Act, DiskAilments, Line, Mood, NetAilments, NodeAilments, Pays, Plan, Style, run};
+use farthing_sim::{
+    Act, DiskAilments, Line, Mood, NetAilments, NodeAilments, Pays, Plan, Sessions, Style, run,
+};
 
 /// How many fresh worlds a run of the tests looks at. `sim 10000` looks at more.
 const FRESH: u64 = 150;
@@ -319,5 +321,92 @@ fn a_refund_whose_commit_was_in_doubt_is_sent() {
             refund(110_000),
         ];
         holds("a refund in doubt", &plan(seed, &lines));
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Channels.
+
+/// One wallet that buys by the unit, with these lines.
+fn by_the_unit(seed: u64, sessions: Sessions, lines: &[(u64, Act)]) -> Plan {
+    Plan { sessions: Some(sessions), heals_at: 900_000, ..plan(seed, lines) }
+}
+
+fn sessions() -> Sessions {
+    Sessions { patrons: 1, credit: 0, most_unsettled: None, min_delta: 0, idle: None, by_relayer: false }
+}
+
+fn meter(meter: usize, units: u64, at_once: u32) -> Act {
+    Act::Meter { patron: 0, meter, units, at_once }
+}
+
+/// Channels are opened, used, forced closed and answered.
+#[test]
+fn channels_are_eventful() {
+    let plans = (1..100).map(Plan::from_seed).filter(|plan| plan.sessions.is_some());
+    let outcomes: Vec<_> = plans.map(|plan| run(&plan, false).counts).collect();
+    let sum = |field: fn(&farthing_sim::Counts) -> u64| outcomes.iter().map(field).sum::<u64>();
+    assert!(sum(|counts| counts.channels) > 20, "{outcomes:?}");
+    assert!(sum(|counts| counts.vouchers) > 200, "{outcomes:?}");
+    assert!(sum(|counts| counts.by_the_unit) > 80, "{outcomes:?}");
+    let (forced, answered) = (sum(|counts| counts.forced), sum(|counts| counts.answered));
+    assert!(forced > 1 && answered > 0, "{forced} forced, {answered} answered");
+}
+
+/// One channel pays for requests, for units and for a stream, is closed, and the chain was used twice.
+#[test]
+fn a_channel_pays_for_all_and_is_closed() {
+    for seed in 0..4 {
+        let sessions = Sessions { by_relayer: seed % 2 == 1, ..sessions() };
+        let lines = [
+            (1_000, meter(0, 1, 1)),
+            (20_000, meter(0, 1, 4)),
+            (30_000, meter(1, 5, 1)),
+            (40_000, meter(2, 6, 1)),
+            (100_000, Act::Leave { patron: 0 }),
+        ];
+        let plan = by_the_unit(seed, sessions, &lines);
+        holds("a channel", &plan);
+        let counts = run(&plan, false).counts;
+        assert_eq!((counts.channels, counts.by_the_unit, counts.forced), (1, 7, 0), "seed {seed}");
+    }
+}
+
+/// A cheat asks the escrow right after it has used the channel, and the seller takes what it is owed: also when it dies in
+/// between, and comes back with time left.
+#[test]
+fn a_forced_close_is_answered_also_by_a_seller_that_was_away() {
+    for (seed, down_for) in [(1, 0), (2, 30_000), (3, 300_000)] {
+        let mut lines = vec![(1_000, meter(1, 5, 1)), (30_000, Act::Cheat { patron: 0 })];
+        if down_for > 0 {
+            lines.push((29_000, Act::KillGateway { down_for }));
+        }
+        let plan = by_the_unit(seed, sessions(), &lines);
+        holds("a forced close", &plan);
+        let counts = run(&plan, false).counts;
+        assert_eq!((counts.channels, counts.forced, counts.answered), (1, 1, 1), "seed {seed}");
+    }
+}
+
+/// Whoever is away for all of the time that it has to answer loses what it served; the world knows why.
+#[test]
+fn a_seller_that_is_away_for_the_whole_grace_period_loses_and_its_books_say_so() {
+    let lines = [
+        (1_000, meter(1, 5, 1)),
+        (29_000, Act::KillGateway { down_for: 1_000_000 }),
+        (30_000, Act::Cheat { patron: 0 }),
+    ];
+    let plan = Plan { heals_at: 1_100_000, ..by_the_unit(1, sessions(), &lines) };
+    holds("away", &plan);
+    let counts = run(&plan, false).counts;
+    assert_eq!((counts.forced, counts.answered), (1, 0));
+}
+
+/// A request that was asked for a larger voucher, since the seller had charged for what broke off before, was counted for
+/// all of what was vouched; the journal had bought more than was sold, and would have left it to the seller in the end.
+#[test]
+fn a_journal_never_counts_more_than_was_sold() {
+    for seed in [52, 354] {
+        holds("a seed that once broke", &Plan::from_seed(seed));
     }
 }

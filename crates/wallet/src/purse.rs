@@ -707,10 +707,12 @@ impl LocalAuthorizer {
     fn conclude_now(&self, id: &PurchaseId, brought: &Brought) -> Result<KeptChannel, Denied> {
         let clock = (self.clock)();
         let purchase = self.journal.get(id)?;
-        let by_request = offer_of(purchase.header.as_ref(), clock.wall).is_some_and(|o| o.is_by_request());
+        let offer = offer_of(purchase.header.as_ref(), clock.wall);
+        let by_request = offer.as_ref().is_some_and(OfferSession::is_by_request);
         let got = Got {
             receipt: brought.receipt.as_ref().map(|(receipt, _)| *receipt),
             atoms: (by_request && brought.served && !brought.streamed).then(|| purchase.money.atoms()),
+            price: offer.map_or(0, |offer| offer.session().amount),
             is_whole: brought.is_whole,
         };
         let got = (brought.served || got.receipt.is_some()).then_some(got);

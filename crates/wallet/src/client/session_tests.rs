@@ -767,6 +767,26 @@ fn what_a_seller_sets_aside_is_covered_by_the_same_purchase() {
 }
 
 #[test]
+fn a_request_that_also_covers_what_was_charged_before_is_not_counted_for_more_than_was_sold() {
+    let world = Scripted::new(6);
+    let shop = Shop::new(&world);
+    shop.till().min_delta = 250;
+    let life = live(&disk(), 1, &shop);
+    life.buys(&at(0));
+    // The seller charged for something that broke off on its way, and asks for a voucher that covers both.
+    shop.till().spent += PRICE;
+    let (_, payment) = life.buys(&at(1));
+    let (spent, accepted) = {
+        let till = shop.till();
+        (till.spent, till.accepted)
+    };
+    assert_eq!((spent, accepted), (3 * PRICE, 500));
+    assert_eq!(payment.money.atoms(), 2 * PRICE);
+    let kept = life.channel();
+    assert_eq!((kept.payer.used(), kept.payer.closing_amount()), (3 * PRICE, 3 * PRICE));
+}
+
+#[test]
 fn a_seller_that_claims_more_than_was_vouched_gets_no_further_voucher() {
     let world = Scripted::new(7);
     let shop = Shop::new(&world);

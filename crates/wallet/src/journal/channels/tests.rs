@@ -312,7 +312,7 @@ fn a_stream_costs_no_more_than_its_call_may_however_large_the_sellers_steps_are(
     let receipt = Receipt { accepted: 990, spent: 985, units: 98, deposit: 10_000, settled: 0 };
     let settled =
         Outcome::Settled { tx: None, confirmed: false, goods: Goods::Missing, receipt: None, note: None };
-    let got = Got { receipt: Some(receipt), atoms: None, is_whole: true };
+    let got = Got { receipt: Some(receipt), atoms: None, price: 0, is_whole: true };
     journal.present(&draft(1).id, &at(2)).unwrap();
     journal.conclude_spend(&draft(1).id, &settled, Some(&got), None, &at(3)).unwrap();
     assert_eq!(journal.get(&draft(1).id).unwrap().money.atoms(), 985);
@@ -381,7 +381,7 @@ fn an_answer_that_comes_twice_is_counted_once() {
     let settled =
         Outcome::Settled { tx: None, confirmed: false, goods: Goods::Delivered, receipt: None, note: None };
     let receipt = Receipt { accepted: 100, spent: 100, units: 1, deposit: 0, settled: 0 };
-    let got = Got { receipt: Some(receipt), atoms: Some(100), is_whole: true };
+    let got = Got { receipt: Some(receipt), atoms: Some(100), price: 100, is_whole: true };
     for _ in 0..2 {
         let kept = journal.conclude_spend(&id, &settled, Some(&got), Some("{}"), &at(2)).unwrap();
         assert_eq!((kept.payer.used(), kept.payer.overclaim()), (100, None));
