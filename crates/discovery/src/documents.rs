@@ -234,8 +234,10 @@ impl<'a> Making<'a> {
             let listed = template.listed();
             let most = if free && template.is_any_method() { 1 } else { listed.len() };
             for method in listed.into_iter().take(most) {
-                // A more specific route of another method may have it.
-                if self.route_of(method, &path) != Some(at) || self.has(&path, method) {
+                // Nothing more specific covers a path of its own by a method of its own. What is left open another route
+                // may have.
+                let own = !template.rest && !template.is_any_method();
+                if self.has(&path, method) || (!own && self.route_of(method, &path) != Some(at)) {
                     continue;
                 }
                 self.put(&path, method, own_operation(route), Some(at));

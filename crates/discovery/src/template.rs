@@ -41,8 +41,8 @@ pub struct Template {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Segment {
-    /// Decoded, as it was written.
-    Literal(String),
+    /// Decoded, as it was written, and in lower case.
+    Literal { written: String, lower: String },
     /// A place for one segment.
     Place(String),
 }
@@ -51,8 +51,8 @@ impl Segment {
     fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Place(_), _) => true,
-            (Self::Literal(a), Self::Literal(b)) => a.to_lowercase() == b.to_lowercase(),
-            (Self::Literal(_), Self::Place(_)) => false,
+            (Self::Literal { lower: a, .. }, Self::Literal { lower: b, .. }) => a == b,
+            (Self::Literal { .. }, Self::Place(_)) => false,
         }
     }
 }
@@ -120,7 +120,7 @@ impl Template {
     /// Whether it is this path alone, with nothing left open.
     pub fn is_exactly(&self, method: &str, path: &str) -> bool {
         let wanted = segments(path);
-        let literal = self.segments.iter().all(|segment| matches!(segment, Segment::Literal(_)));
+        let literal = self.segments.iter().all(|segment| matches!(segment, Segment::Literal { .. }));
         literal && !self.rest && self.takes(&method.to_ascii_lowercase()) && self.covers(&wanted)
     }
 }
@@ -132,7 +132,10 @@ pub(crate) fn segments(path: &str) -> Vec<Segment> {
         match inner {
             Some(name) if !name.contains(['{', '}']) => Segment::Place(name.to_owned()),
             _ if text.contains('{') => Segment::Place(text.to_owned()),
-            _ => Segment::Literal(percent_decode_str(text).decode_utf8_lossy().into_owned()),
+            _ => {
+                let written = percent_decode_str(text).decode_utf8_lossy().into_owned();
+                Segment::Literal { lower: written.to_lowercase(), written }
+            }
         }
     };
     path.split('/').filter(|text| !text.is_empty()).map(one).collect()
@@ -144,7 +147,7 @@ pub(crate) fn spell(path: &[Segment]) -> String {
     for segment in path {
         text.push('/');
         match segment {
-            Segment::Literal(literal) => text.extend(utf8_percent_encode(literal, NOT_PCHAR)),
+            Segment::Literal { written, .. } => text.extend(utf8_percent_encode(written, NOT_PCHAR)),
             Segment::Place(name) if name.contains('{') => text.push_str(name),
             Segment::Place(name) => {
                 text.push('{');
@@ -161,7 +164,7 @@ pub(crate) fn spell(path: &[Segment]) -> String {
 /// Spec: OpenAPI 3.1, "Path Templating": such templates must not exist beside each other.
 pub(crate) fn shape(path: &[Segment]) -> String {
     let one = |segment: &Segment| match segment {
-        Segment::Literal(text) => format!("/={}", text.to_lowercase()),
+        Segment::Literal { lower, .. } => format!("/={lower}"),
         Segment::Place(_) => "/*".to_owned(),
     };
     path.iter().map(one).collect()

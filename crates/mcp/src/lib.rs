@@ -15,5 +15,8 @@ mod untrusted;
 
 pub use call::{MAX_BODY_BYTES, MAX_CALL_ID_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES};
 pub use http::{MCP_PATH, ServeError, Token, TokenError, serve_http};
-pub use tools::{MAX_ANSWER_BYTES, MAX_CALLS_AT_ONCE, MAX_HISTORY_ROWS, WalletServer, serve_stdio};
+pub use tools::{
+    Finder, Listing, MAX_ANSWER_BYTES, MAX_CALLS_AT_ONCE, MAX_FOUND, MAX_HISTORY_ROWS, WalletServer,
+    serve_stdio,
+};
 pub use untrusted::{MAX_UNTRUSTED_BYTES, MAX_UNTRUSTED_NOTE_BYTES, UNTRUSTED, Untrusted};

@@ -10,17 +10,20 @@ mod tests;
 use std::collections::HashMap;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use farthing_discovery::rank::{Hit, MAX_QUERY_BYTES, Query, Record, search, url};
 use farthing_discovery::read::{Operation, Seller};
+use farthing_mcp::{Finder, Listing};
 use farthing_policy::{Dollars, Origin, Rules};
 use farthing_primitives::{Registry, Timestamp};
 use farthing_rails::exact_evm::Tokens;
 use farthing_wallet::client::{Exchange, Reach, Transport, printable};
 use farthing_wallet::journal::{Journal, MAX_HISTORY, Purchase, State};
-use farthing_wallet::{Offer, system_clock};
+use farthing_wallet::{Home, Offer, system_clock};
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use url::Url;
 
@@ -523,10 +526,71 @@ fn records(history: &[Purchase]) -> HashMap<String, Record> {
     all
 }
 
+/// The same for an agent, over the wallet's own index and books.
+#[derive(Debug)]
+pub struct WalletFinder {
+    home: Home,
+    journal: Arc<Journal>,
+}
+
+impl WalletFinder {
+    pub fn new(home: Home, journal: Arc<Journal>) -> Self {
+        Self { home, journal }
+    }
+}
+
+impl Finder for WalletFinder {
+    fn find(
+        &self,
+        query: String,
+        max: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Listing>, &'static str>> {
+        let (home, journal) = (self.home.clone(), self.journal.clone());
+        Box::pin(async move {
+            let max = max.as_deref().map(Dollars::parse).transpose().map_err(|_| "invalid_arguments")?;
+            let query = Query::parse(&query);
+            if query.is_empty() {
+                return Err("invalid_arguments");
+            }
+            let (kept, _) = Index::new(home.path()).all().map_err(|_| "index_unavailable")?;
+            if kept.is_empty() {
+                return Err("index_empty");
+            }
+            let transport = Transport::new(probe::MAX_PROBE_BYTES).map_err(|_| "failed")?;
+            let wanted = Wanted {
+                query,
+                max,
+                limit: limit.clamp(1, MAX_PROBES),
+                offline: false,
+                allow_private: false,
+            };
+            let found = look(&wanted, &kept, &journal, &transport).await.map_err(|_| "wallet_unavailable")?;
+            Ok(found.listings())
+        })
+    }
+}
+
 // ---------------------------------------------------------------------------------------------------------------------
 // What is told.
 
 impl Findings {
+    /// What we know of each, and apart from it what its seller says.
+    fn listings(&self) -> Vec<Listing> {
+        let registry = Registry::builtin();
+        let one = |(at, found): (usize, &Found)| {
+            let mut facts = found.json(at + 1, &registry);
+            if let Some(facts) = facts.as_object_mut() {
+                facts.remove("untrusted");
+            }
+            let words = [&found.seller, &found.operation.title, &found.operation.description];
+            let words: Vec<&str> = words.into_iter().map(String::as_str).filter(|w| !w.is_empty()).collect();
+            let author = found.origin.split_once("://").map_or("", |(_, host)| host).to_owned();
+            Listing { facts, author, words: words.join("\n") }
+        };
+        self.found.iter().enumerate().map(one).collect()
+    }
+
     fn json(&self, query: &str, wanted: &Wanted, registry: &Registry) -> Value {
         let results: Vec<Value> =
             self.found.iter().enumerate().map(|(at, found)| found.json(at + 1, registry)).collect();

@@ -13,6 +13,7 @@ use farthing_wallet::client::Client;
 use farthing_wallet::{Home, LocalAuthorizer};
 use tokio::net::TcpListener;
 
+use super::find::WalletFinder;
 use super::wallet::{default_key, home, is_dev_key, load_key, views};
 use super::{Failure, print_ready, until_stopped};
 
@@ -36,7 +37,7 @@ enum Command {
     Token(TokenArgs),
 }
 
-/// Serve the wallet's tools: quote, pay_and_fetch, balance, budget, history
+/// Serve the wallet's tools: find, quote, pay_and_fetch, balance, budget, history
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   farthing wallet new && farthing wallet allow api.weather.example
@@ -144,5 +145,6 @@ async fn wallet(home: &Home, args: &Serve) -> Result<WalletServer, Failure> {
         builder = builder.chain(view.clone());
     }
     let client = builder.build().map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(WalletServer::new(client, journal, views, args.max.clone()))
+    let finder = Arc::new(WalletFinder::new(home.clone(), journal.clone()));
+    Ok(WalletServer::with_finder(client, journal, views, args.max.clone(), Some(finder)))
 }

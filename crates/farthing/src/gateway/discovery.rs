@@ -45,7 +45,7 @@ pub struct Discovery(Arc<RwLock<Arc<Current>>>);
 
 /// What one configuration makes.
 struct Current {
-    service: Service,
+    service: Arc<Service>,
     /// Whether each document is served; a route of its very path goes before it.
     serve: [bool; 3],
     cors: Cors,
@@ -161,6 +161,7 @@ impl Current {
         let upstream =
             config.service.openapi.as_ref().map(|source| Describing::new(source, config)).transpose()?;
         let made = RwLock::new(Arc::new(Made::new(&service, None, None)));
+        let service = Arc::new(service);
         Ok(Self { service, serve, cors: config.cors.clone(), upstream, made, asking: Mutex::new(()) })
     }
 
@@ -188,14 +189,22 @@ impl Current {
         if fresh(&latest) {
             return latest;
         }
-        let (described, again) = match upstream.ask().await {
-            Ok(described) => (Some(described), DESCRIBED_FOR),
-            Err(why) => {
-                tracing::warn!(url = %upstream.shown(), %why, "the upstream does not describe itself");
-                (latest.described.clone(), DESCRIBE_AGAIN)
-            }
-        };
-        let made = Arc::new(Made::new(&self.service, described, Some(Instant::now() + again)));
+        let (asked, prefix) = (upstream.ask().await, upstream.prefix.clone());
+        let (service, shown, before) = (self.service.clone(), upstream.shown(), latest.described.clone());
+        // Both documents may be long.
+        let making = tokio::task::spawn_blocking(move || {
+            let read =
+                asked.and_then(|bytes| Described::parse(&bytes, &prefix).map_err(|error| error.to_string()));
+            let (described, again) = match read {
+                Ok(described) => (Some(described), DESCRIBED_FOR),
+                Err(why) => {
+                    tracing::warn!(url = %shown, %why, "the upstream does not describe itself");
+                    (before, DESCRIBE_AGAIN)
+                }
+            };
+            Made::new(&service, described, Some(Instant::now() + again))
+        });
+        let Ok(made) = making.await.map(Arc::new) else { return latest };
         *self.made.write().unwrap_or_else(PoisonError::into_inner) = made.clone();
         made
     }
@@ -287,7 +296,7 @@ impl Describing {
         format!("{}{}", self.url.origin().ascii_serialization(), self.url.path())
     }
 
-    async fn ask(&self) -> Result<Described, String> {
+    async fn ask(&self) -> Result<Vec<u8>, String> {
         let failed = |error: reqwest::Error| error.without_url().to_string();
         let asking = self.client.get(self.url.clone()).headers(self.headers.clone());
         let mut answer = asking.header(header::ACCEPT, "application/json").send().await.map_err(failed)?;
@@ -301,7 +310,7 @@ impl Describing {
             }
             body.extend_from_slice(&chunk);
         }
-        Described::parse(&body, &self.prefix).map_err(|error| error.to_string())
+        Ok(body)
     }
 }
 

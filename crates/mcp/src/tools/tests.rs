@@ -390,3 +390,45 @@ async fn long_goods_are_read_in_pieces_and_bought_once() {
     assert!(texts(&result).1[0].contains("\nxxxxxxxxxx\n"));
     assert_eq!(seller.payments().len(), 1);
 }
+
+/// Finds one seller who talks.
+#[derive(Debug)]
+struct Talker;
+
+impl Finder for Talker {
+    fn find(
+        &self,
+        query: String,
+        max: Option<String>,
+        limit: usize,
+    ) -> BoxFuture<'static, Result<Vec<Listing>, &'static str>> {
+        assert_eq!((query.as_str(), limit), ("weather 52.5,13.4", MAX_FOUND));
+        let one = Listing {
+            facts: json!({ "url": "https://shop.example/weather" }),
+            author: "shop.example:443".to_owned(),
+            words: EVIL.to_owned(),
+        };
+        Box::pin(async move { if max.is_some() { Ok(vec![one]) } else { Err("index_empty") } })
+    }
+}
+
+#[tokio::test]
+async fn sellers_are_found_and_their_words_are_not_ours() {
+    let (seller, journal) = (Seller::new("goods"), journal(100));
+    let bare = server(&seller, &journal, None);
+    assert!(bare.call("find", json!({ "query": "weather" })).await.is_none(), "nobody finds anything here");
+    let client = bare.0.client.clone();
+    let agent = WalletServer::with_finder(client, journal, Vec::new(), None, Some(Arc::new(Talker)));
+    let query = json!({ "query": "weather 52.5,13.4", "max": "0.01" });
+    let (facts, result) = call(&agent, "find", query).await;
+    assert_eq!(facts["results"][0]["url"], "https://shop.example/weather");
+    let (own, theirs) = texts(&result);
+    assert!(own.iter().all(|text| !text.contains("IGNORE")) && !facts.to_string().contains("IGNORE"));
+    assert!(theirs.len() == 1 && theirs[0].contains(EVIL));
+    let (facts, result) = call(&agent, "find", json!({ "query": "weather 52.5,13.4" })).await;
+    assert_eq!((facts["error"]["code"].as_str(), result.is_error), (Some("index_empty"), Some(true)));
+    for bad in [json!({}), json!({ "query": 5 }), json!({ "query": "x".repeat(MAX_QUERY_BYTES + 1) })] {
+        assert_eq!(call(&agent, "find", bad).await.0["error"]["code"], "invalid_arguments");
+    }
+    assert!(seller.seen().is_empty(), "nobody is paid");
+}
