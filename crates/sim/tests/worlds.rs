@@ -277,6 +277,12 @@ fn a_settlement_taken_back_in_doubt_or_at_the_last_moment_is_watched_again() {
     }
 }
 
+/// A service that says nothing any more keeps no stream running that nobody listens to.
+#[test]
+fn a_stream_of_which_both_ends_are_gone_comes_to_its_end() {
+    holds("a silent service", &Plan::from_seed(549));
+}
+
 /// A settlement that came too late, and was reverted, is put into an earlier block by a reorganization, where it does not.
 /// No log of Permit2 names the payment; the receipt of our own transaction does.
 #[test]

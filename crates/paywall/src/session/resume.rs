@@ -32,6 +32,8 @@ pub const MAX_REPLAYED_EVENTS: usize = 4096;
 pub const MAX_REPLAYED_BYTES: usize = 256 * 1024;
 /// How long a stream waits for a client that is gone, and can be asked for again once it is over.
 pub const RESUME_WITHIN: Duration = Duration::from_secs(30);
+/// How often a stream that says nothing looks whether anybody listens.
+const LOOK_FOR_READERS: Duration = Duration::from_secs(5);
 /// How many streams can be taken up again, of all clients. Others end with their connection.
 pub const MAX_RESUMABLE: usize = 256;
 /// The longest id of an event that a client can come back with, in bytes.
@@ -261,6 +263,16 @@ impl Resumable {
         true
     }
 
+    /// Returns once nobody has read for so long that nobody will.
+    async fn deserted(&self, world: &dyn World) {
+        let mut alone = Duration::ZERO;
+        while alone < RESUME_WITHIN {
+            world.sleep(LOOK_FOR_READERS).await;
+            let is_read = self.state().reader.as_ref().is_some_and(|reader| !reader.to.is_closed());
+            alone = if is_read { Duration::ZERO } else { alone.saturating_add(LOOK_FOR_READERS) };
+        }
+    }
+
     /// Waits for a reader. `false` if none comes.
     async fn wait(&self, world: &dyn World) -> bool {
         let newer = {
@@ -296,7 +308,15 @@ pub(super) async fn run(
     world: Arc<dyn World>,
 ) {
     loop {
-        let Some(step) = relay.step().await else { break };
+        let step = {
+            // The service may say nothing for long, and then nobody would see that nobody listens.
+            let (next, nobody) = (pin!(relay.step()), pin!(stream.deserted(&*world)));
+            match select(next, nobody).await {
+                Either::Left((step, _)) => step,
+                Either::Right(_) => None,
+            }
+        };
+        let Some(step) = step else { break };
         if stream.give(step).await {
             continue;
         }
@@ -307,6 +327,8 @@ pub(super) async fn run(
         }
         relay.stood_still();
     }
+    // What it was paid from is free again, also if it was left in the middle of something.
+    drop(relay);
     // It may not have arrived.
     stream.state().reader = None;
     world.sleep(RESUME_WITHIN).await;
