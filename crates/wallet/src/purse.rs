@@ -689,7 +689,12 @@ impl LocalAuthorizer {
             Some(text) => self.atoms_of(text, asset)?.min(largest),
             None => largest,
         };
-        let step = Step { min_delta: offer.session().min_voucher_delta, most };
+        let session = offer.session();
+        // As our own gateway writes it: "1000 token" is a price for a thousand.
+        let single =
+            session.unit_type.as_deref().is_none_or(|unit| !unit.starts_with(|c: char| c.is_ascii_digit()));
+        let unit = if single { session.amount } else { 0 };
+        let step = Step { unit, min_delta: session.min_voucher_delta, most };
         match self.journal.raise(id, need, went_on, step, &clock)? {
             Raised::To { cumulative, .. } => {
                 // INVARIANT: the mark is on the disk.

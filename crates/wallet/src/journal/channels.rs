@@ -163,6 +163,8 @@ pub struct NewSpend {
 /// By how much a voucher is raised at least, and what its purchase may cost at most, in atoms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
+    /// What one unit costs, and so the least that is asked for at a time; zero where several units have one price.
+    pub unit: u128,
     pub min_delta: u128,
     pub most: u128,
 }
@@ -512,7 +514,7 @@ impl Journal {
         id: &PurchaseId,
         need: &Need,
         went_on: bool,
-        Step { min_delta, most }: Step,
+        Step { unit, min_delta, most }: Step,
         clock: &farthing_policy::Clock,
     ) -> Result<Raised, JournalError> {
         self.within(|tx| {
@@ -525,7 +527,9 @@ impl Journal {
             let payer = known(tx, &channel)?;
             // What others hold is not this stream's.
             let others = held(tx, &channel)?.saturating_sub(held_by(tx, id)?);
-            let used = need.accepted.min(payer.signed()).saturating_sub(others).saturating_sub(payer.used());
+            // What is asked for is a unit at least, and what is left of the last voucher pays for none: it is not used yet.
+            let reached = need.accepted.min(need.required.saturating_sub(unit)).min(payer.signed());
+            let used = reached.saturating_sub(others).saturating_sub(payer.used());
             let used = if went_on { used } else { 0 };
             let mut step = PayerStep { expected: payer.version(), next: payer.clone() };
             if used > 0 {

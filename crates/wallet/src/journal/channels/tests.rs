@@ -276,7 +276,7 @@ fn a_frozen_wallet_signs_no_deposit_and_no_voucher() {
     let signed = journal.voucher_signed(&draft(1).id, &header(), &at(1));
     assert!(matches!(signed, Err(JournalError::Frozen)));
     let need = Need { required: 200, accepted: 100, deposit: 1_000 };
-    let step = Step { min_delta: 0, most: 1_000 };
+    let step = Step { unit: 100, min_delta: 0, most: 1_000 };
     let raised = journal.raise(&draft(1).id, &need, true, step, &at(1));
     assert!(matches!(raised, Err(JournalError::Frozen)));
     assert_eq!(journal.channel(&ChannelId([1; 32])).unwrap().payer.signed(), 100);
@@ -296,7 +296,7 @@ fn a_stream_costs_no_more_than_its_call_may_however_large_the_sellers_steps_are(
     assert!(matches!(denied, Err(JournalError::OverMax { most: 89 })), "{denied:?}");
     assert_eq!(to(&journal.spend(&most(1_000), &draft(1), &new, &at(1)).unwrap()), 90);
     journal.voucher_signed(&draft(1).id, &header(), &at(1)).unwrap();
-    let step = Step { min_delta: 90, most: 1_000 };
+    let step = Step { unit: 10, min_delta: 90, most: 1_000 };
     let ask = |accepted: u128| {
         let need = Need { required: accepted + 10, accepted, deposit: 10_000 };
         journal.raise(&draft(1).id, &need, true, step, &at(2))
@@ -322,6 +322,26 @@ fn a_stream_costs_no_more_than_its_call_may_however_large_the_sellers_steps_are(
         to(&journal.spend(&Request { max: Some(5), ..request(5) }, &draft(2), &next, &at(4)).unwrap()),
         990
     );
+}
+
+/// The seller's steps need not be whole units: what is left of one buys nothing, and is the buyer's.
+#[test]
+fn what_is_left_of_a_voucher_and_pays_for_no_unit_is_not_counted_as_used() {
+    let journal = ready();
+    allow(&journal);
+    begin(&journal, 1, 10_000);
+    see(&journal, 1, 10_000, 0, false, 1);
+    let new = NewSpend { channel: ChannelId([1; 32]), price: 100, min_delta: 250 };
+    assert_eq!(to(&journal.spend(&request(100), &draft(1), &new, &at(1)).unwrap()), 250);
+    journal.voucher_signed(&draft(1).id, &header(), &at(1)).unwrap();
+    let step = Step { unit: 100, min_delta: 250, most: 10_000 };
+    let need = Need { required: 300, accepted: 250, deposit: 10_000 };
+    assert_eq!(to(&journal.raise(&draft(1).id, &need, true, step, &at(2)).unwrap()), 500);
+    assert_eq!(journal.channel(&ChannelId([1; 32])).unwrap().payer.used(), 200);
+    let need = Need { required: 600, accepted: 500, deposit: 10_000 };
+    assert_eq!(to(&journal.raise(&draft(1).id, &need, true, step, &at(2)).unwrap()), 750);
+    let kept = journal.channel(&ChannelId([1; 32])).unwrap();
+    assert_eq!((kept.payer.used(), kept.payer.closing_amount()), (500, 500));
 }
 
 /// Two processes on one wallet, at the same moment and over the same file.
