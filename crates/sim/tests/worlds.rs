@@ -283,6 +283,14 @@ fn a_stream_of_which_both_ends_are_gone_comes_to_its_end() {
     holds("a silent service", &Plan::from_seed(549));
 }
 
+/// Found where the seller closed on a stale voucher, and where a forced close ended shortly before the world did.
+#[test]
+fn channels_that_end_in_the_midst_of_something_end_well() {
+    for seed in [3233, 795_306_123] {
+        holds("an end", &Plan::from_seed(seed));
+    }
+}
+
 /// A settlement that came too late, and was reverted, is put into an earlier block by a reorganization, where it does not.
 /// No log of Permit2 names the payment; the receipt of our own transaction does.
 #[test]
