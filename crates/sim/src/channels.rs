@@ -383,13 +383,13 @@ fn buyer(stage: &Stage, patron: &Patron, records: &BTreeMap<B256, Record>, payee
             let mark = payer.signed();
             broken(format!("{id}: the mark is {mark}, {accepted} was accepted and {settled} paid"));
         }
-        // A seller that asks for more of a stream says what it accepted, and not what is left of that: where it never says
-        // its last word, what was accepted counts, which is less than the next piece of the stream more than was sold.
-        let has_no_last_word = patron.journal.history(HISTORY).is_ok_and(|all| {
-            let broke_off = |note: &str| note.starts_with("stream_");
-            all.iter().any(|one| one.channel == Some(kept.id()) && one.note.as_deref().is_some_and(broke_off))
+        // A seller that asks for more of a stream says what it accepted, and not what is left of that: where its last word
+        // is not heard, what was accepted counts, which is less than the next piece of the stream more than was sold.
+        let has_streamed = patron.journal.history(HISTORY).is_ok_and(|all| {
+            let is_stream = |note: &str| note.starts_with("stream");
+            all.iter().any(|one| one.channel == Some(kept.id()) && one.note.as_deref().is_some_and(is_stream))
         });
-        let most = if has_no_last_word { Payee::accepted } else { Payee::spent };
+        let most = if has_streamed { Payee::accepted } else { Payee::spent };
         if payee.is_none_or(|payee| payer.used() > most(payee)) && payer.used() > 0 {
             let (used, spent) = (payer.used(), payee.map(Payee::spent));
             broken(format!("{id}: {used} atoms were bought by the journal, and {spent:?} sold"));
