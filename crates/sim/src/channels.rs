@@ -30,7 +30,7 @@ const BY_THE_UNIT: u64 = 200;
 const BUSY: u64 = 800_000;
 pub const HEALS_AT: u64 = 900_000;
 /// How long after that everything must be over: a forced close takes its time.
-pub const PEACE: u64 = 1_700_000;
+pub const PEACE: u64 = 2_600_000;
 /// A forced close is answered by a seller that is there for so long in one piece while it may be: it looks every 200
 /// seconds, and needs some blocks, in whatever weather.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(400);
