@@ -578,7 +578,10 @@ impl Payee {
         match &self.state {
             // Nothing to lose by it: the payer withdraws what is its own anyway.
             PayeeState::Closing { why: Why::Forced { requested, .. }, .. } if claim.voucher.is_none() => {
-                PayeeNext::Rest { wake: Some(requested.plus(self.terms.grace)).filter(|at| *at > now) }
+                let wake = Some(requested.plus(self.terms.grace)).filter(|at| *at > now);
+                // What brought the deposit may still be followed to its end, and its cost booked.
+                let funding = self.funding.as_ref().map(|a| PayeeNext::Watch { attempt: a.id });
+                funding.unwrap_or(PayeeNext::Rest { wake })
             }
             _ => PayeeNext::Close { claim, by },
         }
