@@ -364,9 +364,17 @@ impl Client {
         deadline: Duration,
     ) -> Option<Source> {
         // After the last receipt there is nothing to go on with.
-        let last = stream.last_id.get().filter(|_| stream.receipt.is_none())?;
+        if stream.receipt.is_some() {
+            return None;
+        }
         let mut request = request.clone();
-        request.headers.insert(LAST_EVENT_ID, HeaderValue::from_str(last).ok()?);
+        match stream.last_id.get() {
+            Some(last) => drop(request.headers.insert(LAST_EVENT_ID, HeaderValue::from_str(last).ok()?)),
+            // Nothing came: its name alone asks for all of it.
+            None if stream.goods.is_empty() => {}
+            // What came has no id, and would come a second time.
+            None => return None,
+        }
         let (mut payment, mut raises) = (payment.clone(), 0);
         let mut pause = self.inner.patience.first_pause;
         while resumed.times < MOST_RESUMED {

@@ -841,6 +841,21 @@ fn a_stream_that_breaks_off_goes_on_after_the_last_event() {
     assert_eq!((till.resumed_after.clone(), till.spent), (vec![1, 5, 8], 8 * PRICE));
 }
 
+/// What broke off before anything came is asked for by its name, from its beginning.
+#[test]
+fn a_stream_that_breaks_off_before_its_first_event_is_asked_for_again() {
+    let world = Scripted::new(8);
+    let shop = Shop::by(&world, "llm_token");
+    shop.till().units = 3;
+    shop.till().breaks = vec![0];
+    let life = live(&disk(), 1, &shop);
+    let (body, payment) = life.buys(STREAM);
+    assert_eq!(body.lines().filter(|line| line.starts_with("data: ")).count(), 3);
+    assert_eq!((payment.note, payment.resumed.times), (None, 1));
+    let till = shop.till();
+    assert_eq!((till.resumed_after.clone(), till.spent), (vec![], 3 * PRICE));
+}
+
 /// A seller that breaks off again and again is asked a bounded number of times.
 #[test]
 fn a_stream_that_always_breaks_off_is_given_up() {
