@@ -6,6 +6,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value, json};
 
 use crate::describe::{Dialect, Route, Service, Way};
+use crate::read::MAX_PATH;
 use crate::template::{METHODS, Segment, segments, shape, spell};
 use crate::text::clean;
 
@@ -85,8 +86,8 @@ fn server_path(servers: Option<&Value>) -> String {
         Some((_, rest)) => rest.find('/').map_or("", |at| &rest[at..]),
         None => url,
     };
-    // What depends on a server's variables is not known.
-    if path.starts_with('/') && !path.contains('{') {
+    // What depends on a server's variables is not known; and each operation has it before its own path.
+    if path.starts_with('/') && path.len() <= MAX_PATH && !path.contains('{') {
         path.trim_end_matches('/').to_owned()
     } else {
         String::new()

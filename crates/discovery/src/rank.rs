@@ -159,15 +159,15 @@ fn next_place(path: &str) -> Option<(&str, &str, &str)> {
 fn encoded(value: &str) -> String {
     const PLAIN: &percent_encoding::AsciiSet =
         &percent_encoding::NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b',');
-    // A segment of dots would lead elsewhere.
-    if matches!(value, "." | "..") {
-        return value.replace('.', "%2E");
-    }
     percent_encoding::utf8_percent_encode(value, PLAIN).to_string()
 }
 
-/// Where an operation is, by its path; `None` if that leads off the seller's origin.
+/// Where an operation is, by its path; `None` if that leads off the seller's origin, or to another path there.
 pub fn url(origin: &Url, path: &str) -> Option<Url> {
+    // No encoding keeps a segment of dots from being resolved.
+    if crate::read::has_dots(path.split(['?', '#']).next().unwrap_or_default()) {
+        return None;
+    }
     let url = origin.join(path).ok()?;
     crate::read::same_origin(&url, origin).then_some(url)
 }

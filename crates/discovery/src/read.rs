@@ -19,7 +19,9 @@ pub const MAX_TAGS: usize = 10;
 pub const MAX_TAG: usize = 40;
 /// How many parameters of one operation are kept.
 pub const MAX_PARAMETERS: usize = 32;
-/// The longest name, example or enumerated value of a parameter, in characters.
+/// The longest name of a parameter, in characters.
+pub const MAX_NAME: usize = 64;
+/// The longest example or enumerated value of a parameter, in characters.
 pub const MAX_VALUE: usize = 200;
 /// How many prices of one operation are kept.
 pub const MAX_PRICES: usize = 16;
@@ -29,6 +31,8 @@ pub const MAX_PATH: usize = 512;
 pub const MAX_LINKS: usize = 200;
 /// How many references a parameter may be away.
 const MAX_HOPS: usize = 4;
+/// The longest reference that is followed, in bytes: many parameters may go through one.
+const MAX_REFERENCE: usize = 512;
 
 /// A seller, as its documents describe it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -195,10 +199,14 @@ pub fn openapi(bytes: &[u8], at: &Url) -> Result<Seller, ReadError> {
     Ok(seller)
 }
 
-/// The path that the first server puts before each operation's; `None` if it is on another origin.
+/// The path that the first server puts before each operation's; `None` if it is on another origin, or too long for one.
 fn base_path(servers: Option<&Value>, at: &Url) -> Option<String> {
     let url = servers.and_then(|all| all.get(0)).and_then(|server| server.get("url")).and_then(Value::as_str);
     let Some(url) = url else { return Some(String::new()) };
+    // Each operation has it before its own.
+    if url.len() > MAX_PATH {
+        return None;
+    }
     let url = at.join(url).ok()?;
     same_origin(&url, at).then(|| url.path().trim_end_matches('/').to_owned())
 }
@@ -215,9 +223,23 @@ fn checked_path(path: &str, at: &Url) -> Option<String> {
         && path.len() <= MAX_PATH
         && !path.contains(['?', '#', '\\'])
         && path.chars().all(|c| !c.is_control() && !c.is_whitespace())
-        && !path.split('/').any(|segment| segment == "." || segment == "..");
+        && !has_dots(path);
+    if !plain {
+        return None;
+    }
     let joined = at.join(path).ok()?;
-    (plain && same_origin(&joined, at) && clean(path, MAX_PATH) == path).then(|| path.to_owned())
+    (same_origin(&joined, at) && clean(path, MAX_PATH) == path).then(|| path.to_owned())
+}
+
+/// Whether a path has a segment that every reader of URLs resolves, in whichever spelling.
+///
+/// Spec: WHATWG URL, "single-dot URL path segment" and "double-dot URL path segment".
+pub(crate) fn has_dots(path: &str) -> bool {
+    let is_dots = |segment: &str| {
+        segment.len() <= "%2e%2e".len()
+            && matches!(segment.to_ascii_lowercase().replace("%2e", ".").as_str(), "." | "..")
+    };
+    path.split(['/', '\\']).any(is_dots)
 }
 
 fn read_operation(
@@ -271,6 +293,9 @@ fn resolve<'a>(document: &'a Map<String, Value>, value: &'a Value) -> Option<&'a
     let mut found = value.as_object()?;
     for _ in 0..MAX_HOPS {
         let Some(reference) = found.get("$ref").and_then(Value::as_str) else { return Some(found) };
+        if reference.len() > MAX_REFERENCE {
+            return None;
+        }
         let mut parts = reference.strip_prefix("#/")?.split('/');
         let unescaped = |part: &str| part.replace("~1", "/").replace("~0", "~");
         let mut at = document.get(&unescaped(parts.next()?))?;
@@ -282,29 +307,30 @@ fn resolve<'a>(document: &'a Map<String, Value>, value: &'a Value) -> Option<&'a
     None
 }
 
-fn parameter(document: &Map<String, Value>, found: &Map<String, Value>) -> Option<Parameter> {
+fn parameter<'a>(document: &'a Map<String, Value>, found: &'a Map<String, Value>) -> Option<Parameter> {
     let place = match text(found, "in") {
         "path" => Place::Path,
         "query" => Place::Query,
         _ => return None,
     };
     let name = text(found, "name");
-    if name.is_empty() || name.chars().count() > MAX_VALUE || clean(name, MAX_VALUE) != name {
+    // It stands in addresses, beside what we say ourselves: one word, and no sentence.
+    let is_word = !name.is_empty() && is_short(name, MAX_NAME) && !name.contains(char::is_whitespace);
+    if !is_word || clean(name, MAX_NAME) != name {
         return None;
     }
-    let none = Map::new();
-    let schema = found.get("schema").and_then(|schema| resolve(document, schema)).unwrap_or(&none);
-    let first = |value: &Value| value.as_array().and_then(|all| all.first()).cloned();
-    let named = |value: &Value| value.as_object()?.values().next()?.get("value").cloned();
+    let schema = found.get("schema").and_then(|schema| resolve(document, schema));
+    let of_schema = |key: &str| schema.and_then(|schema| schema.get(key));
+    let first = |value: &'a Value| value.as_array().and_then(|all| all.first());
+    let named = |value: &'a Value| value.as_object()?.values().next()?.get("value");
     let example = found
         .get("example")
-        .cloned()
         .or_else(|| found.get("examples").and_then(named))
-        .or_else(|| schema.get("example").cloned())
-        .or_else(|| schema.get("examples").and_then(first))
-        .or_else(|| schema.get("default").cloned())
-        .or_else(|| schema.get("enum").and_then(first));
-    let kind = schema.get("type");
+        .or_else(|| of_schema("example"))
+        .or_else(|| of_schema("examples").and_then(first))
+        .or_else(|| of_schema("default"))
+        .or_else(|| of_schema("enum").and_then(first));
+    let kind = of_schema("type");
     let is_number = |kind: &Value| kind == "number" || kind == "integer";
     Some(Parameter {
         name: name.to_owned(),
@@ -314,19 +340,24 @@ fn parameter(document: &Map<String, Value>, found: &Map<String, Value>) -> Optio
             is_number(kind) || kind.as_array().is_some_and(|all| all.iter().any(is_number))
         }),
         description: clean(text(found, "description"), MAX_VALUE),
-        example: example.as_ref().and_then(scalar),
+        example: example.and_then(scalar),
     })
+}
+
+/// Whether a text has at most so many characters; one that is far longer is not looked through.
+fn is_short(text: &str, most: usize) -> bool {
+    text.len() <= most * 4 && text.chars().count() <= most
 }
 
 /// A value as a URL could hold it.
 fn scalar(value: &Value) -> Option<String> {
     let text = match value {
-        Value::String(text) => text.clone(),
+        Value::String(text) if is_short(text, MAX_VALUE) => text.clone(),
         Value::Number(number) => number.to_string(),
         Value::Bool(value) => value.to_string(),
-        Value::Null | Value::Array(_) | Value::Object(_) => return None,
+        Value::String(_) | Value::Null | Value::Array(_) | Value::Object(_) => return None,
     };
-    let fits = !text.is_empty() && text.chars().count() <= MAX_VALUE && clean(&text, MAX_VALUE) == text;
+    let fits = !text.is_empty() && is_short(&text, MAX_VALUE) && clean(&text, MAX_VALUE) == text;
     fits.then_some(text)
 }
 

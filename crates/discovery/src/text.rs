@@ -1,11 +1,15 @@
 //! What strangers write, as a terminal and a reader of JSON may be given it.
 
+/// How many of a text's characters are looked at for each that is kept.
+const LOOKED_AT: usize = 8;
+
 /// A text in one line of at most `most` characters, without anything that a reader would not see: control characters,
-/// signs that turn the direction of text around, and the invisible ones in which instructions to a model can hide.
+/// signs that turn the direction of text around, and the invisible ones in which instructions to a model can hide. What
+/// is nearly all of it such is looked at for a while and no longer.
 pub fn clean(text: &str, most: usize) -> String {
     let mut out = String::new();
     let (mut count, mut blank) = (0, false);
-    for c in text.chars() {
+    for c in text.chars().take(most.saturating_mul(LOOKED_AT)) {
         if c.is_whitespace() || c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
             blank = !out.is_empty();
             continue;
