@@ -531,7 +531,7 @@ impl Payee {
     pub fn next(&self, now: Timestamp) -> PayeeNext {
         let watch = |attempt| PayeeNext::Watch { attempt };
         let taking = self.taking.as_ref().map(|a| a.id);
-        let pending = taking.or(self.funding.as_ref().map(|a| a.id));
+        let pending = self.pending();
         match &self.state {
             PayeeState::Opening => pending.map_or(PayeeNext::WatchOpen, watch),
             PayeeState::Finalized | PayeeState::Void { .. } => {
@@ -576,15 +576,20 @@ impl Payee {
         }
         let claim = self.closing_claim();
         match &self.state {
-            // Nothing to lose by it: the payer withdraws what is its own anyway.
+            // Nothing to lose by it: the payer withdraws what is its own anyway. But whatever we sent before is followed
+            // to its end, a settlement as well as a deposit: else nobody would ever book what it cost.
             PayeeState::Closing { why: Why::Forced { requested, .. }, .. } if claim.voucher.is_none() => {
                 let wake = Some(requested.plus(self.terms.grace)).filter(|at| *at > now);
-                // What brought the deposit may still be followed to its end, and its cost booked.
-                let funding = self.funding.as_ref().map(|a| PayeeNext::Watch { attempt: a.id });
-                funding.unwrap_or(PayeeNext::Rest { wake })
+                self.pending().map_or(PayeeNext::Rest { wake }, |attempt| PayeeNext::Watch { attempt })
             }
             _ => PayeeNext::Close { claim, by },
         }
+    }
+
+    /// The transaction of ours that is to be followed first: one that takes before one that brings.
+    fn pending(&self) -> Option<AttemptId> {
+        let taking = self.taking.as_ref().map(|a| a.id);
+        taking.or(self.funding.as_ref().map(|a| a.id))
     }
 
     /// Whether a close of ours is on its way.

@@ -207,6 +207,10 @@ impl Shop {
         let escrow = if finalized { 0 } else { signed(payee.deposit() - payee.settled()) };
         assert_eq!(self.net(AccountKind::Escrow), escrow, "escrow");
         assert!(payee.settled() <= payee.deposit());
+        for now in [NOW, after(100_000)] {
+            let rests = matches!(payee.next(now), PayeeNext::Rest { .. });
+            assert!(!rests || payee.attempts().next().is_none(), "what was sent is followed");
+        }
         if finalized {
             let pends = self.books.transfers().any(|(_, _, _, phase)| phase == Phase::Pending);
             assert!(!pends, "nothing pends once it is closed");

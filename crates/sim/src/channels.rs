@@ -315,9 +315,11 @@ fn seller(stage: &Stage, chain: &Chain, payee: &Payee, record: Option<&Record>) 
     let rests = match (state, record) {
         (PayeeState::Open, Some(record)) => !record.finalized && record.close_requested_at == 0,
         (PayeeState::Finalized, Some(record)) => record.finalized,
-        // Nothing is owed, and its payer does not come for the rest.
+        // All that vouchers cover is taken, and its payer does not come for the rest. What was served on credit cannot be
+        // claimed, and is no loss yet: by a top-up the channel would open again.
         (PayeeState::Closing { why: Why::Forced { .. }, .. }, Some(record)) => {
-            !record.finalized && record.close_requested_at > 0 && payee.spent() <= payee.settled()
+            let covered = payee.spent().min(payee.accepted());
+            !record.finalized && record.close_requested_at > 0 && covered <= payee.settled()
         }
         // Its deposit never came, or went away with its block.
         (PayeeState::Opening | PayeeState::Void { .. }, None) => true,

@@ -286,7 +286,7 @@ fn a_stream_of_which_both_ends_are_gone_comes_to_its_end() {
 /// Found where the seller closed on a stale voucher, and where a forced close ended shortly before the world did.
 #[test]
 fn channels_that_end_in_the_midst_of_something_end_well() {
-    for seed in [3233, 3328, 6813, 795_306_123] {
+    for seed in [3233, 3328, 6813, 7583, 795_306_123] {
         holds("an end", &Plan::from_seed(seed));
     }
 }

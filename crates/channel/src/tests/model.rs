@@ -608,6 +608,11 @@ impl Model {
             ),
             ("what arrived was charged before", payer.used() + u128::from(w.leaving) <= payee.spent()),
             (
+                "whoever rests has followed its transactions to their end",
+                payee.attempts().next().is_none()
+                    || !matches!(payee.next(moment(w.t)), PayeeNext::Rest { .. }),
+            ),
+            (
                 "what is served is signed for, or on credit",
                 payee.spent() <= payee.accepted() + u128::from(CREDIT),
             ),

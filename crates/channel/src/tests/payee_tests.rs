@@ -403,6 +403,30 @@ fn a_close_takes_the_place_of_a_settlement_that_got_stuck() {
     assert_eq!(shop.payee.next(NOW), PayeeNext::Watch { attempt: attempt(2) });
 }
 
+/// What was sent before the payer asked the escrow to close is followed although there is nothing to claim any more: what
+/// it cost is booked once it is known what became of it.
+#[test]
+fn whatever_was_sent_is_followed_where_a_forced_close_finds_nothing_owed() {
+    let mut shop = Shop::open(1000, Limits { most_unsettled: Some(1), credit: 50, ..limits() });
+    shop.on(PayeeEvent::Voucher(voucher(500)));
+    shop.on(call(1, each(550), 1));
+    shop.on(PayeeEvent::Served { charge: payment(1), units: 1 });
+    let PayeeNext::Settle(claim) = shop.payee.next(NOW) else { panic!("no settlement") };
+    shop.take(1, Taking::Settle(claim));
+    let action = PayeeAction::Fund(Funding::TopUp { amount: 100 });
+    shop.on(PayeeEvent::Attempted { attempt: attempt(2), action });
+    // By the time that it looks, the escrow has done both; what is left was served on credit.
+    shop.on(deep(View { block: 20, close_requested: Some(NOW), ..view(1100, 500) }));
+    assert_eq!(shop.payee.closing_claim(), Claim { amount: 500, voucher: None });
+    assert_eq!(shop.payee.next(after(60)), PayeeNext::Watch { attempt: attempt(1) });
+    let asked = View { block: 21, close_requested: Some(NOW), ..view(1100, 500) };
+    shop.worked(1, asked);
+    assert_eq!(shop.payee.next(after(60)), PayeeNext::Watch { attempt: attempt(2) });
+    shop.worked(2, asked);
+    assert_eq!(shop.payee.next(after(60)), PayeeNext::Rest { wake: Some(after(900)) });
+    assert_eq!(shop.payee.next(after(900)), PayeeNext::Rest { wake: None });
+}
+
 #[test]
 fn a_fraction_of_an_atom_is_carried_from_request_to_request() {
     let third = Price::new(1, 3.try_into().expect("not zero"), Unit::Request);
