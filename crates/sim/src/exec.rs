@@ -194,6 +194,16 @@ impl Exec {
         drop(killed);
     }
 
+    /// Ends all processes and the world's own tasks, for good. Tasks hold the executor that holds them.
+    pub fn end(&self) {
+        let (tasks, timers) = {
+            let mut state = lock(&self.0.state);
+            state.dead.fill(true);
+            (std::mem::take(&mut state.tasks), std::mem::take(&mut state.timers))
+        };
+        drop((tasks, timers));
+    }
+
     pub fn sleep(&self, duration: Duration) -> Sleep {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         let mut state = lock(&self.0.state);

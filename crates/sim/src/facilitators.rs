@@ -387,7 +387,7 @@ impl Remote {
 
     pub fn kill(&self, forgets: bool) {
         self.ledger.note(|| format!("facilitator {} is killed", self.number));
-        *lock(&self.service) = None;
+        self.let_go();
         if forgets {
             lock(&self.memory).clear();
         }
@@ -395,6 +395,11 @@ impl Remote {
         if let Some(process) = lock(&self.process).take() {
             self.exec.kill(process);
         }
+    }
+
+    /// Nothing of a process is left in the machine's memory.
+    pub fn let_go(&self) {
+        *lock(&self.service) = None;
     }
 
     pub fn boot(self: &Arc<Self>) {

@@ -316,8 +316,7 @@ impl Machine {
         if let Some((_, until)) = lock(&self.up).last_mut() {
             until.get_or_insert(self.exec.micros());
         }
-        *lock(&self.listener) = None;
-        *lock(&self.engine) = None;
+        self.let_go();
         if let Some(process) = lock(&self.process).take() {
             self.exec.kill(process);
         }
@@ -325,6 +324,12 @@ impl Machine {
             platter.crash(how);
         }
         lock(&self.ledger.facts).restarts += 1;
+    }
+
+    /// Nothing of a process is left in the machine's memory.
+    pub fn let_go(&self) {
+        *lock(&self.listener) = None;
+        *lock(&self.engine) = None;
     }
 
     fn terms(&self) -> Terms {

@@ -85,9 +85,14 @@ pub fn journal() -> Journal {
 impl Owner {
     pub fn kill(&self) {
         self.ledger.note(|| format!("wallet {} is killed", self.number));
-        *lock(&self.client) = None;
+        self.let_go();
         self.exec.kill(*lock(&self.process));
         lock(&self.ledger.facts).restarts += 1;
+    }
+
+    /// Nothing of a process is left in the machine's memory.
+    pub fn let_go(&self) {
+        *lock(&self.client) = None;
     }
 
     pub fn boot(self: &Arc<Self>) {

@@ -134,9 +134,14 @@ impl Patron {
 
     pub fn kill(&self) {
         self.note(|| "is killed".to_owned());
-        *lock(&self.rig) = None;
+        self.let_go();
         self.exec.kill(*lock(&self.process));
         lock(&self.ledger.facts).restarts += 1;
+    }
+
+    /// Nothing of a process is left in the machine's memory.
+    pub fn let_go(&self) {
+        *lock(&self.rig) = None;
     }
 
     pub fn boot(self: &Arc<Self>) {

@@ -92,7 +92,11 @@ pub(crate) struct Stage {
 
 /// Lets a plan happen and checks what came of it. `record`: keep the timeline.
 pub fn run(plan: &Plan, record: bool) -> Outcome {
-    let stage = build(plan, record);
+    play(&build(plan, record))
+}
+
+fn play(stage: &Stage) -> Outcome {
+    let plan = &stage.plan;
     let heals = plan.heals_at * 1000;
     let violation = || stage.ledger.violation().is_some();
     let until_broken = || {
@@ -115,7 +119,7 @@ pub fn run(plan: &Plan, record: bool) -> Outcome {
     if ended == Ended::Spinning {
         stage.ledger.broken("some tasks run on and on while no time passes".to_owned());
     }
-    let counts = check::all(&stage);
+    let counts = check::all(stage);
     Outcome {
         seed: plan.seed,
         violation: stage.ledger.violation(),
@@ -320,6 +324,17 @@ const FAIR_NET: crate::net::Ailments = crate::net::Ailments {
     partitioned: false,
 };
 const FAIR_MOOD: Mood = Mood { latency: 300, fails: 0, breaks_off: 0, hangs: 0 };
+
+/// Machines hold what their processes have, which holds them; and tasks hold both.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.exec.end();
+        self.gateway.let_go();
+        self.gateway.remotes.iter().flat_map(|remotes| &remotes.all).for_each(|remote| remote.let_go());
+        self.owners.iter().for_each(|owner| owner.let_go());
+        self.patrons.iter().for_each(|patron| patron.let_go());
+    }
+}
 
 impl Stage {
     /// A block every so often, for ever; and the checker that looks at each.
@@ -688,3 +703,6 @@ impl Scene {
         chain.offer(Tx::of_owner(from, token, abi::transfer(to, U256::from(balance)).0, salt));
     }
 }
+
+#[cfg(test)]
+mod tests;
