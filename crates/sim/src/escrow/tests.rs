@@ -214,12 +214,19 @@ impl Caller {
         self.signature(&twins.keys[signer], digest)
     }
 
+    /// A channel to call the escrow about: mostly one that lives. `None` while none does.
+    fn channel(&mut self, twins: &Twins) -> Option<Known> {
+        let records = &twins.state.escrow.records;
+        let lives = |known: &&Known| records.get(&known.id).is_some_and(|record| !record.finalized);
+        let living: Vec<Known> = self.known.iter().filter(lives).copied().collect();
+        let among = if self.rng.per_mille(120) { self.known.clone() } else { living };
+        (!among.is_empty()).then(|| among[self.one_of(among.len())])
+    }
+
     fn next(&mut self, twins: &mut Twins) -> (usize, Address, farthing_evm::Bytes) {
-        if self.known.is_empty() || self.rng.below(8) == 0 {
+        let Some(mut known) = self.channel(twins).filter(|_| self.rng.below(8) > 0) else {
             return self.opens(twins);
-        }
-        let at = self.one_of(self.known.len());
-        let mut known = self.known[at];
+        };
         if self.rng.per_mille(30) {
             known.id = keccak256(b"no channel");
         }
@@ -275,8 +282,7 @@ impl Caller {
             8 => {
                 let mut claims = Vec::new();
                 for _ in 0..self.rng.between(1, 3) {
-                    let at = self.one_of(self.known.len());
-                    let known = self.known[at];
+                    let known = self.channel(twins).unwrap_or(known);
                     let settled = twins.state.escrow.records.get(&known.id).map_or(0, |r| r.settled);
                     let cumulative = settled + u128::from(self.rng.below(300));
                     claims.push((known.id, cumulative, self.voucher(twins, &known, cumulative)));
@@ -356,7 +362,7 @@ async fn the_transcription_does_what_the_bytecode_does() {
             }
         }
         assert!(
-            worked > CALLS / 10 && refused.len() >= 5,
+            worked > CALLS / 4 && refused.len() >= 5,
             "seed {seed}: {worked} worked, refused {refused:?}"
         );
         let held: u128 = twins.state.escrow.records.values().map(Record::held).sum();
