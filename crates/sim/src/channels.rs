@@ -8,15 +8,16 @@ use farthing_engine::{ChannelFilter, ChannelStore, RelayerKey as _};
 use farthing_evm::{Address, B256, escrow, to_alloy};
 use farthing_ledger::AccountKind;
 use farthing_primitives::{PaymentId, PurchaseId};
+use farthing_wallet::force::SLACK;
 
 use crate::chain::Chain;
 use crate::escrow::{ESCROW, GRACE, Record};
 use crate::exec::lock;
 use crate::facts::Ledger;
-use crate::gateway::Machine;
-use crate::meters::{METERS, Sessions};
+use crate::gateway::{BLOCK_TIME, Machine};
+use crate::meters::{MARGIN, METERS, Sessions};
 use crate::patron::Patron;
-use crate::plan::{Act, Line};
+use crate::plan::{Act, Line, MOST_SKEW, skew};
 use crate::rng::Rng;
 use crate::run::{Counts, Stage};
 use crate::wait;
@@ -29,8 +30,17 @@ const BY_THE_UNIT: u64 = 200;
 /// For how long something happens to channels, and when all of that is over, in milliseconds.
 const BUSY: u64 = 800_000;
 pub const HEALS_AT: u64 = 900_000;
-/// How long after that everything must be over: a forced close takes its time.
-pub const PEACE: u64 = 2_600_000;
+/// After how long a wallet withdraws what it asked the escrow for, by its clock, in milliseconds.
+const FORCED: u64 = (GRACE + SLACK.as_secs()) * 1000;
+/// How often the seller looks at a channel at least ([`farthing_channel::Limits::look_every`]), in milliseconds.
+const LOOKS: u64 = (GRACE - MARGIN.as_secs()) * 1000 / 3;
+/// In so many blocks the transactions of two forced closes are included and too deep to be taken back.
+const BLOCKS: u64 = 30;
+/// How long after that everything must be over. Longest takes a forced close that was asked for at the end of what goes on,
+/// by a clock that was wrong, and that a reorganization took back: the wallet comes to withdraw, finds that it has to ask
+/// once more, and waits once more; then the seller looks. It is 2,200 seconds.
+pub const PEACE: u64 =
+    BUSY + MOST_SKEW + 2 * FORCED + LOOKS + BLOCKS * BLOCK_TIME.as_secs() * 1000 - HEALS_AT;
 /// A forced close is answered by a seller that is there for so long in one piece while it may be: it looks every 200
 /// seconds, and needs some blocks, in whatever weather.
 const ANSWERS_WITHIN: Duration = Duration::from_secs(400);
@@ -133,7 +143,7 @@ pub fn draw(seed: u64, fair: bool, depth: u64) -> Option<(Sessions, Vec<Line>)> 
     });
     some(1, &mut |rng| Act::Clock {
         gateway: rng.per_mille(500),
-        by: i64::try_from(rng.between(0, 240_000)).unwrap_or(0) - 120_000,
+        by: skew(rng),
         lasts: rng.between(1_000, 90_000),
     });
     if rng.per_mille(200) {

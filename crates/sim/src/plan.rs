@@ -184,6 +184,9 @@ pub struct Plan {
 /// How long the troubles last, in milliseconds.
 const TROUBLES: u64 = 90_000;
 
+/// By how much a wall clock may be wrong, in milliseconds.
+pub const MOST_SKEW: u64 = 120_000;
+
 /// How many worlds in a thousand have their books in SQLite: each of their calls waits for another thread.
 const ON_SQLITE: u64 = 50;
 
@@ -272,7 +275,7 @@ impl Plan {
                 14 if rng.per_mille(500) => Act::Cancel { buyer: buyer(&mut rng) },
                 14 => Act::Drain { buyer: buyer(&mut rng), lasts },
                 _ => {
-                    let by = i64::try_from(rng.between(0, 240_000)).unwrap_or(0) - 120_000;
+                    let by = skew(&mut rng);
                     Act::Clock { gateway: rng.per_mille(700), by, lasts }
                 }
             };
@@ -346,6 +349,11 @@ impl Plan {
     pub fn buys_on_credit(&self) -> bool {
         self.has(|act| matches!(act, Act::Buy { shelf, .. } if SHELVES[*shelf].flow == Flow::Background))
     }
+}
+
+/// By how much a wall clock is wrong, in milliseconds, either way.
+pub fn skew(rng: &mut Rng) -> i64 {
+    rng.between(0, 2 * MOST_SKEW).cast_signed() - MOST_SKEW.cast_signed()
 }
 
 fn node(rng: &mut Rng) -> crate::node::Ailments {

@@ -20,6 +20,8 @@ use crate::journal::JournalError;
 use crate::journal::channels::KeptChannel;
 use crate::purse::{Purse, SessionDenied};
 
+/// How long after the grace period a wallet waits before it withdraws: clocks and blocks differ.
+pub const SLACK: Duration = Duration::from_secs(60);
 /// How much more gas than estimated a transaction may use, in quarters of the estimate.
 const GAS_QUARTERS: u64 = 5;
 /// How long to wait between looks at the chain.

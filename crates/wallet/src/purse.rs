@@ -26,6 +26,7 @@ use crate::authorizer::{Authorization, Denied, Intent, LocalAuthorizer};
 use crate::chain_view::{ChannelSight, EscrowFacts, REORG_MARGIN};
 use crate::clock::Witnesses;
 use crate::escrows;
+use crate::force::SLACK;
 use crate::journal::channels::{Begun, Got, KeptChannel, NewChannel, NewSpend, Parties, Raised, Step};
 use crate::journal::{Draft, Header, JournalError, Outcome};
 use crate::offer::{Offer, OfferSession, SESSION};
@@ -37,8 +38,6 @@ const UNITS_OF_A_DEPOSIT: u128 = 100;
 const UNITS_AHEAD: u128 = 64;
 /// How long a payee may take to close before the escrow is asked to.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// How long after the grace period to wait: clocks and blocks differ.
-const SLACK: Duration = Duration::from_secs(60);
 /// The shortest grace period of an escrow that keeps to the specification.
 ///
 /// Spec: draft-evm-session-00, "Forced Close": not shorter than ten minutes.
