@@ -201,6 +201,27 @@ impl Call<'_> {
                 calls::$call::abi_decode(&data).map_err(|_| Bytes::new())?
             };
         }
+        // What the two calls of each kind have in common.
+        macro_rules! pull {
+            ($call:ident) => {
+                Pull {
+                    after: $call.validAfter,
+                    before: $call.validBefore,
+                    nonce: $call.nonce,
+                    signature: $call.signature.to_vec(),
+                }
+            };
+        }
+        macro_rules! word {
+            ($call:ident) => {
+                PayeeAuthorization {
+                    channel: $call.channelId,
+                    cumulative: $call.cumulativeAmount,
+                    nonce: $call.nonce,
+                    deadline: $call.deadline,
+                }
+            };
+        }
         match selector {
             calls::openCall::SELECTOR => {
                 let c = read!(openCall);
@@ -216,13 +237,7 @@ impl Call<'_> {
                     return Err(error("NonceMismatch()"));
                 }
                 self.create(&key, c.deposit)?;
-                let pull = Pull {
-                    after: c.validAfter,
-                    before: c.validBefore,
-                    nonce: c.nonce,
-                    signature: c.signature.to_vec(),
-                };
-                self.receive(c.token, c.from, c.deposit, &pull)
+                self.receive(c.token, c.from, c.deposit, &pull!(c))
             }
             calls::topUpCall::SELECTOR => {
                 let c = read!(topUpCall);
@@ -240,13 +255,7 @@ impl Call<'_> {
                     return Err(error("NonceMismatch()"));
                 }
                 let token = self.add(c.channelId, c.additionalDeposit, c.from)?;
-                let pull = Pull {
-                    after: c.validAfter,
-                    before: c.validBefore,
-                    nonce: c.nonce,
-                    signature: c.signature.to_vec(),
-                };
-                self.receive(token, c.from, c.additionalDeposit, &pull)
+                self.receive(token, c.from, c.additionalDeposit, &pull!(c))
             }
             calls::settleCall::SELECTOR => {
                 let c = read!(settleCall);
@@ -259,14 +268,8 @@ impl Call<'_> {
             }
             calls::settleWithAuthorizationCall::SELECTOR => {
                 let c = read!(settleWithAuthorizationCall);
-                let record = self.live(c.channelId)?;
-                let word = PayeeAuthorization {
-                    channel: c.channelId,
-                    cumulative: c.cumulativeAmount,
-                    nonce: c.nonce,
-                    deadline: c.deadline,
-                };
-                self.authorize(record.payee, &word, word.settle_digest(&domain()), &c.payeeSignature)?;
+                let word = word!(c);
+                self.authorize(&word, word.settle_digest(&domain()), &c.payeeSignature)?;
                 self.settle(c.channelId, c.cumulativeAmount, &c.voucherSignature)
             }
             calls::settleManyCall::SELECTOR => {
@@ -283,14 +286,8 @@ impl Call<'_> {
             }
             calls::closeWithAuthorizationCall::SELECTOR => {
                 let c = read!(closeWithAuthorizationCall);
-                let record = self.live(c.channelId)?;
-                let word = PayeeAuthorization {
-                    channel: c.channelId,
-                    cumulative: c.cumulativeAmount,
-                    nonce: c.nonce,
-                    deadline: c.deadline,
-                };
-                self.authorize(record.payee, &word, word.close_digest(&domain()), &c.payeeSignature)?;
+                let word = word!(c);
+                self.authorize(&word, word.close_digest(&domain()), &c.payeeSignature)?;
                 self.close(c.channelId, c.cumulativeAmount, &c.voucherSignature)
             }
             calls::requestCloseCall::SELECTOR => self.request_close(read!(requestCloseCall).channelId),
@@ -500,13 +497,8 @@ impl Call<'_> {
     // ---- Signatures.
 
     /// "Payee-initiated functions", 1, 3 and 4.
-    fn authorize(
-        &mut self,
-        payee: Address,
-        word: &PayeeAuthorization,
-        digest: B256,
-        signature: &[u8],
-    ) -> Done {
+    fn authorize(&mut self, word: &PayeeAuthorization, digest: B256, signature: &[u8]) -> Done {
+        let payee = self.live(word.channel)?.payee;
         if U256::from(self.time) > word.deadline {
             return Err(error("AuthorizationExpired()"));
         }

@@ -41,7 +41,7 @@ use crate::check::is_of;
 use crate::disk::{self, Disk};
 use crate::exec::{Exec, ProcessId, WORLD, lock};
 use crate::facts::Ledger;
-use crate::gateway::{BEYOND_REORGS, BLOCK_TIME, NETWORK, sent, short};
+use crate::gateway::{BEYOND_REORGS, NETWORK, sent, short};
 use crate::node::{self, Node, Tip};
 use crate::plan::{Act, Line};
 use crate::rng::Rng;
@@ -412,8 +412,6 @@ impl Remote {
         let node = Arc::new(Node::new(
             self.exec.clone(),
             self.tip.clone(),
-            Network::eip155(NETWORK),
-            BLOCK_TIME,
             self.node.clone(),
             rng("node"),
             Arc::new(move |tx| {

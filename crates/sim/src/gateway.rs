@@ -154,8 +154,6 @@ impl Machine {
         let chain = Arc::new(Node::new(
             self.exec.clone(),
             self.tip.clone(),
-            network.clone(),
-            BLOCK_TIME,
             self.node.clone(),
             rng("node"),
             Arc::new(move |tx| watched.broadcasts(tx)),

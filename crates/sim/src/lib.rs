@@ -16,6 +16,7 @@ mod exec;
 mod facilitators;
 mod facts;
 mod gateway;
+mod home;
 mod meters;
 mod net;
 mod node;

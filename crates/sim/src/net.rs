@@ -90,6 +90,15 @@ impl Net {
         Self { exec, ailments: Arc::default(), rng: Arc::new(Mutex::new(rng)) }
     }
 
+    fn send_copy(&self, to: &Listener, message: &Message) {
+        let (handler, request) = (to.handler.clone(), message.request());
+        let copy = async move {
+            // Its answer goes nowhere.
+            let _ = read(handler(request).await, false).await;
+        };
+        self.exec.spawn(to.process, Box::pin(copy));
+    }
+
     /// One exchange, of a process that may die meanwhile with a listener that may die meanwhile.
     pub async fn ask(
         &self,
@@ -115,14 +124,7 @@ impl Net {
         let (hang_up, hung_up) = oneshot::channel::<()>();
         let (tell, told) = oneshot::channel();
         if twice {
-            let (handler, request) = (to.handler.clone(), message.request());
-            self.exec.spawn(
-                to.process,
-                Box::pin(async move {
-                    // The copy's answer goes nowhere.
-                    let _ = read(handler(request).await, false).await;
-                }),
-            );
+            self.send_copy(&to, &message);
         }
         let (handler, request) = (to.handler, message.request());
         self.exec.spawn(
@@ -225,14 +227,7 @@ impl Net {
         }
         let Some(to) = listener() else { return Err(NoAnswer::Refused) };
         if twice {
-            let (handler, request) = (to.handler.clone(), message.request());
-            self.exec.spawn(
-                to.process,
-                Box::pin(async move {
-                    // The copy's answer goes nowhere.
-                    let _ = read(handler(request).await, false).await;
-                }),
-            );
+            self.send_copy(&to, &message);
         }
         let (mut pass, rest) = mpsc::channel(2);
         let (line, mut hung_up) = oneshot::channel::<()>();

@@ -16,6 +16,7 @@ use futures_util::future::select;
 use crate::chain::{Block, Chain, Tx};
 use crate::escrow::{self, ESCROW};
 use crate::exec::{Exec, lock};
+use crate::gateway::{BLOCK_TIME, NETWORK};
 use crate::rng::Rng;
 
 /// How deep a block is `safe` and `finalized` here.
@@ -67,7 +68,6 @@ pub struct Node {
     exec: Exec,
     tip: Arc<Tip>,
     network: Network,
-    block_time: Duration,
     ailments: Arc<Mutex<Ailments>>,
     rng: Mutex<Rng>,
     on_broadcast: OnBroadcast,
@@ -90,13 +90,12 @@ impl Node {
     pub fn new(
         exec: Exec,
         tip: Arc<Tip>,
-        network: Network,
-        block_time: Duration,
         ailments: Arc<Mutex<Ailments>>,
         rng: Rng,
         on_broadcast: OnBroadcast,
     ) -> Self {
-        Self { exec, tip, network, block_time, ailments, rng: Mutex::new(rng), on_broadcast }
+        let network = Network::eip155(NETWORK);
+        Self { exec, tip, network, ailments, rng: Mutex::new(rng), on_broadcast }
     }
 
     async fn exchange(&self) -> Fate {
@@ -171,7 +170,7 @@ impl ChainFace for Node {
     }
 
     fn block_time(&self) -> Duration {
-        self.block_time
+        BLOCK_TIME
     }
 
     async fn read(&self, reads: Vec<Read>) -> Result<Vec<ReadResult>, ChainError> {

@@ -1,8 +1,9 @@
-//! A machine that buys by the unit with the production wallet: its purse, journal and paying client, over a disk that
-//! outlives its processes. Sometimes its owner cheats behind the wallet's back.
+//! A machine that buys by the unit with the production wallet and its purse. Sometimes its owner cheats behind the wallet's
+//! back.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,40 +11,31 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use farthing_chain::LocalKey;
 use farthing_channel::{ChannelId, PayerState};
-use farthing_engine::World;
 use farthing_evm::{B256, Key, escrow, voucher};
-use farthing_policy::{Bucket, Caps, HostRule};
-use farthing_primitives::{Network, PurchaseId, Registry};
+use farthing_primitives::PurchaseId;
 use farthing_wallet::client::{
-    Answer, Body, Client, Exchange, HttpRequest, Opened, Options, Outcome, Patience, Pieces, Reach,
-    SendError, Sessions,
+    Answer, Body, Exchange, HttpRequest, Opened, Options, Outcome, Pieces, Reach, SendError, Sessions,
 };
 use farthing_wallet::force::{Force, Forced};
 use farthing_wallet::journal::channels::KeptChannel;
 use farthing_wallet::journal::{Header, Journal};
-use farthing_wallet::{EngineView, LocalAuthorizer, Offer, Purse};
+use farthing_wallet::{Offer, Purse};
 use farthing_wire::mpp::evm::{Funding, SessionPayload};
 use farthing_wire::mpp::{Credential, Payload};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Version};
+use http::Method;
 
 use crate::chain::Tx;
 use crate::escrow::{ESCROW, GRACE};
-use crate::exec::{Exec, ProcessId, WORLD, lock};
-use crate::facts::Ledger;
-use crate::gateway::{BLOCK_TIME, Machine, NETWORK, short};
+use crate::exec::{WORLD, lock};
+use crate::gateway::{BLOCK_TIME, NETWORK, short};
+use crate::home::{self, Home, PATIENCE, Rig, answered, failed};
 use crate::meters::{Kind, Meter};
-use crate::net::{Message, Net, NoAnswer};
-use crate::node::{self, Node, Tip};
-use crate::rng::Rng;
-use crate::world::{ProcessWorld, Skew};
 
 /// Where patrons' numbers begin, beside those of other buyers.
 pub const FIRST: usize = 200;
 /// What one deposit may be, and all of an hour, in atoms.
 const DEPOSIT: u128 = 5_000;
 const BUDGET: u128 = 200_000;
-/// A dollar has so many units in the policy's books for each atom of the token.
-const UNITS: u128 = 1_000_000_000_000;
 /// How often a patron looks at its channels.
 const ROUND: Duration = Duration::from_secs(30);
 /// How long it waits before it tries again.
@@ -53,66 +45,33 @@ const TRIES: u32 = 4;
 /// For how many blocks a cheat tries to withdraw.
 const STUBBORN: u32 = 40;
 
+#[derive(Debug)]
 pub struct Patron {
-    pub number: usize,
-    pub exec: Exec,
-    pub seed: u64,
-    pub ledger: Arc<Ledger>,
-    pub net: Net,
-    pub tip: Arc<Tip>,
-    pub gateway: Arc<Machine>,
-    pub key: [u8; 32],
-    pub skew: Skew,
-    pub node: Arc<Mutex<node::Ailments>>,
-    pub journal: Journal,
+    pub home: Home,
     /// What is wanted and not had: its number, where, and how many units.
     pub wants: Mutex<Vec<(u64, Meter, u64)>>,
     /// Channels that the escrow was, or shall be, asked to close.
     pub forcing: Mutex<BTreeSet<ChannelId>>,
-    pub process: Mutex<ProcessId>,
-    pub rig: Mutex<Option<Rig>>,
-    pub lives: Arc<AtomicU64>,
-    pub wanted: AtomicU64,
     /// The nonce of what it signed for a deposit last.
     pub newest_deposit: Mutex<Option<B256>>,
     /// It went away for good.
     pub gone: AtomicBool,
 }
 
-/// What a process of a patron's has.
-#[derive(Clone)]
-pub struct Rig {
-    client: Client,
-    wallet: LocalAuthorizer,
-    chain: Arc<Node>,
-    view: Arc<EngineView>,
-    world: Arc<dyn World>,
-}
+impl Deref for Patron {
+    type Target = Home;
 
-impl std::fmt::Debug for Patron {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Patron {}", self.number)
+    fn deref(&self) -> &Home {
+        &self.home
     }
 }
 
 /// A journal with rules for sessions.
-///
-/// # Panics
-/// If SQLite has no memory to give.
-#[allow(clippy::expect_used)]
 pub fn journal() -> Journal {
-    let journal = Journal::in_memory().expect("memory");
-    let rules = journal.change_rules(|rules| {
-        rules.networks.insert(Network::eip155(NETWORK));
+    home::journal(DEPOSIT, BUDGET, |rules| {
         rules.schemes.insert(farthing_wallet::SESSION.to_owned());
-        rules.hosts.push(HostRule::new("api.example".parse().map_err(|_| "a host".to_owned())?));
-        let caps = Caps { per_payment: DEPOSIT * UNITS, hour: BUDGET * UNITS, day: BUDGET * UNITS };
-        rules.caps.insert(Bucket::Dollar, caps);
         rules.breaker = None;
-        Ok(())
-    });
-    rules.expect("rules");
-    journal
+    })
 }
 
 fn options() -> Options {
@@ -124,78 +83,20 @@ impl Patron {
         Key::from_bytes(self.key).map(|key| key.address()).unwrap_or_default()
     }
 
-    fn note(&self, what: impl FnOnce() -> String) {
-        self.ledger.note(|| format!("patron {}: {}", self.number, what()));
-    }
-
-    pub fn is_up(&self) -> bool {
-        self.exec.is_alive(*lock(&self.process))
-    }
-
-    pub fn kill(&self) {
-        self.note(|| "is killed".to_owned());
-        self.let_go();
-        self.exec.kill(*lock(&self.process));
-        lock(&self.ledger.facts).restarts += 1;
-    }
-
-    /// Nothing of a process is left in the machine's memory.
-    pub fn let_go(&self) {
-        *lock(&self.rig) = None;
-    }
-
     pub fn boot(self: &Arc<Self>) {
-        let life = self.lives.fetch_add(1, Ordering::Relaxed) + 1;
-        let process = self.exec.new_process();
-        *lock(&self.process) = process;
-        let rng = |name: &str| Rng::stream(self.seed, &format!("patron-{}-{life}-{name}", self.number));
-        let world: Arc<dyn World> =
-            Arc::new(ProcessWorld::new(self.exec.clone(), process, self.skew.clone(), rng("world")));
-        let chain = Arc::new(Node::new(
-            self.exec.clone(),
-            self.tip.clone(),
-            Network::eip155(NETWORK),
-            BLOCK_TIME,
-            self.node.clone(),
-            rng("node"),
-            Arc::new(|_| {}),
-        ));
-        let (this, lives) = (format!("life {life}"), self.lives.clone());
-        let gone = move |other: &str| other != format!("life {}", lives.load(Ordering::Relaxed));
-        let journal = Arc::new(self.journal.as_process(&this, gone));
-        let Ok(key) = Key::from_bytes(self.key) else { return };
-        let wallet = LocalAuthorizer::new(key, journal, Registry::builtin()).in_world(world.clone());
-        let exchange = Arc::new(ToGateway { patron: self.clone() });
-        let patience = Patience { answer: Duration::from_secs(25), ..Patience::default() };
-        let view = Arc::new(EngineView::new(chain.clone(), false));
-        let builder = Client::builder().wallet(wallet.clone()).exchange(exchange).world(world.clone());
-        let Ok(client) = builder.chain(view.clone()).patience(patience).build() else { return };
-        let rig = Rig { client, wallet, chain, view, world };
-        *lock(&self.rig) = Some(rig.clone());
+        let Some(rig) = self.start(Arc::new(ToGateway { patron: self.clone() })) else { return };
         let patron = self.clone();
-        let keeper = async move {
-            while let Err(error) = patron.recover(&rig).await {
-                patron.note(|| format!("cannot recover yet: {error}"));
-                rig.world.sleep(Duration::from_secs(1)).await;
-            }
+        self.run(async move {
+            patron.came_all(&patron.recover_in_the_end(&rig, &options()).await);
             loop {
                 rig.world.sleep(ROUND).await;
                 patron.look_around(&rig).await;
             }
-        };
-        self.exec.spawn(process, Box::pin(keeper));
+        });
         let open = lock(&self.wants).clone();
         open.into_iter().for_each(|(n, meter, units)| self.pursue(n, meter, units));
         let forcing = lock(&self.forcing).clone();
         forcing.into_iter().for_each(|id| self.pursue_force(id));
-    }
-
-    async fn recover(&self, rig: &Rig) -> Result<(), String> {
-        let recovered = rig.client.recover(&options()).await.map_err(|error| error.to_string())?;
-        for (_, shown) in recovered.shown {
-            self.came(&shown.map_err(|error| error.to_string()));
-        }
-        Ok(())
     }
 
     /// What is open is asked about; what cannot be asked now is asked in the next round.
@@ -222,12 +123,8 @@ impl Patron {
         Some(HttpRequest { method, body, ..HttpRequest::get(url.parse().ok()?) })
     }
 
-    fn run(self: &Arc<Self>, task: impl Future<Output = ()> + Send + 'static) {
-        self.exec.spawn(*lock(&self.process), Box::pin(task));
-    }
-
     fn pursue(self: &Arc<Self>, n: u64, meter: Meter, units: u64) {
-        let Some(rig) = lock(&self.rig).clone() else { return };
+        let Some(rig) = self.rig() else { return };
         let Some(request) = self.request(n, meter, units) else { return };
         let patron = self.clone();
         self.run(async move {
@@ -260,7 +157,7 @@ impl Patron {
     }
 
     pub fn top_up(self: &Arc<Self>) {
-        let Some(rig) = lock(&self.rig).clone() else { return };
+        let Some(rig) = self.rig() else { return };
         let patron = self.clone();
         self.run(async move {
             let Some(kept) = patron.newest(&rig).await else { return };
@@ -279,7 +176,7 @@ impl Patron {
 
     /// Asks the seller to close.
     pub fn leave(self: &Arc<Self>) {
-        let Some(rig) = lock(&self.rig).clone() else { return };
+        let Some(rig) = self.rig() else { return };
         let patron = self.clone();
         self.run(async move {
             let Some(kept) = patron.newest(&rig).await else { return };
@@ -293,7 +190,7 @@ impl Patron {
 
     /// Gets the deposit back without the seller.
     pub fn force(self: &Arc<Self>) {
-        let Some(rig) = lock(&self.rig).clone() else { return };
+        let Some(rig) = self.rig() else { return };
         let patron = self.clone();
         self.run(async move {
             let Some(kept) = patron.newest(&rig).await else { return };
@@ -304,7 +201,7 @@ impl Patron {
     }
 
     fn pursue_force(self: &Arc<Self>, id: ChannelId) {
-        let Some(rig) = lock(&self.rig).clone() else { return };
+        let Some(rig) = self.rig() else { return };
         let Ok(key) = Key::from_bytes(self.key) else { return };
         let patron = self.clone();
         self.run(async move {
@@ -385,7 +282,7 @@ impl Patron {
 
     /// Shows the seller a voucher for less than what was used, to close with.
     pub fn close_stale(self: &Arc<Self>) {
-        let Some(rig) = lock(&self.rig).clone() else { return };
+        let Some(rig) = self.rig() else { return };
         let Ok(key) = Key::from_bytes(self.key) else { return };
         let patron = self.clone();
         self.run(async move {
@@ -406,8 +303,7 @@ impl Patron {
             let Ok(url) = intent.url.parse() else { return };
             let request = HttpRequest { method: Method::HEAD, ..HttpRequest::get(url) };
             let exchange = ToGateway { patron: patron.clone() };
-            let within = Duration::from_secs(25);
-            let said = exchange.send(&request, Some(&header), Reach::Public, within).await;
+            let said = exchange.send(&request, Some(&header), Reach::Public, PATIENCE).await;
             patron
                 .note(|| format!("asks to close with {cumulative}: {:?}", said.map(|answer| answer.status)));
         });
@@ -415,12 +311,18 @@ impl Patron {
 
     /// The last word, when all is well.
     pub fn look_again(self: &Arc<Self>) {
-        let Some(rig) = lock(&self.rig).clone() else { return };
+        let Some(rig) = self.rig() else { return };
         let patron = self.clone();
         self.run(async move {
-            let _ = patron.recover(&rig).await;
+            if let Ok(shown) = patron.recover(&rig, &options()).await {
+                patron.came_all(&shown);
+            }
             patron.look_around(&rig).await;
         });
+    }
+
+    fn came_all(&self, shown: &[Result<Outcome, String>]) {
+        shown.iter().for_each(|outcome| self.came(outcome));
     }
 
     /// Takes down what a call brought.
@@ -511,23 +413,6 @@ impl Patron {
         drop(facts);
         self.note(|| format!("shows {cumulative} on {}", short(&channel.to_string())));
     }
-
-    fn message(&self, request: &HttpRequest, payment: Option<&Header>) -> Message {
-        let mut headers: HeaderMap = request.headers.clone();
-        headers.insert("host", HeaderValue::from_static("api.example"));
-        if let Some(payment) = payment {
-            self.shows(payment);
-            let name = HeaderName::try_from(payment.name.as_str());
-            if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&payment.value)) {
-                headers.insert(name, value);
-            }
-        }
-        let path = request
-            .url
-            .query()
-            .map_or_else(|| request.url.path().to_owned(), |query| format!("{}?{query}", request.url.path()));
-        Message { method: request.method.clone(), path, headers, body: request.body.clone() }
-    }
 }
 
 /// The wallet's way to the gateway.
@@ -535,13 +420,11 @@ struct ToGateway {
     patron: Arc<Patron>,
 }
 
-fn failed(why: NoAnswer) -> SendError {
-    match why {
-        NoAnswer::Timeout => SendError::Timeout,
-        NoAnswer::Refused => {
-            SendError::Connect { host: "api.example".to_owned(), cause: "refused".to_owned() }
+impl ToGateway {
+    fn looks_at(&self, payment: Option<&Header>) {
+        if let Some(payment) = payment {
+            self.patron.shows(payment);
         }
-        NoAnswer::Cut => SendError::Broken("it broke off".to_owned()),
     }
 }
 
@@ -554,18 +437,8 @@ impl Exchange for ToGateway {
         _: Reach,
         within: Duration,
     ) -> Result<Answer, SendError> {
-        let message = self.patron.message(request, payment);
-        let listener = self.patron.gateway.listener.clone();
-        let answer = self.patron.net.ask(move || lock(&listener).clone(), message, within).await;
-        let answer = answer.map_err(failed)?;
-        Ok(Answer {
-            status: answer.status,
-            version: Version::HTTP_11,
-            headers: answer.headers,
-            body: Body::Complete(answer.body),
-            url: request.url.clone(),
-            private: false,
-        })
+        self.looks_at(payment);
+        self.patron.home.send(request, payment, within).await
     }
 
     async fn open(
@@ -575,18 +448,9 @@ impl Exchange for ToGateway {
         _: Reach,
         within: Duration,
     ) -> Result<Opened, SendError> {
-        let message = self.patron.message(request, payment);
-        let listener = self.patron.gateway.listener.clone();
-        let coming = self.patron.net.open(move || lock(&listener).clone(), message, within).await;
-        let coming = coming.map_err(failed)?;
-        let answer = Answer {
-            status: coming.status,
-            version: Version::HTTP_11,
-            headers: coming.headers,
-            body: Body::Complete(Bytes::new()),
-            url: request.url.clone(),
-            private: false,
-        };
+        self.looks_at(payment);
+        let coming = self.patron.home.open(request, payment, within).await?;
+        let answer = answered(request, coming.status, coming.headers, Bytes::new());
         Ok(Opened { answer, rest: Some(Box::new(Rest(coming.pieces))) })
     }
 }

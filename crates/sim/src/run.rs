@@ -16,6 +16,7 @@ use crate::exec::{Ended, Exec, WORLD, lock};
 use crate::facilitators::{FAIR_WAY, Facilitators, Lies, Remote, Surroundings};
 use crate::facts::Ledger;
 use crate::gateway::{BLOCK_TIME, Machine, Mood, NETWORK, SHELVES};
+use crate::home::Home;
 use crate::meters::METERS;
 use crate::net::Net;
 use crate::node::Tip;
@@ -242,46 +243,34 @@ fn build(plan: &Plan, record: bool) -> Stage {
         })
     });
     let buyers = buyers.collect();
-    let owners = wallets.into_iter().enumerate().map(|(n, key)| {
-        Arc::new(Owner {
-            number: owner::FIRST + n,
-            exec: exec.clone(),
-            seed,
-            ledger: ledger.clone(),
-            net: net.clone(),
-            tip: tip.clone(),
-            gateway: gateway.clone(),
-            key: key.expose_secret(),
-            skew: Arc::default(),
-            node: Arc::new(Mutex::new(FAIR_NODE)),
-            journal: owner::journal(),
-            wants: Mutex::default(),
-            process: Mutex::new(exec.new_process()),
-            client: Mutex::default(),
-            lives: Arc::default(),
-            wanted: AtomicU64::new(0),
-        })
+    let home = |kind, number, key: &Key, journal| Home {
+        kind,
+        number,
+        exec: exec.clone(),
+        seed,
+        ledger: ledger.clone(),
+        net: net.clone(),
+        tip: tip.clone(),
+        gateway: gateway.clone(),
+        key: key.expose_secret(),
+        skew: Arc::default(),
+        node: Arc::new(Mutex::new(FAIR_NODE)),
+        journal,
+        process: Mutex::new(exec.new_process()),
+        rig: Mutex::default(),
+        lives: Arc::default(),
+        wanted: AtomicU64::new(0),
+    };
+    let owners = wallets.iter().enumerate().map(|(n, key)| {
+        let home = home("wallet", owner::FIRST + n, key, owner::journal());
+        Arc::new(Owner { home, wants: Mutex::default() })
     });
     let owners: Vec<_> = owners.collect();
-    let patrons = purses.into_iter().enumerate().map(|(n, key)| {
+    let patrons = purses.iter().enumerate().map(|(n, key)| {
         Arc::new(Patron {
-            number: patron::FIRST + n,
-            exec: exec.clone(),
-            seed,
-            ledger: ledger.clone(),
-            net: net.clone(),
-            tip: tip.clone(),
-            gateway: gateway.clone(),
-            key: key.expose_secret(),
-            skew: Arc::default(),
-            node: Arc::new(Mutex::new(FAIR_NODE)),
-            journal: patron::journal(),
+            home: home("patron", patron::FIRST + n, key, patron::journal()),
             wants: Mutex::default(),
             forcing: Mutex::default(),
-            process: Mutex::new(exec.new_process()),
-            rig: Mutex::default(),
-            lives: Arc::default(),
-            wanted: AtomicU64::new(0),
             newest_deposit: Mutex::default(),
             gone: AtomicBool::new(false),
         })
@@ -406,7 +395,7 @@ impl Stage {
         for owner in &self.owners {
             owner.skew.store(0, Ordering::Relaxed);
             *lock(&owner.node) = FAIR_NODE;
-            if !self.exec.is_alive(*lock(&owner.process)) {
+            if !owner.is_up() {
                 owner.boot();
             }
         }
@@ -526,12 +515,12 @@ impl Scene {
             }
             Act::KillWallet { owner, down_for } => {
                 let Some(owner) = self.owners.get(owner).cloned() else { return };
-                if !self.exec.is_alive(*lock(&owner.process)) {
+                if !owner.is_up() {
                     return;
                 }
                 owner.kill();
                 self.exec.sleep(millis(down_for)).await;
-                if !self.exec.is_alive(*lock(&owner.process)) {
+                if !owner.is_up() {
                     owner.boot();
                 }
             }
