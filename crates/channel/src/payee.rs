@@ -16,8 +16,6 @@ pub struct Limits {
     pub credit: u128,
     /// Settle once that much is owed and not settled, in atoms; `None`: only when the channel is closed.
     pub most_unsettled: Option<u128>,
-    /// The least that a voucher has to add, in atoms.
-    pub min_delta: u128,
     /// The least deposit that a channel is opened for, in atoms.
     pub min_deposit: u128,
     /// How long before the end of the grace period an answer to a forced close is late.

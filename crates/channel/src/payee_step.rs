@@ -269,7 +269,7 @@ impl Payee {
         }
         // Spec: 7. What was asked for, and the last that there is, may be less.
         let asked = self.need.is_some_and(|need| cumulative >= need);
-        let least = self.limits.min_delta;
+        let least = voucher.min_delta();
         if cumulative - accepted < least && cumulative != self.deposit && !asked {
             return Err(Refusal::DeltaTooSmall { accepted, least }.into());
         }
@@ -333,15 +333,8 @@ impl Payee {
         if required <= self.accepted().saturating_add(self.limits.credit) {
             return Ok(());
         }
-        Err(Refusal::NeedsVoucher(self.need_for(required)).into())
-    }
-
-    /// Spec: draft-evm-session-00, "Insufficient Balance During Streaming". What is asked for is a voucher that would
-    /// be accepted: it adds enough, or all that there is.
-    fn need_for(&self, required: u128) -> Need {
-        let accepted = self.accepted();
-        let least = accepted.saturating_add(self.limits.min_delta).min(self.deposit);
-        Need { required: required.max(least), accepted, deposit: self.deposit }
+        let (accepted, spent) = (self.accepted(), Some(self.spent()));
+        Err(Refusal::NeedsVoucher(Need { required, accepted, deposit: self.deposit, spent }).into())
     }
 
     fn start(&mut self, new: NewCharge, now: Timestamp, gain: &mut Gain) -> Done {

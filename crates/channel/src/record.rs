@@ -311,7 +311,8 @@ fn terms(from: &mut Decoder<'_>) -> Got<Terms> {
 fn put_limits(out: &mut Encoder, limits: &Limits) {
     out.wide(limits.credit);
     out.option(limits.most_unsettled, Encoder::wide);
-    out.wide(limits.min_delta);
+    // The least that a voucher has to add was one for the whole channel.
+    out.wide(0);
     out.wide(limits.min_deposit);
     put_duration(out, limits.margin);
     out.number(u64::from(limits.most_in_flight));
@@ -320,10 +321,10 @@ fn put_limits(out: &mut Encoder, limits: &Limits) {
 }
 
 fn limits(from: &mut Decoder<'_>) -> Got<Limits> {
+    let (credit, most_unsettled, _min_delta) = (from.wide()?, from.option(Decoder::wide)?, from.wide()?);
     Ok(Limits {
-        credit: from.wide()?,
-        most_unsettled: from.option(Decoder::wide)?,
-        min_delta: from.wide()?,
+        credit,
+        most_unsettled,
         min_deposit: from.wide()?,
         margin: duration(from)?,
         most_in_flight: u16::try_from(from.number()?).map_err(|_| Malformed("too many in flight"))?,

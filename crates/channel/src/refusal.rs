@@ -78,6 +78,19 @@ pub struct Need {
     pub required: u128,
     pub accepted: u128,
     pub deposit: u128,
+    /// What is spent of it; `None` where the payee does not say.
+    pub spent: Option<u128>,
+}
+
+impl Need {
+    /// The same, where a voucher has to add so much at least, or all that there is: what is asked for is one that would
+    /// be accepted.
+    ///
+    /// Spec: draft-evm-session-00, "Voucher Verification" 7.
+    pub fn by_steps(self, min_delta: u128) -> Self {
+        let least = self.accepted.saturating_add(min_delta).min(self.deposit);
+        Self { required: self.required.max(least), ..self }
+    }
 }
 
 impl Refusal {

@@ -57,7 +57,6 @@ fn limits() -> Limits {
     Limits {
         credit: 0,
         most_unsettled: None,
-        min_delta: 0,
         min_deposit: 1,
         margin: Duration::from_secs(300),
         most_in_flight: 4,
@@ -67,8 +66,13 @@ fn limits() -> Limits {
 }
 
 fn voucher(cumulative: u128) -> VerifiedVoucher {
+    voucher_by(0, cumulative)
+}
+
+/// One that answers a challenge of such a least step.
+fn voucher_by(min_delta: u128, cumulative: u128) -> VerifiedVoucher {
     let terms = terms(Capture::Signed);
-    let shown = Shown { channel: terms.id, cumulative, signature: b"good" };
+    let shown = Shown { channel: terms.id, cumulative, signature: b"good", min_delta };
     VerifiedVoucher::check(&shown, &terms, &Willing).expect("willing")
 }
 

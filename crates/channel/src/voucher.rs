@@ -14,6 +14,9 @@ pub struct Shown<'a> {
     pub channel: ChannelId,
     pub cumulative: u128,
     pub signature: &'a [u8],
+    /// The least that it has to add, in atoms, by the challenge that it answers: routes that share a channel may ask for
+    /// different steps.
+    pub min_delta: u128,
 }
 
 /// Why a signature proves nothing. Says nothing about the channel: whoever gets this has shown no right to know.
@@ -69,6 +72,7 @@ pub struct VerifiedVoucher {
     channel: ChannelId,
     signer: Address,
     voucher: Voucher,
+    min_delta: u128,
 }
 
 impl VerifiedVoucher {
@@ -87,7 +91,7 @@ impl VerifiedVoucher {
         }
         let signature = verifier.verify(terms, shown)?;
         let voucher = Voucher { cumulative: shown.cumulative, signature: signature.into() };
-        Ok(Self { channel: terms.id, signer: terms.signer.clone(), voucher })
+        Ok(Self { channel: terms.id, signer: terms.signer.clone(), voucher, min_delta: shown.min_delta })
     }
 
     /// That its bearer may know about the channel, and use it.
@@ -97,6 +101,10 @@ impl VerifiedVoucher {
 
     pub fn cumulative(&self) -> u128 {
         self.voucher.cumulative
+    }
+
+    pub(crate) fn min_delta(&self) -> u128 {
+        self.min_delta
     }
 
     pub(crate) fn voucher(&self) -> &Voucher {

@@ -70,7 +70,6 @@ impl World {
         let limits = Limits {
             credit: 0,
             most_unsettled: None,
-            min_delta: 100,
             min_deposit: 1,
             margin: Duration::from_secs(300),
             most_in_flight: 4,
@@ -106,7 +105,7 @@ impl World {
     }
 
     fn show_on(&mut self, channel: ChannelId, cumulative: u128, signature: &[u8]) -> Result<(), Problem> {
-        let shown = Shown { channel, cumulative, signature };
+        let shown = Shown { channel, cumulative, signature, min_delta: 100 };
         let verified =
             VerifiedVoucher::check(&shown, self.payee.terms(), &Keys).map_err(BadSignature::problem)?;
         self.step(PayeeEvent::Voucher(verified)).map_err(|error| match error {

@@ -51,8 +51,7 @@ async fn a_bad_voucher_has_its_problem_and_changes_nothing() {
     let house = yard.house(Setup::default()).await;
     let mut buyer = Buyer::new(&yard, PAYEE, 1, 5_000);
     let other = Buyer::new(&yard, PAYEE, 2, 5_000);
-    let limits = Limits { min_delta: 100, ..limits() };
-    buyer.open_with(&yard, &house, 5_000, limits).await.expect("opened");
+    buyer.open_with(&yard, &house, 5_000, limits()).await.expect("opened");
     buyer.voucher(&yard, &house, 2_000).await.expect("accepted");
     buyer.buy(&yard, &house, 1, 1_000).await.expect("served");
     let before = yard.until(buyer.id(), "done with", |payee| payee.attempts().next().is_none()).await;
@@ -104,7 +103,8 @@ async fn a_bad_voucher_has_its_problem_and_changes_nothing() {
     ];
     for (what, amount, expected) in proven {
         let signature = buyer.sign(amount);
-        let refused = house.till.voucher(&house.seller, &buyer.shown(amount, &signature)).await;
+        let shown = Shown { min_delta: 100, ..buyer.shown(amount, &signature) };
+        let refused = house.till.voucher(&house.seller, &shown).await;
         assert_eq!(problem(&refused), Some(expected), "{what}");
     }
     // The same again is the same; so is the compact form of a signature that is good.
@@ -113,7 +113,7 @@ async fn a_bad_voucher_has_its_problem_and_changes_nothing() {
     assert_eq!((receipt.accepted, receipt.spent), (2_000, 1_000));
 
     // Nobody learns of a channel that is not there, or that pays somebody else.
-    let shown = Shown { channel: other.id(), cumulative: 3_000, signature: &of_other };
+    let shown = Shown { channel: other.id(), cumulative: 3_000, signature: &of_other, min_delta: 0 };
     assert_eq!(problem(&house.till.voucher(&house.seller, &shown).await), Some("channel-not-found"));
     let good = buyer.shown(3_000, &good);
     for seller in [

@@ -89,7 +89,6 @@ impl Sessions {
         Limits {
             credit: self.credit,
             most_unsettled: self.most_unsettled,
-            min_delta: self.min_delta,
             min_deposit: UNIT * u128::from(MOST_UNITS),
             margin: MARGIN,
             most_in_flight: 8,
@@ -118,6 +117,7 @@ impl Meter {
             most_units,
             suggested_deposit: Some(20 * UNIT),
             limits: sessions.limits(),
+            min_voucher_delta: sessions.min_delta,
             credential_types: vec![CredentialType::Authorization],
             holds: Duration::from_secs(3600),
             patience: Duration::from_secs(10),

@@ -57,7 +57,7 @@ impl Verifier for Willing {
 }
 
 fn voucher(terms: &Terms, cumulative: u128) -> VerifiedVoucher {
-    let shown = Shown { channel: terms.id, cumulative, signature: b"good" };
+    let shown = Shown { channel: terms.id, cumulative, signature: b"good", min_delta: 0 };
     VerifiedVoucher::check(&shown, terms, &Willing).unwrap()
 }
 
@@ -76,7 +76,6 @@ fn channel(n: u8, tenant: &TenantId) -> Payee {
     let limits = Limits {
         credit: 0,
         most_unsettled: None,
-        min_delta: 0,
         min_deposit: 1,
         margin: Duration::from_secs(60),
         most_in_flight: 1000,

@@ -42,7 +42,8 @@ pub const CALL_NAMES_KEPT: Duration = Duration::from_secs(24 * 3600);
 const CALL: &str = "call:";
 
 /// How the file came to be. What is here never changes; later versions append.
-const MIGRATIONS: &[&str] = &[SCHEMA, include_str!("journal/schema-2.sql")];
+const MIGRATIONS: &[&str] =
+    &[SCHEMA, include_str!("journal/schema-2.sql"), include_str!("journal/schema-3.sql")];
 
 const SCHEMA: &str = "
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;

@@ -543,7 +543,7 @@ impl LocalAuthorizer {
                 salt: parts.salt.0,
             };
             let header = weighed.offer.header(&SessionPayload::Open(open))?;
-            Ok(self.journal.attempt_signed(&attempt, &header)?)
+            Ok(self.journal.attempt_signed(&attempt, &header, &intent.url)?)
         })();
         self.or_give_up(attempt, signed)?;
         Ok(Some(Deposit { channel: terms.id, attempt, decision: Some(decision) }))
@@ -610,7 +610,7 @@ impl LocalAuthorizer {
                 salt: Some(salt),
             };
             let header = weighed.offer.header(&SessionPayload::TopUp(top_up))?;
-            Ok(self.journal.attempt_signed(&attempt, &header)?)
+            Ok(self.journal.attempt_signed(&attempt, &header, &intent.url)?)
         })();
         self.or_give_up(attempt, signed)?;
         Ok(Deposit { channel: *id, attempt, decision: Some(decision) })
@@ -688,12 +688,7 @@ impl LocalAuthorizer {
             Some(text) => self.atoms_of(text, asset)?.min(largest),
             None => largest,
         };
-        let session = offer.session();
-        // As our own gateway writes it: "1000 token" is a price for a thousand.
-        let single =
-            session.unit_type.as_deref().is_none_or(|unit| !unit.starts_with(|c: char| c.is_ascii_digit()));
-        let unit = if single { session.amount } else { 0 };
-        let step = Step { unit, min_delta: session.min_voucher_delta, most };
+        let step = Step { min_delta: offer.session().min_voucher_delta, most };
         match self.journal.raise(id, need, went_on, step, &clock)? {
             Raised::To { cumulative, .. } => {
                 // INVARIANT: the mark is on the disk.

@@ -100,7 +100,7 @@ proptest! {
         min_delta in 0u128..40,
         steps in prop::collection::vec((0u8..18, 0u8..6, 0u64..60), 0..120),
     ) {
-        let limits = Limits { credit, min_delta, most_unsettled: Some(60), idle: None, ..limits() };
+        let limits = Limits { credit, most_unsettled: Some(60), idle: None, ..limits() };
         let mut shop = Shop::new(capture, limits);
         let mut chain = view(0, 0);
         let (mut most_signed, mut next_charge) = (0u128, 0u8);
@@ -115,7 +115,10 @@ proptest! {
                 1 => head(View { close_requested: Some(NOW), ..chain }),
                 2 => head(chain),
                 3 => PayeeEvent::Seen { view: None, deep: false },
-                4..=6 => PayeeEvent::Voucher(voucher(shop.payee.accepted() + wide - u128::from(n).min(wide))),
+                4..=6 => {
+                    let to = shop.payee.accepted() + wide - u128::from(n).min(wide);
+                    PayeeEvent::Voucher(voucher_by(min_delta, to))
+                }
                 7 | 8 => {
                     next_charge += 1;
                     call(next_charge, third.clone(), amount % 10)

@@ -88,7 +88,8 @@ fn an_escrow_with_too_short_a_grace_period_is_not_trusted() {
 
 #[test]
 fn vouchers_only_rise_and_stay_within_the_deposit() {
-    let mut shop = Shop::open(1000, Limits { min_delta: 100, ..limits() });
+    let mut shop = Shop::open(1000, limits());
+    let voucher = |cumulative| voucher_by(100, cumulative);
     assert!(shop.on(PayeeEvent::Voucher(voucher(300))));
     assert!(!shop.on(PayeeEvent::Voucher(voucher(300))), "the same again changes nothing");
     let cases = [
@@ -113,19 +114,38 @@ fn what_was_asked_for_is_accepted_however_little_it_adds() {
     shop.on(stream(1, each(5)));
     shop.on(PayeeEvent::Metered { charge: payment(1), units: 2 });
     let refusal = shop.refused(PayeeEvent::Metered { charge: payment(1), units: 1 });
-    assert_eq!(refusal, Refusal::NeedsVoucher(Need { required: 15, accepted: 10, deposit: 1000 }));
+    let need = Need { required: 15, accepted: 10, deposit: 1000, spent: Some(10) };
+    assert_eq!(refusal, Refusal::NeedsVoucher(need));
     assert_eq!(refusal.problem(), Some(Problem::InsufficientBalance));
     assert!(shop.on(PayeeEvent::Paused { charge: payment(1), units: 1 }));
     assert!(!shop.on(PayeeEvent::Paused { charge: payment(1), units: 1 }), "told once");
-    // The limit grew since it was asked; what was asked for is still good.
-    shop.on(PayeeEvent::Limited(Limits { min_delta: 50, ..limits() }));
-    let refusal = shop.refused(PayeeEvent::Voucher(voucher(14)));
+    let refusal = shop.refused(PayeeEvent::Voucher(voucher_by(50, 14)));
     assert_eq!(refusal, Refusal::DeltaTooSmall { accepted: 10, least: 50 });
-    shop.on(PayeeEvent::Voucher(voucher(15)));
-    shop.on(PayeeEvent::Metered { charge: payment(1), units: 1 });
-    // And what is asked for now would be accepted.
-    let refusal = shop.refused(PayeeEvent::Metered { charge: payment(1), units: 1 });
-    assert_eq!(refusal, Refusal::NeedsVoucher(Need { required: 65, accepted: 15, deposit: 1000 }));
+    shop.on(PayeeEvent::Voucher(voucher_by(50, 15)));
+}
+
+#[test]
+fn what_is_asked_for_by_steps_would_be_accepted() {
+    let need = Need { required: 15, accepted: 10, deposit: 100, spent: Some(10) };
+    for (min_delta, required) in [(0, 15), (5, 15), (50, 60), (90, 100), (91, 100), (u128::MAX, 100)] {
+        assert_eq!(need.by_steps(min_delta), Need { required, ..need }, "{min_delta}");
+        let mut shop = Shop::open(100, limits());
+        shop.on(PayeeEvent::Voucher(voucher(10)));
+        assert!(shop.on(PayeeEvent::Voucher(voucher_by(min_delta, required))), "{min_delta}");
+    }
+    // Beyond the deposit a top-up comes first.
+    assert_eq!(Need { required: 120, ..need }.by_steps(50).required, 120);
+}
+
+#[test]
+fn each_voucher_adds_what_its_own_challenge_asks_for() {
+    let mut shop = Shop::open(1000, limits());
+    shop.on(PayeeEvent::Voucher(voucher_by(100, 300)));
+    // Routes that share a channel ask for steps of their own.
+    assert!(shop.on(PayeeEvent::Voucher(voucher_by(1, 301))));
+    let refusal = shop.refused(PayeeEvent::Voucher(voucher_by(100, 400)));
+    assert_eq!(refusal, Refusal::DeltaTooSmall { accepted: 301, least: 100 });
+    assert!(shop.on(PayeeEvent::Voucher(voucher_by(100, 401))));
 }
 
 #[test]
@@ -134,12 +154,12 @@ fn concurrent_requests_never_share_an_increment() {
     shop.on(PayeeEvent::Voucher(voucher(250)));
     shop.on(call(1, each(100), 1));
     shop.on(call(2, each(100), 1));
-    let need = Need { required: 300, accepted: 250, deposit: 1000 };
+    let need = Need { required: 300, accepted: 250, deposit: 1000, spent: Some(0) };
     assert_eq!(shop.refused(call(3, each(100), 1)), Refusal::NeedsVoucher(need));
     // A stream may use what the calls leave, and no more.
     shop.on(stream(4, each(10)));
     shop.on(PayeeEvent::Metered { charge: payment(4), units: 5 });
-    let need = Need { required: 260, accepted: 250, deposit: 1000 };
+    let need = Need { required: 260, accepted: 250, deposit: 1000, spent: Some(50) };
     assert_eq!(
         shop.refused(PayeeEvent::Metered { charge: payment(4), units: 1 }),
         Refusal::NeedsVoucher(need)
@@ -448,7 +468,7 @@ fn no_amount_is_told_without_a_proof() {
     let shop = Shop::open(1000, limits());
     let terms = shop.payee.terms();
     let check = |signature, channel| {
-        let shown = Shown { channel, cumulative: 500, signature };
+        let shown = Shown { channel, cumulative: 500, signature, min_delta: 0 };
         VerifiedVoucher::check(&shown, terms, &Willing).map_err(|bad| (bad, bad.problem()))
     };
     let bad = [
@@ -475,7 +495,7 @@ fn no_amount_is_told_without_a_proof() {
 fn events_of_other_channels_change_nothing() {
     let mut shop = Shop::open(1000, limits());
     let other = Terms { id: ChannelId([8; 32]), ..terms(Capture::Signed) };
-    let shown = Shown { channel: other.id, cumulative: 5, signature: b"good" };
+    let shown = Shown { channel: other.id, cumulative: 5, signature: b"good", min_delta: 0 };
     let foreign = VerifiedVoucher::check(&shown, &other, &Willing).expect("of the other");
     let proven = foreign.proven();
     let start = NewCharge { id: payment(1), request: request(1), price: each(0), most_units: None, proven };

@@ -67,7 +67,7 @@ fn noticed(view: View) -> PayerEvent {
 }
 
 fn need(required: u128) -> Need {
-    Need { required, accepted: 0, deposit: 0 }
+    Need { required, accepted: 0, deposit: 0, spent: None }
 }
 
 fn receipt(accepted: u128, spent: u128) -> Receipt {

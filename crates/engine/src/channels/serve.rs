@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use farthing_channel::{
-    Again, ChannelId, Need, NewCharge, PayeeEvent, Price, Proven, Receipt, Refusal, Shown,
+    Again, ChannelId, Need, NewCharge, PayeeError, PayeeEvent, Price, Proven, Receipt, Refusal, Shown,
 };
 use farthing_primitives::{PaymentId, RequestHash};
 
@@ -55,6 +55,8 @@ pub struct Ticket {
     channel: ChannelId,
     charge: PaymentId,
     proven: Proven,
+    /// The least that a voucher for it has to add.
+    min_delta: u128,
     done: bool,
 }
 
@@ -98,8 +100,14 @@ impl Till {
             // It is ours before it is durable, so that nobody takes it for a former process's; and if this caller goes
             // away, it comes to nothing.
             lock(&self.place(id).mine).insert(charge);
-            let mut ticket =
-                Ticket { till: self.clone(), channel: id, charge, proven: proven.clone(), done: false };
+            let mut ticket = Ticket {
+                till: self.clone(),
+                channel: id,
+                charge,
+                proven: proven.clone(),
+                min_delta: asked.shown.min_delta,
+                done: false,
+            };
             let started = self
                 .change(id, |payee, now| {
                     let accepted = match payee
@@ -125,8 +133,8 @@ impl Till {
                     };
                     match (begun, accepted) {
                         (Ok(step), _) => Ok((Change::from(step), Ok(()))),
-                        (Err(why), Some(step)) => Ok((Change::from(step), Err(TillError::from(why)))),
-                        (Err(why), None) => Err(why.into()),
+                        (Err(why), Some(step)) => Ok((Change::from(step), Err(by_steps(why, asked)))),
+                        (Err(why), None) => Err(by_steps(why, asked)),
                     }
                 })
                 .await;
@@ -154,6 +162,16 @@ impl Till {
     }
 }
 
+/// A need that comes before anything is begun, by the steps of the challenge that is answered.
+fn by_steps(why: PayeeError, asked: &Asked<'_>) -> TillError {
+    TillError::from(match why {
+        PayeeError::Refused(Refusal::NeedsVoucher(need)) => {
+            PayeeError::Refused(Refusal::NeedsVoucher(need.by_steps(asked.shown.min_delta)))
+        }
+        other => other,
+    })
+}
+
 impl Ticket {
     /// Names the charge.
     pub fn id(&self) -> PaymentId {
@@ -162,6 +180,11 @@ impl Ticket {
 
     pub fn channel(&self) -> ChannelId {
         self.channel
+    }
+
+    /// What is asked of the payer, by the steps of the challenge that it pays by.
+    pub fn asks(&self, need: Need) -> Need {
+        need.by_steps(self.min_delta)
     }
 
     /// What the payer is told of the channel as it is now.

@@ -71,7 +71,6 @@ pub fn limits() -> Limits {
     Limits {
         credit: 0,
         most_unsettled: None,
-        min_delta: 0,
         min_deposit: 1000,
         margin: Duration::from_secs(900) - 3 * LOOK_EVERY,
         most_in_flight: 500,
@@ -440,7 +439,7 @@ impl Buyer {
     }
 
     pub fn shown<'a>(&self, cumulative: u128, signature: &'a [u8]) -> Shown<'a> {
-        Shown { channel: self.id(), cumulative, signature }
+        Shown { channel: self.id(), cumulative, signature, min_delta: 0 }
     }
 
     /// What lets the escrow, and nobody else, take this from the payer.

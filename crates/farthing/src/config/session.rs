@@ -132,13 +132,13 @@ fn terms(section: &mut Reader<'_>, defaults: &Defaults<'_>, around: Around) -> O
     let limits = Limits {
         credit: money(section, "exposure", asset, defaults.registry).unwrap_or(0),
         most_unsettled: money(section, "settle_at", asset, defaults.registry),
-        min_delta: money(section, "min_voucher_delta", asset, defaults.registry).unwrap_or(0),
         min_deposit: min_deposit.unwrap_or_else(|| tenth.max(cost.unwrap_or(0))),
         margin: section.duration("margin", MINUTE * 5, MINUTE, MINUTE * 9),
         most_in_flight: u16::try_from(section.number("in_flight", 16, 1, 1000)).unwrap_or(16),
         drain: section.duration("drain", SECOND * 30, Duration::ZERO, MINUTE * 10),
         idle: Some(section.duration("idle", DAY, MINUTE, DAY * 365)),
     };
+    let min_voucher_delta = money(section, "min_voucher_delta", asset, defaults.registry).unwrap_or(0);
     let holds = section.duration("holds", DEFAULT_HOLDS, SECOND * 10, DAY);
     let patience = section.duration("patience", DEFAULT_PATIENCE, SECOND, HOUR);
     let credential_types = deposit_by(section, way.as_deref());
@@ -151,6 +151,7 @@ fn terms(section: &mut Reader<'_>, defaults: &Defaults<'_>, around: Around) -> O
         most_units: most_units?,
         suggested_deposit,
         limits,
+        min_voucher_delta,
         credential_types,
         holds,
         patience,

@@ -535,7 +535,7 @@ mod by_the_unit {
             (2000, 1, &Unit::Request)
         );
         assert_eq!((&terms.count, terms.stream, terms.most_units), (&Count::Request, false, 1));
-        assert_eq!((terms.limits.credit, terms.limits.min_deposit, terms.limits.min_delta), (0, 2000, 0));
+        assert_eq!((terms.limits.credit, terms.limits.min_deposit, terms.min_voucher_delta), (0, 2000, 0));
         assert_eq!(terms.escrow.to_string(), ESCROW.to_lowercase());
         assert_eq!(session.payee().to_string(), PAYEE.to_lowercase());
         assert_eq!(terms.credential_types, [CredentialType::Authorization, CredentialType::Hash]);
@@ -582,7 +582,7 @@ mod by_the_unit {
         let (terms, limits) = (session.terms(), session.terms().limits);
         assert_eq!((terms.count.to_string().as_str(), terms.most_units), ("json:usage.tokens", 4000));
         assert_eq!(
-            (terms.suggested_deposit, limits.min_deposit, limits.min_delta),
+            (terms.suggested_deposit, limits.min_deposit, terms.min_voucher_delta),
             (Some(5_000_000), 500_000, 1000)
         );
         assert_eq!(

@@ -172,7 +172,7 @@ impl Visit {
         }
         let asked = Asked {
             seller: &paying.seller,
-            shown: voucher.shown(paying.channel),
+            shown: paying.shown(voucher),
             request: identity.request,
             price: terms.price.clone(),
             most_units: (!terms.stream).then_some(terms.most_units),
@@ -229,7 +229,7 @@ impl Visit {
         (stream, identity, last): (&Resumable, &Identity, &str),
         (parts, body): (&Parts, &Bytes),
     ) -> Answer {
-        let shown = voucher.shown(paying.channel);
+        let shown = paying.shown(voucher);
         let state = match paying.till.voucher(&paying.seller, &shown).await {
             // An older one proves who asks.
             Err(TillError::Refused(Refusal::Decreasing { .. })) => {
@@ -376,7 +376,7 @@ impl Visit {
         };
         let asked = Asked {
             seller: &paying.seller,
-            shown: voucher.shown(paying.channel),
+            shown: paying.shown(voucher),
             request: identity.request,
             price: terms.price.clone(),
             most_units: Some(units),

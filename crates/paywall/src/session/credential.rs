@@ -72,9 +72,15 @@ pub(super) struct Signed {
     pub signature: Vec<u8>,
 }
 
-impl Signed {
-    pub fn shown(&self, channel: ChannelId) -> Shown<'_> {
-        Shown { channel, cumulative: self.cumulative, signature: &self.signature }
+impl Paying<'_> {
+    /// A voucher as the till looks at it: by the steps that its own challenge asks for.
+    pub fn shown<'a>(&self, voucher: &'a Signed) -> Shown<'a> {
+        self.signed(voucher.cumulative, &voucher.signature)
+    }
+
+    fn signed<'a>(&self, cumulative: u128, signature: &'a [u8]) -> Shown<'a> {
+        let min_delta = self.session.terms().min_voucher_delta;
+        Shown { channel: self.channel, cumulative, signature, min_delta }
     }
 }
 
@@ -211,12 +217,12 @@ impl Visit {
                 if !manages {
                     return Ok(Acted::Buys(signed));
                 }
-                let state = paying.till.voucher(&paying.seller, &signed.shown(paying.channel)).await?;
+                let state = paying.till.voucher(&paying.seller, &paying.shown(&signed)).await?;
                 Ok(self.managed(paying, Some(&state), None))
             }
             SessionPayload::Close { cumulative, signature, .. } => {
                 let signed = Signed { cumulative, signature };
-                let closed = paying.till.close(&paying.seller, &signed.shown(paying.channel)).await?;
+                let closed = paying.till.close(&paying.seller, &paying.shown(&signed)).await?;
                 Ok(self.closed(paying, &closed))
             }
         }
@@ -244,11 +250,7 @@ impl Visit {
                 (from, OpenBy::Pull { deposit, pull })
             }
         };
-        let shown = Shown {
-            channel: paying.channel,
-            cumulative: open.cumulative,
-            signature: &open.voucher_signature,
-        };
+        let shown = paying.signed(open.cumulative, &open.voucher_signature);
         let opening = Opening {
             seller: &paying.seller,
             escrow: session.terms().escrow.clone(),
@@ -270,11 +272,7 @@ impl Visit {
         let Pulled { from, amount, pull } = pulled(paying.session, &deposit.funding)?;
         match &deposit.for_what {
             DepositFor::Open { salt, authorized_signer } => {
-                let shown = Shown {
-                    channel: paying.channel,
-                    cumulative: voucher.cumulative,
-                    signature: &voucher.signature,
-                };
+                let shown = paying.signed(voucher.cumulative, &voucher.signature);
                 let opening = Opening {
                     seller: &paying.seller,
                     escrow: paying.session.terms().escrow.clone(),

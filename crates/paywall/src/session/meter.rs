@@ -11,6 +11,7 @@ use farthing_wire::mpp::{Receipt, WireTime};
 
 use super::count::{Count, in_json, millis};
 use super::credential::Words;
+use super::refuse::needs;
 use crate::body::BoxError;
 
 /// How many pieces that came together are charged together.
@@ -20,7 +21,7 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 /// How long one look lasts whether the stream is over for other reasons; then the next begins.
 pub(super) const LOOK: Duration = Duration::from_secs(3600);
 /// No voucher is for so much: what waits for it hears of the stream's end alone.
-pub(super) const NEVER: Need = Need { required: u128::MAX, accepted: 0, deposit: 0 };
+pub(super) const NEVER: Need = Need { required: u128::MAX, accepted: 0, deposit: 0, spent: None };
 
 /// How a stream is charged, and what is said of it.
 pub(super) struct Rules {
@@ -190,12 +191,7 @@ impl<T> Meter<T> {
     }
 
     pub fn need(&self, need: &Need) -> NeedVoucher {
-        NeedVoucher {
-            channel_id: self.channel().0,
-            required_cumulative: need.required,
-            accepted_cumulative: need.accepted,
-            deposit: need.deposit,
-        }
+        needs(self.channel(), &self.ticket().map_or(*need, |ticket| ticket.asks(*need)))
     }
 
     /// The end of the charge, and the receipt that is the stream's last word. `whole`: the upstream has nothing more.

@@ -56,6 +56,8 @@ pub struct SessionTerms {
     pub suggested_deposit: Option<u128>,
     /// What is risked with a channel. `credit` is the exposure: what may be served and not covered by a voucher.
     pub limits: Limits,
+    /// The least that a voucher for this route has to add, in atoms.
+    pub min_voucher_delta: u128,
     /// How deposits may be brought, the most welcome first.
     pub credential_types: Vec<CredentialType>,
     /// How long a challenge holds. Each voucher names one, so it is to be long; it opens this route alone.
@@ -122,7 +124,7 @@ impl Session {
             if terms.limits.min_deposit > suggested {
                 return Err(SessionError::DepositTooLarge { suggested });
             }
-            if terms.limits.min_delta > suggested {
+            if terms.min_voucher_delta > suggested {
                 return Err(SessionError::DeltaTooLarge { most: suggested });
             }
         }
@@ -141,7 +143,7 @@ impl Session {
             external_id: None,
             escrow: checksummed(network, &terms.escrow).ok_or(SessionError::Escrow)?,
             channel_id: None,
-            min_voucher_delta: terms.limits.min_delta,
+            min_voucher_delta: terms.min_voucher_delta,
             // Spec: draft-evm-session-00, "Method Details": with a type that we submit, and only then.
             fee_payer: terms.credential_types.iter().any(pulls),
             credential_types: terms.credential_types.clone(),

@@ -4,6 +4,7 @@ use farthing_channel::{ChannelId, Need, Problem as Found, Refusal};
 use farthing_engine::TillError;
 use farthing_wire::Object;
 use farthing_wire::mpp::ProblemType;
+use farthing_wire::mpp::sse::NeedVoucher;
 use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
 
@@ -142,14 +143,22 @@ fn named(channel: ChannelId) -> Object {
     Object::new().with("channelId", channel.to_string())
 }
 
+/// What a voucher has to cover, in the draft's words.
+pub(super) fn needs(channel: ChannelId, need: &Need) -> NeedVoucher {
+    NeedVoucher {
+        channel_id: channel.0,
+        required_cumulative: need.required,
+        accepted_cumulative: need.accepted,
+        deposit: need.deposit,
+        spent: need.spent,
+    }
+}
+
 /// What the bearer of a good voucher may know: [`Refusal`] comes after its signature alone.
 fn amounts(error: &TillError, channel: ChannelId) -> Object {
     let object = named(channel);
     match error {
-        TillError::Refused(Refusal::NeedsVoucher(Need { required, accepted, deposit })) => object
-            .with("requiredCumulative", required.to_string())
-            .with("acceptedCumulative", accepted.to_string())
-            .with("deposit", deposit.to_string()),
+        TillError::Refused(Refusal::NeedsVoucher(need)) => needs(channel, need).to_object(),
         TillError::Refused(Refusal::Decreasing { accepted }) => {
             object.with("acceptedCumulative", accepted.to_string())
         }

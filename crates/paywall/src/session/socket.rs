@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farthing_channel::{ChannelId, Need, Receipt as State};
-use farthing_engine::{Asked, BoxFuture, Seller, Started, Till, Woken, World};
+use farthing_channel::{ChannelId, Need, Receipt as State, Refusal};
+use farthing_engine::{Asked, BoxFuture, Seller, Started, Till, TillError, Woken, World};
 use farthing_primitives::RequestHash;
 use farthing_wire::mpp::ws::{Frame, Framing, MAX_FRAME_BYTES, MAX_QUEUED_FRAMES};
 use farthing_wire::mpp::{Challenges, Credential, Receipt, header as mpp_header};
@@ -312,7 +312,7 @@ impl Talk {
         let request = RequestHash(name);
         let asked = Asked {
             seller: &account.seller,
-            shown: voucher.shown(account.channel),
+            shown: account.paying(visit, till).shown(voucher),
             request,
             price: terms.price.clone(),
             most_units: None,
@@ -820,11 +820,18 @@ impl Talk {
                 return Err(Ending::wrong(code::POLICY, 402, "the voucher is for another channel"));
             }
             Ok(Authorized::Buys(other, voucher)) => {
-                let shown = voucher.shown(other.channel);
-                match till.voucher(&other.seller, &shown).await {
+                let paying = other.paying(&self.visit, till);
+                let shown = paying.shown(&voucher);
+                let state = match till.voucher(&other.seller, &shown).await {
+                    // Another purchase of the channel's overtook it. It changes nothing, and ends nothing.
+                    Err(TillError::Refused(Refusal::Decreasing { .. })) => {
+                        till.receipt(&other.seller, &shown).await
+                    }
+                    state => state,
+                };
+                match state {
                     Ok(state) => {
                         let mut answer = Response::new(body::empty());
-                        let paying = other.paying(&self.visit, till);
                         self.visit.put_state(answer.headers_mut(), &paying, &state, None, None);
                         answer
                     }

@@ -306,8 +306,7 @@ impl Client {
                             pause = (pause * 2).min(self.inner.patience.longest_pause);
                             continue;
                         }
-                        let covered =
-                            self.cover(&answer, &purchase, &request, &mut raises, options, deadline).await;
+                        let covered = self.cover(&answer, &purchase, &mut raises, options, deadline).await;
                         let reason = match covered {
                             // The same purchase, with a voucher that covers it.
                             Some(Ok(_)) => continue,

@@ -116,7 +116,7 @@ impl Client {
                 Spent::Ready(authorization) => return Ok(*authorization),
                 Spent::NeedsTopUp { missing } => {
                     let deposit = purse.top_up(intent, &channel, missing).await?;
-                    self.bring(&deposit, &intent.url, options, deadline).await?;
+                    self.bring(&deposit, options, deadline).await?;
                 }
             }
         }
@@ -147,7 +147,7 @@ impl Client {
                 let kept = match kept.payer.pending() {
                     Some(pending) => {
                         let deposit = Deposit { channel: kept.id(), attempt: pending.id, decision: None };
-                        self.bring(&deposit, &intent.url, options, deadline).await?
+                        self.bring(&deposit, options, deadline).await?
                     }
                     None => self.look_at_channel(&kept.id()).await?,
                 };
@@ -173,7 +173,7 @@ impl Client {
             };
             let funds = view.balance(&offer.session().asset_id(), self.inner.authorizer.payer()).await;
             if let Some(deposit) = purse.open(intent, number, facts, funds).await? {
-                let kept = self.bring(&deposit, &intent.url, options, deadline).await?;
+                let kept = self.bring(&deposit, options, deadline).await?;
                 if *kept.payer.state() == PayerState::Open {
                     return Ok(kept);
                 }
@@ -182,19 +182,17 @@ impl Client {
         Err(Denied::from(SessionDenied::NotUsable("opened and closed again and again")).into())
     }
 
-    /// Brings a deposit: shows it to the seller, and looks at the chain until it is there. What is shown again is the
-    /// same.
+    /// Brings a deposit: shows it to the seller, where it was signed for, and looks at the chain until it is there. What
+    /// is shown again is the same.
     async fn bring(
         &self,
         deposit: &Deposit,
-        url: &str,
         options: &Options,
         deadline: Duration,
     ) -> Result<KeptChannel, FetchError> {
         let purse = self.purse()?;
         let channel = deposit.channel;
         let failed = |why: String| FetchError::Deposit { channel, why };
-        let url: Url = url.parse().map_err(|_| FetchError::OtherRequest)?;
         let mut pause = self.inner.patience.first_pause;
         let mut shown = 0;
         loop {
@@ -206,6 +204,8 @@ impl Client {
             let mut refused = false;
             if attempt.state != AttemptState::Intended && shown < self.inner.patience.presentations {
                 shown += 1;
+                let url = attempt.url.as_ref().unwrap_or(&kept.url);
+                let url: Url = url.parse().map_err(|_| FetchError::OtherRequest)?;
                 let header = purse.show_deposit(&deposit.attempt).await?;
                 options.tell(&Step::Depositing { channel, time: shown });
                 match self.manage(&url, &header, options, deadline).await? {
@@ -407,7 +407,7 @@ impl Client {
                     if raises > RAISES {
                         return None;
                     }
-                    payment = self.raised((&need, true), purchase, &request, options, deadline).await.ok()?;
+                    payment = self.raised((&need, true), purchase, options, deadline).await.ok()?;
                 }
                 408 | 425 | 429 | 500..=599 => {}
                 // It says that there is no rest.
@@ -466,10 +466,11 @@ impl Client {
         options: &Options,
         deadline: Duration,
     ) -> Result<(), FetchError> {
-        let header = self.raised((&need_of(need), true), purchase, request, options, deadline).await?;
+        let need = need_of(need);
+        let mut header = self.raised((&need, true), purchase, options, deadline).await?;
         let mut pause = self.inner.patience.first_pause;
         for time in 1.. {
-            options.tell(&Step::Vouching { id: purchase.id, required: need.required_cumulative });
+            options.tell(&Step::Vouching { id: purchase.id, required: need.required });
             let done = self.manage(&request.url, &header, options, deadline).await?;
             let why = match done {
                 Managed::Done(Some((state, json))) => {
@@ -477,7 +478,16 @@ impl Client {
                     return Ok(());
                 }
                 Managed::Done(None) => return Ok(()),
-                Managed::Refused(why) => return Err(FetchError::Voucher(why)),
+                Managed::Refused(why) => {
+                    // Another purchase on the channel may have vouched for more meanwhile, and an older voucher is none:
+                    // then the same need is answered by the newest.
+                    let newest = self.raised((&need, true), purchase, options, deadline).await?;
+                    if newest == header {
+                        return Err(FetchError::Voucher(why));
+                    }
+                    header = newest;
+                    why
+                }
                 Managed::Open(why) => why,
             };
             let now = self.inner.world.monotonic();
@@ -495,7 +505,6 @@ impl Client {
         &self,
         (need, went_on): (&Need, bool),
         purchase: &Purchase,
-        request: &HttpRequest,
         options: &Options,
         deadline: Duration,
     ) -> Result<Header, FetchError> {
@@ -508,7 +517,7 @@ impl Client {
                 Answered::NeedsTopUp { missing } => {
                     let intent = self.intent_of(purchase, options).await?;
                     let deposit = purse.top_up(&intent, &channel, missing).await?;
-                    self.bring(&deposit, request.url.as_str(), options, deadline).await?;
+                    self.bring(&deposit, options, deadline).await?;
                 }
             }
         }
@@ -638,7 +647,6 @@ impl Client {
         &self,
         answer: &Answer,
         purchase: &Purchase,
-        request: &HttpRequest,
         raises: &mut u32,
         options: &Options,
         deadline: Duration,
@@ -648,7 +656,7 @@ impl Client {
         if *raises > RAISES {
             return None;
         }
-        Some(self.raised((&need, false), purchase, request, options, deadline).await)
+        Some(self.raised((&need, false), purchase, options, deadline).await)
     }
 
     // -----------------------------------------------------------------------------------------------------------------
@@ -687,7 +695,7 @@ impl Client {
     ) -> Result<KeptChannel, FetchError> {
         let deadline = self.deadline();
         let deposit = self.purse()?.top_up(intent, channel, 0).await?;
-        self.bring(&deposit, &intent.url, options, deadline).await
+        self.bring(&deposit, options, deadline).await
     }
 
     /// Asks a channel's payee to close it, with a voucher for what was used, and looks at the chain.
@@ -838,7 +846,12 @@ impl Stream {
 }
 
 pub(super) fn need_of(need: &NeedVoucher) -> Need {
-    Need { required: need.required_cumulative, accepted: need.accepted_cumulative, deposit: need.deposit }
+    Need {
+        required: need.required_cumulative,
+        accepted: need.accepted_cumulative,
+        deposit: need.deposit,
+        spent: need.spent,
+    }
 }
 
 pub(super) fn channel_of(purchase: &Purchase) -> Result<ChannelId, FetchError> {

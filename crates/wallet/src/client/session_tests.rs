@@ -280,6 +280,7 @@ fn needs(till: &Till, id: [u8; 32], required: u128) -> String {
         required_cumulative: required,
         accepted_cumulative: till.accepted,
         deposit: till.channels[&id].deposit,
+        spent: Some(till.spent),
     };
     let mut problem = Problem::new(ProblemType::InsufficientBalance, "more");
     problem.other = need.to_object();
@@ -435,6 +436,7 @@ impl Pieces for Events {
             required_cumulative: required,
             accepted_cumulative: till.accepted,
             deposit: till.channels[&self.id].deposit,
+            spent: None,
         };
         Ok(Some(Event::NeedVoucher(need).print().into()))
     }

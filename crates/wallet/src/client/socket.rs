@@ -22,7 +22,6 @@ const LAST_WORD: Duration = Duration::from_secs(10);
 struct Line<'a> {
     socket: Box<dyn Conversation>,
     framing: Framing,
-    request: &'a HttpRequest,
     purchase: &'a Purchase,
     options: &'a Options,
     deadline: Duration,
@@ -109,8 +108,7 @@ impl Client {
         let mut stream = Stream::default();
         stream.receipt = Some(*taken);
         let (open, last, failed) = (None, false, None);
-        let mut line =
-            Line { socket, framing, request, purchase, options, deadline, stream, open, last, failed };
+        let mut line = Line { socket, framing, purchase, options, deadline, stream, open, last, failed };
         let end = loop {
             let heard = match line.socket.next(self.left(deadline)).await {
                 Ok(Some(heard)) => heard,
@@ -206,9 +204,8 @@ impl Client {
         }
         line.stream.arrived = false;
         let (options, deadline) = (line.options, line.deadline);
-        let header = self
-            .raised((&super::session::need_of(need), true), line.purchase, line.request, options, deadline)
-            .await?;
+        let header =
+            self.raised((&super::session::need_of(need), true), line.purchase, options, deadline).await?;
         options.tell(&Step::Vouching { id: line.purchase.id, required: need.required_cumulative });
         self.show_in_band(line, header, 1).await
     }

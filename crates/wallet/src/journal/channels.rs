@@ -119,6 +119,8 @@ pub struct KeptAttempt {
     pub expires: Timestamp,
     /// The header that brings the deposit, if it is one.
     pub header: Option<Header>,
+    /// Where it is shown; `None` where an older program signed it.
+    pub url: Option<String>,
     /// The signed transaction, if it is one of ours.
     pub raw: Option<Vec<u8>>,
     /// The process that works on it is gone.
@@ -163,8 +165,6 @@ pub struct NewSpend {
 /// By how much a voucher is raised at least, and what its purchase may cost at most, in atoms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// What one unit costs, and so the least that is asked for at a time; zero where several units have one price.
-    pub unit: u128,
     pub min_delta: u128,
     pub most: u128,
 }
@@ -284,15 +284,20 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Frozen`] if the owner froze the wallet in between, and [`JournalError::Corrupt`] if the attempt
     /// was given up: the signature is to be dropped.
-    pub fn attempt_signed(&self, attempt: &AttemptId, header: &Header) -> Result<(), JournalError> {
+    pub fn attempt_signed(
+        &self,
+        attempt: &AttemptId,
+        header: &Header,
+        url: &str,
+    ) -> Result<(), JournalError> {
         self.within(|tx| {
             if rules(tx)?.frozen {
                 return Err(JournalError::Frozen);
             }
             let changed = tx.execute(
-                "UPDATE channel_attempt SET state = 'signed', header_name = ?2, header_value = ?3
+                "UPDATE channel_attempt SET state = 'signed', header_name = ?2, header_value = ?3, url = ?4
                  WHERE id = ?1 AND state = 'intended'",
-                params![&attempt.to_bytes()[..], header.name, header.value],
+                params![&attempt.to_bytes()[..], header.name, header.value, url],
             )?;
             if changed == 1 { Ok(()) } else { Err(JournalError::Corrupt("attempt")) }
         })
@@ -507,14 +512,12 @@ impl Journal {
 
     /// Raises a channel's mark for a purchase that needs more, as far as the seller says. Of a stream that `went_on` it
     /// books what was used so far, by the seller's word, which is never more than was vouched. Returns what to sign.
-    ///
-    /// `most` is what the purchase may cost all in all.
     pub fn raise(
         &self,
         id: &PurchaseId,
         need: &Need,
         went_on: bool,
-        Step { unit, min_delta, most }: Step,
+        Step { min_delta, most }: Step,
         clock: &farthing_policy::Clock,
     ) -> Result<Raised, JournalError> {
         self.within(|tx| {
@@ -527,9 +530,9 @@ impl Journal {
             let payer = known(tx, &channel)?;
             // What others hold is not this stream's.
             let others = held(tx, &channel)?.saturating_sub(held_by(tx, id)?);
-            // What is asked for is a unit at least, and what is left of the last voucher pays for none: it is not used yet.
-            let reached = need.accepted.min(need.required.saturating_sub(unit)).min(payer.signed());
-            let used = reached.saturating_sub(others).saturating_sub(payer.used());
+            // Who does not say what is spent may have taken all that it accepted.
+            let spent = need.spent.unwrap_or(need.accepted).min(need.accepted).min(payer.signed());
+            let used = spent.saturating_sub(others).saturating_sub(payer.used());
             let used = if went_on { used } else { 0 };
             let mut step = PayerStep { expected: payer.version(), next: payer.clone() };
             if used > 0 {
@@ -552,13 +555,23 @@ impl Journal {
                 )?;
                 Ok(())
             };
-            let to = voucher_for(need.required, payer.signed(), min_delta);
-            if had.saturating_add(ahead(&step.next, to)) > most {
+            let deposit = step.next.deposit();
+            let fits = |to: u128| had.saturating_add(ahead(&step.next, to)) <= most;
+            let least = voucher_for(need.required, payer.signed(), min_delta);
+            // What others were promised the seller may not have begun, and whoever is first takes it: it is vouched once
+            // more, and what they took since this purchase was vouched for the last time, where there is room for it.
+            let beside = match others {
+                0 => 0,
+                _ => others.saturating_add(need.required.saturating_sub(purchase.cumulative.unwrap_or(0))),
+            };
+            let wanted = voucher_for(need.required.saturating_add(beside), payer.signed(), min_delta);
+            let to = Some(wanted.min(deposit)).filter(|to| *to > least && fits(*to)).unwrap_or(least);
+            if !fits(to) {
                 return Err(JournalError::OverMax { most });
             }
-            if to > step.next.deposit() {
+            if to > deposit {
                 // What was used so far is known all the same.
-                let missing = to - step.next.deposit();
+                let missing = to - deposit;
                 let signed = payer.signed();
                 book(signed, ahead(&step.next, signed))?;
                 write(tx, &payer, step, now)?;
@@ -846,7 +859,7 @@ fn read_attempt(
     is_gone: impl Fn(&str) -> bool,
 ) -> Result<Option<KeptAttempt>, JournalError> {
     let mut found = tx.prepare_cached(
-        "SELECT state, expires_ms, holder, header_name, header_value, raw FROM channel_attempt WHERE id = ?1",
+        "SELECT state, expires_ms, holder, header_name, header_value, raw, url FROM channel_attempt WHERE id = ?1",
     )?;
     let found = found.query_row([&attempt.to_bytes()[..]], |row| {
         let header: (Option<String>, Option<String>) = (row.get(3)?, row.get(4)?);
@@ -856,14 +869,16 @@ fn read_attempt(
             row.get::<_, String>(2)?,
             header.0.zip(header.1).map(|(name, value)| Header { name, value }),
             row.get::<_, Option<Vec<u8>>>(5)?,
+            row.get(6)?,
         ))
     });
-    let Some((state, expires, holder, header, raw)) = found.optional()? else { return Ok(None) };
+    let Some((state, expires, holder, header, raw, url)) = found.optional()? else { return Ok(None) };
     Ok(Some(KeptAttempt {
         id: *attempt,
         state: AttemptState::parse(&state).ok_or(JournalError::Corrupt("attempt"))?,
         expires: Timestamp::from_millis(expires.cast_unsigned()),
         header,
+        url,
         raw,
         abandoned: is_gone(&holder),
     }))

@@ -39,6 +39,8 @@ pub struct NeedVoucher {
     pub required_cumulative: u128,
     pub accepted_cumulative: u128,
     pub deposit: u128,
+    /// What is spent of it: ours, and not in the draft. It tells what is left of the last voucher.
+    pub spent: Option<u128>,
 }
 
 impl NeedVoucher {
@@ -49,6 +51,7 @@ impl NeedVoucher {
             required_cumulative: atoms("requiredCumulative")?,
             accepted_cumulative: atoms("acceptedCumulative")?,
             deposit: atoms("deposit")?,
+            spent: object.get("spent").map(|_| atoms("spent")).transpose()?,
         })
     }
 
@@ -58,6 +61,7 @@ impl NeedVoucher {
             .with("requiredCumulative", self.required_cumulative.to_string())
             .with("acceptedCumulative", self.accepted_cumulative.to_string())
             .with("deposit", self.deposit.to_string())
+            .with_some("spent", self.spent.map(|spent| spent.to_string()))
     }
 }
 

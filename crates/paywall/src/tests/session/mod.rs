@@ -213,13 +213,7 @@ async fn copies_of_a_request_at_once_are_charged_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_vouchers_have_their_problems_tell_nothing_and_change_nothing() {
-    let routes = vec![(
-        "GET /units",
-        sold(SessionTerms {
-            limits: farthing_channel::Limits { min_delta: 50, ..by_request().limits },
-            ..by_request()
-        }),
-    )];
+    let routes = vec![("GET /units", sold(SessionTerms { min_voucher_delta: 50, ..by_request() }))];
     let shop = Shop::open(routes, Backend::ok()).await;
     let buyer = shop.customer("/units", 1000).await;
     assert_eq!(shop.send(buyer.manage("/units", &buyer.voucher(400))).await.status, 204);
@@ -555,9 +549,8 @@ fn terms_that_contradict_each_other_are_no_session() {
         made(SessionTerms { limits: huge, ..by_request() }),
         Err(SessionError::DepositTooLarge { suggested: 1000 })
     );
-    let jumps = farthing_channel::Limits { min_delta: 2000, ..limits };
     assert_eq!(
-        made(SessionTerms { limits: jumps, ..by_request() }),
+        made(SessionTerms { min_voucher_delta: 2000, ..by_request() }),
         Err(SessionError::DeltaTooLarge { most: 1000 })
     );
 }

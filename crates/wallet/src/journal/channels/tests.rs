@@ -60,6 +60,8 @@ fn request(atoms: u128) -> Request {
     }
 }
 
+const URL: &str = "https://seller.example/";
+
 fn terms(n: u8) -> Terms {
     Terms {
         id: ChannelId([n; 32]),
@@ -91,7 +93,7 @@ fn new(n: u8, deposit: u128) -> NewChannel {
         dollar: Some(MICRO),
         authority: "seller.example:443".to_owned(),
         method: "GET".to_owned(),
-        url: "https://seller.example/".to_owned(),
+        url: URL.to_owned(),
     }
 }
 
@@ -237,8 +239,32 @@ fn a_deposit_that_was_never_signed_is_free_when_its_process_is_gone() {
     assert_eq!(second.lapse_attempts(&at(0)).unwrap(), 1);
     assert_eq!(hour(&second, 0), 0);
     // Was it not gone after all: what it signs now is dropped.
-    assert!(first.attempt_signed(&attempt, &header()).is_err());
+    assert!(first.attempt_signed(&attempt, &header(), URL).is_err());
     assert!(first.attempt_shown(&attempt).is_err());
+}
+
+/// A deposit that the program of the second version signed is on its way still, and says no place of its own.
+#[test]
+fn a_wallet_of_the_second_version_keeps_its_deposit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wallet.db");
+    let signed = {
+        let journal = Journal::open(&path).unwrap();
+        allow(&journal);
+        let attempt = begin(&journal, 1, 1_000);
+        journal.attempt_signed(&attempt, &header(), URL).unwrap();
+        attempt
+    };
+    let db = Connection::open(&path).unwrap();
+    db.execute_batch("ALTER TABLE channel_attempt DROP COLUMN url").unwrap();
+    db.pragma_update(None, "user_version", 2).unwrap();
+    drop(db);
+    let journal = Journal::open(&path).unwrap();
+    let kept = journal.channel(&ChannelId([1; 32])).unwrap().attempt.unwrap();
+    assert_eq!(
+        (kept.id, kept.state, kept.header, kept.url),
+        (signed, AttemptState::Signed, Some(header()), None)
+    );
 }
 
 #[test]
@@ -246,7 +272,7 @@ fn a_deposit_that_was_shown_is_free_only_by_the_chains_word() {
     let disk = ready();
     let first = life(&disk, 1);
     let attempt = begin(&first, 1, 1_000);
-    first.attempt_signed(&attempt, &header()).unwrap();
+    first.attempt_signed(&attempt, &header(), URL).unwrap();
     assert_eq!(first.attempt_shown(&attempt).unwrap(), header());
     let second = life(&disk, 2);
     assert_eq!(second.lapse_attempts(&at(1_000)).unwrap(), 0);
@@ -254,6 +280,7 @@ fn a_deposit_that_was_shown_is_free_only_by_the_chains_word() {
     let kept = second.channel(&ChannelId([1; 32])).unwrap();
     let shown = kept.attempt.unwrap();
     assert_eq!((shown.state, shown.header, shown.abandoned), (AttemptState::Shown, Some(header()), true));
+    assert_eq!(shown.url.as_deref(), Some(URL));
 }
 
 #[test]
@@ -267,7 +294,7 @@ fn a_frozen_wallet_signs_no_deposit_and_no_voucher() {
         })
     };
     freeze(true).unwrap();
-    assert!(matches!(journal.attempt_signed(&attempt, &header()), Err(JournalError::Frozen)));
+    assert!(matches!(journal.attempt_signed(&attempt, &header(), URL), Err(JournalError::Frozen)));
     freeze(false).unwrap();
     see(&journal, 1, 1_000, 0, false, 1);
     assert_eq!(to(&spend(&journal, 1, 100)), 100);
@@ -275,8 +302,8 @@ fn a_frozen_wallet_signs_no_deposit_and_no_voucher() {
     assert!(matches!(spend(&journal, 2, 100), Raised::Denied(_)));
     let signed = journal.voucher_signed(&draft(1).id, &header(), &at(1));
     assert!(matches!(signed, Err(JournalError::Frozen)));
-    let need = Need { required: 200, accepted: 100, deposit: 1_000 };
-    let step = Step { unit: 100, min_delta: 0, most: 1_000 };
+    let need = Need { required: 200, accepted: 100, deposit: 1_000, spent: None };
+    let step = Step { min_delta: 0, most: 1_000 };
     let raised = journal.raise(&draft(1).id, &need, true, step, &at(1));
     assert!(matches!(raised, Err(JournalError::Frozen)));
     assert_eq!(journal.channel(&ChannelId([1; 32])).unwrap().payer.signed(), 100);
@@ -296,9 +323,9 @@ fn a_stream_costs_no_more_than_its_call_may_however_large_the_sellers_steps_are(
     assert!(matches!(denied, Err(JournalError::OverMax { most: 89 })), "{denied:?}");
     assert_eq!(to(&journal.spend(&most(1_000), &draft(1), &new, &at(1)).unwrap()), 90);
     journal.voucher_signed(&draft(1).id, &header(), &at(1)).unwrap();
-    let step = Step { unit: 10, min_delta: 90, most: 1_000 };
+    let step = Step { min_delta: 90, most: 1_000 };
     let ask = |accepted: u128| {
-        let need = Need { required: accepted + 10, accepted, deposit: 10_000 };
+        let need = Need { required: accepted + 10, accepted, deposit: 10_000, spent: None };
         journal.raise(&draft(1).id, &need, true, step, &at(2))
     };
     for steps in 1..11 {
@@ -326,7 +353,7 @@ fn a_stream_costs_no_more_than_its_call_may_however_large_the_sellers_steps_are(
 
 /// The seller's steps need not be whole units: what is left of one buys nothing, and is the buyer's.
 #[test]
-fn what_is_left_of_a_voucher_and_pays_for_no_unit_is_not_counted_as_used() {
+fn what_the_seller_has_not_spent_of_a_voucher_is_not_counted_as_used() {
     let journal = ready();
     allow(&journal);
     begin(&journal, 1, 10_000);
@@ -334,14 +361,53 @@ fn what_is_left_of_a_voucher_and_pays_for_no_unit_is_not_counted_as_used() {
     let new = NewSpend { channel: ChannelId([1; 32]), price: 100, min_delta: 250 };
     assert_eq!(to(&journal.spend(&request(100), &draft(1), &new, &at(1)).unwrap()), 250);
     journal.voucher_signed(&draft(1).id, &header(), &at(1)).unwrap();
-    let step = Step { unit: 100, min_delta: 250, most: 10_000 };
-    let need = Need { required: 300, accepted: 250, deposit: 10_000 };
-    assert_eq!(to(&journal.raise(&draft(1).id, &need, true, step, &at(2)).unwrap()), 500);
-    assert_eq!(journal.channel(&ChannelId([1; 32])).unwrap().payer.used(), 200);
-    let need = Need { required: 600, accepted: 500, deposit: 10_000 };
-    assert_eq!(to(&journal.raise(&draft(1).id, &need, true, step, &at(2)).unwrap()), 750);
+    let step = Step { min_delta: 250, most: 10_000 };
+    let ask = |accepted: u128, spent: Option<u128>| {
+        let need = Need { required: accepted + 250, accepted, deposit: 10_000, spent };
+        to(&journal.raise(&draft(1).id, &need, true, step, &at(2)).unwrap())
+    };
+    let used = || journal.channel(&ChannelId([1; 32])).unwrap().payer.used();
+    assert_eq!((ask(250, Some(200)), used()), (500, 200));
+    assert_eq!((ask(500, Some(500)), used()), (750, 500));
+    // It has no more than it was given, whatever it says; and whoever says nothing may have taken all of that.
+    assert_eq!((ask(750, Some(u128::MAX)), used()), (1_000, 750));
+    assert_eq!((ask(1_000, None), used()), (1_250, 1_000));
     let kept = journal.channel(&ChannelId([1; 32])).unwrap();
-    assert_eq!((kept.payer.used(), kept.payer.closing_amount()), (500, 500));
+    assert_eq!(kept.payer.closing_amount(), 1_000);
+}
+
+/// A stream takes whatever is vouched on its channel, and so may leave nothing of what a request vouched for.
+#[test]
+fn what_others_on_the_channel_may_take_first_is_vouched_besides() {
+    let journal = ready();
+    allow(&journal);
+    begin(&journal, 1, 10_000);
+    see(&journal, 1, 10_000, 0, false, 1);
+    assert_eq!(to(&spend(&journal, 1, 25)), 25);
+    assert_eq!(to(&spend(&journal, 2, 107)), 132);
+    let raise = |n: u16, required: u128, accepted: u128, most: u128| {
+        let need = Need { required, accepted, deposit: 10_000, spent: Some(accepted) };
+        let step = Step { min_delta: 0, most };
+        journal.raise(&draft(n).id, &need, n == 1, step, &at(2))
+    };
+    for n in [1, 2] {
+        journal.voucher_signed(&draft(n).id, &header(), &at(1)).unwrap();
+    }
+    // The stream took all of it, and asks for a unit: what the request was promised is vouched again beside it.
+    let stream = to(&raise(1, 157, 132, 10_000).unwrap());
+    assert!(stream >= 157 + 107, "{stream}");
+    // It took that as well, and the request needs more: what the stream may take meanwhile is vouched, too.
+    let request = to(&raise(2, stream + 107, stream, 10_000).unwrap());
+    assert!(request >= stream + 107 + 25, "{request}");
+    // A purchase that may not cost so much gets what it needs, and no more than it may cost.
+    let least = request + 107;
+    let held = journal.get(&draft(2).id).unwrap().money.atoms();
+    assert_eq!(to(&raise(2, least, request, held + 107).unwrap()), least);
+    let over = raise(2, least + 107, least, held + 107);
+    assert!(matches!(over, Err(JournalError::OverMax { .. })), "{over:?}");
+    // Nor does it make anybody deposit more.
+    let Raised::To { cumulative, .. } = raise(2, 9_990, least, u128::MAX).unwrap() else { panic!() };
+    assert_eq!(cumulative, 10_000);
 }
 
 /// Two processes on one wallet, at the same moment and over the same file.
