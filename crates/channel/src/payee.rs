@@ -439,6 +439,11 @@ impl Payee {
         self.stream
     }
 
+    /// Whether so many more units of a running stream are covered, with everything else that is set aside.
+    pub fn covers_more(&self, stream: PaymentId, units: u64) -> bool {
+        self.running_stream(stream).is_ok_and(|charge| self.covers(Some((&charge.price, units))).is_ok())
+    }
+
     /// Our transactions on their way.
     pub fn attempts(&self) -> impl Iterator<Item = (AttemptId, PayeeAction, Option<&TxRef>)> {
         let funding = self.funding.iter().map(|a| (a.id, PayeeAction::Fund(a.action), a.tx.as_ref()));

@@ -328,7 +328,7 @@ impl Payee {
     }
 
     /// Whether vouchers, the deposit and our credit cover that.
-    fn covers(&self, more: Option<(&Price, u64)>) -> Result<(), PayeeError> {
+    pub(crate) fn covers(&self, more: Option<(&Price, u64)>) -> Result<(), PayeeError> {
         let required = self.spent_with(more)?.floor();
         if required <= self.accepted().saturating_add(self.limits.credit) {
             return Ok(());
@@ -440,7 +440,7 @@ impl Payee {
         self.charges.get(&id).cloned().ok_or(PayeeError::NotRunning(id))
     }
 
-    fn running_stream(&self, id: PaymentId) -> Result<Charge, PayeeError> {
+    pub(crate) fn running_stream(&self, id: PaymentId) -> Result<Charge, PayeeError> {
         match self.charges.get(&id) {
             Some(charge) if charge.is_stream() => Ok(charge.clone()),
             Some(_) => Err(PayeeError::NotRunning(id)),

@@ -87,7 +87,7 @@ async fn ten_thousand_units_touch_the_chain_twice(yard: Yard) {
                 assert!(buyer.payer.answer(&need).is_ok(), "{need:?}");
                 let to = (need.required + 970).min(20_000);
                 buyer.voucher(&yard, &house, to).await.expect("accepted");
-                assert_eq!(ticket.wait(&need, Duration::from_secs(5)).await, Ok(Woken::Covered));
+                assert_eq!(ticket.wait(Some(step), Duration::from_secs(5)).await, Ok(Woken::Covered));
                 vouchers += 1;
             }
             Err(other) => panic!("{other:?}"),

@@ -474,7 +474,7 @@ async fn a_stream_ends_where_its_payer_stops_paying() {
     };
     // A hundred that were paid, and the credit that the limits give.
     assert_eq!((served, need.required, need.accepted), (15, 160, 100));
-    assert_eq!(stream.wait(&need, Duration::from_millis(20)).await, Ok(Woken::TimedOut));
+    assert_eq!(stream.wait(Some(1), Duration::from_millis(20)).await, Ok(Woken::TimedOut));
     let other = buyer.asked(&house, shown, 2, price(10), None);
     // The next stream needs its first unit covered.
     assert!(matches!(
@@ -484,7 +484,7 @@ async fn a_stream_ends_where_its_payer_stops_paying() {
     assert_eq!(stream.meter(1).await, Err(Refusal::NeedsVoucher(need).into()));
     buyer.voucher(&yard, &house, 200).await.expect("accepted");
     let Ok(Started::Serve(next)) = house.till.start_charge(&other).await else { panic!("not begun") };
-    assert_eq!(stream.wait(&need, Duration::from_secs(5)).await, Ok(Woken::Over));
+    assert_eq!(stream.wait(Some(1), Duration::from_secs(5)).await, Ok(Woken::Over));
     assert_eq!(stream.meter(1).await, Err(Refusal::StreamEnded.into()));
     next.meter(5).await.expect("covered");
     drop(next);

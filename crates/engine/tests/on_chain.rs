@@ -506,8 +506,7 @@ async fn drain_of(house: &House, of: usize, atoms: u128) {
 }
 
 async fn until_in_pool(house: &House, nonce: &str) {
-    // A busy machine takes its time.
-    for _ in 0..3000 {
+    for _ in 0..500 {
         let count = house.rpc("eth_getTransactionCount", json!([account(RELAYER).as_str(), "pending"])).await;
         if count == json!(nonce) {
             return;

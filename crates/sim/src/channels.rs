@@ -23,8 +23,6 @@ use crate::run::{Counts, Stage};
 use crate::wait;
 use crate::world::EPOCH_SECS;
 
-/// As much of a journal as is looked at.
-const HISTORY: u32 = 1000;
 /// How many worlds in a thousand sell by the unit, too.
 const BY_THE_UNIT: u64 = 200;
 /// For how long something happens to channels, and when all of that is over, in milliseconds.
@@ -395,14 +393,7 @@ fn buyer(stage: &Stage, patron: &Patron, records: &BTreeMap<B256, Record>, payee
             let mark = payer.signed();
             broken(format!("{id}: the mark is {mark}, {accepted} was accepted and {settled} paid"));
         }
-        // A seller that asks for more of a stream says what it accepted, and not what is left of that: where its last word
-        // is not heard, what was accepted counts, which is less than the next piece of the stream more than was sold.
-        let has_streamed = patron.journal.history(HISTORY).is_ok_and(|all| {
-            let is_stream = |note: &str| note.starts_with("stream");
-            all.iter().any(|one| one.channel == Some(kept.id()) && one.note.as_deref().is_some_and(is_stream))
-        });
-        let most = if has_streamed { Payee::accepted } else { Payee::spent };
-        if payee.is_none_or(|payee| payer.used() > most(payee)) && payer.used() > 0 {
+        if payee.is_none_or(|payee| payer.used() > payee.spent()) && payer.used() > 0 {
             let (used, spent) = (payer.used(), payee.map(Payee::spent));
             broken(format!("{id}: {used} atoms were bought by the journal, and {spent:?} sold"));
         }

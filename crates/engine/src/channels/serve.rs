@@ -239,11 +239,12 @@ impl Ticket {
         Ok(payee.receipt(&self.proven)?)
     }
 
-    /// Waits until a voucher (and a top-up, if it takes one) covers what was needed.
+    /// Waits until vouchers (and a top-up, if it takes one) cover so many more units, beside what others on the channel
+    /// were promised meanwhile; with `None`, for the stream's end alone.
     ///
     /// # Errors
     /// If the store cannot be read.
-    pub async fn wait(&self, need: &Need, patience: Duration) -> Result<Woken, TillError> {
+    pub async fn wait(&self, units: Option<u64>, patience: Duration) -> Result<Woken, TillError> {
         let charge = self.charge;
         let woken = self
             .till
@@ -251,7 +252,7 @@ impl Ticket {
                 if payee.running().all(|running| running.id != charge) {
                     Some(Woken::Over)
                 } else {
-                    (payee.accepted() >= need.required).then_some(Woken::Covered)
+                    units.filter(|units| payee.covers_more(charge, *units)).map(|_| Woken::Covered)
                 }
             })
             .await?;

@@ -20,8 +20,6 @@ const MOST_AT_ONCE: usize = 64;
 pub(super) const TICK: Duration = Duration::from_secs(1);
 /// How long one look lasts whether the stream is over for other reasons; then the next begins.
 pub(super) const LOOK: Duration = Duration::from_secs(3600);
-/// No voucher is for so much: what waits for it hears of the stream's end alone.
-pub(super) const NEVER: Need = Need { required: u128::MAX, accepted: 0, deposit: 0, spent: None };
 
 /// How a stream is charged, and what is said of it.
 pub(super) struct Rules {
@@ -61,6 +59,8 @@ pub(super) struct Meter<T> {
     ready: VecDeque<Piece<T>>,
     /// Whether what is ready is charged piece by piece: together it was too much.
     narrow: bool,
+    /// How many units wait for a voucher.
+    uncovered: Option<u64>,
     /// Since when time is not charged yet.
     since: Duration,
     /// The units of this request, and what the channel was at last.
@@ -77,6 +77,7 @@ impl<T> Meter<T> {
             rules,
             ready: VecDeque::new(),
             narrow: false,
+            uncovered: None,
             units: 0,
             state,
         }
@@ -157,7 +158,10 @@ impl<T> Meter<T> {
                     return Charged::Narrower;
                 }
                 // Spec: draft-evm-session-00, "Insufficient Balance During Streaming".
-                Err(TillError::Refused(Refusal::NeedsVoucher(need))) => return Charged::Need(need),
+                Err(TillError::Refused(Refusal::NeedsVoucher(need))) => {
+                    self.uncovered = Some(units);
+                    return Charged::Need(need);
+                }
                 Err(TillError::Refused(_) | TillError::NotRunning) => return Charged::Over,
                 Err(error) => return Charged::Failed(error.into()),
             }
@@ -176,10 +180,10 @@ impl<T> Meter<T> {
         self.narrow = false;
     }
 
-    /// Waits until a voucher covers a need, for at most so long.
-    pub async fn wait(&self, need: &Need, patience: Duration) -> Result<Woken, TillError> {
+    /// Waits until a voucher covers what is needed, for at most so long; where nothing is, for the stream's end.
+    pub async fn wait(&self, patience: Duration) -> Result<Woken, TillError> {
         match &self.ticket {
-            Some(ticket) => ticket.wait(need, patience).await,
+            Some(ticket) => ticket.wait(self.uncovered, patience).await,
             None => Ok(Woken::Over),
         }
     }
@@ -187,6 +191,7 @@ impl<T> Meter<T> {
     /// The need is covered, and the stream goes on. Time stood still meanwhile.
     pub fn covered(&mut self) {
         self.narrow = false;
+        self.uncovered = None;
         self.since = self.world.monotonic();
     }
 

@@ -4,7 +4,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use farthing_channel::{Need, Receipt as State};
+use farthing_channel::Receipt as State;
 use farthing_engine::{Ticket, TillError, Woken, World};
 use farthing_wire::mpp::sse::Event as Ours;
 use futures_util::future::{Either, poll_immediate, select};
@@ -13,7 +13,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
 use super::events::{Splitter, read};
-use super::meter::{Charged, LOOK, Meter, NEVER, Rules, TICK};
+use super::meter::{Charged, LOOK, Meter, Rules, TICK};
 use super::resume::Resumable;
 use crate::body::{BoxError, PaywallBody};
 use crate::limit::Hold;
@@ -39,7 +39,7 @@ pub(super) struct Relay {
     /// Where what was charged is remembered, if it is.
     record: Option<Arc<Resumable>>,
     world: Arc<dyn World>,
-    waiting: Option<Need>,
+    waiting: bool,
     phase: Phase,
 }
 
@@ -73,7 +73,7 @@ impl Relay {
             meter: Meter::new(ticket, state, rules, shared.world.clone()),
             record: None,
             world: shared.world.clone(),
-            waiting: None,
+            waiting: false,
             phase: Phase::Running,
         }
     }
@@ -108,8 +108,8 @@ impl Relay {
                 Phase::Broken(error) => return Some(Err(error)),
                 phase => self.phase = phase,
             }
-            if let Some(need) = self.waiting.take()
-                && let Some(last) = self.wait(&need).await
+            if std::mem::take(&mut self.waiting)
+                && let Some(last) = self.wait().await
             {
                 return Some(last);
             }
@@ -130,8 +130,8 @@ impl Relay {
     }
 
     /// Waits for a voucher. Returns the stream's last event if none comes.
-    async fn wait(&mut self, need: &Need) -> Option<Step> {
-        match self.meter.wait(need, self.meter.patience()).await {
+    async fn wait(&mut self) -> Option<Step> {
+        match self.meter.wait(self.meter.patience()).await {
             Ok(Woken::Covered) => {
                 self.meter.covered();
                 if let Some(record) = &self.record {
@@ -150,7 +150,7 @@ impl Relay {
             Charged::Leave(together) => together,
             Charged::Narrower => return None,
             Charged::Need(need) => {
-                self.waiting = Some(need);
+                self.waiting = true;
                 let event: Bytes = Ours::NeedVoucher(self.meter.need(&need)).print().into();
                 if let Some(record) = &self.record {
                     record.needs(event.clone());
@@ -184,7 +184,7 @@ impl Relay {
             match poll_immediate(frame.as_mut()).await {
                 Some(frame) => News::Frame(frame),
                 None => {
-                    let over = pin!(ticket.wait(&NEVER, LOOK));
+                    let over = pin!(ticket.wait(None, LOOK));
                     let tick = self.world.sleep(if timed { TICK } else { LOOK });
                     match select(frame, select(over, tick)).await {
                         Either::Left((frame, _)) => News::Frame(frame),

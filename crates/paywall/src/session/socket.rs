@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use farthing_channel::{ChannelId, Need, Receipt as State, Refusal};
+use farthing_channel::{ChannelId, Receipt as State, Refusal};
 use farthing_engine::{Asked, BoxFuture, Seller, Started, Till, TillError, Woken, World};
 use farthing_primitives::RequestHash;
 use farthing_wire::mpp::ws::{Frame, Framing, MAX_FRAME_BYTES, MAX_QUEUED_FRAMES};
@@ -23,7 +23,7 @@ use http_body_util::BodyExt;
 use super::Session;
 use super::call::{Told, announce};
 use super::credential::{Acted, Paying, Refused, Signed, Words, is_session, payload};
-use super::meter::{Charged, LOOK, Meter, NEVER, Rules, TICK};
+use super::meter::{Charged, LOOK, Meter, Rules, TICK};
 use crate::admit::Shown;
 use crate::answer;
 use crate::body;
@@ -534,7 +534,7 @@ impl Talk {
         let mut sink = Some(sink);
         let mut taking: Option<BoxFuture<'static, Option<SocketWrite>>> = None;
         let (mut queue, mut queued_bytes) = (VecDeque::<Queued>::new(), 0usize);
-        let mut waiting: Option<(Need, Duration)> = None;
+        let mut waiting: Option<Duration> = None;
         let mut drained = false;
         let (mut heard, mut active) = (world.monotonic(), world.monotonic());
         let mut pinged: Option<Duration> = None;
@@ -552,7 +552,7 @@ impl Talk {
                     }
                     Charged::Narrower => {}
                     Charged::Need(need) => {
-                        waiting = Some((need, world.monotonic().saturating_add(meter.patience())));
+                        waiting = Some(world.monotonic().saturating_add(meter.patience()));
                         let frame = Frame::NeedVoucher(meter.need(&need));
                         if self.say(write, &frame).await.is_err() {
                             return Ending::gone();
@@ -612,11 +612,8 @@ impl Talk {
                     }
                 };
                 let woken = async {
-                    let (need, patience) = match &waiting {
-                        Some((need, until)) => (*need, until.saturating_sub(now)),
-                        None => (NEVER, LOOK),
-                    };
-                    meter.wait(&need, patience).await.ok()
+                    let patience = waiting.map_or(LOOK, |until| until.saturating_sub(now));
+                    meter.wait(patience).await.ok()
                 };
                 let (from_upstream, taken, woken) = (from_upstream.fuse(), taken.fuse(), woken.fuse());
                 let (time, leaving) = (world.sleep(next).fuse(), sockets.leaving().fuse());
@@ -709,7 +706,7 @@ impl Talk {
                     return Ending::clean("another stream of the channel, or its close");
                 }
                 News::Woken(Some(Woken::TimedOut)) => {
-                    if waiting.as_ref().is_some_and(|(_, until)| world.monotonic() >= *until) {
+                    if waiting.is_some_and(|until| world.monotonic() >= until) {
                         return Ending::clean("no voucher came");
                     }
                 }

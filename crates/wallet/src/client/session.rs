@@ -18,7 +18,7 @@ use super::last_id::LastId;
 use super::plan::Considered;
 use super::{Client, FetchError, Objection, Options, Outcome, Pieces, Plan, Resumed, Settlement, Step};
 use crate::authorizer::{Denied, Intent};
-use crate::journal::channels::{AttemptState, KeptChannel};
+use crate::journal::channels::{AttemptState, KeptChannel, STREAMS};
 use crate::journal::{self, Goods, Header, Purchase};
 use crate::offer::{Offer, OfferSession};
 use crate::purse::{Answered, Brought, Deposit, Purse, Quote, SessionDenied, Spent};
@@ -305,7 +305,7 @@ impl Client {
             confirmed: false,
             goods: Goods::Delivered,
             receipt: None,
-            note: Some("stream".to_owned()),
+            note: Some(STREAMS.to_owned()),
         };
         if let Err(error) = self.inner.authorizer.conclude(&purchase.id, began).await {
             return Err(SendError::Broken(error.to_string()));

@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use super::exchange::{Answer, Body, Conversation, Heard, HttpRequest, Reach, SendError, SocketOpened};
 use super::session::{End, Metered, Stream, channel_of};
 use super::{Client, FetchError, Options, Resumed, Step};
+use crate::journal::channels::STREAMS;
 use crate::journal::{self, Goods, Header, Purchase};
 
 /// How long a seller may take to say its last word, once we have asked for the end.
@@ -100,7 +101,7 @@ impl Client {
             confirmed: false,
             goods: Goods::Delivered,
             receipt: None,
-            note: Some("stream".to_owned()),
+            note: Some(STREAMS.to_owned()),
         };
         if let Err(error) = self.inner.authorizer.conclude(&purchase.id, began).await {
             return Err(SendError::Broken(error.to_string()));

@@ -22,6 +22,9 @@ use crate::clock::believable;
 /// Why an attempt came to nothing that was never signed, or that nobody saw before it lapsed.
 const NEVER_SHOWN: &str = "never_shown";
 
+/// The note of a purchase that is a stream, as long as nothing else is known of it.
+pub const STREAMS: &str = "stream";
+
 /// Who is tied together by a channel. One channel between them is used at a time.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Parties {
@@ -528,8 +531,9 @@ impl Journal {
             let purchase = find(tx, id)?;
             let channel = purchase.channel.ok_or(JournalError::Corrupt("channel"))?;
             let payer = known(tx, &channel)?;
-            // What others hold is not this stream's.
-            let others = held(tx, &channel)?.saturating_sub(held_by(tx, id)?);
+            // What others hold is not this purchase's.
+            let requests = held(tx, &channel)?.saturating_sub(held_by(tx, id)?);
+            let others = requests.saturating_add(streams_ahead(tx, &channel, id)?);
             // Who does not say what is spent may have taken all that it accepted.
             let spent = need.spent.unwrap_or(need.accepted).min(need.accepted).min(payer.signed());
             let used = spent.saturating_sub(others).saturating_sub(payer.used());
@@ -559,10 +563,12 @@ impl Journal {
             let fits = |to: u128| had.saturating_add(ahead(&step.next, to)) <= most;
             let least = voucher_for(need.required, payer.signed(), min_delta);
             // What others were promised the seller may not have begun, and whoever is first takes it: it is vouched once
-            // more, and what they took since this purchase was vouched for the last time, where there is room for it.
+            // more where there is room for it; and for a request what they took since it was vouched for the last time.
+            let taken = need.required.saturating_sub(purchase.cumulative.unwrap_or(0));
             let beside = match others {
                 0 => 0,
-                _ => others.saturating_add(need.required.saturating_sub(purchase.cumulative.unwrap_or(0))),
+                _ if went_on => others,
+                _ => others.saturating_add(taken),
             };
             let wanted = voucher_for(need.required.saturating_add(beside), payer.signed(), min_delta);
             let to = Some(wanted.min(deposit)).filter(|to| *to > least && fits(*to)).unwrap_or(least);
@@ -729,6 +735,23 @@ fn held(tx: &Transaction<'_>, channel: &ChannelId) -> Result<u128, JournalError>
         sum = sum.checked_add(wide(row.get(0)?)?).ok_or(JournalError::Corrupt("amount"))?;
     }
     Ok(sum)
+}
+
+/// What was vouched for the stream that goes on on a channel and is not known to be used, unless it is this one's.
+///
+/// Spec: draft-evm-session-00, "Concurrency Model": there is one at a time, the latest.
+fn streams_ahead(tx: &Transaction<'_>, channel: &ChannelId, but: &PurchaseId) -> Result<u128, JournalError> {
+    let mut found = tx.prepare_cached(
+        "SELECT id, held FROM purchase WHERE channel = ?1 AND note = 'stream'
+         ORDER BY created_ms DESC, id DESC LIMIT 1",
+    )?;
+    let latest = found.query_row([&channel.0[..]], |row| {
+        Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
+    });
+    match latest.optional()? {
+        Some((id, Some(held))) if id != key(but) => wide(held),
+        _ => Ok(0),
+    }
 }
 
 fn held_by(tx: &Transaction<'_>, id: &PurchaseId) -> Result<u128, JournalError> {
