@@ -576,6 +576,7 @@ fn narrate(step: &Step) {
             eprintln!("> brings the deposit of channel {channel}, for the {} time", ordinal(*time));
         }
         Step::Vouching { id, required } => eprintln!("> {id} goes on: a voucher for {required} atoms"),
+        Step::NotTaken { id, why } => eprintln!("< {id}: {}; waiting for the stream", printable(why)),
         Step::Streamed(event) => {
             if let Event::Message(data) = event {
                 data.lines().for_each(|line| eprintln!("< {}", printable(line)));

@@ -152,6 +152,11 @@ pub enum Step<'a> {
         id: PurchaseId,
         required: u128,
     },
+    /// The seller did not take that voucher, and there is no newer one.
+    NotTaken {
+        id: PurchaseId,
+        why: &'a str,
+    },
     /// An event of a stream that is paid as it goes on.
     Streamed(&'a Event),
     /// A message of a socket that is paid as it goes on.

@@ -483,7 +483,10 @@ impl Client {
                     // then the same need is answered by the newest.
                     let newest = self.raised((&need, true), purchase, options, deadline).await?;
                     if newest == header {
-                        return Err(FetchError::Voucher(why));
+                        // It may be covered already, by less than a step less: then the stream goes on, and else its seller
+                        // ends it.
+                        options.tell(&Step::NotTaken { id: purchase.id, why: &why });
+                        return Ok(());
                     }
                     header = newest;
                     why
