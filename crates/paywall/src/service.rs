@@ -953,7 +953,7 @@ impl Visit {
 }
 
 /// The protection space that challenges by these terms name.
-fn realm(terms: &Terms, parts: &http::request::Parts) -> String {
+pub(crate) fn realm(terms: &Terms, parts: &http::request::Parts) -> String {
     if let Some(realm) = &terms.mpp.realm {
         return realm.clone();
     }

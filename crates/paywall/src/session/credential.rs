@@ -33,7 +33,7 @@ use crate::limit::Hold;
 use crate::offer::Why;
 use crate::price::{Paid, Route};
 use crate::route::RouteTable;
-use crate::service::{Answer, Visit};
+use crate::service::{Answer, Visit, realm};
 
 /// Whether a credential is one of a session: by what it says, which is not believed yet.
 pub(crate) fn is_session(credential: &Credential) -> bool {
@@ -154,9 +154,8 @@ impl Visit {
         if !mpp::is_ours(&self.shared.secrets, challenge) {
             return Err(not_found(NotOpened::NotOurs.code()));
         }
-        let realm = self.realm(parts);
         let mut refused = NotOpened::Scope;
-        for (pattern, session) in self.sessions(parts) {
+        for (pattern, session, realm) in self.sessions(parts) {
             let route = scoped(&pattern);
             let scope =
                 mpp::Scope { tenant: &self.shared.tenant, route: &route, context: &[], http_method: "" };
@@ -172,15 +171,17 @@ impl Visit {
         })
     }
 
-    /// The route's session as it is, and as it was while challenges of that time still hold.
-    fn sessions(&self, parts: &Parts) -> Vec<(Arc<str>, Arc<Session>)> {
+    /// The route's session as it is, and as it was while challenges of that time still hold, each with the realm that its
+    /// challenges name.
+    fn sessions(&self, parts: &Parts) -> Vec<(Arc<str>, Arc<Session>, String)> {
         let mut all = Vec::new();
         if let Some(session) = &self.paid.session {
-            all.push((self.pattern.clone(), session.clone()));
+            all.push((self.pattern.clone(), session.clone(), self.realm(parts)));
         }
         let now = self.shared.clock.now();
         for (_, old) in self.current.old.iter().filter(|(until, _)| *until > now) {
-            all.extend(sold_by_the_unit(&old.terms.routes, &parts.method, parts.uri.path()));
+            let sold = sold_by_the_unit(&old.terms.routes, &parts.method, parts.uri.path());
+            all.extend(sold.map(|(pattern, session)| (pattern, session, realm(&old.terms, parts))));
         }
         all
     }

@@ -349,6 +349,20 @@ async fn a_reload_keeps_the_price_of_challenges_that_still_hold() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_channels_challenge_holds_for_its_time_when_the_realm_is_another_after_a_reload() {
+    let shop = Shop::open(vec![("GET /units", sold(by_request()))], Backend::ok()).await;
+    let buyer = shop.customer("/units", 5000).await;
+    let mpp = crate::Mpp { spoken: true, realm: Some("elsewhere".to_owned()) };
+    shop.paywall.reload(Terms { mpp, ..terms(vec![("GET /units", sold(by_request()))]) });
+    assert_eq!(shop.challenge("/units").await.realm, "elsewhere");
+    let got = shop.send(buyer.buy("/units", 100)).await;
+    assert_eq!((got.status, receipt(&got).spent), (200, 100));
+    // And no longer: the terms that it was made by are forgotten then.
+    shop.world.advance(Duration::from_secs(601));
+    assert_402(&shop.send(buyer.buy("/units", 200)).await, &ProblemType::InvalidChallenge);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn malformed_and_unwanted_payloads_are_refused() {
     let shop = Shop::open(vec![("GET /units", sold(by_request()))], Backend::ok()).await;
     let buyer = Buyer::new(shop.challenge("/units").await);
