@@ -121,11 +121,15 @@ pub fn is_intent_id(id: &str) -> bool {
 }
 
 impl Failure {
-    /// `None` if the body is no error of Stripe's: a proxy's page, for one.
+    /// `None` if the body is no error of Stripe's: a proxy's page, for one; or if it speaks of a charge that cannot be
+    /// read, which may have been made.
     pub fn read(body: &[u8]) -> Option<Self> {
         let object = object(body)?;
         let error = object.get("error")?.as_object()?;
-        let intent = error.get("payment_intent").and_then(Json::as_object).and_then(Intent::of);
+        let intent = match error.get("payment_intent") {
+            None | Some(Json::Null) => None,
+            Some(intent) => Some(Intent::of(intent.as_object()?)?),
+        };
         Some(Self {
             kind: text(error, "type"),
             code: text(error, "code"),
@@ -158,5 +162,25 @@ impl Page {
         // One that cannot be read may be the very one that is looked for.
         let intents = data.iter().map(|json| Intent::of(json.as_object()?)).collect::<Option<Vec<_>>>()?;
         Some(Self { intents, has_more: object.get("has_more")?.as_bool()? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Such a charge may be made, whatever else the error says.
+    #[test]
+    fn an_error_with_a_charge_that_cannot_be_read_is_no_answer() {
+        let error = |intent: &str| {
+            format!(r#"{{"error":{{"type":"card_error","code":"card_declined","payment_intent":{intent}}}}}"#)
+        };
+        let read =
+            |intent: &str| Failure::read(error(intent).as_bytes()).map(|failure| failure.intent.is_some());
+        assert_eq!(read(r#"{"id":"pi_1","status":"canceled"}"#), Some(true));
+        assert_eq!(read("null"), Some(false));
+        for odd in [r#"{"id":"pi_../x","status":"succeeded"}"#, r#"{"id":"pi_1"}"#, r#""pi_1""#, "[]"] {
+            assert_eq!(read(odd), None, "{odd}");
+        }
     }
 }
