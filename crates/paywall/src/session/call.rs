@@ -19,7 +19,8 @@ use tower::Service;
 
 use super::count::Count;
 use super::credential::{Kept, Paying, Refused, Signed};
-use super::resume::{self, MAX_EVENT_ID_BYTES, Resumable, Resumed};
+use super::events::MAX_EVENT_ID_BYTES;
+use super::resume::{self, Resumable, Resumed};
 use crate::answer;
 use crate::body::BoxError;
 use crate::hash::request_hash;

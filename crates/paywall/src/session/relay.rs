@@ -48,7 +48,8 @@ pub(super) struct Relay {
 struct Piece {
     bytes: Bytes,
     id: Option<String>,
-    has_data: bool,
+    /// A reader that has it has another last id.
+    moves_on: bool,
 }
 
 pub(super) type Step = Result<Frame<Bytes>, BoxError>;
@@ -163,9 +164,7 @@ impl Relay {
         let mut bytes = BytesMut::new();
         let record = self.record.clone();
         let mut pieces = self.meter.leaving(together).map(|piece| match &record {
-            Some(record) if piece.has_data || piece.id.is_some() => {
-                record.event(piece.bytes, piece.id.as_deref())
-            }
+            Some(record) if piece.moves_on => record.event(piece.bytes, piece.id.as_deref()),
             _ => piece.bytes,
         });
         // One alone need not be copied.
@@ -243,7 +242,7 @@ impl Relay {
             return;
         }
         let bytes = raw.len();
-        let piece = Piece { bytes: raw, id: event.id, has_data: event.data.is_some() };
+        let piece = Piece { bytes: raw, id: event.id, moves_on: event.data.is_some() || event.renames };
         self.meter.put(piece, event.data.as_deref(), bytes);
     }
 

@@ -22,6 +22,7 @@ use futures_util::stream;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 
+use super::events::named;
 use super::relay::{Relay, Step};
 use crate::body::PaywallBody;
 use crate::limit::Hold;
@@ -36,8 +37,6 @@ pub const RESUME_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_FOR_READERS: Duration = Duration::from_secs(5);
 /// How many streams can be taken up again, of all clients. Others end with their connection.
 pub const MAX_RESUMABLE: usize = 256;
-/// The longest id of an event that a client can come back with, in bytes.
-pub const MAX_EVENT_ID_BYTES: usize = 256;
 
 /// The ids that we give to events that have none.
 const OURS: &str = "farthing-";
@@ -147,15 +146,8 @@ impl Resumable {
             Some(id) => (id.to_owned(), raw),
             None => {
                 let id = format!("{OURS}{}", state.events);
-                let mut named = Vec::with_capacity(raw.len() + id.len() + 5);
-                // A mark in front of the stream stays in front.
-                let mark = "\u{feff}".as_bytes();
-                let (mark, rest) =
-                    if raw.starts_with(mark) { raw.split_at(mark.len()) } else { (&[][..], &raw[..]) };
-                named.extend_from_slice(mark);
-                named.extend_from_slice(format!("id: {id}\n").as_bytes());
-                named.extend_from_slice(rest);
-                (id, named.into())
+                let named = named(&raw, &id);
+                (id, named)
             }
         };
         state.recorded = state.recorded.saturating_add(1);

@@ -12,6 +12,8 @@ const MAX_LINE_BYTES: usize = MAX_ID_BYTES + 8;
 pub(super) struct LastId {
     line: Vec<u8>,
     after_cr: bool,
+    /// Whether a line came, before which a mark may stand that says nothing.
+    started: bool,
     /// Of the event that is not whole yet.
     next: Option<String>,
     last: Option<String>,
@@ -44,12 +46,21 @@ impl LastId {
 
     fn end_of_line(&mut self) {
         let line = std::mem::take(&mut self.line);
-        if line.is_empty() {
-            self.last.clone_from(&self.next);
+        let first = !std::mem::replace(&mut self.started, true);
+        let mark = "\u{feff}".as_bytes();
+        let line = line.strip_prefix(mark).filter(|_| first).unwrap_or(&line);
+        let id = match line {
+            [] => return self.last.clone_from(&self.next),
+            b"id" => &[],
+            line => match line.strip_prefix(b"id:") {
+                Some(id) => id.strip_prefix(b" ").unwrap_or(id),
+                None => return,
+            },
+        };
+        // Spec: HTML, section 9.2.6: as if it were not there.
+        if id.contains(&0) {
             return;
         }
-        let Some(id) = line.strip_prefix(b"id:") else { return };
-        let id = id.strip_prefix(b" ").unwrap_or(id);
         let fits = id.len() <= MAX_ID_BYTES && id.iter().all(|byte| matches!(byte, b' '..=b'~'));
         // One that cannot be shown leads nowhere.
         self.next = fits.then(|| String::from_utf8_lossy(id).into_owned()).filter(|id| !id.is_empty());
@@ -72,6 +83,8 @@ mod tests {
         check("data: b\r\n\r\n", Some("1"));
         check("id:2\rdata: c\r\r", Some("2"));
         check(&format!("id: {}\n\n", "x".repeat(300)), None);
+        check("id: 2\n\nid: a\0\n\n", Some("2"));
+        check("id\n\n", None);
         check("id: 3\n\nid: 4\nda", Some("3"));
         id.go_on();
         let mut check = |text: &str, expected: Option<&str>| {
@@ -79,5 +92,11 @@ mod tests {
             assert_eq!(id.get(), expected, "{text:?}");
         };
         check("data: d\n\n", Some("3"));
+        // A mark in front of a stream, and only there, says nothing.
+        id.go_on();
+        for (text, expected) in [("\u{feff}id: 5\n\n", "5"), ("\u{feff}id: 6\n\n", "5")] {
+            id.push(text.as_bytes());
+            assert_eq!(id.get(), Some(expected), "{text:?}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use farthing_engine::StoredResponse;
 
-use crate::session::events::{Splitter, read};
+use crate::session::events::{Splitter, named, read};
 use crate::{Count, CountError};
 
 fn split(text: &[u8], piece: usize) -> Vec<Bytes> {
@@ -21,13 +21,17 @@ fn split(text: &[u8], piece: usize) -> Vec<Bytes> {
 
 #[test]
 fn events_are_cut_alike_however_they_come() {
-    let texts: [(&[u8], &[&[u8]]); 6] = [
+    let texts: [(&[u8], &[&[u8]]); 9] = [
         (b"data: a\n\ndata: b\n\n", &[b"data: a\n\n", b"data: b\n\n"]),
         (b"data: a\r\n\r\ndata: b\r\n\r\n", &[b"data: a\r\n\r\n", b"data: b\r\n\r\n"]),
         (b"data: a\r\rdata: b\r\rx", &[b"data: a\r\r", b"data: b\r\r", b"x\n\n"]),
         (b": hello\n\nid: 1\ndata: a\ndata: b\n\n", &[b": hello\n\n", b"id: 1\ndata: a\ndata: b\n\n"]),
         (b"\n\ndata: a\n\n", &[b"\n", b"\n", b"data: a\n\n"]),
         (b"data: cut off", &[b"data: cut off\n\n"]),
+        (b"data: cut off\r\n\r", &[b"data: cut off\r\n\r\n"]),
+        // Marks, which would be a part of a line after anything that we say first.
+        (b"\xef\xbb\xbfdata: a\n\n\xef\xbb\xbf\xef\xbb\xbfdata: b\n\n", &[b"data: a\n\n", b"data: b\n\n"]),
+        (b"\xef\xbb", &[b"\xef\xbb\n\n"]),
     ];
     for (text, expected) in texts {
         for piece in 1..=text.len() {
@@ -54,7 +58,6 @@ fn what_an_event_says_is_read_as_a_client_does() {
         (&b"event: payment-receipt\ndata: {}\n\n"[..], true),
         (b"event:payment-need-voucher\r\ndata: {}\r\n\r\n", true),
         (b"data: {}\revent: payment-receipt\r\r", true),
-        (b"\xef\xbb\xbfevent: payment-receipt\ndata: {}\n\n", true),
         (b"event: payment-receipts\ndata: {}\n\n", false),
         (b"data: event: payment-receipt\n\n", false),
         // The last name counts.
@@ -62,6 +65,26 @@ fn what_an_event_says_is_read_as_a_client_does() {
     ] {
         assert_eq!(read(text).ours, ours, "{:?}", String::from_utf8_lossy(text));
     }
+}
+
+/// Whatever the service writes, its client comes back with the id that is remembered.
+#[test]
+fn the_last_id_of_an_event_is_the_one_that_it_is_given() {
+    for (text, expected) in [
+        (&b"data: a\n\n"[..], &b"data: a\nid: x\n\n"[..]),
+        (b"data: a\r\n\r\n", b"data: a\r\nid: x\n\r\n"),
+        (b"data: a\r\r", b"data: a\rid: x\n\r"),
+        // One that nobody can come back with, and one that takes the last away.
+        (b"id: \x01\ndata: a\n\n", b"id: \x01\ndata: a\nid: x\n\n"),
+        (b"id\n\n", b"id\nid: x\n\n"),
+    ] {
+        let event = named(text, "x");
+        assert_eq!(event, expected);
+        assert_eq!(read(&event).id.as_deref(), Some("x"));
+        assert_eq!(split(&event, 1).len(), 1, "one event");
+    }
+    let renames = |text: &[u8]| read(text).renames;
+    assert!(renames(b"id\n\n") && renames(b"id: \x01\n\n") && !renames(b": id\n\n"));
 }
 
 #[test]
