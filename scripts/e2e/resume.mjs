@@ -6,15 +6,12 @@
 //
 //   node scripts/e2e/resume.mjs [--units 400]
 
-import { books, check, cleanAfter, devnet, run, same, script, seller, until, usdc, wallet, PAYEE } from "./support.mjs";
+import { check, cleanAfter, devnet, same, script, until } from "./support.mjs";
+import { PRICE, accounted, market } from "./by-the-unit.mjs";
 import { createServer } from "node:http";
 import { connect, createServer as createSocket } from "node:net";
 
 const UNITS = Number(process.argv[process.argv.indexOf("--units") + 1] || 400) || 400;
-const PRICE = 25n;
-/** What the wallet signs ahead, in units, and what the gateway charges at once, at most. */
-const AHEAD = 64n;
-const PAYEE_KEY = "0x5de4111afa1a4b94908f83103eb1f1706367c2e68ca870fc3fb9a804cdab365a";
 
 /** A service that knows its events by their ids, and goes on after the one that it is asked for. */
 function feed(named) {
@@ -70,25 +67,10 @@ script(async () => {
   const chain = await devnet();
   for (const named of [false, true]) {
     const whose = named ? "ids of the service" : "ids of the gateway";
-    const shop = await seller({
-      rpcUrl: chain.url,
-      upstreamUrl: await feed(named),
-      keys: { PAYEE_KEY },
-      routes: `
-[sessions]
-payee_keys = ["env:PAYEE_KEY"]
-
-[[route]]
-match = "GET /feed"
-session = { price = "$0.000025", unit = "event", meter = "event", stream = true, suggested_deposit = "$1", min_voucher_delta = "$0.0016", patience = "5s" }
-`,
-    });
-    let gateway = await shop.start();
+    const { shop, gateway, buyer, sums, close } = await market(chain, { upstreamUrl: await feed(named), match: "GET /feed" });
+    let running = gateway;
     const path = await way(shop.url);
-    const buyer = await wallet(chain.url, new URL(shop.url).hostname);
-    await buyer.wallet("allow", "--scheme", "session");
-    await buyer.wallet("limit", "--per-payment", "1", "--hour", "5", "--day", "5");
-    const before = await usdc(chain.url, PAYEE);
+    const before = await sums();
     const address = `${path.url}/feed?units=${UNITS}`;
 
     // The second within the head of the answer.
@@ -102,29 +84,22 @@ session = { price = "$0.000025", unit = "event", meter = "event", stream = true,
     check(`${whose}: and that some came again for nothing`, bought.json?.payment?.resumed?.replayed > 0, bought.json?.payment?.resumed);
     same(`${whose}: each was paid for once`, BigInt(bought.json?.receipt?.spent ?? 0), BigInt(UNITS) * PRICE);
 
-    let spent = BigInt(UNITS) * PRICE;
+    let came = UNITS;
     if (named) {
       let heard = "";
-      const running = buyer.fetch([`${path.url}/feed?units=5000`, "--max", "0.9", "-v", "-o", "-"], (text) => (heard = text));
+      const fetching = buyer.fetch([`${path.url}/feed?units=5000`, "--max", "0.9", "-v", "-o", "-"], (text) => (heard = text));
       await until("some of a stream", () => (heard.match(/a voucher for/g) ?? []).length > 20);
-      await gateway.kill();
-      gateway = await shop.start();
-      const went = await running;
+      await running.kill();
+      running = await shop.start();
+      const went = await fetching;
       same("a stream goes on after the gateway was killed", went.code, 0);
       if (went.code !== 0) console.log(went.stderr.slice(-1500));
       const found = units(went.stdout);
       check("every event came, once, in order", found.length === 5000 && found.every((unit, n) => unit === n + 1), found.length);
-      spent += 5000n * PRICE;
+      came += 5000;
     }
-    const [channel] = (await run(["channel", "ls", "--all", "--json"], buyer.env)).json;
-    const closed = await run(["channel", "close", channel.channel ?? channel.id, "--json"], buyer.env);
-    same(`${whose}: the channel is closed`, closed.code, 0);
-    if (closed.code !== 0) console.log(closed.stderr);
-    const paid = (await usdc(chain.url, PAYEE)) - before;
-    check(`${whose}: the seller has what the events cost`, paid >= spent, `${paid} paid, ${spent} received`);
-    check(`${whose}: and no more than was on its way`, paid <= spent + (named ? 2n * AHEAD * PRICE : 0n), `${paid} paid, ${spent} received`);
-    const end = await books(shop.store);
-    check(`${whose}: the seller's books balance`, end.balance, end.said);
-    await gateway.stop();
+    await close(`${whose}: the channel`);
+    await accounted(shop, (await sums()).payee - before.payee, came, named ? 2n : 0n, `${whose}: `);
+    await running.stop();
   }
 });
