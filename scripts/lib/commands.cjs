@@ -28,7 +28,10 @@ function run(command, note) {
   console.log(`${good ? "ok  " : "FAIL"} ${String(Date.now() - start).padStart(7)} ms  ${first}  (${note})`);
   if (!good) {
     console.log(`     ${error?.message ?? `ended with ${signal ?? status}`}`);
-    for (const line of `${stdout}\n${stderr}`.trim().split("\n").slice(-40)) console.log(`     | ${line}`);
+    // What failed comes first, for readers who see the beginning alone.
+    const lines = `${stdout}\n${stderr}`.trim().split("\n");
+    const failed = lines.filter((line) => line.startsWith("FAIL"));
+    for (const line of [...failed, ...lines.slice(-40)]) console.log(`     | ${line}`);
   }
   return good;
 }
