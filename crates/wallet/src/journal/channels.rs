@@ -560,25 +560,26 @@ impl Journal {
                 Ok(())
             };
             let deposit = step.next.deposit();
-            let fits = |to: u128| had.saturating_add(ahead(&step.next, to)) <= most;
-            let least = voucher_for(need.required, payer.signed(), min_delta);
+            let signed = payer.signed();
+            let least = voucher_for(need.required, signed, min_delta);
+            let room = most.checked_sub(had).ok_or(JournalError::OverMax { most })?;
+            if ahead(&step.next, least) > room {
+                return Err(JournalError::OverMax { most });
+            }
             // What others were promised the seller may not have begun, and whoever is first takes it: it is vouched once
-            // more where there is room for it; and for a request what they took since it was vouched for the last time.
-            let taken = need.required.saturating_sub(purchase.cumulative.unwrap_or(0));
+            // more, where there is room for it. A request, which they were faster than, asks for as much again as it had.
             let beside = match others {
                 0 => 0,
                 _ if went_on => others,
-                _ => others.saturating_add(taken),
+                _ => others.saturating_add(held_by(tx, id)?),
             };
-            let wanted = voucher_for(need.required.saturating_add(beside), payer.signed(), min_delta);
-            let to = Some(wanted.min(deposit)).filter(|to| *to > least && fits(*to)).unwrap_or(least);
-            if !fits(to) {
-                return Err(JournalError::OverMax { most });
-            }
+            let fitting = room.saturating_add(others).saturating_add(step.next.used()).min(deposit);
+            let wanted = voucher_for(need.required.saturating_add(beside), signed, min_delta).min(fitting);
+            let is_step = wanted == deposit || wanted >= signed.saturating_add(min_delta);
+            let to = if wanted > least && is_step { wanted } else { least };
             if to > deposit {
                 // What was used so far is known all the same.
                 let missing = to - deposit;
-                let signed = payer.signed();
                 book(signed, ahead(&step.next, signed))?;
                 write(tx, &payer, step, now)?;
                 return Ok(Raised::NeedsTopUp { missing });

@@ -409,14 +409,16 @@ fn what_others_on_the_channel_may_take_first_is_vouched_besides() {
     let request = to(&raise(2, stream + 107, stream, 10_000).unwrap());
     let ahead = stream - 107 - 25;
     assert!(request >= stream + 107 + ahead, "{request}");
-    // A purchase that may not cost so much gets what it needs, and no more than it may cost.
-    let least = request + 107;
-    let held = journal.get(&draft(2).id).unwrap().money.atoms();
-    assert_eq!(to(&raise(2, least, request, held + 107).unwrap()), least);
-    let over = raise(2, least + 107, least, held + 107);
+    // They were faster once more: it asks for more each time, so that it is not outrun for long.
+    let again = to(&raise(2, request + 50, request, 10_000).unwrap());
+    assert!(again - (request + 50) >= 2 * 107 + ahead, "{again}");
+    // A purchase that may not cost so much gets what there is room for, and no more than it may cost.
+    let had = journal.get(&draft(2).id).unwrap().money.atoms();
+    assert_eq!(to(&raise(2, again + 100, again, had + 110).unwrap()), again + 110);
+    let over = raise(2, again + 111, again + 110, had + 110);
     assert!(matches!(over, Err(JournalError::OverMax { .. })), "{over:?}");
     // Nor does it make anybody deposit more.
-    let Raised::To { cumulative, .. } = raise(2, 9_990, least, u128::MAX).unwrap() else { panic!() };
+    let Raised::To { cumulative, .. } = raise(2, 9_990, again + 110, u128::MAX).unwrap() else { panic!() };
     assert_eq!(cumulative, 10_000);
 }
 
