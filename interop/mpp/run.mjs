@@ -12,17 +12,18 @@ import { createServer } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
-import { concat, keccak256, stringToBytes } from "viem";
+import { concat, encodeFunctionData, keccak256, parseEther, stringToBytes } from "viem";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 import { Challenge, Credential } from "mppx";
 
 import { Bench, FUNDS, indent, lastLine, start } from "../support/bench.mjs";
 import { farthingBin, repo } from "../support/paths.mjs";
 import { runToEnd, stopAll } from "../support/process.mjs";
-import { NETWORK, USDC, freePort, startWorld } from "../support/world.mjs";
+import { NETWORK, USDC, erc20, freePort, startWorld } from "../support/world.mjs";
 
 const PRICE = 1_000n;
 const CLIENT_TIMEOUT_MS = 30_000;
+const NOBODY = "0x000000000000000000000000000000000000dEaD";
 const MESSAGE = "Protected endpoint accessed successfully";
 const PROBLEMS = "https://paymentauth.org/problems/";
 const at = (path) => join(repo, "interop", path);
@@ -67,11 +68,11 @@ class Seller {
     const port = await freePort();
     seller.url = `http://127.0.0.1:${port}`;
     seller.store = join(seller.dir, "gateway.db");
-    const route = (match) => `
+    const route = (match, more = "") => `
 [[route]]
 match = "${match}"
 price = "$0.001"
-`;
+${more}`;
     writeFileSync(join(seller.dir, "farthing.toml"), `
 [gateway]
 listen = "127.0.0.1:${port}"
@@ -85,7 +86,8 @@ path = "${seller.store}"
 [networks."${NETWORK}"]
 rpc = ["${bench.world.rpcUrl}"]
 relayer_key = "env:RELAYER_KEY"
-${["GET /protected", "GET /other", "GET /fails", "POST /order"].map(route).join("")}
+${["GET /protected", "GET /other", "GET /fails", "POST /order"].map((match) => route(match)).join("")}
+${["GET /sent", "GET /sent-too"].map((match) => route(match, 'pay_by = ["authorization", "transaction", "hash"]\n')).join("")}
 [[route]]
 match = "GET /health"
 free = true
@@ -167,6 +169,39 @@ class Hand {
     const source = `did:pkh:eip155:${NETWORK.split(":")[1]}:${this.address}`;
     const payload = { type: "authorization", ...authorization, signature };
     return { authorization, signature, header: Credential.serialize(Credential.from({ challenge, payload, source })) };
+  }
+}
+
+/** A buyer by hand who makes its transfers itself: viem makes them, mppx writes the credential. */
+class Sender {
+  static async open(bench) {
+    const payer = await bench.freshPayer();
+    await bench.send({ to: payer.address, value: parseEther("0.01") });
+    const sender = new Sender();
+    Object.assign(sender, { bench, address: payer.address, wallet: bench.wallet(payer.privateKey) });
+    return sender;
+  }
+
+  /** The transfer that a challenge asks for. */
+  call({ request: { recipient, amount } }, { to = recipient, atoms = BigInt(amount) } = {}) {
+    return { to: USDC, data: encodeFunctionData({ abi: erc20, functionName: "transfer", args: [to, atoms] }) };
+  }
+
+  /** Sends it, and waits for its block. */
+  async send(call) {
+    const hash = await this.wallet.sendTransaction(call);
+    const receipt = await this.bench.world.client.waitForTransactionReceipt({ hash });
+    check(receipt.status === "success", "the payer's transaction should succeed", hash);
+    return hash;
+  }
+
+  async sign(call) {
+    return this.wallet.signTransaction(await this.wallet.prepareTransactionRequest(call));
+  }
+
+  header(challenge, payload) {
+    const source = `did:pkh:${NETWORK}:${this.address}`;
+    return { Authorization: Credential.serialize(Credential.from({ challenge, payload, source })) };
   }
 }
 
@@ -316,6 +351,72 @@ const CASES = {
       await show(url, { Authorization: header }), await show(url, { "PAYMENT-SIGNATURE": x402 }),
     ]);
     check(later.paid === PRICE && later.calls === 0, "should stay bought once after a restart", later.result.map(brief));
+  },
+
+  "by hash: a transfer that viem has sent buys once": async ({ bench, seller }) => {
+    const url = `${seller.url}/sent`;
+    const sender = await Sender.open(bench);
+    const { challenge } = await ask(url);
+    check(challenge.request.methodDetails.credentialTypes.join() === "authorization,transaction,hash", "types", challenge.request);
+    const hash = await sender.send(sender.call(challenge));
+    const shown = sender.header(challenge, { type: "hash", hash });
+    const calls = seller.service.calls("/sent");
+    const once = await show(url, shown);
+    check(once.goods, "should be served", brief(once));
+    const receipt = JSON.parse(Buffer.from(once.headers.get("Payment-Receipt"), "base64url").toString("utf8"));
+    check(receipt.reference === hash && receipt.challengeId === challenge.id && receipt.chainId === 84532, "receipt", receipt);
+    refusedAs(await show(url, shown), "invalid-challenge");
+    // For another challenge, there and elsewhere, and after a restart.
+    for (const path of ["/sent", "/sent-too"]) {
+      const other = await ask(`${seller.url}${path}`);
+      refusedAs(await show(`${seller.url}${path}`, sender.header(other.challenge, { type: "hash", hash })), "invalid-challenge");
+    }
+    await seller.restart();
+    refusedAs(await show(url, shown), "invalid-challenge");
+    check(seller.service.calls("/sent") === calls + 1 && seller.service.calls("/sent-too") === 0, "should be served once");
+    check(FUNDS - (await bench.balance(sender.address)) === PRICE, "should be paid once");
+  },
+
+  "by hash: a settlement, a transfer to somebody else and an unknown hash buy nothing": async ({ bench, seller }) => {
+    const url = `${seller.url}/sent`;
+    const sender = await Sender.open(bench);
+    const { challenge } = await ask(url);
+    const settled = await ask(url);
+    const hand = new Hand({ address: sender.address, privateKey: generatePrivateKey() });
+    hand.account = sender.wallet.account;
+    const bought = await show(url, { Authorization: (await hand.credential(settled.challenge)).header });
+    check(bought.goods, "should be served", brief(bought));
+    const receipt = JSON.parse(Buffer.from(bought.headers.get("Payment-Receipt"), "base64url").toString("utf8"));
+    refusedAs(await show(url, sender.header(challenge, { type: "hash", hash: receipt.reference })), "verification-failed");
+    const stray = await sender.send(sender.call(challenge, { to: NOBODY }));
+    refusedAs(await show(url, sender.header(challenge, { type: "hash", hash: stray })), "verification-failed");
+    const unknown = await show(url, sender.header(challenge, { type: "hash", hash: `0x${"77".repeat(32)}` }));
+    check(unknown.status === 503 && !unknown.headers.get("WWW-Authenticate"), "nobody should be told to pay anew", brief(unknown));
+    const off = await ask(`${seller.url}/protected`);
+    refusedAs(await show(`${seller.url}/protected`, sender.header(off.challenge, { type: "hash", hash: stray })), "invalid-payload");
+  },
+
+  "by transaction: what viem has signed is sent by us and buys once": async ({ bench, seller }) => {
+    const url = `${seller.url}/sent`;
+    const sender = await Sender.open(bench);
+    const { challenge } = await ask(url);
+    const signature = await sender.sign(sender.call(challenge));
+    const shown = sender.header(challenge, { type: "transaction", signature });
+    const calls = seller.service.calls("/sent");
+    const once = await show(url, shown);
+    check(once.goods, "should be served", brief(once));
+    const receipt = JSON.parse(Buffer.from(once.headers.get("Payment-Receipt"), "base64url").toString("utf8"));
+    check(receipt.reference === keccak256(signature), "the receipt should name the payer's own transaction", receipt);
+    refusedAs(await show(url, shown), "invalid-challenge");
+    const other = await ask(url);
+    for (const payload of [{ type: "transaction", signature }, { type: "hash", hash: receipt.reference }]) {
+      refusedAs(await show(url, sender.header(other.challenge, payload)), "invalid-challenge");
+    }
+    check(seller.service.calls("/sent") === calls + 1, "should be served once");
+    check(FUNDS - (await bench.balance(sender.address)) === PRICE, "should be paid once");
+    const short = await sender.sign(sender.call(other.challenge, { atoms: PRICE - 1n }));
+    refusedAs(await show(url, sender.header(other.challenge, { type: "transaction", signature: short })), "verification-failed");
+    check(FUNDS - (await bench.balance(sender.address)) === PRICE, "what is refused should not be sent");
   },
 
   "a credential shown again is refused, also after a restart": async ({ bench, seller }) => {

@@ -5,7 +5,9 @@ use std::time::Duration;
 use alloy_primitives::hex;
 use async_trait::async_trait;
 use bytes::Bytes;
-use farthing_engine::{Broadcast, Chain, ChainError, Fees, Head, LogFilter, Receipt, SignedTx, Tag, TxHash};
+use farthing_engine::{
+    Broadcast, Chain, ChainError, Fees, Head, KnownTx, LogFilter, Receipt, SignedTx, Standing, Tag, TxHash,
+};
 use farthing_evm::{Log, Read, ReadResult};
 use farthing_primitives::{Address, Network};
 use serde_json::value::RawValue;
@@ -285,6 +287,26 @@ impl Chain for RpcChain {
         let block = if pending { "pending" } else { "latest" };
         let asks = [Ask::new("eth_getTransactionCount", account_param(self.evm(account)?, block))];
         self.inner.query(&asks, |_, answers| Ok(wire::quantity(&single(answers)?)?)).await
+    }
+
+    async fn transaction(&self, tx: TxHash) -> Result<Option<KnownTx>, ChainError> {
+        let asks = [Ask::new("eth_getTransactionByHash", hex_param(&tx.0))];
+        self.inner.query(&asks, |_, answers| Ok(wire::transaction(&single(answers)?, tx)?)).await
+    }
+
+    async fn standing(&self, account: &Address, at: Tag, tx: TxHash) -> Result<Standing, ChainError> {
+        let asks = [
+            Ask::new("eth_getTransactionCount", account_param(self.evm(account)?, &block_param(at))),
+            Ask::new("eth_getTransactionReceipt", hex_param(&tx.0)),
+        ];
+        self.inner
+            .query(&asks, |_, answers| {
+                let mut answers = answers.into_iter().map(result);
+                let mut next = || answers.next().unwrap_or(Err(Trouble::Unreadable));
+                let nonce = wire::quantity(&next()?)?;
+                Ok(Standing { nonce, receipt: wire::receipt(&next()?, tx)? })
+            })
+            .await
     }
 
     async fn native_balance(&self, account: &Address) -> Result<u128, ChainError> {

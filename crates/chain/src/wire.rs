@@ -5,7 +5,7 @@ use alloy_json_rpc::ErrorPayload;
 use std::borrow::Cow;
 
 use alloy_primitives::{Address, B256, Bytes, hex};
-use farthing_engine::{Head, Receipt, TxHash};
+use farthing_engine::{Head, KnownTx, Receipt, TxHash};
 use farthing_evm::Log;
 use farthing_primitives::Timestamp;
 use serde::de::{DeserializeOwned, Error as _};
@@ -111,6 +111,24 @@ impl LogWire {
 pub(crate) fn logs(raw: &RawValue) -> Result<Vec<(TxHash, Log)>, Unreadable> {
     let logs = read::<Vec<LogWire>>(raw)?;
     logs.into_iter().filter(|log| !log.removed).map(LogWire::into_log).collect()
+}
+
+#[derive(Deserialize)]
+struct TransactionWire {
+    hash: B256,
+    from: Address,
+    to: Option<Address>,
+    input: Bytes,
+}
+
+/// The transaction `tx`, or `None` if the node knows none.
+pub(crate) fn transaction(raw: &RawValue, tx: TxHash) -> Result<Option<KnownTx>, Unreadable> {
+    let Some(wire) = read::<Option<TransactionWire>>(raw)? else { return Ok(None) };
+    if wire.hash.0 != tx.0 {
+        return Err(Unreadable);
+    }
+    let account = |address: Address| farthing_evm::from_alloy(address);
+    Ok(Some(KnownTx { from: account(wire.from), to: wire.to.map(account), data: wire.input.0 }))
 }
 
 #[derive(Deserialize)]

@@ -85,6 +85,24 @@ pub struct Receipt {
     pub logs: Vec<Log>,
 }
 
+/// A transaction of anybody's, as a node knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownTx {
+    pub from: Address,
+    /// `None`: it creates a contract.
+    pub to: Option<Address>,
+    pub data: Bytes,
+}
+
+/// How far an account is, and what became of one transaction of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// How many of the account's transactions are in blocks up to the one asked for.
+    pub nonce: u64,
+    /// Of the transaction, if it is in a block.
+    pub receipt: Option<Receipt>,
+}
+
 /// What a node said of a transaction that it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Broadcast {
@@ -148,6 +166,17 @@ pub trait Chain: Send + Sync {
 
     /// How many transactions of `account` are in blocks (and, if `pending`, in the node's pool).
     async fn nonce(&self, account: &Address, pending: bool) -> Result<u64, ChainError>;
+
+    /// The transaction with this hash, in a block or in the node's pool. A chain that does not tell shows none.
+    async fn transaction(&self, _tx: TxHash) -> Result<Option<KnownTx>, ChainError> {
+        Err(ChainError::Unreadable(self.network().clone()))
+    }
+
+    /// Both from one node: if the account's nonce is used in a block that this node has, and the transaction is in none
+    /// that it has, then another one used the nonce.
+    async fn standing(&self, _account: &Address, _at: Tag, _tx: TxHash) -> Result<Standing, ChainError> {
+        Err(ChainError::Unreadable(self.network().clone()))
+    }
 
     /// The native balance of `account`, in wei.
     async fn native_balance(&self, account: &Address) -> Result<u128, ChainError>;

@@ -460,7 +460,7 @@ impl Driver {
                     Err(StoreError::AlreadyCredited)
                         if matches!(&payment.state, State::Settling { .. } | State::Unknown { .. }) =>
                     {
-                        let reason = Reason::new("transfer_already_credited", farthing_payment::Fault::Payer);
+                        let reason = reasons::already_credited();
                         let tx = payment.tx().cloned();
                         on(self.engine.commit(&payment, Event::Reverted { reason, tx }).await?)
                     }

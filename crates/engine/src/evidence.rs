@@ -74,7 +74,7 @@ impl Evidence {
             return Some(false);
         }
         let head = self.chain.head(Tag::Latest).await.ok()??;
-        let past = self.deep_block(checked, &head).await?;
+        let past = self.deep_block(checked.money(), &head).await?;
         if past.timestamp < end {
             return Some(false);
         }
@@ -84,9 +84,9 @@ impl Evidence {
         Some(!self.consumed(checked, read).await?)
     }
 
-    /// The newest block that is as deep as the authorization's amount asks of a settlement.
-    async fn deep_block(&self, checked: &Checked, head: &Head) -> Option<Head> {
-        match self.depths.of(checked.money().atoms()) {
+    /// The newest block that is as deep as this amount asks of a settlement, and deep enough to prove that there was none.
+    pub async fn deep_block(&self, money: &Money, head: &Head) -> Option<Head> {
+        match self.depths.of(money.atoms()) {
             Finality::Blocks(depth) => {
                 let deep = head.number.checked_sub(DEAD_DEPTH.max(depth.saturating_sub(1)))?;
                 self.chain.head(at(deep)).await.ok()?
@@ -98,7 +98,7 @@ impl Evidence {
     /// Whether the authorization was used or cancelled in a block that is deep enough to stay.
     pub async fn is_consumed_deep(&self, checked: &Checked) -> Option<bool> {
         let head = self.chain.head(Tag::Latest).await.ok()??;
-        let deep = self.deep_block(checked, &head).await?;
+        let deep = self.deep_block(checked.money(), &head).await?;
         self.consumed(checked, at(deep.number)).await
     }
 

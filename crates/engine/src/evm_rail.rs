@@ -7,6 +7,7 @@ use farthing_evm::{Key, from_alloy};
 use farthing_payment::{Fault, Next, Payment, Proof, Reason, Slot, SlotState, State, TxRef, Witness};
 use farthing_primitives::{Address, AssetId, AttemptId, Money, Network, PaymentId, Registry};
 use farthing_rails::exact_evm::{Checked, Settlement};
+use farthing_rails::pushed_evm::Pushed;
 
 use crate::evidence::{BEYOND_REORGS, DEAD_AFTER, Evidence};
 use crate::live::lock;
@@ -22,6 +23,7 @@ const GAS_QUARTERS: u64 = 5;
 const MAX_READY: usize = 20_000;
 
 mod close;
+mod pushed;
 mod refund;
 
 pub(crate) use refund::SETTLEMENT_DEPTH;
@@ -330,6 +332,9 @@ impl EvmRail {
 #[async_trait]
 impl Rail for EvmRail {
     async fn funds(&self, payment: &Payment) -> Funds {
+        if let Some(pushed) = pushed_of(payment) {
+            return self.pushed_funds(&pushed).await;
+        }
         let Ok(checked) = Checked::recall(&payment.terms.instruction) else {
             return Funds::Unavailable("instruction");
         };
@@ -346,6 +351,9 @@ impl Rail for EvmRail {
     }
 
     async fn prepare(&self, payment: &Payment) -> Result<Prepared, NotPrepared> {
+        if let Some(pushed) = pushed_of(payment) {
+            return self.pushed_prepared(&pushed).await;
+        }
         let checked = Checked::recall(&payment.terms.instruction)
             .map_err(|_| NotPrepared::Unavailable("instruction"))?;
         // Our clock may be wrong, and where the chain's is far from it, the chain decides: the estimate below runs the
@@ -388,12 +396,21 @@ impl Rail for EvmRail {
     }
 
     async fn submit(&self, payment: &Payment, prepared: Prepared) -> Progress {
+        if let Some(pushed) = pushed_of(payment) {
+            return self.pushed_submit(payment, &pushed).await;
+        }
         self.relayer.submit(&prepared).await;
         let found = self.watch_attempt(payment, prepared.attempt, self.chain.block_time() * 2).await;
         self.owned(payment, found).await
     }
 
     async fn progress(&self, payment: &Payment, patience: Duration) -> Progress {
+        // A block is as deep as it is, whoever made the transfer in it.
+        if !matches!(payment.state, State::Confirming { .. })
+            && let Some(pushed) = pushed_of(payment)
+        {
+            return self.pushed_progress(payment, &pushed, patience).await;
+        }
         let found = match &payment.state {
             State::Settling { attempt, .. }
             | State::Unknown { attempt, .. }
@@ -474,6 +491,11 @@ impl Rail for EvmRail {
         }
         Ok(())
     }
+}
+
+/// The transfer by its payer that this is a payment by, if it is.
+fn pushed_of(payment: &Payment) -> Option<Pushed> {
+    Pushed::recall(&payment.terms.instruction)
 }
 
 fn call_of(settlement: &Settlement, gas: u64) -> SlotCall {

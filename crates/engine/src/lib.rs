@@ -27,8 +27,8 @@ mod store;
 mod world;
 
 pub use chain::{
-    Broadcast, Chain, ChainError, Fees, Head, LogFilter, Receipt, RelayerKey, SignedTx, Tag, TxHash,
-    UnsignedTx,
+    Broadcast, Chain, ChainError, Fees, Head, KnownTx, LogFilter, Receipt, RelayerKey, SignedTx, Standing,
+    Tag, TxHash, UnsignedTx,
 };
 pub use channels::{
     Asked, Begun, ChannelBegin, ChannelCommit, ChannelFilter, ChannelStore, Closed, Desk, MAX_KEPT_ANSWERS,

@@ -13,3 +13,10 @@ pub(crate) fn interrupted() -> Reason {
 pub(crate) fn expired() -> Reason {
     Reason::new("authorization_expired", Fault::Us)
 }
+
+pub(crate) const ALREADY_CREDITED: &str = "transfer_already_credited";
+
+/// The one transfer that was seen has paid for something else.
+pub(crate) fn already_credited() -> Reason {
+    Reason::new(ALREADY_CREDITED, Fault::Payer)
+}

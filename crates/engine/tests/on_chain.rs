@@ -1176,3 +1176,6 @@ async fn slots_that_a_former_version_left_included_become_final_and_their_gas_is
     assert_eq!(house.gas().await, (booked, spent));
     house.books_balance().await;
 }
+
+#[path = "on_chain/pushed.rs"]
+mod pushed;

@@ -123,6 +123,12 @@ pub fn transfer(to: Address, value: U256) -> Bytes {
     token::transferCall { to, value }.abi_encode().into()
 }
 
+/// The recipient and the amount of a call of `transfer`, if it is that and nothing more.
+pub fn as_transfer(data: &[u8]) -> Option<(Address, U256)> {
+    let call = token::transferCall::abi_decode_validate(data).ok()?;
+    (*transfer(call.to, call.value) == *data).then_some((call.to, call.value))
+}
+
 pub fn approve(spender: Address, value: U256) -> Bytes {
     token::approveCall { spender, value }.abi_encode().into()
 }

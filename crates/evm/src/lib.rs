@@ -13,6 +13,7 @@ mod event;
 pub mod known;
 mod revert;
 mod signature;
+mod transaction;
 mod typed;
 pub mod voucher;
 
@@ -27,6 +28,7 @@ pub use erc6492::{MAX_SIGNATURE_LEN, WrapError, Wrapped, delegation, unwrap_erc6
 pub use event::{AuthorizationCanceled, AuthorizationUsed, Log, Transfer};
 pub use revert::Revert;
 pub use signature::{Key, KeyError, SigError, Signature, recover};
+pub use transaction::{SignedTransaction, TransactionError};
 pub use typed::{
     AUTHORIZATION_TYPEHASH, CANCEL_TYPEHASH, CancelAuthorization, Domain, PERMIT_TYPEHASH,
     PERMIT2_WITNESS_TYPEHASH, Permit, RECEIVE_TYPEHASH, TOKEN_PERMISSIONS_TYPEHASH, TransferAuthorization,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use farthing_engine::Sale;
-use farthing_payment::{Binding, Bound, Dialect, Terms};
+use farthing_payment::{Binding, Bound, Dialect, Flow, Terms};
 use farthing_primitives::{Money, PullMethod, RequestHash, TenantId, Timestamp};
 use farthing_rails::exact_evm::{
     Checked, Fact, MIN_REMAINING, Policy, Presented, Refusal, Requirement, SignatureStatus, Token, Tokens,
@@ -13,6 +13,7 @@ use farthing_rails::exact_evm::{
 use farthing_rails::method::{Declined, Method as PayMethod, MethodOffer, Presented as ByMethod};
 use farthing_rails::mpp::{self, Body, CredentialError, NotOpened};
 use farthing_rails::offer::{BindingKey, SEAL_KEY, SealError};
+use farthing_rails::pushed_evm::Pushed;
 use farthing_rails::x402::{self, Extras, OfferError, PaymentError};
 use farthing_wire::mpp::header::PAYMENT_AUTHORIZATION;
 use farthing_wire::mpp::{ChallengeSecrets, Credential, IntentName, MppError};
@@ -155,7 +156,7 @@ impl Shown {
         match self {
             Self::V1(payment) => payment.network.name().to_owned(),
             Self::V2(payment) => payment.accepted.network.to_string(),
-            Self::Mpp(credential) => mpp::charge(&credential.challenge)
+            Self::Mpp(credential) => mpp::any_charge(&credential.challenge)
                 .map(|charge| charge.network.to_string())
                 .unwrap_or_default(),
         }
@@ -225,8 +226,8 @@ pub(crate) struct Admitted {
     pub sale: Sale,
     pub by: Option<PaidBy>,
     pub paid: Arc<Paid>,
-    /// Nobody's key made the signature: only a contract can vouch for it, and asking costs a read.
-    pub needs_contract: bool,
+    /// Nobody's key signed it: only the chain can vouch for it, and a stranger can have it asked at will.
+    pub asks_a_read: bool,
     /// Not to be claimed anew for this reason, but perhaps bought already.
     pub lapsed: Option<Refused>,
 }
@@ -287,6 +288,12 @@ pub(crate) fn admit(
         && let Some(offer) = plugged(credential, candidates)
     {
         return by_method(credential, offer, candidates, bought, judge);
+    }
+    if let Shown::Mpp(credential) = shown {
+        match mpp::pushed(credential, judge.tokens) {
+            Ok(None) => {}
+            pushed => return by_transfer(credential, pushed, candidates, bought, judge),
+        }
     }
     let refused = match fresh(shown, candidates, bought, judge) {
         Ok((checked, candidate, bound)) => {
@@ -366,7 +373,7 @@ fn accepted_offer<'a>(
         }
         // Spec: x402 v2 section 5.2.2: all the same outside `extra`, and in `extra` at least what we wrote.
         let seal = accepted.extra_str(farthing_rails::offer::SEAL_KEY);
-        let upfront = candidate.paid.flow == farthing_payment::Flow::Upfront;
+        let upfront = candidate.paid.flow == Flow::Upfront;
         let ours = x402::offer_v2(&asked, Extras { seal, upfront });
         return match requirements_match(&ours, accepted) {
             Ok(()) => Ok((asked, candidate)),
@@ -431,20 +438,72 @@ fn by_method(
         tenant: judge.tenant.clone(),
         key,
         terms: Terms { payer, payee, money, expires: ends, dialect: Dialect::Mpp, instruction },
-        binding: Binding {
-            method: bought.method.as_str().to_owned(),
-            resource: bought.resource.to_owned(),
-            request: bought.request,
-            bound: if lapsed.is_some() { Bound::ByFirstUse } else { Bound::ByOffer },
-            repeatable: paid.repeatable(bought.method),
-        },
+        binding: binding(&paid, if lapsed.is_some() { Bound::ByFirstUse } else { Bound::ByOffer }, bought),
         flow: paid.flow,
         exposure: paid.exposure.clone(),
         // Spec: draft-httpauth-payment-00: a challenge is paid once, also where two tokens could each pay it.
         name: Some(credential.challenge.id.clone()),
     };
     let by = Some(PaidBy { method: offer.method.clone(), external_id });
-    Ok(Admitted { sale, by, needs_contract: false, paid, lapsed })
+    Ok(Admitted { sale, by, asks_a_read: false, paid, lapsed })
+}
+
+/// Judges a transfer that its payer makes itself.
+///
+/// It names no challenge. One that is not fit to be claimed anew may have been taken before, for this very challenge and
+/// request: what it consumes once says so.
+fn by_transfer(
+    credential: &Credential,
+    pushed: Result<Option<Pushed>, CredentialError>,
+    candidates: &[Candidate],
+    bought: Bought<'_>,
+    judge: Judge<'_>,
+) -> Result<Admitted, Refused> {
+    let opened = opens(credential, candidates, bought, judge);
+    let pushed = match (pushed, &opened) {
+        (Ok(Some(pushed)), _) => pushed,
+        // What the challenge is worth comes first.
+        (_, Err(refused)) => return Err(refused.clone()),
+        (Err(error), Ok(_)) => return Err(error.into()),
+        (Ok(None), Ok(_)) => return Err(CredentialError::Type("").into()),
+    };
+    let (candidate, lapsed) = match opened {
+        Ok(candidate) => (Some(candidate), None),
+        Err(refused) => (candidates.first(), Some(refused)),
+    };
+    let candidate = candidate.ok_or(NotOpened::Scope)?;
+    let paid = candidate.paid.clone();
+    let is_sent = pushed.unsent().is_none();
+    let sale = Sale {
+        tenant: judge.tenant.clone(),
+        key: pushed.key(),
+        terms: Terms {
+            payer: pushed.payer(),
+            payee: pushed.pay_to(),
+            money: pushed.money().clone(),
+            expires: credential.challenge.expires.as_ref().ok_or(NotOpened::NotOurs)?.at(),
+            dialect: Dialect::Mpp,
+            instruction: pushed.instruction(),
+        },
+        binding: binding(&paid, if lapsed.is_some() { Bound::ByFirstUse } else { Bound::ByOffer }, bought),
+        // What is paid already cannot be left uncharged when the service fails: it is owed then.
+        flow: if is_sent { Flow::Upfront } else { paid.flow },
+        exposure: paid.exposure.clone().filter(|_| !is_sent),
+        // Spec: draft-httpauth-payment-00: a challenge is paid once, also where two transfers could each pay it.
+        name: Some(credential.challenge.id.clone()),
+    };
+    // Anybody can make up a hash, and looking it up costs a read.
+    Ok(Admitted { sale, by: None, paid, asks_a_read: is_sent, lapsed })
+}
+
+fn binding(paid: &Paid, bound: Bound, bought: Bought<'_>) -> Binding {
+    Binding {
+        method: bought.method.as_str().to_owned(),
+        resource: bought.resource.to_owned(),
+        request: bought.request,
+        bound,
+        repeatable: paid.repeatable(bought.method),
+    }
 }
 
 /// The route that a credential's challenge was made for, if we made it and it opens it for this request.
@@ -594,18 +653,12 @@ fn admitted(
             dialect,
             instruction: checked.instruction(),
         },
-        binding: Binding {
-            method: bought.method.as_str().to_owned(),
-            resource: bought.resource.to_owned(),
-            request: bought.request,
-            bound,
-            repeatable: paid.repeatable(bought.method),
-        },
+        binding: binding(&paid, bound, bought),
         flow: paid.flow,
         exposure: paid.exposure.clone(),
         name: None,
     };
-    Admitted { sale, by: None, needs_contract: !checked.proven(), paid, lapsed }
+    Admitted { sale, by: None, asks_a_read: !checked.proven(), paid, lapsed }
 }
 
 /// The method that is priced, and sealed into offers.

@@ -249,7 +249,7 @@ fn spoken(
     };
     let make = |requirement: &Requirement| {
         let expires = now.plus(requirement.max_timeout());
-        mpp::challenge(seal.secrets, requirement, &scope, words, expires, seal.salt())
+        mpp::challenge(seal.secrets, requirement, &paid.credential_types, &scope, words, expires, seal.salt())
     };
     let charges = asked.iter().filter_map(make);
     let others = paid.methods.iter().filter_map(|offer| {

@@ -10,6 +10,7 @@ use farthing_payment::Flow;
 use farthing_primitives::{Address, AmountError, Asset, Money, PullMethod, Registry};
 use farthing_rails::exact_evm::{Policy, Requirement, RequirementError, Token};
 use farthing_rails::method::MethodOffer;
+use farthing_wire::mpp::evm::CredentialType;
 use http::{HeaderMap, HeaderName, Method};
 
 use crate::session::Session;
@@ -270,6 +271,9 @@ pub struct Paid {
     pub policy: Arc<Policy>,
     /// Whether the route is sold by the unit too, from a channel. Without any fixed offer it is sold so alone.
     pub session: Option<Arc<Session>>,
+    /// By which types of credentials a charge of MPP in a token may be paid, the most welcome first. By authorization
+    /// alone unless said otherwise: what a payer sends itself is bound to nothing but a time and a price.
+    pub credential_types: Vec<CredentialType>,
     /// What it costs by methods of MPP that are plug-ins. A route may be sold by these alone.
     pub methods: Vec<MethodOffer>,
 }
@@ -290,6 +294,7 @@ impl Paid {
             mime_type: None,
             policy: Arc::new(Policy::default()),
             session: None,
+            credential_types: vec![CredentialType::Authorization],
             methods: Vec::new(),
         }
     }

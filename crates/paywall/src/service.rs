@@ -438,8 +438,7 @@ impl Visit {
         }
         // A plug-in's payment is named by its challenge.
         admitted.sale.name = admitted.sale.name.or(name);
-        if admitted.needs_contract
-            && !self.shared.contract_payments.admit(client, self.shared.world.monotonic())
+        if admitted.asks_a_read && !self.shared.contract_payments.admit(client, self.shared.world.monotonic())
         {
             return answer::too_many(TOO_MANY_PAYMENTS);
         }
@@ -502,7 +501,7 @@ impl Visit {
         R: Body<Data = Bytes> + Send + 'static,
         R::Error: Into<BoxError>,
     {
-        let Admitted { sale, paid, needs_contract, .. } = admitted;
+        let Admitted { sale, paid, asks_a_read, .. } = admitted;
         let unpaid = parts.clone();
         clean_paid_request(&mut parts.headers);
         let unpaid_body = body.clone();
@@ -547,7 +546,7 @@ impl Visit {
             }
             SaleOutcome::Pending { payment, tx } => answer::pending(to, payment, tx.as_ref(), &payer),
             // Nobody has proven yet to be the payer whose other payment has this name.
-            SaleOutcome::Conflict { kind: ConflictKind::NameTaken, .. } if needs_contract => {
+            SaleOutcome::Conflict { kind: ConflictKind::NameTaken, .. } if asks_a_read => {
                 answer::conflict(to, None, ConflictKind::NameTaken)
             }
             SaleOutcome::Conflict { payment, kind } => {

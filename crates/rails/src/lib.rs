@@ -7,4 +7,6 @@ pub mod exact_evm;
 pub mod method;
 pub mod mpp;
 pub mod offer;
+mod packed;
+pub mod pushed_evm;
 pub mod x402;

@@ -5,6 +5,9 @@
 //! random, but names the challenge. So such a payment is checked, claimed and settled as any other, and the same
 //! authorization shown in two dialects is one payment.
 //!
+//! One of type `transaction` or `hash` is a transfer that its payer makes itself ([`crate::pushed_evm`]), which x402 does
+//! not know. It names no challenge, so that what it can be shown for is bound by time and price alone.
+//!
 //! Spec: draft-httpauth-payment-00, draft-evm-charge-00.
 
 use std::time::Duration;
@@ -25,11 +28,14 @@ use crate::exact_evm::buy::Nonce;
 use crate::exact_evm::{Presented, Requirement, Tokens};
 use crate::method::MethodOffer;
 use crate::offer::Salt;
+use crate::pushed_evm::{Pushed, Unfit};
 use crate::x402::{OfferError, checksummed, exact_payload, presented as presented_exact};
 
 /// The members of `opaque`.
 const SCOPE: &str = "scope";
 const SALT: &str = "salt";
+/// In whole seconds, where a transfer may be shown that was made before: an older one paid for something else.
+const ISSUED: &str = "issued";
 
 /// Keeps this use of a hash apart from any other, and names the format.
 const SCOPE_CONTEXT: &[u8] = b"farthing mpp scope v1";
@@ -88,21 +94,30 @@ pub struct Words<'a> {
 // ---------------------------------------------------------------------------------------------------------------------
 // Our challenges.
 
-/// Our offer as a challenge that holds until `expires`. `None` where MPP cannot say it: by authorization alone, since its
-/// Permit2 names no spender that a client could sign for.
+/// Our offer as a challenge that holds until `expires`, to be paid by those of these types that its token allows, in
+/// their order. `None` where that is none: an authorization needs EIP-3009, and the Permit2 of MPP names no spender that
+/// a client could sign for.
 ///
-/// Spec: draft-evm-charge-00, "Request Schema".
+/// Spec: draft-evm-charge-00, "Request Schema", "Credential Type Negotiation".
 pub fn challenge(
     secrets: &ChallengeSecrets,
     asked: &Requirement,
+    takes: &[CredentialType],
     scope: &Scope<'_>,
     words: Words<'_>,
     expires: Timestamp,
     salt: Salt,
 ) -> Option<Challenge> {
-    if asked.method() != PullMethod::Eip3009 {
+    let possible = |kind: &&CredentialType| match kind {
+        CredentialType::Authorization => asked.method() == PullMethod::Eip3009,
+        CredentialType::Permit2 => false,
+        CredentialType::Transaction | CredentialType::Hash => true,
+    };
+    let credential_types: Vec<_> = takes.iter().filter(possible).copied().collect();
+    if credential_types.is_empty() {
         return None;
     }
+    let issued = credential_types.contains(&CredentialType::Hash).then(|| expires.minus(asked.max_timeout()));
     let asset = asked.token().asset();
     let network = asset.id.network();
     let charge = Charge {
@@ -112,13 +127,14 @@ pub fn challenge(
         recipient: checksummed(network, &asked.pay_to()),
         description: None,
         external_id: None,
-        credential_types: vec![CredentialType::Authorization],
+        credential_types,
         permit2: None,
         decimals: Some(asset.decimals),
         splits: Vec::new(),
     };
     let request = EncodedRequest::new(charge.to_request().to_object()).ok()?;
-    bound(secrets, (MethodName::evm(), IntentName::charge()), request, scope, words, expires, salt)
+    let name = (MethodName::evm(), IntentName::charge());
+    bound(secrets, name, request, scope, words, Times { expires, issued }, salt)
 }
 
 /// A charge by a method that is a plug-in, as a challenge that holds until `expires`. `None` where the method does not
@@ -133,7 +149,7 @@ pub fn method_challenge(
 ) -> Option<Challenge> {
     let request = EncodedRequest::new(offer.method.request(offer)?.to_object()).ok()?;
     let name = offer.method.name().clone();
-    bound(secrets, (name, IntentName::charge()), request, scope, words, expires, salt)
+    bound(secrets, (name, IntentName::charge()), request, scope, words, Times::until(expires), salt)
 }
 
 /// A session that we sell, as a challenge that holds until `expires`.
@@ -148,7 +164,20 @@ pub fn session_challenge(
     salt: Salt,
 ) -> Option<Challenge> {
     let name = (MethodName::evm(), IntentName::session());
-    bound(secrets, name, request.clone(), scope, words, expires, salt)
+    bound(secrets, name, request.clone(), scope, words, Times::until(expires), salt)
+}
+
+/// When a challenge holds.
+struct Times {
+    expires: Timestamp,
+    /// Since when, where that matters.
+    issued: Option<Timestamp>,
+}
+
+impl Times {
+    fn until(expires: Timestamp) -> Self {
+        Self { expires, issued: None }
+    }
 }
 
 fn bound(
@@ -157,10 +186,12 @@ fn bound(
     request: EncodedRequest,
     scope: &Scope<'_>,
     words: Words<'_>,
-    expires: Timestamp,
+    times: Times,
     salt: Salt,
 ) -> Option<Challenge> {
+    let issued = times.issued.map(|issued| (ISSUED, issued.secs().to_string()));
     let opaque = [(SALT, URL_SAFE_NO_PAD.encode(salt.0)), (SCOPE, scope.text())];
+    let opaque = opaque.into_iter().chain(issued);
     let challenge = Challenge {
         id: String::new(),
         realm: words.realm.to_owned(),
@@ -169,7 +200,7 @@ fn bound(
         request,
         description: words.description.map(str::to_owned),
         digest: words.digest.map(|digest| digest.to_string()),
-        expires: Some(WireTime::from(expires)),
+        expires: Some(WireTime::from(times.expires)),
         header: words.own_header.then(|| header::PAYMENT_AUTHORIZATION_FIELD.to_owned()),
         opaque: Some(Challenge::encode_opaque(opaque).ok()?),
     };
@@ -271,10 +302,16 @@ pub fn requirement(
     Ok(Requirement::new(token.clone(), &money, charge.recipient.address(), PullMethod::Eip3009, max_timeout)?)
 }
 
-/// The charge that a challenge asks for, if it may be paid by authorization.
-pub fn charge(challenge: &Challenge) -> Result<Charge, OfferError> {
+/// The charge on an EVM chain that a challenge asks for, however it may be paid.
+pub fn any_charge(challenge: &Challenge) -> Result<Charge, OfferError> {
     let name = || OfferError::Scheme(format!("{}/{}", challenge.method.as_str(), challenge.intent.as_str()));
     let Ok(Terms::EvmCharge(charge)) = challenge.terms() else { return Err(name()) };
+    Ok(charge)
+}
+
+/// The charge that a challenge asks for, if it may be paid by authorization.
+pub fn charge(challenge: &Challenge) -> Result<Charge, OfferError> {
+    let charge = any_charge(challenge)?;
     // Spec: draft-evm-charge-00, "Authorization Payload", "Constraints": no splits.
     if !charge.credential_types.contains(&CredentialType::Authorization) || !charge.splits.is_empty() {
         let first = charge.credential_types.first().map_or("", |kind| kind.as_str());
@@ -304,6 +341,12 @@ pub enum CredentialError {
     Nonce,
     #[error("the source is not who signed")]
     Source,
+    #[error("a hash says nothing of who pays, so the source must")]
+    NoSource,
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+    #[error(transparent)]
+    Transfer(#[from] Unfit),
 }
 
 impl CredentialError {
@@ -313,6 +356,9 @@ impl CredentialError {
             Self::Type(_) => "credential_type_not_accepted",
             Self::Nonce => "authorization_nonce_mismatch",
             Self::Source => "source_mismatch",
+            Self::NoSource => "source_missing",
+            Self::Offer(_) => "challenge_not_ours",
+            Self::Transfer(unfit) => unfit.code(),
         }
     }
 
@@ -320,7 +366,10 @@ impl CredentialError {
         match self {
             Self::Payload(error) => error.payload_problem(),
             Self::Type(_) => ProblemType::InvalidPayload,
-            Self::Nonce | Self::Source => ProblemType::VerificationFailed,
+            Self::Offer(_) => ProblemType::InvalidChallenge,
+            Self::Nonce | Self::Source | Self::NoSource | Self::Transfer(_) => {
+                ProblemType::VerificationFailed
+            }
         }
     }
 }
@@ -346,6 +395,58 @@ pub fn presented(credential: &Credential, network: &Network) -> Result<Presented
     }
     let payload = ExactPayload::Eip3009 { signature, authorization };
     Ok(presented_exact(payload, None).map_err(MppError::from)?)
+}
+
+/// The transfer by its payer that a credential shows for its own challenge; `None` if it shows something else, or what
+/// cannot be read.
+///
+/// # Errors
+/// [`CredentialError`]; whether a hash is of the transfer that was asked for, the chain has to say.
+///
+/// Spec: draft-evm-charge-00, "Verification Procedure", step 5, "Transaction Verification", "Hash Verification". A hash
+/// names no payer, so that here the source has to, which the draft leaves open.
+pub fn pushed(credential: &Credential, tokens: &Tokens) -> Result<Option<Pushed>, CredentialError> {
+    let Ok(Payload::EvmCharge(payload)) = credential.payload() else { return Ok(None) };
+    let kind = payload.credential_type();
+    if !matches!(kind, CredentialType::Transaction | CredentialType::Hash) {
+        return Ok(None);
+    }
+    let charge = any_charge(&credential.challenge)?;
+    if !charge.credential_types.contains(&kind) || !charge.splits.is_empty() {
+        return Err(CredentialError::Type(kind.as_str()));
+    }
+    let money = charge.money();
+    let token = tokens.get(money.asset()).ok_or_else(|| OfferError::UnknownAsset(money.asset().clone()))?;
+    // Nothing of it is pulled: how the token could be does not matter, nor until when.
+    let (pull, payee) = (token.asset().pull, charge.recipient.address());
+    let asked = Requirement::new(token.clone(), &money, payee, pull, Duration::from_secs(1))
+        .map_err(OfferError::from)?;
+    let source = credential.source.as_ref().map(|source| source.account());
+    match payload {
+        ChargePayload::Transaction(raw) => {
+            let pushed = Pushed::signed(&asked, &raw)?;
+            if source.is_some_and(|source| source != Some((asked.network(), &pushed.payer()))) {
+                return Err(CredentialError::Source);
+            }
+            Ok(Some(pushed))
+        }
+        ChargePayload::Hash(hash) => {
+            let (network, payer) = source.ok_or(CredentialError::NoSource)?.ok_or(CredentialError::Source)?;
+            if network != asked.network() {
+                return Err(CredentialError::Source);
+            }
+            // A challenge of ours that takes a hash says when it was made.
+            let issued = issued(&credential.challenge).ok_or(CredentialError::Type(kind.as_str()))?;
+            Ok(Some(Pushed::sent(&asked, hash, payer, issued)?))
+        }
+        ChargePayload::Authorization { .. } | ChargePayload::Permit2 { .. } => Ok(None),
+    }
+}
+
+fn issued(challenge: &Challenge) -> Option<Timestamp> {
+    let opaque = challenge.opaque_map().ok()?;
+    let (_, secs) = opaque.into_iter().find(|(key, _)| key == ISSUED)?;
+    secs.parse().ok().map(Timestamp::from_secs)
 }
 
 /// The credential that shows `presented` for a challenge. `None` if it is no authorization.

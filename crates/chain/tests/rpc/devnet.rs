@@ -127,6 +127,31 @@ async fn a_transfer_from_nonce_to_receipt() {
 }
 
 #[tokio::test]
+async fn a_transaction_of_anybody_is_known_from_the_pool_on_and_what_used_its_nonce_is_told_by_one_node() {
+    let world = World::start().await;
+    let (chain, from) = (&world.chain, world.relayer.address());
+    let fees = chain.fees().await.unwrap();
+    let to = key(5).address();
+    let data = transfer(farthing_evm::to_alloy(&to).unwrap(), 7);
+    let tx = world.tx(0, data.clone(), fees).await;
+    assert_eq!(chain.transaction(tx.hash).await, Ok(None));
+    world.control("evm_setAutomine", json!([false])).await;
+    assert_eq!(chain.broadcast(&tx).await, Broadcast::Accepted);
+    let known = chain.transaction(tx.hash).await.unwrap().unwrap();
+    assert_eq!((&known.from, known.to, known.data), (&from, Some(from_alloy(USDC)), data));
+    let standing = chain.standing(&from, Tag::Latest, tx.hash).await.unwrap();
+    assert_eq!((standing.nonce, standing.receipt), (0, None));
+    world.control("evm_mine", json!([])).await;
+    let receipt = world.receipt(tx.hash, None).await;
+    let standing = chain.standing(&from, Tag::Number(receipt.block), tx.hash).await.unwrap();
+    assert_eq!((standing.nonce, standing.receipt), (1, Some(receipt.clone())));
+    let before = chain.standing(&from, Tag::Number(receipt.block - 1), tx.hash).await.unwrap();
+    assert_eq!(before.nonce, 0);
+    // A block that the node does not have yet says nothing.
+    assert!(chain.standing(&from, Tag::Number(receipt.block + 1), tx.hash).await.is_err());
+}
+
+#[tokio::test]
 async fn a_slot_is_replaced_by_a_variant_that_offers_more() {
     let world = World::start().await;
     let chain = &world.chain;

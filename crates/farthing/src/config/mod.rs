@@ -28,6 +28,7 @@ use farthing_payment::Flow;
 use farthing_paywall::{Amount, Cors, Limits, MethodOffer, Mpp, Offer, Pattern, Session, Way};
 use farthing_primitives::{Address, Network, Registry};
 use farthing_rails::exact_evm::Policy;
+use farthing_wire::mpp::evm::CredentialType;
 use url::Url;
 
 pub use document::ConfigError;
@@ -195,6 +196,8 @@ pub struct SaleConfig {
     pub policy: Arc<Policy>,
     /// What is sold by the unit. Such a route may have no other price.
     pub session: Option<Arc<Session>>,
+    /// By which types of credentials a charge of MPP in a token may be paid.
+    pub pay_by: Vec<CredentialType>,
     /// What it costs by methods of MPP that are plug-ins.
     pub methods: Vec<MethodOffer>,
 }

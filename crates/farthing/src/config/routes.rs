@@ -12,6 +12,7 @@ use farthing_paywall::{
 };
 use farthing_primitives::{Address, Asset, Network, PullMethod, Registry};
 use farthing_rails::exact_evm::Policy;
+use farthing_wire::mpp::evm::CredentialType;
 
 use super::document::{Node, Place, Value};
 use super::reader::{Problems, Reader};
@@ -36,6 +37,8 @@ pub struct Defaults<'a> {
     pub escrow: Address,
     /// Whether MPP is spoken.
     pub mpp: bool,
+    /// By which types of credentials its charges may be paid.
+    pub pay_by: Vec<CredentialType>,
     /// `[stripe]`.
     pub stripe: Option<&'a StripeConfig>,
 }
@@ -129,6 +132,10 @@ pub(super) fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) 
         description: route.text("description").map(|(text, _)| text),
         mime_type: route.text("mime_type").map(|(text, _)| text),
     };
+    if route.has("pay_by") && !defaults.mpp {
+        route.problem("pay_by", "goes with MPP, and [gateway] says mpp = false");
+    }
+    let pay_by = pay_by(route).unwrap_or_else(|| defaults.pay_by.clone());
     let around = Around { upstream_timeout: config.upstream_timeout, max_response: config.max_response };
     let has_session = route.has("session");
     let session = session(route, defaults, around);
@@ -190,6 +197,7 @@ pub(super) fn sale(route: &mut Reader<'_>, defaults: &Defaults<'_>, free: bool) 
     Some(SaleConfig {
         price,
         session,
+        pay_by,
         methods: stripe.into_iter().collect(),
         flow: config.flow,
         exposure: config.exposure,
@@ -241,6 +249,24 @@ fn flow(route: &mut Reader<'_>) -> Flow {
         _ => Err("must be \"authorization\", \"upfront\" or \"background\"".to_owned()),
     };
     route.text_as("flow", read).unwrap_or(Flow::Authorization)
+}
+
+/// By which types of credentials a charge of MPP may be paid, the most welcome first.
+///
+/// Spec: draft-evm-charge-00, "Credential Type Negotiation".
+pub(super) fn pay_by(section: &mut Reader<'_>) -> Option<Vec<CredentialType>> {
+    let types = section.list_of("pay_by", |text| match CredentialType::named(text) {
+        Some(CredentialType::Permit2) => {
+            Err("\"permit2\" cannot be signed: MPP names no spender (x402 sells by it)".to_owned())
+        }
+        Some(kind) => Ok(kind),
+        None => Err("must be \"authorization\", \"transaction\" or \"hash\"".to_owned()),
+    })?;
+    let twice = types.iter().enumerate().any(|(at, kind)| types[..at].contains(kind));
+    if types.is_empty() || twice {
+        section.problem("pay_by", "must name at least one way, and each once");
+    }
+    Some(types)
 }
 
 fn exposure(route: &mut Reader<'_>) -> Option<ExposureLimit> {

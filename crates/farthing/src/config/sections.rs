@@ -10,6 +10,7 @@ use farthing_engine::{Depths, EngineConfig, Finality};
 use farthing_paywall::{Cors, Limits, Mpp, Rate};
 use farthing_primitives::{Address, Asset, AssetId, Eip712Domain, Network, PullMethod, Registry};
 use farthing_rails::exact_evm::Policy;
+use farthing_wire::mpp::evm::CredentialType;
 use url::Url;
 
 use super::document::{Node, Problem, Value};
@@ -469,6 +470,7 @@ fn gateway(
             _ => Ok(text.to_owned()),
         }),
     };
+    let pay_by = routes::pay_by(&mut section).unwrap_or_else(|| vec![CredentialType::Authorization]);
     let offer_key = section.parsed::<SecretRef>("offer_key");
     let default_upstream = section.text("upstream").and_then(|(text, place)| {
         find_upstream(&text, &upstreams).map_err(|error| section.problem_at(&place, "upstream", error)).ok()
@@ -487,6 +489,7 @@ fn gateway(
         pay_to,
         escrow: sessions.escrow.clone(),
         mpp: mpp.spoken,
+        pay_by,
         stripe,
     };
     section.finish();

@@ -759,3 +759,25 @@ mod stripe {
         assert!(wrong(&with("payment_method_types = []")).contains("payment method type"));
     }
 }
+
+#[test]
+fn transfers_of_the_buyer_are_taken_only_where_that_is_said() {
+    use farthing_wire::mpp::evm::CredentialType::{self, Authorization, Hash, Transaction};
+    let types = |text: &str| -> Vec<CredentialType> {
+        let gateway = read(text).unwrap().gateway.unwrap();
+        gateway.routes[0].sale.as_ref().unwrap().pay_by.clone()
+    };
+    assert_eq!(types(SIMPLE), [Authorization]);
+    let all = with("[gateway]", r#"pay_by = ["authorization", "transaction"]"#);
+    assert_eq!(types(&all), [Authorization, Transaction]);
+    let route = all.replacen("[[route]]", "[[route]]\npay_by = [\"hash\"]", 1);
+    assert_eq!(types(&route), [Hash]);
+    let said = |line: &str| wrong(&with("[[route]]", line));
+    assert!(said(r#"pay_by = ["permit2"]"#).contains("MPP names no spender"));
+    assert!(said(r#"pay_by = ["cash"]"#).contains("must be \"authorization\", \"transaction\" or \"hash\""));
+    for line in ["pay_by = []", r#"pay_by = ["hash", "hash"]"#] {
+        assert!(said(line).contains("at least one way, and each once"));
+    }
+    let silent = with("[[route]]", r#"pay_by = ["hash"]"#).replacen("[gateway]", "[gateway]\nmpp = false", 1);
+    assert!(wrong(&silent).contains("mpp = false"));
+}

@@ -2,6 +2,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use farthing_wire::mpp::evm::CredentialType;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -86,6 +87,18 @@ fn settleable(config: &Config, gateway: &GatewayConfig) -> Result<(), String> {
             return Err(format!(
                 "route {}: nobody settles its session on {network}: give [networks.\"{network}\"] rpc and relayer_key",
                 pattern
+            ));
+        }
+        // No facilitator looks for a transfer that it did not make.
+        let pushed = |kind: &CredentialType| {
+            matches!(kind, CredentialType::Transaction | CredentialType::Hash) && gateway.mpp.spoken
+        };
+        if sale.pay_by.iter().any(pushed)
+            && let Some(network) = sale.price.networks().iter().find(|network| !relays(network))
+        {
+            return Err(format!(
+                "route {pattern}: pay_by has buyers send transfers, and nobody looks for them on {network}: give \
+                 [networks.\"{network}\"] rpc and relayer_key",
             ));
         }
         if matches!(config.settlement, Settlement::Remote(_)) {
@@ -177,4 +190,33 @@ fn hangups() -> mpsc::Receiver<()> {
         }
     });
     receive
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A facilitator settles what is signed; a transfer that the buyer makes itself is looked for by our own node.
+    #[test]
+    fn transfers_of_the_buyer_need_a_chain_of_ours() {
+        let said = |more: &str| {
+            let text = format!(
+                "[gateway]\nupstream = \"http://127.0.0.1:8080\"\nnetwork = \"base-sepolia\"\n\
+                 pay_to = \"0x209693Bc6afc0C5328bA36FaF03C514EF312287C\"\n[[route]]\nmatch = \"GET /a\"\n\
+                 price = \"$0.002\"\n{more}"
+            );
+            let config = Config::parse("farthing.toml", &text, std::iter::empty()).unwrap();
+            let gateway = config.gateway.as_ref().unwrap();
+            settleable(&config, gateway)
+        };
+        let remote = "[facilitator]\nremote = [\"https://facilitator.example\"]\n";
+        let own = "[networks.base-sepolia]\nrpc = [\"https://a.example\"]\nrelayer_key = \"env:KEY\"\n";
+        assert_eq!(said(remote), Ok(()));
+        for kind in ["transaction", "hash"] {
+            let pay_by = format!("pay_by = [\"{kind}\"]\n");
+            let error = said(&format!("{pay_by}{remote}")).unwrap_err();
+            assert!(error.contains("nobody looks for them on eip155:84532"), "{error}");
+            assert_eq!(said(&format!("{pay_by}{own}")), Ok(()));
+        }
+    }
 }

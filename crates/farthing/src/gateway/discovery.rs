@@ -17,6 +17,7 @@ use farthing_evm::{eip55, to_alloy};
 use farthing_paywall::{ClientScheme, Cors, MethodOffer, Offer, PaywallBody, RouteTable, Session};
 use farthing_primitives::{Address, Asset, PullMethod, Registry};
 use farthing_stripe::Currency;
+use farthing_wire::mpp::evm::CredentialType;
 use farthing_wire::x402::v1::NamedNetwork;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::uri::Authority;
@@ -372,13 +373,14 @@ fn ways(config: &GatewayConfig, sale: &SaleConfig, by_the_unit: bool) -> Vec<Way
             .map(|Offer { way, atoms, pay_to }| Way {
                 pay_to: Some(checksummed(pay_to)),
                 max_timeout_secs: timeout,
-                ..token(&config.registry, way.asset(), Some(*atoms), dialects(config, way))
+                ..token(&config.registry, way.asset(), Some(*atoms), dialects(config, sale, way))
             })
             .collect(),
         // A quote may name another payee, and hold for a shorter time.
-        PriceConfig::Hook { ways, .. } => {
-            ways.iter().map(|way| token(&config.registry, way.asset(), None, dialects(config, way))).collect()
-        }
+        PriceConfig::Hook { ways, .. } => ways
+            .iter()
+            .map(|way| token(&config.registry, way.asset(), None, dialects(config, sale, way)))
+            .collect(),
     };
     if config.mpp.spoken {
         all.extend(sale.methods.iter().filter_map(|offer| by_card(offer, timeout)));
@@ -389,12 +391,14 @@ fn ways(config: &GatewayConfig, sale: &SaleConfig, by_the_unit: bool) -> Vec<Way
     all
 }
 
-/// In which dialects one payment is asked for. What is pulled by Permit2, version 1 of x402 and MPP cannot say.
-fn dialects(config: &GatewayConfig, way: &farthing_paywall::Way) -> Vec<Dialect> {
+/// In which dialects one payment is asked for. What is pulled by Permit2, version 1 of x402 cannot say; nor can MPP,
+/// where its payer may but send it.
+fn dialects(config: &GatewayConfig, sale: &SaleConfig, way: &farthing_paywall::Way) -> Vec<Dialect> {
     let own = way.pull() == PullMethod::Eip3009;
+    let mpp =
+        config.mpp.spoken && sale.pay_by.iter().any(|kind| own || *kind != CredentialType::Authorization);
     let v1 = own && config.v1_body && NamedNetwork::new(way.asset().id.network()).is_some();
-    let all =
-        [(Dialect::X402V1, v1), (Dialect::X402V2, true), (Dialect::MppCharge, own && config.mpp.spoken)];
+    let all = [(Dialect::X402V1, v1), (Dialect::X402V2, true), (Dialect::MppCharge, mpp)];
     all.into_iter().filter(|(_, spoken)| *spoken).map(|(dialect, _)| dialect).collect()
 }
 

@@ -66,6 +66,7 @@ fn paid(sale: &SaleConfig) -> Result<Paid, GatewayError> {
         mime_type: sale.mime_type.clone(),
         policy: sale.policy.clone(),
         session: sale.session.clone(),
+        credential_types: sale.pay_by.clone(),
         methods: sale.methods.clone(),
     })
 }

@@ -7,6 +7,7 @@ use farthing_payment::Instruction;
 use farthing_primitives::{Address, Network, PullMethod, Registry, TenantId, Timestamp};
 use farthing_rails::exact_evm::Checked;
 use farthing_rails::offer::{BindingKey, BoundOffer, MAX_SEAL_LEN, Salt, SealError, bind, verify};
+use farthing_rails::pushed_evm::Pushed;
 
 use super::{is_settleable, is_short};
 use crate::input::Input;
@@ -25,6 +26,10 @@ pub(crate) fn run(data: &[u8]) {
 fn instruction(input: &mut Input<'_>) {
     let answers = input.array::<8>();
     let bytes = input.rest();
+    if let Some(pushed) = Pushed::recall(&Instruction::new(bytes)) {
+        assert_eq!(pushed.instruction().as_bytes(), bytes);
+        assert!(Checked::recall(&pushed.instruction()).is_err());
+    }
     match Checked::recall(&Instruction::new(bytes)) {
         Ok(checked) => {
             let again = checked.instruction();

@@ -9,5 +9,6 @@ mod limits;
 mod mpp;
 mod paths;
 mod pricing;
+mod pushed;
 mod session;
 mod support;

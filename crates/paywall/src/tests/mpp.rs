@@ -12,12 +12,12 @@ use std::time::Duration;
 use super::support::*;
 use crate::{Limits, Mpp, Paywall, Route, Terms};
 
-fn challenges(got: &Got) -> Vec<Challenge> {
+pub fn challenges(got: &Got) -> Vec<Challenge> {
     let lines = got.headers.get_all("www-authenticate").iter().map(http::HeaderValue::as_bytes);
     Challenges::parse(lines).unwrap().challenges
 }
 
-fn problem(got: &Got) -> ProblemType {
+pub fn problem(got: &Got) -> ProblemType {
     Problem::parse(got.body.as_bytes()).unwrap().kind
 }
 
@@ -41,7 +41,7 @@ fn signed(challenge: &Challenge, left: Duration, now: Timestamp) -> Credential {
     mpp::credential(challenge, &presented, asked.network()).unwrap()
 }
 
-fn with(
+pub fn with(
     mut request: http::Request<http_body_util::Full<bytes::Bytes>>,
     header: &str,
     value: &str,
@@ -50,12 +50,12 @@ fn with(
     request
 }
 
-fn shown(path: &str, credential: &Credential) -> http::Request<http_body_util::Full<bytes::Bytes>> {
+pub fn shown(path: &str, credential: &Credential) -> http::Request<http_body_util::Full<bytes::Bytes>> {
     with(get(path), "authorization", &credential.to_header().unwrap())
 }
 
 /// Refused as MPP wants it: 402, the problem, a fresh challenge, no receipt, nothing sold.
-fn assert_refused(got: &Got, kind: &ProblemType) {
+pub fn assert_refused(got: &Got, kind: &ProblemType) {
     assert_eq!((got.status, &problem(got)), (402, kind), "{}", got.body);
     assert_eq!(challenges(got).len(), 1);
     assert!(got.header("payment-receipt").is_none());

@@ -1,10 +1,10 @@
 //! A checked payment as bytes, so that a process that restarts can still settle it. Our own format, never a peer's.
 
-use farthing_evm::{
-    Address, B256, Bytes, Signature, TransferAuthorization, U256, WitnessTransfer, from_alloy,
-};
+use farthing_evm::{TransferAuthorization, U256, WitnessTransfer, from_alloy};
 use farthing_payment::Instruction;
 use farthing_primitives::{AssetId, Money, Network};
+
+use crate::packed::{Reader, Writer};
 
 use super::{ApprovalFault, Checked, Deployment, GasCaps, Order, ProvenApproval, Signer, Sponsored};
 
@@ -111,34 +111,6 @@ const fn fault_number(fault: ApprovalFault) -> u8 {
     }
 }
 
-struct Writer(Vec<u8>);
-
-impl Writer {
-    fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
-    }
-
-    fn word(&mut self, word: U256) {
-        self.bytes(&word.to_be_bytes::<32>());
-    }
-
-    fn blob(&mut self, bytes: &[u8]) {
-        // INVARIANT: a blob is part of a signature of at most `MAX_SIGNATURE_LEN`, far below 32 bits.
-        let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.bytes(&len.to_be_bytes());
-        self.bytes(bytes);
-    }
-
-    fn option<T>(&mut self, value: Option<&T>, write: impl FnOnce(&mut Self, &T)) {
-        self.bytes(&[u8::from(value.is_some())]);
-        if let Some(value) = value {
-            write(self, value);
-        }
-    }
-}
-
-struct Reader<'a>(&'a [u8]);
-
 impl Reader<'_> {
     fn checked(&mut self) -> Option<Checked> {
         let chain_id = u64::from_be_bytes(self.array()?);
@@ -210,48 +182,5 @@ impl Reader<'_> {
             signer,
             gas: GasCaps { eip3009, permit2, permit2_with_approval, wallet, deployment },
         })
-    }
-
-    fn take(&mut self, len: usize) -> Option<&[u8]> {
-        let (taken, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        self.array().map(|[byte]| byte)
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        match self.byte()? {
-            0 => Some(false),
-            1 => Some(true),
-            _ => None,
-        }
-    }
-
-    fn word(&mut self) -> Option<U256> {
-        self.array().map(U256::from_be_bytes::<32>)
-    }
-
-    fn hash(&mut self) -> Option<B256> {
-        self.array().map(B256::new)
-    }
-
-    fn address(&mut self) -> Option<Address> {
-        self.array().map(Address::new)
-    }
-
-    fn signature(&mut self) -> Option<Signature> {
-        Signature::parse(self.take(65)?).ok()
-    }
-
-    fn blob(&mut self) -> Option<Bytes> {
-        let len = usize::try_from(u32::from_be_bytes(self.array()?)).ok()?;
-        self.take(len).map(Bytes::copy_from_slice)
     }
 }

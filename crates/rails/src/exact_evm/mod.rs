@@ -82,6 +82,10 @@ impl Token {
     pub fn network(&self) -> &Network {
         self.asset.id.network()
     }
+
+    pub(crate) fn chain_id(&self) -> u64 {
+        self.chain_id
+    }
 }
 
 /// The tokens of a registry that this scheme can move.
@@ -157,6 +161,10 @@ impl Requirement {
 
     pub fn pay_to(&self) -> Account {
         from_alloy(self.pay_to)
+    }
+
+    pub(crate) fn payee(&self) -> Address {
+        self.pay_to
     }
 
     pub fn method(&self) -> PullMethod {

@@ -1208,7 +1208,8 @@ fn spoken(header: Option<&str>) -> farthing_wire::mpp::Challenge {
     let asked = requirement(84532, 10_000, 1, PullMethod::Eip3009);
     let expires = system_clock().wall.plus(Duration::from_secs(60));
     let salt = farthing_rails::offer::Salt([1; 9]);
-    let mut made = mpp::challenge(&secrets, &asked, &scope, words, expires, salt).unwrap();
+    let takes = [farthing_wire::mpp::evm::CredentialType::Authorization];
+    let mut made = mpp::challenge(&secrets, &asked, &takes, &scope, words, expires, salt).unwrap();
     made.header = header.map(str::to_owned);
     made
 }
