@@ -107,19 +107,9 @@ pub fn draw(seed: u64, fair: bool, depth: u64) -> Option<(Sessions, Vec<Line>)> 
     some(1, &mut |rng| Act::KillGateway { down_for: rng.between(20_000, 700_000) });
     some(2, &mut |_| Act::FrontRunEscrow);
     some(1, &mut |rng| Act::CancelDeposit { patron: patron(rng) });
-    some(3, &mut |rng| Act::Reorg {
-        depth: usize::try_from(rng.between(1, depth.max(2))).unwrap_or(1),
-        kept: [0, 500, 1000][usize::try_from(rng.below(3)).unwrap_or(0)],
-    });
+    some(3, &mut |rng| Act::reorg(rng, depth));
     some(2, &mut |rng| Act::Net {
-        ailments: crate::net::Ailments {
-            latency: rng.below(3000),
-            request_lost: rng.below(400),
-            answer_lost: rng.below(500),
-            cut: rng.below(300),
-            duplicated: rng.below(500),
-            partitioned: false,
-        },
+        ailments: crate::net::Ailments::draw(rng),
         lasts: rng.between(1_000, 90_000),
     });
     some(1, &mut |rng| Act::Disk {
@@ -253,7 +243,9 @@ pub(crate) fn receivable(stage: &Stage) -> i128 {
 
 /// In the end: seller's books, buyers' journals and the escrow say the same, and nobody lost what he need not.
 pub(crate) fn in_the_end(stage: &Stage, counts: &mut Counts) {
-    let Some(sessions) = &stage.plan.sessions else { return };
+    if stage.plan.sessions.is_none() {
+        return;
+    }
     let chain = lock(&stage.tip.chain);
     let records = &chain.tip().state.escrow.records;
     let payees: BTreeMap<B256, Payee> = all(&*stage.gateway.platter)
@@ -282,7 +274,6 @@ pub(crate) fn in_the_end(stage: &Stage, counts: &mut Counts) {
     counts.answered = forced.iter().filter(answered).count() as u64;
     counts.channels_reorganized = chain.uprooted_from_escrow;
     counts.by_the_unit = facts.channels.services;
-    let _ = sessions;
 }
 
 /// When its payer took the rest back, in seconds, by channel.

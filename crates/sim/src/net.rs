@@ -29,6 +29,20 @@ pub struct Ailments {
     pub partitioned: bool,
 }
 
+impl Ailments {
+    /// All but a partition.
+    pub fn draw(rng: &mut Rng) -> Self {
+        Self {
+            latency: rng.below(3000),
+            request_lost: rng.below(400),
+            answer_lost: rng.below(500),
+            cut: rng.below(300),
+            duplicated: rng.below(500),
+            partitioned: false,
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Answer {
     pub status: StatusCode,

@@ -153,6 +153,16 @@ pub enum Act {
     },
 }
 
+impl Act {
+    /// Blocks go away: as many as the gateway waits for at most, and two where it waits for one.
+    pub fn reorg(rng: &mut Rng, depth: u64) -> Self {
+        Self::Reorg {
+            depth: usize::try_from(rng.between(1, depth.max(2))).unwrap_or(1),
+            kept: [0, 500, 1000][usize::try_from(rng.below(3)).unwrap_or(0)],
+        }
+    }
+}
+
 /// A line and its time, in milliseconds since the beginning.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Line {
@@ -241,17 +251,11 @@ impl Plan {
                     },
                     lasts,
                 },
-                8 | 9 => Act::Net {
-                    ailments: crate::net::Ailments {
-                        latency: rng.below(3000),
-                        request_lost: rng.below(400),
-                        answer_lost: rng.below(500),
-                        cut: rng.below(300),
-                        duplicated: rng.below(500),
-                        partitioned: rng.per_mille(100),
-                    },
-                    lasts,
-                },
+                8 | 9 => {
+                    let mut ailments = crate::net::Ailments::draw(&mut rng);
+                    ailments.partitioned = rng.per_mille(100);
+                    Act::Net { ailments, lasts }
+                }
                 10 => Act::Weather {
                     passed_over: rng.below(900),
                     forgotten: rng.below(400),
@@ -267,10 +271,7 @@ impl Plan {
                     },
                     lasts,
                 },
-                12 => Act::Reorg {
-                    depth: usize::try_from(rng.between(1, depth.max(2))).unwrap_or(1),
-                    kept: [0, 500, 1000][usize::try_from(rng.below(3)).unwrap_or(0)],
-                },
+                12 => Act::reorg(&mut rng, depth),
                 13 => Act::FrontRun,
                 14 if rng.per_mille(500) => Act::Cancel { buyer: buyer(&mut rng) },
                 14 => Act::Drain { buyer: buyer(&mut rng), lasts },
