@@ -11,7 +11,7 @@ use farthing_paywall::{
     AcceptedSocket, ConnectError, ConnectedSocket, OpenSocket, SocketClose, SocketError, SocketMessage,
     Sockets,
 };
-use farthing_wire::mpp::ws::MAX_FRAME_BYTES;
+use farthing_wallet::client::socket_config;
 use futures_util::{SinkExt, StreamExt, future};
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, StatusCode, Version, request};
@@ -21,14 +21,12 @@ use std::sync::Arc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::client::generate_key;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::body::RequestBody;
 use super::proxy::Proxy;
 
-/// What is read ahead of a socket, and what is gathered before it is written, in bytes. Each socket has both.
-const BUFFER: usize = 16 * 1024;
 /// The version of the protocol, which is the only one there ever was.
 const VERSION: &str = "13";
 /// How many bytes a handshake's key has.
@@ -123,12 +121,7 @@ impl Sockets for Ends {
 }
 
 async fn open(io: Upgraded, role: Role, taken: Option<Arc<Taken>>) -> OpenSocket {
-    let config = WebSocketConfig::default()
-        .read_buffer_size(BUFFER)
-        .write_buffer_size(BUFFER)
-        .max_message_size(Some(MAX_FRAME_BYTES))
-        .max_frame_size(Some(MAX_FRAME_BYTES));
-    let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), role, Some(config)).await;
+    let socket = WebSocketStream::from_raw_socket(TokioIo::new(io), role, Some(socket_config())).await;
     let (write, read) = socket.split();
     let read = read.filter_map(move |message| {
         // The connection has its place for as long as it is read.

@@ -36,7 +36,7 @@ pub use exchange::{
 pub use plan::{Asked, AskedAnswer, Considered, MAX_SELLERS, Objection, Plan, request_hash};
 pub use recover::{Recovered, Sights};
 pub use session::Sessions;
-pub use transport::{MAX_HEADER_LIST_BYTES, MAX_HEADERS, Transport};
+pub use transport::{MAX_HEADER_LIST_BYTES, MAX_HEADERS, Transport, socket_config};
 
 use crate::authorizer::{Authorization, Authorizer, Denied};
 use crate::chain_view::ChainView;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use farthing_policy::{Origin, is_public};
-use farthing_wire::mpp::ws::MAX_FRAME_BYTES;
+use farthing_wire::mpp::ws::{MAX_FRAME_BYTES, MAX_UNREAD_BYTES};
 use futures_util::{SinkExt, StreamExt};
 use http::{HeaderValue, StatusCode, header};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -24,6 +24,8 @@ use super::exchange::{
 };
 use crate::journal::Header;
 
+/// What is read ahead of a socket, and what is gathered before it is written, in bytes. Each socket has both.
+const SOCKET_BUFFER: usize = 16 * 1024;
 /// How many header fields an answer may have.
 pub const MAX_HEADERS: usize = 100;
 /// The most bytes of header fields over HTTP/2. Challenges with discovery schemas are long.
@@ -201,12 +203,20 @@ impl Exchange for Transport {
         }
         let io =
             response.upgrade().await.map_err(|error| SendError::Broken(error.without_url().to_string()))?;
-        let config = WebSocketConfig::default()
-            .max_message_size(Some(MAX_FRAME_BYTES))
-            .max_frame_size(Some(MAX_FRAME_BYTES));
-        let socket = WebSocketStream::from_raw_socket(io, Role::Client, Some(config)).await;
+        let socket = WebSocketStream::from_raw_socket(io, Role::Client, Some(socket_config())).await;
         Ok(SocketOpened::Open { socket: Box::new(Socket(socket)), private: answer.private })
     }
+}
+
+/// How WebSockets are read and written, the buyer's and the seller's: within bounds, whatever the other side sends and
+/// does not read.
+pub fn socket_config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .read_buffer_size(SOCKET_BUFFER)
+        .write_buffer_size(SOCKET_BUFFER)
+        .max_write_buffer_size(MAX_UNREAD_BYTES)
+        .max_message_size(Some(MAX_FRAME_BYTES))
+        .max_frame_size(Some(MAX_FRAME_BYTES))
 }
 
 /// A WebSocket. Pings are answered while it is read.
@@ -319,6 +329,10 @@ fn only_public(found: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, OnlyPrivate> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use tokio_tungstenite::tungstenite::{Error, WebSocket};
+
     use super::*;
 
     /// Known attack 31: a name that leads to this machine's own network, at once or at the second look.
@@ -346,5 +360,37 @@ mod tests {
         // With the owner's word it is reached, and known for what it is.
         let answer = transport.send(&request, None, Reach::Anywhere, limit).await.unwrap();
         assert!(answer.private);
+    }
+
+    /// One ping after the other, and nothing is ever read.
+    struct Deaf;
+
+    impl io::Read for Deaf {
+        fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+            // Spec: RFC 6455 section 5.1: a client's frames are masked, by zeros here.
+            let ping: &[u8] = &[&[0x89, 0x80 | 100, 0, 0, 0, 0][..], &[7; 100]].concat();
+            let most = (into.len() / ping.len()) * ping.len();
+            into.iter_mut().zip(ping.iter().cycle()).take(most).for_each(|(byte, of)| *byte = *of);
+            Ok(most)
+        }
+    }
+
+    impl io::Write for Deaf {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::WouldBlock.into())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn answers_to_pings_do_not_pile_up_for_who_does_not_read() {
+        let mut socket = WebSocket::from_raw_socket(Deaf, Role::Server, Some(socket_config()));
+        for _ in 0..2 * MAX_UNREAD_BYTES / 100 {
+            assert!(matches!(socket.read(), Ok(Message::Ping(_))));
+        }
+        let more = socket.write(Message::binary(vec![0; MAX_FRAME_BYTES]));
+        assert!(matches!(more, Err(Error::WriteBufferFull(_))), "{more:?}");
     }
 }

@@ -11,6 +11,9 @@ use crate::{Json, Object};
 
 /// The longest frame that we read, in bytes: a credential, or a piece of what was bought.
 pub const MAX_FRAME_BYTES: usize = 256 * 1024;
+/// How many bytes may wait for the other side to read them, answers to its pings among them: who sends pings and reads
+/// nothing would else fill our memory. A whole frame always fits behind what is gathered for one write.
+pub const MAX_UNREAD_BYTES: usize = 2 * MAX_FRAME_BYTES;
 /// How many frames of a client may wait to be looked at: the published package's limit.
 pub const MAX_QUEUED_FRAMES: usize = 32;
 
