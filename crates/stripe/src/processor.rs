@@ -272,8 +272,15 @@ impl StripeProcessor {
                 return Sought::Unread;
             };
             after = page.intents.last().map(|intent| intent.id.clone());
-            if let Some(intent) = page.intents.into_iter().find(|intent| names(intent, payment)) {
-                return Sought::Found(Box::new(intent));
+            let mut ours = page.intents.into_iter().filter(|intent| names(intent, payment));
+            match (ours.next(), ours.next()) {
+                (None, _) => {}
+                (Some(intent), None) => return Sought::Found(Box::new(intent)),
+                // Under one key there is one. Which of several is the payment's is not for us to say.
+                (Some(_), Some(_)) => {
+                    tracing::error!(payment = %payment.id, "Stripe lists several charges that name one payment");
+                    return Sought::Unread;
+                }
             }
             match (page.has_more, &after) {
                 (false, _) => return Sought::Nowhere,

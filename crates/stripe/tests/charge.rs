@@ -324,6 +324,19 @@ async fn nothing_is_sent_again_once_stripe_may_have_forgotten_it() {
     assert_eq!((shop.send(shown(&mine)).await.status, shop.served()), (200, 1));
 }
 
+/// One is made, the other is canceled: that no money moved is proved by neither.
+#[tokio::test(start_paused = true)]
+async fn several_charges_that_name_one_payment_prove_nothing() {
+    let shop = Shop::open().await;
+    shop.stand_in.trouble(std::iter::repeat_n(Trouble::LoseAnswer, 2));
+    assert_eq!(shop.buy(VISA).await.status, 503);
+    shop.stand_in.repeat("canceled");
+    shop.world.advance(25 * HOUR);
+    let (shop, _) = shop.restart().await;
+    shop.settle_down(HOUR).await;
+    assert_eq!(shop.states().await, ["unknown"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn tokens_that_do_not_buy_have_no_work_done_for_them() {
     let shop = Shop::open().await;

@@ -138,6 +138,14 @@ impl StandIn {
         }
     }
 
+    /// Has the last charge a second time, which Stripe never does, in another state.
+    pub fn repeat(&self, status: &str) {
+        let mut state = self.state();
+        let mut again = state.intents.last().unwrap().clone();
+        (again["id"], again["status"]) = (json!("pi_again"), json!(status));
+        state.intents.push(again);
+    }
+
     /// Verbs and paths of all that was asked.
     pub fn asked(&self) -> Vec<String> {
         self.state().asked.clone()
