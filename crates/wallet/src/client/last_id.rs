@@ -37,8 +37,9 @@ impl LastId {
             match byte {
                 b'\n' if second_half => {}
                 b'\n' | b'\r' => self.end_of_line(),
-                // A longer line holds no id that could be shown.
                 byte if self.line.len() <= MAX_LINE_BYTES => self.line.push(byte),
+                // A longer line holds no id that could be shown, and with a NUL none at all.
+                0 if self.line.len() == MAX_LINE_BYTES + 1 => self.line.push(byte),
                 _ => {}
             }
         }
@@ -84,6 +85,7 @@ mod tests {
         check("id:2\rdata: c\r\r", Some("2"));
         check(&format!("id: {}\n\n", "x".repeat(300)), None);
         check("id: 2\n\nid: a\0\n\n", Some("2"));
+        check(&format!("id: {}\0\n\n", "x".repeat(300)), Some("2"));
         check("id\n\n", None);
         check("id: 3\n\nid: 4\nda", Some("3"));
         id.go_on();
