@@ -7,18 +7,17 @@
 //   node interop/mpp/run.mjs [--filter TEXT] [--list]
 
 import { execFileSync } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
-import { tmpdir } from "node:os";
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { isDeepStrictEqual } from "node:util";
 import { concat, encodeFunctionData, keccak256, parseEther, stringToBytes } from "viem";
 import { generatePrivateKey, privateKeyToAccount } from "viem/accounts";
 import { Challenge, Credential } from "mppx";
 
-import { Bench, FUNDS, indent, lastLine, start } from "../support/bench.mjs";
+import { Bench, FUNDS, lastLine, start } from "../support/bench.mjs";
+import { Gateway, runCases, script } from "../support/gateway.mjs";
 import { farthingBin, repo } from "../support/paths.mjs";
-import { runToEnd, stopAll } from "../support/process.mjs";
+import { runToEnd } from "../support/process.mjs";
 import { NETWORK, USDC, erc20, freePort, startWorld } from "../support/world.mjs";
 
 const PRICE = 1_000n;
@@ -38,51 +37,27 @@ const CLIENTS = {
 // ---------------------------------------------------------------------------------------------------------------------
 // Our seller.
 
-/** A service that knows nothing of payments, and counts how often it is asked. */
-async function upstream() {
-  const calls = new Map();
-  const service = createServer((req, res) => {
-    const { pathname } = new URL(req.url, "http://upstream");
-    let body = "";
-    req.on("data", (chunk) => (body += chunk));
-    req.on("end", () => {
-      calls.set(pathname, (calls.get(pathname) ?? 0) + 1);
-      const [status, answer] = pathname === "/health" ? [200, { status: "ok" }]
-        : pathname === "/fails" ? [500, { error: "this handler always fails" }]
-        : [200, { message: MESSAGE, path: pathname, body, bearer: req.headers.authorization ?? null }];
-      res.writeHead(status, { "content-type": "application/json" }).end(JSON.stringify(answer));
-    });
-  });
-  await new Promise((done) => service.listen(0, "127.0.0.1", done));
-  return { port: service.address().port, calls: (path) => calls.get(path) ?? 0, close: () => service.close() };
-}
+const answer = (path, body, { authorization }) =>
+  path === "/health" ? [200, { status: "ok" }]
+    : path === "/fails" ? [500, { error: "this handler always fails" }]
+    : [200, { message: MESSAGE, path, body, bearer: authorization ?? null }];
 
-/** A gateway that settles with a key of its own, and can be ended and started on the same books. */
-class Seller {
+/** A gateway that settles with a key of its own. */
+class Seller extends Gateway {
   static async open(bench, relayerKey) {
     const seller = new Seller();
+    await seller.prepare(answer);
     seller.bench = bench;
-    seller.dir = mkdtempSync(join(tmpdir(), "farthing-mpp-"));
-    seller.service = await upstream();
     seller.payee = privateKeyToAccount(generatePrivateKey()).address;
-    const port = await freePort();
-    seller.url = `http://127.0.0.1:${port}`;
-    seller.store = join(seller.dir, "gateway.db");
     const route = (match, more = "") => `
 [[route]]
 match = "${match}"
 price = "$0.001"
 ${more}`;
-    writeFileSync(join(seller.dir, "farthing.toml"), `
-[gateway]
-listen = "127.0.0.1:${port}"
-upstream = "http://127.0.0.1:${seller.service.port}"
+    seller.configure(`
 network = "${NETWORK}"
 pay_to = "${seller.payee}"
-
-[store]
-path = "${seller.store}"
-
+`, `
 [networks."${NETWORK}"]
 rpc = ["${bench.world.rpcUrl}"]
 relayer_key = "env:RELAYER_KEY"
@@ -97,33 +72,8 @@ free = true
     return seller;
   }
 
-  async start() {
-    const args = ["gateway", "-c", join(this.dir, "farthing.toml")];
-    this.program = await start(farthingBin(), "our gateway", this.env, this.url, args);
-  }
-
-  async restart() {
-    await this.program.stop();
-    await this.start();
-  }
-
-  async close() {
-    await this.program.stop();
-    this.service.close();
-    rmSync(this.dir, { recursive: true, force: true });
-  }
-
   received() {
     return this.bench.balance(this.payee);
-  }
-
-  /** What our books say was settled, once their own check says that they are sound; with the gateway stopped. */
-  settled() {
-    const ledger = (...words) =>
-      JSON.parse(execFileSync(farthingBin(), ["ledger", ...words, "--store", this.store, "--json"], { encoding: "utf8" }));
-    check(ledger("check").sound, "the books should be sound");
-    const payments = ledger("payments", "--limit", "1000").filter(({ state }) => state === "settled");
-    return payments.reduce((sum, { atoms }) => sum + BigInt(atoms), 0n);
   }
 }
 
@@ -525,55 +475,19 @@ const CASES = {
   },
 };
 
-async function main() {
-  const words = process.argv.slice(2);
-  const filter = words.includes("--filter") ? words[words.indexOf("--filter") + 1] : "";
-  const names = Object.keys(CASES).filter((name) => name.includes(filter));
-  if (words.includes("--list")) {
-    console.log(names.join("\n"));
-    return 0;
-  }
+await script(CASES, async (names) => {
   farthingBin();
   const world = await startWorld();
   const bench = new Bench(world);
-  let passed = 0;
-  let failed = 0;
   try {
     const [seller, mppx] = await Promise.all([
       Seller.open(bench, world.accounts[1].privateKey), mppxSeller(bench, world.accounts[2].privateKey),
     ]);
-    for (const name of names) {
-      const started = Date.now();
-      try {
-        await CASES[name]({ bench, seller, mppx });
-        passed++;
-        console.log(`ok   ${name} ${Date.now() - started} ms`);
-      } catch (error) {
-        failed++;
-        console.log(`FAIL ${name}\n     ${error.stack.slice(0, 1_500)}`);
-        console.log(indent(seller.program.output().slice(-2_000)));
-      }
-    }
-    const received = await seller.received();
-    await seller.program.stop();
-    const booked = seller.settled();
-    if (booked === received) passed++;
-    else failed++;
-    console.log(`${booked === received ? "ok  " : "FAIL"} the books have ${booked}, the payee has ${received}`);
+    const counts = await runCases(CASES, names, { bench, seller, mppx }, seller, { there: () => seller.received(), unit: "atoms" });
     await seller.close();
     await mppx.program.stop();
+    return counts;
   } finally {
-    await stopAll();
     await world.stop();
   }
-  console.log(`${passed} passed, ${failed} failed`);
-  return failed === 0 && passed === names.length + 1 ? 0 : 1;
-}
-
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => stopAll().then(() => process.exit(130)));
-try {
-  process.exitCode = await main();
-} catch (error) {
-  console.error(error.stack);
-  process.exitCode = 1;
-}
+});

@@ -6,17 +6,16 @@
 //   node interop/mpp/stripe.mjs [--filter TEXT] [--list]
 
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:http";
-import { tmpdir } from "node:os";
+import { existsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { webcrypto } from "node:crypto";
 import { Challenge, Credential } from "mppx";
 import { Mppx, stripe } from "mppx/client";
 
 import { lastLine, start } from "../support/bench.mjs";
-import { cacheDir, farthingBin, repo } from "../support/paths.mjs";
-import { runToEnd, stopAll } from "../support/process.mjs";
+import { Gateway, runCases, script } from "../support/gateway.mjs";
+import { cacheDir, repo } from "../support/paths.mjs";
+import { runToEnd } from "../support/process.mjs";
 import { freePort } from "../support/world.mjs";
 
 globalThis.crypto ??= webcrypto;
@@ -51,40 +50,19 @@ const check = (condition, text, ...facts) => {
   if (!condition) throw new Error(`${text} (${facts.map((fact) => JSON.stringify(fact)).join("; ")})`);
 };
 
-/** A service that knows nothing of payments, and counts how often it is asked. */
-async function upstream() {
-  const calls = new Map();
-  const service = createServer((req, res) => {
-    const { pathname } = new URL(req.url, "http://upstream");
-    calls.set(pathname, (calls.get(pathname) ?? 0) + 1);
-    res.writeHead(pathname === "/fails" ? 500 : 200, { "content-type": "application/json" })
-      .end(JSON.stringify({ message: "a report", path: pathname }));
-  });
-  await new Promise((done) => service.listen(0, "127.0.0.1", done));
-  return { port: service.address().port, calls: (path) => calls.get(path) ?? 0, close: () => service.close() };
-}
+const answer = (path) => [path === "/fails" ? 500 : 200, { message: "a report", path }];
 
-class Shop {
+class Shop extends Gateway {
   static async open() {
     const shop = new Shop();
-    shop.dir = mkdtempSync(join(tmpdir(), "farthing-stripe-"));
-    shop.service = await upstream();
-    const [gateway, standIn] = [await freePort(), await freePort()];
-    shop.url = `http://127.0.0.1:${gateway}`;
+    await shop.prepare(answer);
+    const standIn = await freePort();
     shop.stripe = `http://127.0.0.1:${standIn}`;
     const { PATH, HOME } = process.env;
     shop.env = { PATH, HOME, STRIPE_SECRET_KEY: SECRET_KEY };
     shop.standIn = await start(standInBin(), "the stand-in", shop.env, shop.stripe, [`127.0.0.1:${standIn}`]);
-    shop.store = join(shop.dir, "gateway.db");
     const route = (path, rest) => `\n[[route]]\nmatch = "GET ${path}"\n${rest}\n`;
-    writeFileSync(join(shop.dir, "farthing.toml"), `
-[gateway]
-listen = "127.0.0.1:${gateway}"
-upstream = "http://127.0.0.1:${shop.service.port}"
-
-[store]
-path = "${shop.store}"
-
+    shop.configure("", `
 [stripe]
 secret_key = "env:STRIPE_SECRET_KEY"
 network_id = "${PROFILE}"
@@ -93,18 +71,8 @@ api_base = "${shop.stripe}"
 ${["/report", "/fails", "/restart"].map((path) => route(path, 'stripe = "0.50 USD"')).join("")}
 ${route("/order", 'stripe = { price = "0.50 USD", external_id = "order_7" }')}
 ${route("/health", "free = true")}`);
-    await shop.begin();
+    await shop.start();
     return shop;
-  }
-
-  async begin() {
-    const args = ["gateway", "-c", join(this.dir, "farthing.toml")];
-    this.program = await start(farthingBin(), "our gateway", this.env, this.url, args);
-  }
-
-  async restart() {
-    await this.program.stop();
-    await this.begin();
   }
 
   async charged() {
@@ -134,20 +102,9 @@ ${route("/health", "free = true")}`);
     return Mppx.create({ polyfill: false, methods: [stripe.charge({ createToken, paymentMethod })] });
   }
 
-  /** What our books say was settled, once their own check says that they are sound; with the gateway stopped. */
-  settled() {
-    const ledger = (...words) =>
-      JSON.parse(execFileSync(farthingBin(), ["ledger", ...words, "--store", this.store, "--json"], { encoding: "utf8" }));
-    check(ledger("check").sound, "the books should be sound");
-    const payments = ledger("payments", "--limit", "1000").filter(({ state }) => state === "settled");
-    return payments.reduce((sum, { atoms }) => sum + Number(atoms), 0);
-  }
-
   async close() {
-    await this.program.stop();
     await this.standIn.stop();
-    this.service.close();
-    rmSync(this.dir, { recursive: true, force: true });
+    await super.close();
   }
 }
 
@@ -238,49 +195,13 @@ const CASES = {
   },
 };
 
-async function main() {
-  const words = process.argv.slice(2);
-  const filter = words.includes("--filter") ? words[words.indexOf("--filter") + 1] : "";
-  const names = Object.keys(CASES).filter((name) => name.includes(filter));
-  if (words.includes("--list")) {
-    console.log(names.join("\n"));
-    return 0;
-  }
-  let passed = 0;
-  let failed = 0;
+await script(CASES, async (names) => {
   const shop = await Shop.open();
   try {
-    for (const name of names) {
-      const started = Date.now();
-      try {
-        await CASES[name](shop);
-        passed++;
-        console.log(`ok   ${name} ${Date.now() - started} ms`);
-      } catch (error) {
-        failed++;
-        console.log(`FAIL ${name}\n     ${error.stack.slice(0, 2_000)}`);
-        console.log(shop.program.output().slice(-2_000));
-      }
-    }
-    const { amount } = await shop.charged();
-    await shop.program.stop();
-    const booked = shop.settled();
-    const equal = booked === amount && (filter !== "" || amount > 0);
-    if (equal) passed++;
-    else failed++;
-    console.log(`${equal ? "ok  " : "FAIL"} the books have ${booked} cents, the stand-in has charged ${amount}`);
+    const least = names.length === Object.keys(CASES).length ? 1n : 0n;
+    const there = async () => (await shop.charged()).amount;
+    return await runCases(CASES, names, shop, shop, { there, unit: "cents", least });
   } finally {
     await shop.close();
-    await stopAll();
   }
-  console.log(`${passed} passed, ${failed} failed`);
-  return failed === 0 && passed === names.length + 1 ? 0 : 1;
-}
-
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => stopAll().then(() => process.exit(130)));
-try {
-  process.exitCode = await main();
-} catch (error) {
-  console.error(error.stack);
-  process.exitCode = 1;
-}
+});
