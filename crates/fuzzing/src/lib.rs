@@ -25,6 +25,11 @@ mod codec;
 #[path = "../../farthing/src/config/document.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod document;
+#[path = "../../paywall/src/session/events.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod events;
+#[path = "../../wallet/src/client/last_id.rs"]
+mod last_id;
 #[path = "../../store/src/pack.rs"]
 #[allow(dead_code)]
 mod pack;
@@ -66,6 +71,9 @@ pub const TARGETS: &[Target] = &[
     Target { name: "mpp_challenge", run: targets::mpp::challenge, max_len: 4096 },
     Target { name: "mpp_credential", run: targets::mpp::credential, max_len: 8192 },
     Target { name: "mpp_stream", run: targets::mpp::stream, max_len: 4096 },
+    Target { name: "documents", run: targets::documents::run, max_len: 4096 },
+    Target { name: "events", run: targets::events::run, max_len: 1024 },
+    Target { name: "stripe", run: targets::stripe::run, max_len: 2048 },
 ];
 
 /// Runs the target of this name.

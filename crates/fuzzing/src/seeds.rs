@@ -132,6 +132,9 @@ pub fn seeds(target: &str, vectors: &Path) -> Vec<Vec<u8>> {
             all
         }
         "rpc" => rpc(),
+        "documents" => documents(),
+        "events" => events(&vectors.join("mpp")),
+        "stripe" => stripe(),
         other => panic!("no target is named {other}"),
     }
 }
@@ -299,6 +302,54 @@ fn rpc() -> Vec<Vec<u8>> {
     let mut all: Vec<Vec<u8>> =
         (0u8..).zip(texts).map(|(which, text)| [&[which], text.as_bytes()].concat()).collect();
     all.push([&[5], limited.as_bytes()].concat());
+    all
+}
+
+/// Documents as they are, and with changes, read as each kind.
+fn documents() -> Vec<Vec<u8>> {
+    let page = "# Shop\n\n> Cheap\n\n[api](/docs/openapi.json) [b](https://b.example/openapi.json)";
+    let mut all = vec![[&[3], page.as_bytes()].concat(), [&[4], "a\u{202e} b\n52.5,1".as_bytes()].concat()];
+    for (at, text) in (0u8..).zip(crate::targets::documents::TEMPLATES) {
+        for mode in [0, 2, 5, 6] {
+            all.push([&[mode], text.as_bytes()].concat());
+            all.push(vec![8 | mode, at, 0, 20, 1, 7]);
+            all.push(vec![8 | mode, at, 0, 9, 4, 1, 1, b'7', 0, 14, 2, 3, b'/', b'{', b'a']);
+        }
+    }
+    all
+}
+
+/// Streams of the published package, and what services make of the format.
+fn events(vectors: &Path) -> Vec<Vec<u8>> {
+    let published = rows(&read(&vectors.join("streams.json")), "events");
+    let published = published
+        .iter()
+        .map(|row| row.as_object().and_then(|row| row.get_str("text")).expect("text").as_bytes().to_vec());
+    let own = [
+        "\u{feff}id: 1\ndata: a\n\nid: 2\rdata: b\rdata\r\rdata: c",
+        ": ping\r\n\r\nid\r\ndata: a\r\n\r\nretry: 5\n\nevent: payment-receipt\ndata: {}\n\n",
+        "id: \u{1}\ndata: a\n\n\u{feff}data: b\n\nid: farthing-1\n\nid:\n\ndata: x\n\r",
+    ];
+    let all = published.chain(own.map(|text| text.as_bytes().to_vec()));
+    all.flat_map(|text| [[&[0, 200], &text[..]].concat(), [&[1, 3], &text[..]].concat()]).collect()
+}
+
+/// Scripts of answers: a charge that succeeds, and whatever else may become of one.
+fn stripe() -> Vec<Vec<u8>> {
+    let (ok, refused) = (0, 7);
+    let intent = |status: u8| [5, ok, 0, status, 0];
+    let mut all: Vec<Vec<u8>> = (0..7).map(|status| [&[1, 0, 0][..], &intent(status)].concat()).collect();
+    all.extend((0..7).map(|status| [&[2, 0, 9][..], &[0], &intent(status), &intent(1)].concat()));
+    // A card that is declined, at once and with what became of its charge; and somebody else's charge.
+    all.push(vec![1, 0, 0, 2, refused, 0, 0, 0]);
+    all.push([&[1, 0, 0, 2, refused, 1][..], &[0, 5, 0], &[0, 0]].concat());
+    all.push(vec![1, 0, 0, 21, ok, 0, 0, 0x20]);
+    // Looked for, long after, in two pages.
+    all.push([&[2, 0xff, 0xff, 3, ok, 1][..], &[1, 0, 0x20], &[1], &[3, ok, 1], &[0, 0, 0], &[0]].concat());
+    all.push(vec![2, 0xff, 0xff, 3, ok, 0, 0]);
+    // A token that is looked at.
+    all.push([&[0, 0, 0, 4, ok, 0, 50][..], &[0xff; 8], &[0]].concat());
+    all.push([&[0, 0, 0, 4, ok, 1, 49][..], &[0; 8], &[1]].concat());
     all
 }
 

@@ -1,6 +1,8 @@
 //! The targets, and the laws that several of them share.
 
 pub(crate) mod challenge;
+pub(crate) mod documents;
+pub(crate) mod events;
 pub(crate) mod evm;
 pub(crate) mod facilitator;
 pub(crate) mod json;
@@ -11,6 +13,7 @@ pub(crate) mod payment;
 pub(crate) mod recall;
 pub(crate) mod rpc;
 pub(crate) mod stored;
+pub(crate) mod stripe;
 
 use std::fmt::{Debug, Display};
 
