@@ -353,7 +353,7 @@ export function print({ checks, world }, { counts, orders, stage, seed, struckMs
 ${kills} kills in ${seconds(struckMs)}, all healed and counted after ${seconds(tookMs)} (seed ${seed})
   killed      gateway that settles itself ${counts.own ?? 0}, gateway through a facilitator ${counts.via ?? 0}, facilitator ${counts.facilitator ?? 0}, wallet ${counts.wallet ?? 0}; line to the node cut ${counts.node ?? 0}
   orders      ${orders.length}: ${has(({ body }) => body)} delivered, ${has(({ done, body }) => done === "refused" && !body)} refused, ${has(({ done }) => done === "denied")} denied by the owner's limits or the breaker
-              ${has(({ runs }) => runs > 1)} had to be asked for again, ${has(({ kills }) => kills > 0)} of them since their wallet was killed
+              ${has(({ runs }) => runs > 1)} had to be asked for again, ${has(({ kills, late }) => kills > 0 && !late)} of them since their wallet was killed; ${has(({ late }) => late)} wallets were killed after their last word
   payments    gateways ${states(sold)}; facilitator ${states(books.facilitator.payments)}
   purchases   ${states(purchases)}
   service     asked ${stage.service.calls.length} times

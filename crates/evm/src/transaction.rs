@@ -1,6 +1,7 @@
 //! Signed transactions that somebody else made: what they do, and who pays for them.
 
 use alloy_primitives::{Address, B256, Bytes, U256, keccak256};
+use alloy_rlp::{Decodable, Header};
 
 use crate::{SigError, Signature};
 
@@ -42,6 +43,12 @@ pub struct SignedTransaction {
     pub hash: B256,
 }
 
+impl From<alloy_rlp::Error> for TransactionError {
+    fn from(_: alloy_rlp::Error) -> Self {
+        Self::Encoding
+    }
+}
+
 impl SignedTransaction {
     /// Reads a transaction and recovers its signer.
     ///
@@ -51,43 +58,38 @@ impl SignedTransaction {
     /// Spec: EIP-1559: `0x02 || rlp([chain_id, nonce, max_priority_fee_per_gas, max_fee_per_gas, gas_limit,
     /// destination, amount, data, access_list, signature_y_parity, signature_r, signature_s])`.
     pub fn parse(raw: &[u8]) -> Result<Self, TransactionError> {
-        let encoding = TransactionError::Encoding;
-        let (kind, list) = raw.split_first().ok_or(TransactionError::Type)?;
+        let (kind, mut list) = raw.split_first().ok_or(TransactionError::Type)?;
         if *kind != DYNAMIC_FEE {
             return Err(TransactionError::Type);
         }
-        let (all, rest) = item(list).ok_or(encoding)?;
-        if !all.is_list || !rest.is_empty() {
-            return Err(encoding);
+        // The decoder refuses every spelling but the shortest.
+        let all = Header::decode_bytes(&mut list, true)?;
+        if !list.is_empty() {
+            return Err(TransactionError::Encoding);
         }
-        let mut fields = Fields { rest: all.content };
-        let chain_id = fields.number()?;
-        let nonce = fields.number()?;
-        let max_priority_fee = fields.wide()?;
-        let max_fee = fields.wide()?;
-        let gas = fields.number()?;
-        let to = match fields.text()? {
+        let mut rest = all;
+        let (chain_id, nonce) = (u64::decode(&mut rest)?, u64::decode(&mut rest)?);
+        let (max_priority_fee, max_fee) = (u128::decode(&mut rest)?, u128::decode(&mut rest)?);
+        let gas = u64::decode(&mut rest)?;
+        let to = match Header::decode_bytes(&mut rest, false)? {
             [] => return Err(TransactionError::Creation),
-            to => Address::from(<[u8; 20]>::try_from(to).map_err(|_| encoding)?),
+            to => Address::from(<[u8; 20]>::try_from(to).map_err(|_| TransactionError::Encoding)?),
         };
-        let value = fields.word()?;
-        let data = Bytes::copy_from_slice(fields.text()?);
-        let access_list = fields.next()?;
-        if !access_list.is_list {
-            return Err(encoding);
-        }
-        let signed_over = &all.content[..all.content.len() - fields.rest.len()];
-        let y_parity = fields.number()?;
-        let (r, s) = (fields.word()?, fields.word()?);
-        if !fields.rest.is_empty() || y_parity > 1 {
-            return Err(encoding);
+        let value = U256::decode(&mut rest)?;
+        let data = Bytes::copy_from_slice(Header::decode_bytes(&mut rest, false)?);
+        let access_list = Header::decode_bytes(&mut rest, true)?;
+        let signed_over = &all[..all.len() - rest.len()];
+        let y_parity = u64::decode(&mut rest)?;
+        let (r, s) = (U256::decode(&mut rest)?, U256::decode(&mut rest)?);
+        if !rest.is_empty() || y_parity > 1 {
+            return Err(TransactionError::Encoding);
         }
         let mut signature = [0u8; 65];
         signature[..32].copy_from_slice(&r.to_be_bytes::<32>());
         signature[32..64].copy_from_slice(&s.to_be_bytes::<32>());
         signature[64] = u8::from(y_parity == 1);
         let mut unsigned = vec![DYNAMIC_FEE];
-        list_head(signed_over.len(), &mut unsigned);
+        Header { list: true, payload_length: signed_over.len() }.encode(&mut unsigned);
         unsigned.extend_from_slice(signed_over);
         let from = Signature::parse(&signature)?.recover(keccak256(&unsigned))?;
         Ok(Self {
@@ -99,7 +101,7 @@ impl SignedTransaction {
             to,
             value,
             data,
-            has_access_list: !access_list.content.is_empty(),
+            has_access_list: !access_list.is_empty(),
             from,
             hash: keccak256(raw),
         })
@@ -108,91 +110,6 @@ impl SignedTransaction {
     /// The most wei that it may cost whoever signed it; `None` if that is more than anybody has.
     pub fn most_cost(&self) -> Option<u128> {
         u128::from(self.gas).checked_mul(self.max_fee)?.checked_add(u128::try_from(self.value).ok()?)
-    }
-}
-
-struct Item<'a> {
-    is_list: bool,
-    content: &'a [u8],
-}
-
-struct Fields<'a> {
-    rest: &'a [u8],
-}
-
-impl<'a> Fields<'a> {
-    fn next(&mut self) -> Result<Item<'a>, TransactionError> {
-        let (next, rest) = item(self.rest).ok_or(TransactionError::Encoding)?;
-        self.rest = rest;
-        Ok(next)
-    }
-
-    fn text(&mut self) -> Result<&'a [u8], TransactionError> {
-        let next = self.next()?;
-        if next.is_list { Err(TransactionError::Encoding) } else { Ok(next.content) }
-    }
-
-    /// Numbers have no leading zeros.
-    fn word(&mut self) -> Result<U256, TransactionError> {
-        let digits = self.text()?;
-        if digits.len() > 32 || digits.first() == Some(&0) {
-            return Err(TransactionError::Encoding);
-        }
-        Ok(U256::from_be_slice(digits))
-    }
-
-    fn wide(&mut self) -> Result<u128, TransactionError> {
-        u128::try_from(self.word()?).map_err(|_| TransactionError::Encoding)
-    }
-
-    fn number(&mut self) -> Result<u64, TransactionError> {
-        u64::try_from(self.word()?).map_err(|_| TransactionError::Encoding)
-    }
-}
-
-/// The longest text or list whose length is in its first byte.
-const SHORT: usize = 55;
-
-/// The first item and what follows it, in the shortest spelling only.
-fn item(bytes: &[u8]) -> Option<(Item<'_>, &[u8])> {
-    let (&first, rest) = bytes.split_first()?;
-    if first < 0x80 {
-        let (content, rest) = bytes.split_at_checked(1)?;
-        return Some((Item { is_list: false, content }, rest));
-    }
-    let is_list = first >= 0xc0;
-    let short = usize::from(first - if is_list { 0xc0 } else { 0x80 });
-    let (len, rest) = if short <= SHORT {
-        (short, rest)
-    } else {
-        let (digits, rest) = rest.split_at_checked(short - SHORT)?;
-        if digits.first() == Some(&0) || digits.len() > size_of::<u32>() {
-            return None;
-        }
-        let len = digits.iter().fold(0usize, |len, digit| len << 8 | usize::from(*digit));
-        if len <= SHORT {
-            return None;
-        }
-        (len, rest)
-    };
-    let (content, rest) = rest.split_at_checked(len)?;
-    // One byte that could stand for itself has to.
-    if !is_list && matches!(content, [byte] if *byte < 0x80) {
-        return None;
-    }
-    Some((Item { is_list, content }, rest))
-}
-
-fn list_head(len: usize, out: &mut Vec<u8>) {
-    match u8::try_from(len) {
-        Ok(short) if len <= SHORT => out.push(0xc0 + short),
-        _ => {
-            let digits = len.to_be_bytes();
-            let zeros = digits.iter().take_while(|digit| **digit == 0).count();
-            // INVARIANT: a length has at most eight bytes.
-            out.push(0xf7 + u8::try_from(digits.len() - zeros).unwrap_or(u8::MAX));
-            out.extend_from_slice(&digits[zeros..]);
-        }
     }
 }
 

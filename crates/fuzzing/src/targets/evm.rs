@@ -1,10 +1,13 @@
 //! What chains, wallets and payers' signatures say in bytes: signatures in all forms, wrapped ones, return values,
 //! reverts, events; and the digests beside those of another implementation.
 
-use alloy_primitives::{Address, B256, Bytes, U256};
+use alloy_consensus::transaction::SignerRecoverable;
+use alloy_consensus::{SignableTransaction, TxEip1559, TxEnvelope};
+use alloy_eips::{Decodable2718, Encodable2718};
+use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use alloy_sol_types::{Eip712Domain, SolCall, SolEvent, SolStruct, SolValue, sol};
 use farthing_evm::{
-    AuthorizationUsed, CancelAuthorization, Domain, Log, MAX_SIGNATURE_LEN, Permit, Revert, Signature,
+    AuthorizationUsed, CancelAuthorization, Domain, Log, MAX_SIGNATURE_LEN, Permit, Revert, Signature, SignedTransaction,
     Transfer, TransferAuthorization, WitnessTransfer, Wrapped, abi, delegation, from_alloy, known, recover,
     to_alloy, unwrap_erc6492, wrap_erc6492,
 };
@@ -47,7 +50,7 @@ const MAGIC: [u8; 32] = {
 
 pub(crate) fn run(data: &[u8]) {
     let mut input = Input::new(data);
-    match input.byte() % 8 {
+    match input.byte() % 9 {
         0 => signature(&mut input),
         1 => wrapped(input.rest()),
         2 => wrapped(&[input.rest(), &MAGIC].concat()),
@@ -55,8 +58,57 @@ pub(crate) fn run(data: &[u8]) {
         4 => revert(input.rest()),
         5 => returned(&mut input),
         6 => events(&mut input),
-        _ => digests(&mut input),
+        7 => digests(&mut input),
+        _ => transaction(&mut input),
     }
+}
+
+/// A transaction that somebody else signed, read here and by another implementation.
+fn transaction(input: &mut Input<'_>) {
+    let mut raw = vec![2];
+    if input.flag() {
+        raw.extend_from_slice(input.rest());
+    } else {
+        let unsigned = TxEip1559 {
+            chain_id: input.u64(),
+            nonce: input.u64(),
+            gas_limit: input.u64(),
+            max_fee_per_gas: input.u128(),
+            max_priority_fee_per_gas: input.u128(),
+            to: TxKind::Call(Address::new(input.array())),
+            value: U256::from(input.u128()),
+            access_list: Default::default(),
+            input: Bytes::copy_from_slice(input.blob()),
+        };
+        let signed = payer().sign(unsigned.signature_hash()).to_bytes();
+        let signature = alloy_primitives::Signature::from_raw_array(&signed).expect("a signature");
+        raw = TxEnvelope::from(unsigned.into_signed(signature)).encoded_2718();
+        // One byte of it may be another.
+        if let Some(at) = usize::from(input.u16()).checked_rem(raw.len()).filter(|_| input.flag()) {
+            raw[at] = input.byte();
+        }
+    }
+    let ours = SignedTransaction::parse(&raw);
+    let mut rest = raw.as_slice();
+    let theirs = TxEnvelope::decode_2718(&mut rest).ok().filter(|_| rest.is_empty());
+    let Some(TxEnvelope::Eip1559(theirs)) = theirs else {
+        // What a list of accesses holds is not looked at: nobody is sold to for one.
+        assert!(ours.is_err() || ours.is_ok_and(|ours| ours.has_access_list), "read by one of two");
+        return;
+    };
+    let Ok(ours) = ours else {
+        let signer = theirs.recover_signer();
+        assert!(signer.is_err() || theirs.tx().to.is_create(), "refused by one of two");
+        return;
+    };
+    let tx = theirs.tx();
+    assert_eq!((ours.chain_id, ours.nonce, ours.gas), (tx.chain_id, tx.nonce, tx.gas_limit));
+    assert_eq!((ours.max_fee, ours.max_priority_fee), (tx.max_fee_per_gas, tx.max_priority_fee_per_gas));
+    assert_eq!((Some(&ours.to), ours.value), (tx.to.to(), tx.value));
+    assert_eq!((&ours.data, ours.has_access_list), (&tx.input, !tx.access_list.is_empty()));
+    assert_eq!((ours.hash, Ok(ours.from)), (*theirs.hash(), theirs.recover_signer().map_err(|_| ())));
+    // It has one spelling.
+    assert_eq!(TxEnvelope::Eip1559(theirs).encoded_2718(), raw);
 }
 
 fn signature(input: &mut Input<'_>) {
