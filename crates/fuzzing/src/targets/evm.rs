@@ -7,9 +7,9 @@ use alloy_eips::{Decodable2718, Encodable2718};
 use alloy_primitives::{Address, B256, Bytes, TxKind, U256};
 use alloy_sol_types::{Eip712Domain, SolCall, SolEvent, SolStruct, SolValue, sol};
 use farthing_evm::{
-    AuthorizationUsed, CancelAuthorization, Domain, Log, MAX_SIGNATURE_LEN, Permit, Revert, Signature, SignedTransaction,
-    Transfer, TransferAuthorization, WitnessTransfer, Wrapped, abi, delegation, from_alloy, known, recover,
-    to_alloy, unwrap_erc6492, wrap_erc6492,
+    AuthorizationUsed, CancelAuthorization, Domain, Log, MAX_SIGNATURE_LEN, Permit, Revert, Signature,
+    SignedTransaction, Transfer, TransferAuthorization, WitnessTransfer, Wrapped, abi, delegation,
+    from_alloy, known, recover, to_alloy, unwrap_erc6492, wrap_erc6492,
 };
 
 use super::is_short;
