@@ -100,6 +100,13 @@ impl Feed {
         Self { shop, upstreams: Arc::default(), heads: Arc::default() }
     }
 
+    /// One with a buyer whose channel is open.
+    async fn with_buyer(terms: SessionTerms) -> (Self, Buyer) {
+        let feed = Self::open(terms).await;
+        let buyer = feed.shop.customer("/feed", 1000).await;
+        (feed, buyer)
+    }
+
     /// The next upstream; it says nothing by itself.
     fn upstream(&self) -> Far {
         self.upstream_with(HeaderMap::new())
@@ -136,6 +143,14 @@ impl Feed {
         let (request, far) = self.upgrade(get("/feed"));
         assert_eq!(self.shop.raw(request).await.status(), StatusCode::SWITCHING_PROTOCOLS);
         Client { far, framing }
+    }
+
+    /// A client that has vouched for so much, and whose stream has begun.
+    async fn buying(&self, framing: Framing, buyer: &Buyer, cumulative: u128) -> Client {
+        let mut client = self.client(framing).await;
+        client.pay(buyer, cumulative);
+        client.receipt().await;
+        client
     }
 
     async fn ended(&self, buyer: &Buyer) -> (u128, u128, ChargeState) {
@@ -268,8 +283,7 @@ async fn a_socket_pauses_for_vouchers_in_band_and_ends_with_a_receipt() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_shows_its_voucher_needs_no_first_frame() {
-    let feed = Feed::open(by_event()).await;
-    let buyer = feed.shop.customer("/feed", 1000).await;
+    let (feed, buyer) = Feed::with_buyer(by_event()).await;
     let _upstream = feed.words(2);
     let (request, far) = feed.upgrade(buyer.buy("/feed", 200));
     let answer = feed.shop.raw(request).await;
@@ -349,12 +363,9 @@ async fn a_voucher_that_covers_too_little_is_told_what_it_takes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_socket_ends_cleanly_when_nobody_pays_any_more() {
     let impatient = SessionTerms { patience: Duration::from_millis(20), ..by_event() };
-    let feed = Feed::open(impatient).await;
-    let buyer = feed.shop.customer("/feed", 1000).await;
+    let (feed, buyer) = Feed::with_buyer(impatient).await;
     let _upstream = feed.words(12);
-    let mut client = feed.client(Framing::MppRs).await;
-    client.pay(&buyer, 2 * UNIT);
-    client.receipt().await;
+    let mut client = feed.buying(Framing::MppRs, &buyer, 2 * UNIT).await;
     client.word().await;
     client.word().await;
     assert_eq!(client.need().await, 300);
@@ -365,19 +376,14 @@ async fn a_socket_ends_cleanly_when_nobody_pays_any_more() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_socket_ends_the_old_one() {
-    let feed = Feed::open(by_event()).await;
-    let buyer = feed.shop.customer("/feed", 1000).await;
+    let (feed, buyer) = Feed::with_buyer(by_event()).await;
     let first = feed.upstream();
     let second = feed.upstream();
-    let mut old = feed.client(Framing::MppRs).await;
-    old.pay(&buyer, 1000);
-    old.receipt().await;
+    let mut old = feed.buying(Framing::MppRs, &buyer, 1000).await;
     first.say("word");
     old.word().await;
     // With the very same voucher.
-    let mut new = feed.client(Framing::MppRs).await;
-    new.pay(&buyer, 1000);
-    new.receipt().await;
+    let mut new = feed.buying(Framing::MppRs, &buyer, 1000).await;
     assert_eq!((old.last().await.spent, old.closed().await), (100, 1000));
     second.say("word");
     new.word().await;
@@ -389,12 +395,9 @@ async fn a_new_socket_ends_the_old_one() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_says_reaches_the_upstream_within_bounds() {
-    let feed = Feed::open(by_event()).await;
-    let buyer = feed.shop.customer("/feed", 1000).await;
+    let (feed, buyer) = Feed::with_buyer(by_event()).await;
     let mut upstream = feed.upstream();
-    let mut client = feed.client(Framing::Mppx).await;
-    client.pay(&buyer, 1000);
-    client.receipt().await;
+    let mut client = feed.buying(Framing::Mppx, &buyer, 1000).await;
     client.say(&Frame::Message("wrapped".into()));
     client.far.say("bare");
     client.far.say("{\"type\":\"subscribe\"}");
@@ -411,16 +414,13 @@ async fn what_a_client_says_reaches_the_upstream_within_bounds() {
 /// A client that says more than the upstream takes.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_for_an_upstream_that_takes_none_are_bounded() {
-    let feed = Feed::open(by_event()).await;
-    let buyer = feed.shop.customer("/feed", 1000).await;
+    let (feed, buyer) = Feed::with_buyer(by_event()).await;
     let (socket, _far) = socket();
     // It never has room.
     let stuck = futures_util::sink::unfold((), |(), _| std::future::pending());
     let upstream = OpenSocket { write: Box::pin(stuck), ..socket };
     feed.upstreams.lock().unwrap().push_back((HeaderMap::new(), upstream));
-    let mut client = feed.client(Framing::Mppx).await;
-    client.pay(&buyer, 1000);
-    client.receipt().await;
+    let mut client = feed.buying(Framing::Mppx, &buyer, 1000).await;
     for _ in 0..MAX_QUEUED_FRAMES + 2 {
         client.far.say("more");
     }
@@ -429,13 +429,10 @@ async fn messages_for_an_upstream_that_takes_none_are_bounded() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upstream_that_breaks_off_is_paid_for_what_left() {
-    let feed = Feed::open(by_event()).await;
-    let buyer = feed.shop.customer("/feed", 1000).await;
+    let (feed, buyer) = Feed::with_buyer(by_event()).await;
     for (n, broken) in [SocketError::Broken, SocketError::TooLong].into_iter().enumerate() {
         let upstream = feed.upstream();
-        let mut client = feed.client(Framing::Mppx).await;
-        client.pay(&buyer, 1000);
-        client.receipt().await;
+        let mut client = feed.buying(Framing::Mppx, &buyer, 1000).await;
         upstream.say("word");
         client.word().await;
         upstream.to.send(Err(broken)).unwrap();
@@ -454,8 +451,7 @@ async fn an_upstream_that_breaks_off_is_paid_for_what_left() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_frames_in_a_stream_end_it_and_cost_nothing() {
-    let feed = Feed::open(by_event()).await;
-    let buyer = feed.shop.customer("/feed", 1000).await;
+    let (feed, buyer) = Feed::with_buyer(by_event()).await;
     let mut forged = buyer.sign(200);
     forged[10] ^= 1;
     let forged = farthing_wire::mpp::evm::SessionPayload::Voucher(farthing_wire::mpp::evm::Voucher {
@@ -469,9 +465,7 @@ async fn bad_frames_in_a_stream_end_it_and_cost_nothing() {
     let frames = ["{\"mpp\":\"authorization\"}", "{\"mpp\":7}", &forged, &over];
     for bad in frames {
         let upstream = feed.upstream();
-        let mut client = feed.client(Framing::Mppx).await;
-        client.pay(&buyer, UNIT);
-        client.receipt().await;
+        let mut client = feed.buying(Framing::Mppx, &buyer, UNIT).await;
         client.far.say(bad);
         assert!((400..=402).contains(&client.status().await), "{bad}");
         assert_eq!((client.last().await.spent, client.closed().await), (0, 1008), "{bad}");
@@ -489,12 +483,9 @@ async fn bad_frames_in_a_stream_end_it_and_cost_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_is_closed_in_band() {
-    let feed = Feed::open(by_event()).await;
-    let buyer = feed.shop.customer("/feed", 1000).await;
+    let (feed, buyer) = Feed::with_buyer(by_event()).await;
     let _upstream = feed.words(3);
-    let mut client = feed.client(Framing::Mppx).await;
-    client.pay(&buyer, 1000);
-    client.receipt().await;
+    let mut client = feed.buying(Framing::Mppx, &buyer, 1000).await;
     for _ in 0..3 {
         client.word().await;
     }
@@ -505,9 +496,7 @@ async fn a_channel_is_closed_in_band() {
     // A client may also ask for the end before it is there.
     let other = feed.shop.customer_again(&buyer, "/feed", 1000).await;
     let upstream = feed.upstream();
-    let mut client = feed.client(Framing::Mppx).await;
-    client.pay(&other, 1000);
-    client.receipt().await;
+    let mut client = feed.buying(Framing::Mppx, &other, 1000).await;
     upstream.say("word");
     client.word().await;
     client.say(&Frame::CloseRequest);
@@ -541,9 +530,7 @@ async fn messages_are_counted_as_the_route_says() {
         let ours = Frame::CloseRequest.print(Framing::Mppx).unwrap();
         upstream.to.send(Ok(SocketMessage::Binary(Bytes::from(ours)))).unwrap();
         upstream.close();
-        let mut client = feed.client(Framing::MppRs).await;
-        client.pay(&buyer, 10_000);
-        client.receipt().await;
+        let mut client = feed.buying(Framing::MppRs, &buyer, 10_000).await;
         for _ in 0..2 {
             client.far.hear().await;
         }
@@ -570,12 +557,9 @@ async fn an_upgrade_of_a_route_that_streams_nothing_is_a_request() {
 /// Killed at any point: what left is charged, and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_gone_pays_for_what_left() {
-    let feed = Feed::open(by_event()).await;
-    let buyer = feed.shop.customer("/feed", 1000).await;
+    let (feed, buyer) = Feed::with_buyer(by_event()).await;
     let upstream = feed.upstream();
-    let mut client = feed.client(Framing::Mppx).await;
-    client.pay(&buyer, 1000);
-    client.receipt().await;
+    let mut client = feed.buying(Framing::Mppx, &buyer, 1000).await;
     upstream.say("word");
     client.word().await;
     drop(client);
