@@ -46,7 +46,9 @@ pub use route::{MAX_ROUTES, Match, Pattern, PatternError, RouteError, RouteTable
 pub use seller::Seller;
 pub use service::{ClientAddr, ClientScheme, MAX_PAID_TARGET, MatchedRoute, PaywallLayer, PaywallService};
 pub use session::events::MAX_EVENT_ID_BYTES;
-pub use session::resume::{MAX_REPLAYED_BYTES, MAX_REPLAYED_EVENTS, MAX_RESUMABLE, RESUME_WITHIN};
+pub use session::resume::{
+    MAX_REPLAYED_BYTES, MAX_REPLAYED_EVENTS, MAX_RESUMABLE, MAX_RESUMABLE_OF_CHANNEL, RESUME_WITHIN,
+};
 pub use session::socket::{
     MAX_QUEUED_BYTES, SOCKET_FAREWELL, SOCKET_HANDSHAKE, SOCKET_IDLE, SOCKET_LINGER, SOCKET_PING_EVERY,
     SOCKET_PING_WITHIN, SOCKET_SILENCE, SOCKET_STALL,

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use farthing_channel::ChannelId;
 use farthing_engine::World;
 use farthing_primitives::RequestHash;
 use futures_channel::{mpsc, oneshot};
@@ -37,6 +38,8 @@ pub const RESUME_WITHIN: Duration = Duration::from_secs(30);
 const LOOK_FOR_READERS: Duration = Duration::from_secs(5);
 /// How many streams can be taken up again, of all clients. Others end with their connection.
 pub const MAX_RESUMABLE: usize = 256;
+/// How many of them one channel pays for: whoever buys many short ones does not take all the places.
+pub const MAX_RESUMABLE_OF_CHANNEL: usize = 16;
 
 /// The ids that we give to events that have none.
 const OURS: &str = "farthing-";
@@ -51,15 +54,24 @@ pub(super) fn is_ours(id: &str) -> bool {
 pub(crate) struct Streams(Mutex<HashMap<RequestHash, Arc<Resumable>>>);
 
 impl Streams {
-    /// A stream that begins under this name; `None` if there are too many.
-    pub fn begin(&self, name: RequestHash, asked: &str, hold: Hold) -> Option<Arc<Resumable>> {
+    /// A stream that begins under this name, on this channel; `None` if there are too many.
+    pub fn begin(
+        &self,
+        name: RequestHash,
+        channel: ChannelId,
+        asked: &str,
+        hold: Hold,
+    ) -> Option<Arc<Resumable>> {
         let mut all = lock(&self.0);
         // A name is used once; what is there under it is over.
-        if all.len() >= MAX_RESUMABLE && !all.contains_key(&name) {
-            return None;
+        if !all.contains_key(&name) {
+            let of_channel = all.values().filter(|stream| stream.channel == channel).count();
+            if all.len() >= MAX_RESUMABLE || of_channel >= MAX_RESUMABLE_OF_CHANNEL {
+                return None;
+            }
         }
         let state = State { hold: Some(hold), ..State::default() };
-        let stream = Arc::new(Resumable { asked: asked.to_owned(), state: Mutex::new(state) });
+        let stream = Arc::new(Resumable { asked: asked.to_owned(), channel, state: Mutex::new(state) });
         all.insert(name, stream.clone());
         Some(stream)
     }
@@ -86,6 +98,7 @@ impl Streams {
 pub(crate) struct Resumable {
     /// What was asked for under its name.
     asked: String,
+    channel: ChannelId,
     state: Mutex<State>,
 }
 

@@ -105,7 +105,8 @@ impl Visit {
         // One with a name can be asked for again: it goes on without its client for a while.
         let hold = self.shared.memory.hold(self.client);
         let named = identity.named.as_deref();
-        let stream = named.and_then(|named| self.shared.streams.begin(identity.stream, named, hold));
+        let stream =
+            named.and_then(|named| self.shared.streams.begin(identity.stream, paying.channel, named, hold));
         match stream.as_ref().map(|stream| (stream, stream.attach(None))) {
             Some((stream, Ok(Resumed { body, .. }))) => {
                 let relay = relay.recorded(stream.clone());

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use farthing_channel::ChargeState;
+use farthing_channel::{ChannelId, ChargeState};
+use farthing_primitives::RequestHash;
 use farthing_wire::mpp::sse::Event;
 use http::Request;
 use http_body_util::Full;
 
 use super::shop::*;
 use super::streams::{Streamed, ended, piped, streaming, words};
+use crate::MAX_RESUMABLE_OF_CHANNEL;
 use crate::tests::support::get;
 use tokio::sync::mpsc;
 
@@ -126,4 +128,18 @@ async fn a_restarted_seller_goes_on_with_what_its_service_knows() {
     // Ours mean nothing to anybody else.
     let ours = shop.send(after(named(buyer.buy("/words", 1000), "mine"), &id(1))).await;
     assert_eq!(ours.code(), "stream_not_kept");
+}
+
+/// Whoever buys many short streams leaves places for others.
+#[tokio::test]
+async fn one_channel_does_not_take_all_the_places() {
+    let shop = Shop::open(vec![("GET /words", sold(by_event()))], streaming(words(1))).await;
+    let begin = |name: u8, channel: u8| {
+        let (name, hold) = (RequestHash([name; 32]), shop.paywall.0.memory.hold(None));
+        shop.paywall.0.streams.begin(name, ChannelId([channel; 32]), "asked", hold).is_some()
+    };
+    let most = u8::try_from(MAX_RESUMABLE_OF_CHANNEL).unwrap();
+    assert!((0..most).all(|name| begin(name, 1)));
+    assert!(!begin(most, 1) && begin(most, 2), "it is full for the one channel alone");
+    assert!(begin(0, 1), "a name's own place is free again");
 }
