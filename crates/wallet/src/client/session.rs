@@ -482,7 +482,10 @@ impl Client {
                     // Another purchase on the channel may have vouched for more meanwhile, and an older voucher is none:
                     // then the same need is answered by the newest.
                     let newest = self.raised((&need, true), purchase, options, deadline).await?;
-                    if newest == header {
+                    let signed = self.purse()?.channel(&channel_of(purchase)?).await?.payer.signed();
+                    // A top-up that the chain showed us may not be deep enough for the seller yet.
+                    let lags = signed > need.deposit;
+                    if newest == header && !lags {
                         // It may be covered already, by less than a step less: then the stream goes on, and else its seller
                         // ends it.
                         options.tell(&Step::NotTaken { id: purchase.id, why: &why });

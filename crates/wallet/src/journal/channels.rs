@@ -609,7 +609,9 @@ impl Journal {
             let mut step = PayerStep { expected: payer.version(), next: payer.clone() };
             if let Some(got) = got {
                 let first = before != State::Settled;
-                let others = held(tx, &channel)?.saturating_sub(held_by(tx, id)?);
+                // What is vouched for streams that go on is theirs to use, and is booked as theirs.
+                let requests = held(tx, &channel)?.saturating_sub(held_by(tx, id)?);
+                let others = requests.saturating_add(streams_ahead(tx, &channel, id)?);
                 let said = got.receipt.map(|receipt| receipt.spent.min(payer.signed()));
                 let by_word = said.map_or(0, |said| said.saturating_sub(payer.used()).saturating_sub(others));
                 let atoms = match got.atoms {
@@ -649,6 +651,11 @@ impl Journal {
                     params![&channel.0[..], receipt],
                 )?;
             }
+            // It goes on no more.
+            tx.execute(
+                "UPDATE purchase SET note = NULL WHERE id = ?1 AND note = ?2",
+                params![key(id), STREAMS],
+            )?;
             super::conclude(tx, id, outcome, clock)?;
             Ok((channel, before))
         })?;
@@ -738,21 +745,20 @@ fn held(tx: &Transaction<'_>, channel: &ChannelId) -> Result<u128, JournalError>
     Ok(sum)
 }
 
-/// What was vouched for the stream that goes on on a channel and is not known to be used, unless it is this one's.
+/// What was vouched for the streams of a channel that go on and is not known to be used, but for this one's.
 ///
-/// Spec: draft-evm-session-00, "Concurrency Model": there is one at a time, the latest.
+/// Spec: draft-evm-session-00, "Concurrency Model": there is one at a time; whether its seller keeps to that is not ours
+/// to say.
 fn streams_ahead(tx: &Transaction<'_>, channel: &ChannelId, but: &PurchaseId) -> Result<u128, JournalError> {
-    let mut found = tx.prepare_cached(
-        "SELECT id, held FROM purchase WHERE channel = ?1 AND note = 'stream'
-         ORDER BY created_ms DESC, id DESC LIMIT 1",
-    )?;
-    let latest = found.query_row([&channel.0[..]], |row| {
-        Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, Option<Vec<u8>>>(1)?))
-    });
-    match latest.optional()? {
-        Some((id, Some(held))) if id != key(but) => wide(held),
-        _ => Ok(0),
+    let mut found =
+        tx.prepare_cached("SELECT held FROM purchase WHERE channel = ?1 AND note = 'stream' AND id <> ?2")?;
+    let mut rows = found.query(params![&channel.0[..], key(but)])?;
+    let mut sum = 0u128;
+    while let Some(row) = rows.next()? {
+        let held = row.get::<_, Option<Vec<u8>>>(0)?.map_or(Ok(0), wide)?;
+        sum = sum.checked_add(held).ok_or(JournalError::Corrupt("amount"))?;
     }
+    Ok(sum)
 }
 
 fn held_by(tx: &Transaction<'_>, id: &PurchaseId) -> Result<u128, JournalError> {

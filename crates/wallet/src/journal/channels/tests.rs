@@ -422,6 +422,91 @@ fn what_others_on_the_channel_may_take_first_is_vouched_besides() {
     assert_eq!(cumulative, 10_000);
 }
 
+/// A stream whose call may cost `max`: it got 10, and all the rest is vouched for it.
+fn stream(journal: &Journal, n: u16, max: u128) {
+    let most = Request { max: Some(max), ..request(10) };
+    let new = NewSpend { channel: ChannelId([1; 32]), price: 10, min_delta: 0 };
+    assert_eq!(to(&journal.spend(&most, &draft(n), &new, &at(1)).unwrap()), 10);
+    journal.voucher_signed(&draft(n).id, &header(), &at(1)).unwrap();
+    journal.present(&draft(n).id, &at(1)).unwrap();
+    journal.conclude(&draft(n).id, &settled(Some(STREAMS.to_owned())), &at(1)).unwrap();
+    let need = Need { required: 20, accepted: 10, deposit: 10_000, spent: Some(10) };
+    let step = Step { min_delta: max - 10, most: max };
+    assert_eq!(to(&journal.raise(&draft(n).id, &need, true, step, &at(1)).unwrap()), max);
+}
+
+fn settled(note: Option<String>) -> Outcome {
+    Outcome::Settled { tx: None, confirmed: false, goods: Goods::Delivered, receipt: None, note }
+}
+
+/// A request whose unit only the seller counts, with what its receipt says.
+fn by_the_unit(journal: &Journal, n: u16, max: u128, spent: u128) -> u128 {
+    let new = NewSpend { channel: ChannelId([1; 32]), price: 10, min_delta: 0 };
+    let most = Request { max: Some(max), ..request(10) };
+    let to = to(&journal.spend(&most, &draft(n), &new, &at(2)).unwrap());
+    journal.voucher_signed(&draft(n).id, &header(), &at(2)).unwrap();
+    journal.present(&draft(n).id, &at(2)).unwrap();
+    let receipt = Receipt { accepted: to, spent: spent.min(to), units: 1, deposit: 0, settled: 0 };
+    let got = Got { receipt: Some(receipt), atoms: None, price: 10, is_whole: true };
+    journal.conclude_spend(&draft(n).id, &settled(None), Some(&got), None, &at(2)).unwrap();
+    to
+}
+
+/// What a stream was vouched is the stream's: a seller that counts it in another purchase's receipt gets no room by that.
+#[test]
+fn a_streams_share_is_no_room_for_a_later_call() {
+    let journal = ready();
+    allow(&journal);
+    begin(&journal, 1, 10_000);
+    see(&journal, 1, 10_000, 0, false, 1);
+    stream(&journal, 1, 1_000);
+    let got = Got { receipt: None, atoms: None, price: 10, is_whole: true };
+    journal.conclude_spend(&draft(1).id, &settled(None), Some(&got), None, &at(1)).unwrap();
+    assert_eq!(by_the_unit(&journal, 2, 100, u128::MAX), 1_000);
+    assert_eq!(journal.get(&draft(2).id).unwrap().money.atoms(), 990);
+    let new = NewSpend { channel: ChannelId([1; 32]), price: 10, min_delta: 0 };
+    let most = Request { max: Some(20), ..request(10) };
+    assert_eq!(to(&journal.spend(&most, &draft(3), &new, &at(3)).unwrap()), 1_010);
+    let need = Need { required: 2_000, accepted: 1_010, deposit: 10_000, spent: Some(1_010) };
+    let raised = journal.raise(&draft(3).id, &need, false, Step { min_delta: 0, most: 20 }, &at(3));
+    assert!(matches!(raised, Err(JournalError::OverMax { .. })), "{raised:?}");
+}
+
+#[test]
+fn a_streams_share_in_anothers_receipt_is_no_room_for_the_stream() {
+    let journal = ready();
+    allow(&journal);
+    begin(&journal, 1, 10_000);
+    see(&journal, 1, 10_000, 0, false, 1);
+    stream(&journal, 1, 1_000);
+    assert_eq!(by_the_unit(&journal, 2, 100, u128::MAX), 1_000);
+    let need = Need { required: 1_010, accepted: 1_000, deposit: 10_000, spent: Some(1_000) };
+    let raised = journal.raise(&draft(1).id, &need, true, Step { min_delta: 980, most: 1_000 }, &at(3));
+    assert!(matches!(raised, Err(JournalError::OverMax { .. })), "{raised:?}");
+}
+
+#[test]
+fn a_streams_share_in_another_streams_receipt_is_no_room_for_it() {
+    let journal = ready();
+    allow(&journal);
+    begin(&journal, 1, 10_000);
+    see(&journal, 1, 10_000, 0, false, 1);
+    stream(&journal, 1, 1_000);
+    // Another stream, of a call that may cost 20, whose last word claims what the first had.
+    let new = NewSpend { channel: ChannelId([1; 32]), price: 10, min_delta: 0 };
+    let most = Request { max: Some(20), ..request(10) };
+    assert_eq!(to(&journal.spend(&most, &draft(2), &new, &at(2)).unwrap()), 1_000);
+    journal.voucher_signed(&draft(2).id, &header(), &at(2)).unwrap();
+    journal.present(&draft(2).id, &at(2)).unwrap();
+    journal.conclude(&draft(2).id, &settled(Some(STREAMS.to_owned())), &at(2)).unwrap();
+    let receipt = Receipt { accepted: 1_000, spent: 1_000, units: 1, deposit: 0, settled: 0 };
+    let got = Got { receipt: Some(receipt), atoms: None, price: 10, is_whole: true };
+    journal.conclude_spend(&draft(2).id, &settled(None), Some(&got), None, &at(2)).unwrap();
+    let need = Need { required: 1_010, accepted: 1_000, deposit: 10_000, spent: Some(1_000) };
+    let raised = journal.raise(&draft(1).id, &need, true, Step { min_delta: 980, most: 1_000 }, &at(3));
+    assert!(matches!(raised, Err(JournalError::OverMax { .. })), "{raised:?}");
+}
+
 /// Two processes on one wallet, at the same moment and over the same file.
 #[test]
 fn two_processes_never_sign_for_the_same_increment() {
