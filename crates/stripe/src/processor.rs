@@ -170,13 +170,14 @@ impl StripeProcessor {
     }
 
     /// An intent of an answer may be as it was long ago: what it is now counts.
-    async fn as_of_now(&self, intent: Intent, replayed: bool) -> Intent {
+    async fn as_of_now(&self, payment: &Payment, intent: Intent, replayed: bool) -> Intent {
         // A success is not taken back; money that was sent back is another story.
         if !replayed || intent.status == Status::Succeeded {
             return intent;
         }
         let id = intent.id.clone();
-        self.look(&id).await.unwrap_or(Intent { status: Status::Processing, ..intent })
+        let now = self.look(&id).await.filter(|now| names(now, payment));
+        now.unwrap_or(Intent { status: Status::Processing, ..intent })
     }
 
     /// `first`: nothing was sent in this payment's name before.
@@ -198,7 +199,7 @@ impl StripeProcessor {
                 tracing::error!(payment = %payment.id, intent = %intent.id, "Stripe made a charge that does not name our payment");
                 return Fate::Unclear(None);
             }
-            let intent = self.as_of_now(intent, answer.replayed).await;
+            let intent = self.as_of_now(payment, intent, answer.replayed).await;
             return self.judge(payment, charge, intent, None).await;
         }
         let Some(failure) = Failure::read(&answer.body) else {
@@ -209,7 +210,7 @@ impl StripeProcessor {
         match answer.status {
             _ if failure.intent.as_ref().is_some_and(|intent| names(intent, payment)) => {
                 let Some(intent) = failure.intent else { return Fate::Unclear(None) };
-                let intent = self.as_of_now(intent, answer.replayed).await;
+                let intent = self.as_of_now(payment, intent, answer.replayed).await;
                 self.judge(payment, charge, intent, Some(reason)).await
             }
             // Executed, and its result kept under the key: whichever request of ours it was, this is what became of it.
