@@ -181,6 +181,13 @@ const check = (condition, text, ...facts) => {
 };
 const brief = ({ status, body }) => ({ status, body });
 
+/** Shows a payment that has to buy, and returns its receipt. */
+async function bought(url, shown) {
+  const once = await show(url, shown);
+  check(once.goods, "should be served", brief(once));
+  return JSON.parse(Buffer.from(once.headers.get("Payment-Receipt"), "base64url").toString("utf8"));
+}
+
 /** Shows something again for as long as it is being served: its buyer has the answer a moment before that is written down. */
 async function afterwards(showing) {
   for (let looks = 1; ; looks += 1) {
@@ -321,9 +328,7 @@ const CASES = {
     const hash = await sender.send(sender.call(challenge));
     const shown = sender.header(challenge, { type: "hash", hash });
     const calls = seller.service.calls("/sent");
-    const once = await show(url, shown);
-    check(once.goods, "should be served", brief(once));
-    const receipt = JSON.parse(Buffer.from(once.headers.get("Payment-Receipt"), "base64url").toString("utf8"));
+    const receipt = await bought(url, shown);
     check(receipt.reference === hash && receipt.challengeId === challenge.id && receipt.chainId === 84532, "receipt", receipt);
     refusedAs(await afterwards(() => show(url, shown)), "invalid-challenge");
     // For another challenge, there and elsewhere, and after a restart.
@@ -345,9 +350,7 @@ const CASES = {
     const settled = await ask(url);
     const hand = new Hand({ address: sender.address, privateKey: generatePrivateKey() });
     hand.account = sender.wallet.account;
-    const bought = await show(url, { Authorization: (await hand.credential(settled.challenge)).header });
-    check(bought.goods, "should be served", brief(bought));
-    const receipt = JSON.parse(Buffer.from(bought.headers.get("Payment-Receipt"), "base64url").toString("utf8"));
+    const receipt = await bought(url, { Authorization: (await hand.credential(settled.challenge)).header });
     refusedAs(await show(url, sender.header(challenge, { type: "hash", hash: receipt.reference })), "verification-failed");
     const stray = await sender.send(sender.call(challenge, { to: NOBODY }));
     refusedAs(await show(url, sender.header(challenge, { type: "hash", hash: stray })), "verification-failed");
@@ -364,9 +367,7 @@ const CASES = {
     const signature = await sender.sign(sender.call(challenge));
     const shown = sender.header(challenge, { type: "transaction", signature });
     const calls = seller.service.calls("/sent");
-    const once = await show(url, shown);
-    check(once.goods, "should be served", brief(once));
-    const receipt = JSON.parse(Buffer.from(once.headers.get("Payment-Receipt"), "base64url").toString("utf8"));
+    const receipt = await bought(url, shown);
     check(receipt.reference === keccak256(signature), "the receipt should name the payer's own transaction", receipt);
     refusedAs(await afterwards(() => show(url, shown)), "invalid-challenge");
     const other = await ask(url);

@@ -171,9 +171,9 @@ impl EvmRail {
         pushed: &Pushed,
         patience: Duration,
     ) -> Progress {
-        let Ok(Some(head)) = self.chain.head(Tag::Latest).await else { return self.rest(patience).await };
+        let Ok(Some(head)) = self.chain.head(Tag::Latest).await else { return self.wait(patience).await };
         let standing = self.chain.standing(&pushed.payer(), Tag::Latest, TxHash(pushed.hash())).await;
-        let Ok(Standing { nonce, receipt }) = standing else { return self.rest(patience).await };
+        let Ok(Standing { nonce, receipt }) = standing else { return self.wait(patience).await };
         let found = match receipt {
             Some(receipt) => self.pushed_receipt(payment, pushed, &receipt, &head).await,
             None => self.pushed_missing(payment, pushed, nonce, &head).await,
@@ -185,11 +185,6 @@ impl EvmRail {
             found => return found,
         }
         let _ = self.chain.next_head(Some(head), patience).await;
-        Progress::Open
-    }
-
-    async fn rest(&self, patience: Duration) -> Progress {
-        self.world.sleep(patience).await;
         Progress::Open
     }
 

@@ -108,7 +108,7 @@ impl EvmRail {
         }
     }
 
-    async fn wait(&self, patience: Duration) -> Progress {
+    pub(super) async fn wait(&self, patience: Duration) -> Progress {
         self.world.sleep(patience).await;
         Progress::Open
     }
