@@ -4,6 +4,7 @@
 //! allows, and one denial outweighs every permission. All rules are always evaluated, so that a refused owner sees
 //! everything that stands in the way, and a permitted one sees the numbers before and after.
 
+mod agent;
 mod charge;
 mod clock;
 mod decide;
@@ -13,6 +14,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
+pub use agent::{AgentName, AgentNameError, MAX_AGENT_LEVEL_LEN, MAX_AGENT_LEVELS};
 pub use charge::{Bucket, Charge, ChargeError, DOLLAR_DECIMALS, Dollars};
 pub use clock::{Clock, MAX_DRIFT, Mark, Steady};
 pub use decide::{Decision, Finding, History, Movement, Request, Verdict, decide};
