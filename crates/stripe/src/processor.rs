@@ -157,7 +157,11 @@ impl StripeProcessor {
         let answer = self.api.call(call, LOOK_WITHIN).await;
         let canceled = answer.ok().filter(|answer| answer.status == 200);
         let canceled = canceled.and_then(|answer| Intent::read(&answer.body));
-        if canceled.is_some_and(|intent| intent.id == id && intent.status == Status::Canceled) {
+        // An answer that names another payment, or none, is no word about this one.
+        let over = |intent: Intent| {
+            intent.id == id && names(&intent, payment) && intent.status == Status::Canceled
+        };
+        if canceled.is_some_and(over) {
             return Fate::Never(declined.unwrap_or_else(action_required));
         }
         // Canceled already, or not to be canceled any more: its own state says which.
