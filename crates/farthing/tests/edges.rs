@@ -42,7 +42,9 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("revm", &["devnet"]),
     ("rmcp", &["mcp"]),
     ("rusqlite", &["store", "wallet"]),
+    ("schemars", &["policy"]),
     ("secp256k1", &["evm"]),
+    ("serde-saphyr", &["policy", "toolguard"]),
     ("tokio-tungstenite", &["wallet", "farthing"]),
     (
         "tokio",

@@ -87,7 +87,7 @@ mod tests {
     #[test]
     fn a_name_has_one_spelling() {
         let longest = "a".repeat(MAX_AGENT_LEVEL_LEN);
-        let deepest = vec![longest.as_str(); MAX_AGENT_LEVELS].join("/");
+        let deepest = [longest.as_str(); MAX_AGENT_LEVELS].join("/");
         for good in ["a", "0", "buyer-1", "a.b_c-d", "acme/research/buyer", &longest, &deepest] {
             assert_eq!(name(good).to_string(), good);
         }

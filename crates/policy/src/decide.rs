@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use farthing_primitives::{Address, Network, Timestamp};
 
-use crate::rules::{Fact, Rules, Window};
-use crate::{Bucket, Charge, Origin};
+use crate::rules::{Breaker, Fact, Rules, Window};
+use crate::{AgentName, Bucket, Charge, Origin};
 
 /// A payment that somebody wants to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,19 @@ pub struct Request {
     pub only: Option<Network>,
     /// How long the signed payment would stay valid.
     pub validity: Duration,
+    pub caller: Caller,
+}
+
+/// On whose behalf a payment is to be made, and for what request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Caller {
+    /// `None` is the wallet's owner.
+    pub agent: Option<AgentName>,
+    /// The tool that an agent calls, by the name that its server gives it.
+    pub tool: Option<String>,
+    pub method: String,
+    /// The path of the URL that is really asked for, without its query.
+    pub path: String,
 }
 
 /// Money that went or may go.
@@ -32,6 +46,24 @@ pub struct Movement {
     pub amount: u128,
     /// When it moved at the latest; for what is not settled, the last moment in which it can still move.
     pub until: Timestamp,
+    pub of: Arc<Source>,
+}
+
+/// Where a movement counts besides its bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Source {
+    pub agent: Option<AgentName>,
+    pub authority: String,
+    pub payee: Option<Address>,
+    pub tool: Option<String>,
+}
+
+/// What people said to a payment that has to wait for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approval {
+    pub id: String,
+    /// How many of them said yes.
+    pub voices: u32,
 }
 
 /// What the rules need to know of the past.
@@ -43,9 +75,20 @@ pub struct History {
     pub pinned: Vec<Address>,
     /// How many payments this authority took without handing over the goods, within the breaker's time.
     pub refusals: u32,
+    /// What the same request cost last, in atoms of the same asset.
+    pub usual_price: Option<u128>,
+    /// The approval of exactly this payment, if there is one that holds.
+    pub approval: Option<Approval>,
 }
 
 impl History {
+    /// How many payments count of those that `which` chooses. Each is in the bucket of its asset once.
+    pub(crate) fn payments(&self, which: impl Fn(&Movement) -> bool) -> u64 {
+        let count =
+            self.movements.iter().filter(|m| matches!(m.bucket, Bucket::Asset(_)) && which(m)).count();
+        u64::try_from(count).unwrap_or(u64::MAX)
+    }
+
     /// What counts against a cap at `now`; `None` if it cannot be counted.
     ///
     /// A window is `(now - length, now]`; what may still move is in every window.
@@ -84,6 +127,16 @@ impl Decision {
         self.verdict == Verdict::Allow
     }
 
+    /// How many people have to agree, if that is all that stands in the way.
+    pub fn asks_for_approval(&self) -> Option<u32> {
+        self.denials()
+            .try_fold(0, |most, fact| match fact {
+                Fact::ApprovalRequired { quorum, .. } => Some(most.max(*quorum)),
+                _ => None,
+            })
+            .filter(|quorum| *quorum > 0)
+    }
+
     pub fn denials(&self) -> impl Iterator<Item = &Finding> {
         self.findings.iter().filter(|finding| finding.denies())
     }
@@ -110,8 +163,8 @@ pub fn decide(rules: &Rules, history: &History, request: &Request, now: Timestam
     findings.push(network(rules, request));
     findings.push(host(rules, request));
     findings.push(payee(history, request));
-    findings.push(validity(rules, request));
-    findings.extend(breaker(rules, history, request));
+    findings.push(validity_within(rules.max_validity, request));
+    findings.extend(breaker(rules.breaker, history, request));
     amounts(rules, history, request, now, &mut findings);
     Decision::from_findings(findings)
 }
@@ -149,7 +202,7 @@ fn host(rules: &Rules, request: &Request) -> Fact {
     }
 }
 
-fn payee(history: &History, request: &Request) -> Fact {
+pub(crate) fn payee(history: &History, request: &Request) -> Fact {
     let authority = request.origin.authority();
     let payee = request.payee.clone();
     if history.pinned.is_empty() {
@@ -161,16 +214,16 @@ fn payee(history: &History, request: &Request) -> Fact {
     }
 }
 
-fn validity(rules: &Rules, request: &Request) -> Fact {
-    if request.validity.is_zero() || request.validity > rules.max_validity {
-        Fact::ValidityTooLong { asked: request.validity, limit: rules.max_validity }
+pub(crate) fn validity_within(limit: Duration, request: &Request) -> Fact {
+    if request.validity.is_zero() || request.validity > limit {
+        Fact::ValidityTooLong { asked: request.validity, limit }
     } else {
         Fact::ValidityAllowed(request.validity)
     }
 }
 
-fn breaker(rules: &Rules, history: &History, request: &Request) -> Option<Fact> {
-    let breaker = rules.breaker?;
+pub(crate) fn breaker(breaker: Option<Breaker>, history: &History, request: &Request) -> Option<Fact> {
+    let breaker = breaker?;
     let refusals = history.refusals;
     Some(if refusals >= breaker.refusals {
         Fact::BreakerOpen { authority: request.origin.authority(), refusals, limit: breaker.refusals }

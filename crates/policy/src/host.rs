@@ -41,6 +41,12 @@ impl Host {
         }
     }
 
+    /// Whether this is a name below `name`, and not that name itself.
+    fn is_below(&self, name: &Self) -> bool {
+        let rest = self.as_str().strip_suffix(name.as_str());
+        self.ip().is_none() && rest.is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    }
+
     fn is_loopback(&self) -> bool {
         self.ip().map_or_else(|| self.is_local(), |ip| ip.to_canonical().is_loopback())
     }
@@ -142,11 +148,22 @@ impl HostPattern {
     pub fn matches(&self, origin: &Origin) -> bool {
         match self {
             Self::Any => true,
-            Self::Below(name) => {
-                let below = origin.host.as_str().strip_suffix(name.as_str());
-                origin.host.ip().is_none() && below.is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
-            }
+            Self::Below(name) => origin.host.is_below(name),
             Self::Exact(host, port) => *host == origin.host && port.is_none_or(|port| port == origin.port),
+        }
+    }
+
+    /// Whether every host that `other` names is one that this pattern names.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Any, _) => true,
+            (_, Self::Any) => false,
+            (Self::Below(name), Self::Below(inner)) => inner == name || inner.is_below(name),
+            (Self::Below(name), Self::Exact(host, _)) => host.is_below(name),
+            (Self::Exact(..), Self::Below(_)) => false,
+            (Self::Exact(host, port), Self::Exact(inner, inner_port)) => {
+                host == inner && (port.is_none() || port == inner_port)
+            }
         }
     }
 

@@ -9,6 +9,7 @@ mod charge;
 mod clock;
 mod decide;
 mod host;
+pub mod policy;
 mod rules;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ mod tests;
 pub use agent::{AgentName, AgentNameError, MAX_AGENT_LEVEL_LEN, MAX_AGENT_LEVELS};
 pub use charge::{Bucket, Charge, ChargeError, DOLLAR_DECIMALS, Dollars};
 pub use clock::{Clock, MAX_DRIFT, Mark, Steady};
-pub use decide::{Decision, Finding, History, Movement, Request, Verdict, decide};
+pub use decide::{Approval, Caller, Decision, Finding, History, Movement, Request, Source, Verdict, decide};
 pub use host::{Host, HostError, HostPattern, Origin, OriginError, is_public};
+pub use policy::{Policy, PolicyError};
 pub use rules::{Breaker, Caps, Fact, HostRule, Rules, Window};

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use farthing_primitives::{Address, Network};
 
-use crate::{Bucket, Charge, Dollars, HostPattern};
+use crate::policy::{Limit, Span};
+use crate::{AgentName, Bucket, Charge, Dollars, HostPattern};
 
 /// The most that may be spent, in the unit of the bucket that it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -188,6 +189,74 @@ pub enum Fact {
         refusals: u32,
         limit: u32,
     },
+    /// Of a policy: the rule that covers everything.
+    AllowedByRule(String),
+    /// The rule that comes nearest, and its keys that the payment does not meet.
+    NotAllowedBy {
+        rule: String,
+        lacks: Vec<String>,
+    },
+    DeniedByRule(String),
+    /// The payee is one of those that the rule names.
+    PayeeNamed {
+        payee: Address,
+        rule: String,
+    },
+    /// There is no budget for whoever wants to pay.
+    AgentUnknown(Option<AgentName>),
+    WithinBudget {
+        budget: AgentName,
+        limit: Limit,
+        before: u128,
+        after: u128,
+    },
+    /// `after` is `None` if it cannot even be counted.
+    OverBudget {
+        budget: AgentName,
+        limit: Limit,
+        before: u128,
+        after: Option<u128>,
+    },
+    WithinCount {
+        budget: AgentName,
+        span: Span,
+        most: u32,
+        before: u64,
+    },
+    OverCount {
+        budget: AgentName,
+        span: Span,
+        most: u32,
+        before: u64,
+    },
+    UsualPrice {
+        usual: u128,
+        asked: u128,
+    },
+    PriceJump {
+        usual: u128,
+        asked: u128,
+        times: u32,
+    },
+    UsualVelocity {
+        minute: u64,
+        usual: u64,
+    },
+    VelocityJump {
+        minute: u64,
+        usual: u64,
+        times: u32,
+    },
+    Approved {
+        rule: String,
+        quorum: u32,
+        by: String,
+    },
+    /// Denies until so many people agree.
+    ApprovalRequired {
+        rule: String,
+        quorum: u32,
+    },
 }
 
 impl Fact {
@@ -203,7 +272,14 @@ impl Fact {
             | Self::PayeeFirstUse { .. }
             | Self::PayeePinned { .. }
             | Self::ValidityAllowed(_)
-            | Self::BreakerClosed { .. } => false,
+            | Self::BreakerClosed { .. }
+            | Self::AllowedByRule(_)
+            | Self::PayeeNamed { .. }
+            | Self::WithinBudget { .. }
+            | Self::WithinCount { .. }
+            | Self::UsualPrice { .. }
+            | Self::UsualVelocity { .. }
+            | Self::Approved { .. } => false,
             Self::Frozen
             | Self::SchemeNotAllowed(_)
             | Self::NetworkNotAllowed { .. }
@@ -217,7 +293,15 @@ impl Fact {
             | Self::OverWindow { .. }
             | Self::PayeeChanged { .. }
             | Self::ValidityTooLong { .. }
-            | Self::BreakerOpen { .. } => true,
+            | Self::BreakerOpen { .. }
+            | Self::NotAllowedBy { .. }
+            | Self::DeniedByRule(_)
+            | Self::AgentUnknown(_)
+            | Self::OverBudget { .. }
+            | Self::OverCount { .. }
+            | Self::PriceJump { .. }
+            | Self::VelocityJump { .. }
+            | Self::ApprovalRequired { .. } => true,
         }
     }
 
@@ -251,6 +335,21 @@ impl Fact {
             Self::ValidityTooLong { .. } => "validity_too_long",
             Self::BreakerClosed { .. } => "breaker_closed",
             Self::BreakerOpen { .. } => "breaker_open",
+            Self::AllowedByRule(_) => "allowed_by_rule",
+            Self::NotAllowedBy { .. } => "not_allowed",
+            Self::DeniedByRule(_) => "denied_by_rule",
+            Self::PayeeNamed { .. } => "payee_named",
+            Self::AgentUnknown(_) => "agent_unknown",
+            Self::WithinBudget { .. } => "within_budget",
+            Self::OverBudget { .. } => "over_budget",
+            Self::WithinCount { .. } => "within_count",
+            Self::OverCount { .. } => "over_count",
+            Self::UsualPrice { .. } => "usual_price",
+            Self::PriceJump { .. } => "price_jump",
+            Self::UsualVelocity { .. } => "usual_velocity",
+            Self::VelocityJump { .. } => "velocity_jump",
+            Self::Approved { .. } => "approved",
+            Self::ApprovalRequired { .. } => "approval_required",
         }
     }
 }
@@ -333,6 +432,47 @@ impl fmt::Display for Fact {
             Self::BreakerClosed { refusals } => write!(f, "{refusals} payments were refused here lately"),
             Self::BreakerOpen { authority, refusals, limit } => {
                 write!(f, "{authority} refused {refusals} payments lately, and {limit} open the breaker")
+            }
+            Self::AllowedByRule(rule) => write!(f, "it is allowed by {rule}"),
+            Self::NotAllowedBy { rule, lacks } => {
+                write!(f, "no rule allows it; {rule} does not for its {}", list(lacks))
+            }
+            Self::DeniedByRule(rule) => write!(f, "it is denied by {rule}"),
+            Self::PayeeNamed { payee, rule } => write!(f, "{payee} is named by {rule}"),
+            Self::AgentUnknown(Some(agent)) => write!(f, "there is no budget for {agent}"),
+            Self::AgentUnknown(None) => f.write_str("there is no budget for whoever pays without a name"),
+            Self::WithinBudget { budget, limit, before, after } => {
+                let [before, after, most] = [*before, *after, limit.most].map(|n| amount(&limit.bucket, n));
+                write!(f, "the budget {budget} goes {limit} from {before} to {after} of {most}")
+            }
+            Self::OverBudget { budget, limit, before, after } => {
+                let after =
+                    after.map_or_else(|| "too much to count".to_owned(), |n| amount(&limit.bucket, n));
+                let [before, most] = [*before, limit.most].map(|n| amount(&limit.bucket, n));
+                write!(f, "the budget {budget} would go {limit} from {before} to {after}, above {most}")
+            }
+            Self::WithinCount { budget, span, most, before } => {
+                write!(f, "the budget {budget} has made {before} of {most} payments in {span}")
+            }
+            Self::OverCount { budget, span, most, before } => {
+                write!(f, "the budget {budget} has made {before} payments in {span}, and may make {most}")
+            }
+            Self::UsualPrice { usual, asked } => write!(f, "it costs {asked} atoms, and cost {usual} before"),
+            Self::PriceJump { usual, asked, times } => {
+                write!(f, "it costs {asked} atoms, {times} times what it cost before ({usual}) or more")
+            }
+            Self::UsualVelocity { minute, usual } => {
+                write!(f, "{minute} payments in the last minute, where {usual} are usual")
+            }
+            Self::VelocityJump { minute, usual, times } => {
+                write!(f, "{minute} payments in the last minute, {times} times the usual {usual} or more")
+            }
+            Self::Approved { rule, by, .. } => write!(f, "what {rule} asks for is approved ({by})"),
+            Self::ApprovalRequired { rule, quorum: 1 } => {
+                write!(f, "{rule} asks for the approval of a person")
+            }
+            Self::ApprovalRequired { rule, quorum } => {
+                write!(f, "{rule} asks for the approval of {quorum} people")
             }
         }
     }

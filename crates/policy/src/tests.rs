@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use farthing_primitives::{Address, Asset, AssetId, Network, PullMethod, Registry, Timestamp};
@@ -39,6 +40,7 @@ fn request(atoms: u128) -> Request {
         max: None,
         only: None,
         validity: Duration::from_secs(60),
+        caller: Caller::default(),
     }
 }
 
@@ -49,7 +51,12 @@ fn rules() -> Rules {
 }
 
 fn spent(atoms: u128, ago: u64) -> Movement {
-    Movement { bucket: Bucket::Dollar, amount: atoms * MICRO, until: NOW.minus(Duration::from_secs(ago)) }
+    Movement {
+        bucket: Bucket::Dollar,
+        amount: atoms * MICRO,
+        until: NOW.minus(Duration::from_secs(ago)),
+        of: Arc::default(),
+    }
 }
 
 fn codes(decision: &Decision) -> Vec<&'static str> {
@@ -109,8 +116,12 @@ fn caps_hold_to_the_atom() {
 fn deny_outweighs_every_permission() {
     let frozen = Rules { frozen: true, ..rules() };
     check(&frozen, &History::default(), &request(1), &["frozen"]);
-    let everything =
-        History { pinned: vec![payee(2)], refusals: 3, movements: vec![spent(u128::MAX / MICRO, 1)] };
+    let everything = History {
+        pinned: vec![payee(2)],
+        refusals: 3,
+        movements: vec![spent(u128::MAX / MICRO, 1)],
+        ..History::default()
+    };
     let denials = ["frozen", "payee_changed", "breaker_open", "over_hour_cap", "over_day_cap"];
     check(&frozen, &everything, &request(1), &denials);
 }
@@ -323,6 +334,7 @@ fn attack_21_windows_roll() {
             bucket: Bucket::Dollar,
             amount: 1_000_000 * MICRO,
             until: midnight.minus(Duration::from_secs(1)),
+            of: Arc::default(),
         }],
         ..History::default()
     };
@@ -392,7 +404,7 @@ proptest! {
             now = now.plus(Duration::from_secs(wait));
             let asked = request(atoms);
             if decide(&rules, &history, &asked, now).is_allowed() {
-                history.movements.push(Movement { bucket: Bucket::Dollar, amount: atoms * MICRO, until: now });
+                history.movements.push(Movement { bucket: Bucket::Dollar, amount: atoms * MICRO, until: now, of: Arc::default() });
             }
             for (window, cap) in [(Window::Hour, caps.hour), (Window::Day, caps.day)] {
                 prop_assert!(history.spent(&Bucket::Dollar, window, now).unwrap() <= cap);

@@ -33,6 +33,7 @@ fn request(url: &str) -> Request {
         max: None,
         only: None,
         validity: Duration::from_secs(60),
+        caller: farthing_policy::Caller::default(),
     }
 }
 

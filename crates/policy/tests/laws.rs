@@ -81,6 +81,7 @@ fn movement() -> impl Strategy<Value = Movement> {
         bucket,
         amount,
         until: NOW.plus(Duration::from_secs(3600)).minus(Duration::from_secs(ago)),
+        of: Default::default(),
     })
 }
 
@@ -93,6 +94,7 @@ fn history() -> impl Strategy<Value = History> {
         movements,
         pinned: pinned.into_iter().map(payee).collect(),
         refusals,
+        ..History::default()
     })
 }
 
@@ -113,6 +115,7 @@ fn request() -> impl Strategy<Value = Request> {
             max,
             only: only.map(Network::eip155),
             validity: Duration::from_secs(validity),
+            caller: Default::default(),
         })
 }
 

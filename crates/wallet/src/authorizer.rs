@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use farthing_engine::World;
 use farthing_evm::{Key, U256, from_alloy};
-use farthing_policy::{Charge, ChargeError, Clock, Decision, Origin, Request, Steady};
+use farthing_policy::{Caller, Charge, ChargeError, Clock, Decision, Origin, Request, Steady};
 use farthing_primitives::{
     Address, Asset, Money, Network, PullMethod, PurchaseId, Registry, RequestHash, Timestamp,
 };
@@ -32,6 +32,8 @@ pub struct Intent {
     pub method: String,
     pub url: String,
     pub request_hash: RequestHash,
+    /// The tool on whose behalf it is paid, by the name that its server gives it.
+    pub tool: Option<String>,
     /// The most that this call may cost, in whole units of whatever asset is asked for, e.g. `0.02`.
     pub max: Option<String>,
     /// This call may be paid on this network only.
@@ -45,6 +47,14 @@ pub struct Intent {
     /// What a channel that is opened for this call gets as its deposit, as [`Intent::max`] is written; otherwise what
     /// the seller suggests, within `max` and the rules.
     pub deposit: Option<String>,
+}
+
+impl Intent {
+    /// Who asks for what, as the rules know it. Whose wallet it is, is not for the intent to say.
+    pub(crate) fn caller(&self) -> Caller {
+        let path = url::Url::parse(&self.url).map_or_else(|_| String::new(), |url| url.path().to_owned());
+        Caller { agent: None, tool: self.tool.clone(), method: self.method.clone(), path }
+    }
 }
 
 /// Leave to show one signed payment, as often as it takes. The payment itself comes from [`Authorizer::present`].
@@ -269,6 +279,7 @@ impl LocalAuthorizer {
             max,
             only: intent.only.clone(),
             validity,
+            caller: intent.caller(),
         };
         Ok(Weighed { requirement, request, lag })
     }

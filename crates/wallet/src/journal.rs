@@ -1007,9 +1007,14 @@ fn movements(tx: &Transaction<'_>, now: Timestamp) -> Result<Vec<Movement>, Jour
         // What may still move counts as if it moved now, so that it is in every window.
         let until = Timestamp::from_millis(row.get::<_, i64>(3)?.cast_unsigned()).min(now);
         let amount = wide(row.get(1)?)?;
-        movements.push(Movement { bucket: Bucket::Asset(asset), amount, until });
+        movements.push(Movement { bucket: Bucket::Asset(asset), amount, until, of: Arc::default() });
         if let Some(dollars) = row.get::<_, Option<Vec<u8>>>(2)? {
-            movements.push(Movement { bucket: Bucket::Dollar, amount: wide(dollars)?, until });
+            movements.push(Movement {
+                bucket: Bucket::Dollar,
+                amount: wide(dollars)?,
+                until,
+                of: Arc::default(),
+            });
         }
     }
     channels::movements(tx, since, now, &mut movements)?;
@@ -1040,7 +1045,7 @@ fn history(
             count.query_row(params![authority, millis(since)], |row| row.get(0))?
         }
     };
-    Ok(History { movements: movements(tx, now)?, pinned, refusals })
+    Ok(History { movements: movements(tx, now)?, pinned, refusals, ..History::default() })
 }
 
 const COLUMNS: &str = "id, state, created_ms, updated_ms, expires_ms, authority, method, url, request_hash, asset, \

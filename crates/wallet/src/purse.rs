@@ -292,6 +292,7 @@ impl LocalAuthorizer {
             max: weighed.max,
             only: intent.only.clone(),
             validity: weighed.validity,
+            caller: intent.caller(),
         })
     }
 

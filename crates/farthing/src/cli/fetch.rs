@@ -487,6 +487,7 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
     Ok(Options {
         max: args.max.clone(),
         only,
+        tool: None,
         follow: args.location,
         allow_private: args.allow_private,
         sessions,

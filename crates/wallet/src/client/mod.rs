@@ -82,6 +82,8 @@ pub struct Options {
     pub max: Option<String>,
     /// Pay on this network only.
     pub only: Option<Network>,
+    /// The tool on whose behalf this call is paid, for limits by tool.
+    pub tool: Option<String>,
     /// Follow redirects. A payment goes to its own origin only.
     pub follow: bool,
     /// Reach this machine's own network also where the owner did not allow it. It is still not paid there.
@@ -106,6 +108,7 @@ impl fmt::Debug for Options {
         f.debug_struct("Options")
             .field("max", &self.max)
             .field("only", &self.only)
+            .field("tool", &self.tool)
             .field("follow", &self.follow)
             .field("allow_private", &self.allow_private)
             .field("sessions", &self.sessions)

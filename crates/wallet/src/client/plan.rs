@@ -191,6 +191,7 @@ impl Client {
                 method: request.method.to_string(),
                 url: request.url.to_string(),
                 request_hash: hash,
+                tool: options.tool.clone(),
                 max: options.max.clone(),
                 only: options.only.clone(),
                 devnet: view.is_some_and(|view| view.is_devnet()),

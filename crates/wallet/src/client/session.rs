@@ -544,6 +544,7 @@ impl Client {
             method: purchase.method.clone(),
             url: purchase.url.clone(),
             request_hash: purchase.request_hash,
+            tool: options.tool.clone(),
             max: options.max.clone(),
             only: None,
             devnet: view.is_some_and(|view| view.is_devnet()),

@@ -940,10 +940,15 @@ pub(super) fn movements(
         let asset: AssetId = row.get::<_, String>(0)?.parse().map_err(|_| JournalError::Corrupt("asset"))?;
         let atoms = wide(row.get(1)?)?;
         let until = Timestamp::from_millis(row.get::<_, i64>(3)?.cast_unsigned()).min(now);
-        movements.push(Movement { bucket: Bucket::Asset(asset), amount: atoms, until });
+        movements.push(Movement {
+            bucket: Bucket::Asset(asset),
+            amount: atoms,
+            until,
+            of: Default::default(),
+        });
         if let Some(dollar) = row.get::<_, Option<Vec<u8>>>(2)? {
             let amount = atoms.saturating_mul(wide(dollar)?);
-            movements.push(Movement { bucket: Bucket::Dollar, amount, until });
+            movements.push(Movement { bucket: Bucket::Dollar, amount, until, of: Default::default() });
         }
     }
     Ok(())

@@ -1,0 +1,245 @@
+use farthing_primitives::Timestamp;
+use std::time::Duration;
+
+use super::rule::is_over;
+use super::{Allow, Budget, Limit, PayTo, Policy, Span};
+use crate::decide::{breaker, payee, validity_within};
+use crate::{AgentName, Bucket, Decision, Fact, History, Request};
+
+/// Over how long an average minute is taken.
+const DAY: Duration = Duration::from_secs(86_400);
+const MINUTE: Duration = Duration::from_secs(60);
+const MINUTES_OF_A_DAY: u64 = 1440;
+
+impl Policy {
+    /// Decides whether `request` may be paid at `now`, given what went before.
+    ///
+    /// Everything is evaluated, so that whoever is refused sees all that stands in the way. [`crate::decide`] is the
+    /// same for the rules that an owner sets by hand, and the law that both keep: one denial denies.
+    pub fn decide(&self, frozen: bool, history: &History, request: &Request, now: Timestamp) -> Decision {
+        let mut findings = vec![if frozen { Fact::Frozen } else { Fact::NotFrozen }];
+        let asked = request.charge.money().atoms();
+        if asked == 0 {
+            findings.push(Fact::ZeroAmount);
+        }
+        if let Some(limit) = request.max {
+            findings.push(if asked <= limit {
+                Fact::WithinMax { limit, asked }
+            } else {
+                Fact::OverMax { limit, asked }
+            });
+        }
+        self.only(request, &mut findings);
+        for rule in &self.deny {
+            if rule.matcher.objection(request, now).is_none() && is_over(&rule.over, request) {
+                findings.push(Fact::DeniedByRule(rule.name.clone()));
+            }
+        }
+        self.allowed(history, request, now, &mut findings);
+        findings.extend(breaker(self.breaker, history, request));
+        findings.extend(self.jumps(history, request, now));
+        self.budgets(history, request, now, &mut findings);
+        self.approvals(history, request, now, &mut findings);
+        Decision::from_findings(findings)
+    }
+
+    /// What the call itself says about networks.
+    fn only(&self, request: &Request, findings: &mut Vec<Fact>) {
+        let asked = request.charge.money().asset().network();
+        if let Some(only) = request.only.as_ref().filter(|only| *only != asked) {
+            findings.push(Fact::NetworkNotAllowed { asked: asked.clone(), allowed: vec![only.clone()] });
+        }
+    }
+
+    /// The first rule that covers everything; or what the one that comes nearest lacks.
+    fn allowed(&self, history: &History, request: &Request, now: Timestamp, findings: &mut Vec<Fact>) {
+        let mut nearest: Option<(&Allow, Vec<&'static str>)> = None;
+        for rule in &self.allow {
+            let lacks = match rule.matcher.objection(request, now) {
+                // A rule for other hosts or agents tells whoever is refused nothing.
+                Some("hosts" | "agents") => continue,
+                Some(objection) => vec![objection],
+                None => rule.objections(request),
+            };
+            if lacks.is_empty() {
+                findings.push(Fact::AllowedByRule(rule.name.clone()));
+                findings.push(match &rule.pay_to {
+                    PayTo::Pin => payee(history, request),
+                    PayTo::Only(_) => {
+                        Fact::PayeeNamed { payee: request.payee.clone(), rule: rule.name.clone() }
+                    }
+                });
+                let limit = rule.max_validity.map_or(self.max_validity, |own| own.min(self.max_validity));
+                findings.push(validity_within(limit, request));
+                return;
+            }
+            if nearest.as_ref().is_none_or(|(_, fewest)| lacks.len() < fewest.len()) {
+                nearest = Some((rule, lacks));
+            }
+        }
+        findings.push(match nearest {
+            Some((rule, lacks)) => Fact::NotAllowedBy {
+                rule: rule.name.clone(),
+                lacks: lacks.into_iter().map(str::to_owned).collect(),
+            },
+            None => Fact::HostNotAllowed(request.origin.authority()),
+        });
+    }
+
+    fn jumps(&self, history: &History, request: &Request, now: Timestamp) -> Vec<Fact> {
+        let mut found = Vec::new();
+        let asked = request.charge.money().atoms();
+        if let (Some(times), Some(usual)) = (self.price_jump, history.usual_price) {
+            // What cannot even be counted is no jump: it is more than any price.
+            let jumps = usual > 0 && usual.checked_mul(times.into()).is_some_and(|most| asked >= most);
+            found.push(if jumps {
+                Fact::PriceJump { usual, asked, times }
+            } else {
+                Fact::UsualPrice { usual, asked }
+            });
+        }
+        if let Some(times) = self.velocity_jump {
+            let own = |length| {
+                let since = Span::Rolling(length).since(now);
+                let agent = &request.caller.agent;
+                history.payments(|m| m.of.agent == *agent && since.is_some_and(|since| m.until >= since))
+            };
+            // Who has hardly paid yet is new, and not fast: the count of a budget is for that.
+            let (minute, day) = (own(MINUTE), own(DAY));
+            let usual = (day / MINUTES_OF_A_DAY).max(1);
+            let most = usual.saturating_mul(times.into());
+            found.push(if minute >= most {
+                Fact::VelocityJump { minute, usual, times }
+            } else {
+                Fact::UsualVelocity { minute, usual }
+            });
+        }
+        found
+    }
+
+    fn budgets(&self, history: &History, request: &Request, now: Timestamp, findings: &mut Vec<Fact>) {
+        let Some(chain) = self.chain(request.caller.agent.as_ref()) else {
+            findings.push(Fact::AgentUnknown(request.caller.agent.clone()));
+            return;
+        };
+        let mut limited = false;
+        for (name, budget) in &chain {
+            limited |= self.budget(name, budget, history, request, now, findings);
+        }
+        // What no budget counts could be spent without end.
+        if !limited {
+            findings.push(Fact::NoCapFor(request.charge.clone()));
+        }
+    }
+
+    /// Whether the budget limits what is asked for.
+    fn budget(
+        &self,
+        name: &AgentName,
+        budget: &Budget,
+        history: &History,
+        request: &Request,
+        now: Timestamp,
+        findings: &mut Vec<Fact>,
+    ) -> bool {
+        let mut limited = false;
+        let own = |agent: Option<&AgentName>| self.counts_in(agent, name);
+        for limit in &budget.limits {
+            let Some(asked) = request.charge.amount_in(&limit.bucket) else { continue };
+            limited = true;
+            let before = spent(limit, history, request, now, own);
+            findings.push(weigh(name, limit, before, asked));
+        }
+        for count in &budget.counts {
+            let since = count.span.since(now);
+            let before =
+                history.payments(|m| own(m.of.agent.as_ref()) && since.is_some_and(|since| m.until >= since));
+            let (budget, span, most) = (name.clone(), count.span, count.most);
+            findings.push(if before < most.into() {
+                Fact::WithinCount { budget, span, most, before }
+            } else {
+                Fact::OverCount { budget, span, most, before }
+            });
+        }
+        limited
+    }
+
+    /// Whether what `agent` spends counts in the budget `name`.
+    fn counts_in(&self, agent: Option<&AgentName>, name: &AgentName) -> bool {
+        match agent.or(self.owner.as_ref()) {
+            Some(agent) => agent.is_within(name),
+            // Nobody's: in the only tree there is, and if there are several now, in all of them.
+            None => name.parent().is_none(),
+        }
+    }
+
+    fn approvals(&self, history: &History, request: &Request, now: Timestamp, findings: &mut Vec<Fact>) {
+        for rule in &self.approve {
+            let asks = rule.matcher.objection(request, now).is_none()
+                && is_over(&rule.over, request)
+                && (!rule.new_payee || history.pinned.is_empty());
+            if !asks {
+                continue;
+            }
+            let (rule, quorum) = (rule.name.clone(), rule.quorum);
+            findings.push(match &history.approval {
+                Some(approval) if approval.voices >= quorum => {
+                    Fact::Approved { rule, quorum, by: approval.id.clone() }
+                }
+                _ => Fact::ApprovalRequired { rule, quorum },
+            });
+        }
+    }
+}
+
+impl Allow {
+    /// What a rule whose conditions are met does not permit all the same.
+    fn objections(&self, request: &Request) -> Vec<&'static str> {
+        let mut lacks = Vec::new();
+        let over = |(bucket, most): &(Bucket, u128)| {
+            request.charge.amount_in(bucket).is_some_and(|asked| asked > *most)
+        };
+        if self.most.iter().any(over) {
+            lacks.push("max");
+        }
+        if matches!(&self.pay_to, PayTo::Only(payees) if !payees.contains(&request.payee)) {
+            lacks.push("pay_to");
+        }
+        let local = request.private || request.origin.host.is_local();
+        if local && !self.private {
+            lacks.push("private");
+        }
+        if !(self.plaintext || request.origin.tls || request.origin.is_loopback()) {
+            lacks.push("plaintext");
+        }
+        lacks
+    }
+}
+
+/// What counts in `limit` already; `None` if it cannot be counted.
+fn spent(
+    limit: &Limit,
+    history: &History,
+    request: &Request,
+    now: Timestamp,
+    own: impl Fn(Option<&AgentName>) -> bool,
+) -> Option<u128> {
+    let Some(since) = limit.span.since(now) else { return Some(0) };
+    history
+        .movements
+        .iter()
+        .filter(|m| m.bucket == limit.bucket && m.until >= since)
+        .filter(|m| own(m.of.agent.as_ref()) && limit.per.covers(m, request))
+        .try_fold(0u128, |sum, m| sum.checked_add(m.amount))
+}
+
+fn weigh(budget: &AgentName, limit: &Limit, before: Option<u128>, asked: u128) -> Fact {
+    let after = before.and_then(|before| before.checked_add(asked));
+    let (budget, limit) = (budget.clone(), limit.clone());
+    match (before, after) {
+        (Some(before), Some(after)) if after <= limit.most => {
+            Fact::WithinBudget { budget, limit, before, after }
+        }
+        _ => Fact::OverBudget { budget, limit, before: before.unwrap_or(u128::MAX), after },
+    }
+}

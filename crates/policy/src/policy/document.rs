@@ -1,0 +1,655 @@
+//! How a policy is written, and how it is read: all of it, or nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use farthing_primitives::{Address, AssetId, Network, parse_atoms};
+use schemars::JsonSchema;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::budget::Count;
+use super::{
+    Allow, Approve, Budget, Calendar, Deny, Hours, Limit, Matcher, Mode, PayTo, Per, Policy, Span, Weekday,
+};
+use crate::{AgentName, Breaker, Bucket, Dollars, HostPattern};
+
+/// The longest file that is read, in bytes.
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
+/// How deep a file may be nested.
+pub const MAX_DEPTH: usize = 16;
+/// The most budgets, and the most rules of each kind.
+pub const MAX_RULES: usize = 10_000;
+/// The longest window of a limit that rolls: ten years.
+const MAX_SPAN: Duration = Duration::from_secs(3653 * 86_400);
+/// How long a signed payment stays valid at most if a policy does not say.
+const DEFAULT_VALIDITY: Duration = Duration::from_secs(300);
+/// The most people who have to agree.
+const MAX_QUORUM: u32 = 100;
+
+/// Why a file is no policy. Where the text itself is at fault, line and column are named.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PolicyError {
+    #[error("the policy is longer than {MAX_FILE_BYTES} bytes")]
+    TooLong,
+    #[error("the policy cannot be read: {0}")]
+    Text(String),
+    #[error("the policy is of version {0}, and this program reads version 1")]
+    Version(u32),
+    #[error("{at}: {what}")]
+    Value { at: String, what: String },
+    #[error("the budget {child} allows more than {parent}, which it is part of: {limit}")]
+    ChildWider { child: AgentName, parent: AgentName, limit: String },
+    #[error("there are more than {MAX_RULES} {0}")]
+    TooMany(&'static str),
+}
+
+/// A policy for machines that spend. Nothing is paid that it does not allow.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(rename = "Policy")]
+struct FileRecord {
+    /// Always 1.
+    version: u32,
+    /// `enforce` decides; `observe` is looked at beside what decides, and changes nothing.
+    #[serde(default)]
+    mode: ModeRecord,
+    /// The budget of whoever pays without a name.
+    owner: Option<String>,
+    /// The longest time that a signed payment may stay valid, `5m` unless said.
+    max_validity: Option<String>,
+    breaker: Option<BreakerRecord>,
+    /// Budgets by name. `acme/research` is part of `acme`: what it spends counts in both, and it can only be narrower.
+    #[serde(default)]
+    budgets: BTreeMap<String, BudgetRecord>,
+    /// One of these has to cover a payment.
+    #[serde(default)]
+    allow: Vec<AllowRecord>,
+    /// None of these may fit a payment.
+    #[serde(default)]
+    deny: Vec<DenyRecord>,
+    /// What these fit waits for people to say yes.
+    #[serde(default)]
+    approve: Vec<ApproveRecord>,
+}
+
+#[derive(Deserialize, JsonSchema, Default, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum ModeRecord {
+    #[default]
+    Enforce,
+    Observe,
+}
+
+/// When payments stop by themselves.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct BreakerRecord {
+    /// So many refusals by one seller, of what was paid for, within `within`.
+    refusals: Option<u32>,
+    /// `10m` unless said.
+    within: Option<String>,
+    /// A price from so many times the last one for the same thing on.
+    price_jump: Option<u32>,
+    /// So many times as many payments in a minute as in an average one of the last day.
+    velocity_jump: Option<u32>,
+}
+
+/// What may be spent here and in everything that is part of it.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(deny_unknown_fields, default)]
+struct BudgetRecord {
+    per_payment: Option<Amount>,
+    /// By length: `1h`, `24h`, `30d`.
+    rolling: BTreeMap<String, Amount>,
+    /// By part of the calendar, in UTC: `hour`, `day`, `week`, `month`. Twice as much can go around its edge.
+    calendar: BTreeMap<String, Amount>,
+    lifetime: Option<Amount>,
+    /// What one payee may get, by length.
+    per_payee: BTreeMap<String, Amount>,
+    /// What one host and port may ask for, by length.
+    per_host: BTreeMap<String, Amount>,
+    /// What may be paid for one tool, by length.
+    per_tool: BTreeMap<String, Amount>,
+    /// How many payments, by length.
+    payments: BTreeMap<String, u32>,
+}
+
+/// The conditions that every kind of rule has.
+struct MatchRecord {
+    agents: Option<Vec<String>>,
+    hosts: Option<Vec<String>>,
+    paths: Option<Vec<String>>,
+    methods: Option<Vec<String>>,
+    tools: Option<Vec<String>>,
+    networks: Option<Vec<String>>,
+    assets: Option<Vec<String>>,
+    schemes: Option<Vec<String>>,
+    payees: Option<Vec<String>>,
+    hours: Option<HoursRecord>,
+}
+
+/// Some hours of some days.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct HoursRecord {
+    /// All days unless said.
+    days: Option<Vec<DayRecord>>,
+    /// `08:00`, which is in.
+    from: String,
+    /// `18:00`, which is not; `24:00` is the end of the day.
+    to: String,
+    /// `+01:00`; UTC unless said.
+    offset: Option<String>,
+}
+
+#[derive(Deserialize, JsonSchema, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum DayRecord {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+// `flatten` cannot refuse unknown fields, so each kind of rule lists what it shares with the others.
+macro_rules! rule_record {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $kind:ty),* $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Deserialize, JsonSchema, Default)]
+        #[serde(deny_unknown_fields, default)]
+        struct $name {
+            /// What decisions call it.
+            name: Option<String>,
+            /// Agents, with all that are part of them.
+            agents: Option<Vec<String>>,
+            /// `example.com`, `example.com:8443`, `*.example.com` (every name below it) or `*`.
+            hosts: Option<Vec<String>>,
+            /// `/v1/now`, or `/v1/*` for everything below.
+            paths: Option<Vec<String>>,
+            methods: Option<Vec<String>>,
+            tools: Option<Vec<String>>,
+            /// By CAIP-2: `eip155:8453`.
+            networks: Option<Vec<String>>,
+            /// By CAIP-19: `eip155:8453/erc20:0x…`.
+            assets: Option<Vec<String>>,
+            schemes: Option<Vec<String>>,
+            /// Addresses of an EVM network.
+            payees: Option<Vec<String>>,
+            hours: Option<HoursRecord>,
+            $($(#[$field_doc])* $field: $kind,)*
+        }
+
+        impl $name {
+            fn conditions(&mut self) -> MatchRecord {
+                MatchRecord {
+                    agents: self.agents.take(),
+                    hosts: self.hosts.take(),
+                    paths: self.paths.take(),
+                    methods: self.methods.take(),
+                    tools: self.tools.take(),
+                    networks: self.networks.take(),
+                    assets: self.assets.take(),
+                    schemes: self.schemes.take(),
+                    payees: self.payees.take(),
+                    hours: self.hours.take(),
+                }
+            }
+        }
+    };
+}
+
+rule_record! {
+    /// Payments that may be made, within the budgets.
+    AllowRecord {
+        /// `pin` (whoever the host asks to pay first, and nobody else later), or addresses.
+        pay_to: Option<PayToRecord>,
+        /// The most for one payment.
+        max: Option<Amount>,
+        max_validity: Option<String>,
+        /// It may be on this machine or its network.
+        private: bool,
+        /// It may be asked without TLS.
+        plaintext: bool,
+    }
+}
+
+rule_record! {
+    /// Payments that may not be made, whatever else allows them.
+    DenyRecord {
+        /// Only those of more than this.
+        over: Option<Amount>,
+    }
+}
+
+rule_record! {
+    /// Payments that wait for people.
+    ApproveRecord {
+        /// Only those of more than this.
+        over: Option<Amount>,
+        /// Only where this host was never paid.
+        new_payee: bool,
+        /// How many people have to say yes; one unless said.
+        quorum: Option<u32>,
+    }
+}
+
+#[derive(Deserialize, JsonSchema)]
+#[serde(untagged)]
+enum PayToRecord {
+    Word(String),
+    Addresses(Vec<String>),
+}
+
+/// An amount, exactly: `$0.05`, or by asset in atoms, `{"eip155:8453/erc20:0x…": "50000"}`. A number without either is
+/// refused: nobody could tell of what.
+struct Amount(Vec<(Bucket, u128)>);
+
+impl JsonSchema for Amount {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Amount".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "description": "Dollars, as \"$0.05\"; or atoms by asset (CAIP-19), as digits.",
+            "oneOf": [
+                { "type": "string", "pattern": r"^\$(0|[1-9][0-9]*)(\.[0-9]{1,18})?$" },
+                {
+                    "type": "object",
+                    "minProperties": 1,
+                    "additionalProperties": { "type": "string", "pattern": "^(0|[1-9][0-9]*)$" },
+                },
+            ],
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Amount;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an amount as \"$0.05\", or atoms by asset")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Amount, E> {
+                if !text.starts_with('$') {
+                    return Err(E::custom(format!(
+                        "{text:?} does not say of what: dollars are written \"$0.05\""
+                    )));
+                }
+                let dollars =
+                    Dollars::parse(text).map_err(|error| E::custom(format!("{text:?}: {error}")))?;
+                Ok(Amount(vec![(Bucket::Dollar, dollars.0)]))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Amount, A::Error> {
+                let mut amounts = Vec::new();
+                while let Some((asset, atoms)) = map.next_entry::<String, Atoms>()? {
+                    let id: AssetId = asset
+                        .parse()
+                        .map_err(|_| de::Error::custom(format!("{asset:?} is not an asset by CAIP-19")))?;
+                    amounts.push((Bucket::Asset(id), atoms.0));
+                }
+                if amounts.is_empty() {
+                    return Err(de::Error::custom("an amount of nothing"));
+                }
+                Ok(Amount(amounts))
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+/// Digits, in quotation marks or without.
+struct Atoms(u128);
+
+impl<'de> Deserialize<'de> for Atoms {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_atoms(&text).map(Self).map_err(|error| de::Error::custom(format!("{text:?}: {error}")))
+    }
+}
+
+/// The JSON Schema (2020-12) of the file.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(FileRecord).into()
+}
+
+impl Policy {
+    /// Reads a policy from YAML (or JSON, which is YAML).
+    ///
+    /// # Errors
+    /// [`PolicyError`]: a key that is not known, a value that is not exactly what it should be, or a budget that is
+    /// wider than the one it is part of.
+    pub fn parse(text: &str) -> Result<Self, PolicyError> {
+        if text.len() > MAX_FILE_BYTES {
+            return Err(PolicyError::TooLong);
+        }
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
+            strict_booleans: true,
+        };
+        let file: FileRecord = serde_saphyr::from_str_with_options(text, options)
+            .map_err(|error| PolicyError::Text(error.to_string()))?;
+        compile(file)
+    }
+}
+
+fn compile(file: FileRecord) -> Result<Policy, PolicyError> {
+    if file.version != 1 {
+        return Err(PolicyError::Version(file.version));
+    }
+    for (what, count) in [
+        ("budgets", file.budgets.len()),
+        ("rules that allow", file.allow.len()),
+        ("rules that deny", file.deny.len()),
+        ("rules that ask for approval", file.approve.len()),
+    ] {
+        if count > MAX_RULES {
+            return Err(PolicyError::TooMany(what));
+        }
+    }
+    let owner = file.owner.as_deref().map(|name| parsed("owner", name)).transpose()?;
+    let max_validity = match &file.max_validity {
+        Some(text) => length("max_validity", text)?,
+        None => DEFAULT_VALIDITY,
+    };
+    let (breaker, price_jump, velocity_jump) = match file.breaker {
+        None => (None, None, None),
+        Some(record) => {
+            let within = record.within.as_deref().unwrap_or("10m");
+            let within = length("breaker.within", within)?;
+            for (key, times) in [("price_jump", record.price_jump), ("velocity_jump", record.velocity_jump)] {
+                if times.is_some_and(|times| times < 2) {
+                    return Err(value(format!("breaker.{key}"), "is at least 2"));
+                }
+            }
+            let breaker = record.refusals.map(|refusals| Breaker { refusals, within });
+            (breaker, record.price_jump, record.velocity_jump)
+        }
+    };
+    let mut budgets = BTreeMap::new();
+    for (name, record) in file.budgets {
+        let at = format!("budgets.{name}");
+        budgets.insert(parsed(&at, &name)?, budget(&at, record)?);
+    }
+    if let Some(owner) = owner.as_ref().filter(|owner| !budgets.contains_key(*owner)) {
+        return Err(value("owner", format!("there is no budget {owner}")));
+    }
+    narrower(&budgets)?;
+    let policy = Policy {
+        mode: match file.mode {
+            ModeRecord::Enforce => Mode::Enforce,
+            ModeRecord::Observe => Mode::Observe,
+        },
+        owner,
+        max_validity,
+        breaker,
+        price_jump,
+        velocity_jump,
+        budgets,
+        allow: each("allow", file.allow, allow)?,
+        deny: each("deny", file.deny, deny)?,
+        approve: each("approve", file.approve, approve)?,
+    };
+    Ok(policy)
+}
+
+fn each<R, T>(
+    kind: &str,
+    records: Vec<R>,
+    read: impl Fn(&str, R) -> Result<T, PolicyError>,
+) -> Result<Vec<T>, PolicyError> {
+    records.into_iter().enumerate().map(|(i, record)| read(&format!("{kind}[{i}]"), record)).collect()
+}
+
+fn allow(at: &str, mut record: AllowRecord) -> Result<Allow, PolicyError> {
+    let matcher = matcher(at, record.conditions())?;
+    if matcher.hosts.is_none() {
+        return Err(value(
+            format!("{at}.hosts"),
+            "is missing: who may be paid is said by name, or by \"*\" for all",
+        ));
+    }
+    let pay_to = match record.pay_to {
+        None => PayTo::Pin,
+        Some(PayToRecord::Word(word)) if word == "pin" => PayTo::Pin,
+        Some(PayToRecord::Word(word)) => {
+            return Err(value(
+                format!("{at}.pay_to"),
+                format!("is \"pin\" or a list of addresses, not {word:?}"),
+            ));
+        }
+        Some(PayToRecord::Addresses(texts)) => PayTo::Only(addresses(&format!("{at}.pay_to"), &texts)?),
+    };
+    Ok(Allow {
+        name: record.name.unwrap_or_else(|| at.to_owned()),
+        matcher,
+        pay_to,
+        most: record.max.map(|amount| amount.0).unwrap_or_default(),
+        max_validity: record
+            .max_validity
+            .map(|text| length(&format!("{at}.max_validity"), &text))
+            .transpose()?,
+        private: record.private,
+        plaintext: record.plaintext,
+    })
+}
+
+fn deny(at: &str, mut record: DenyRecord) -> Result<Deny, PolicyError> {
+    let matcher = matcher(at, record.conditions())?;
+    Ok(Deny {
+        name: record.name.unwrap_or_else(|| at.to_owned()),
+        matcher,
+        over: record.over.map(|amount| amount.0).unwrap_or_default(),
+    })
+}
+
+fn approve(at: &str, mut record: ApproveRecord) -> Result<Approve, PolicyError> {
+    let matcher = matcher(at, record.conditions())?;
+    let quorum = record.quorum.unwrap_or(1);
+    if !(1..=MAX_QUORUM).contains(&quorum) {
+        return Err(value(format!("{at}.quorum"), format!("is between 1 and {MAX_QUORUM}")));
+    }
+    Ok(Approve {
+        name: record.name.unwrap_or_else(|| at.to_owned()),
+        matcher,
+        over: record.over.map(|amount| amount.0).unwrap_or_default(),
+        new_payee: record.new_payee,
+        quorum,
+    })
+}
+
+fn matcher(at: &str, record: MatchRecord) -> Result<Matcher, PolicyError> {
+    let hours = record.hours.map(|hours| read_hours(&format!("{at}.hours"), hours)).transpose()?;
+    let paths = record.paths.map(|paths| {
+        paths.iter().map(|path| read_path(&format!("{at}.paths"), path)).collect::<Result<Vec<_>, _>>()
+    });
+    let methods = record.methods.map(|methods| {
+        let plain = |method: &String| {
+            !method.is_empty() && method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-')
+        };
+        match methods.iter().find(|method| !plain(method)) {
+            Some(odd) => Err(value(
+                format!("{at}.methods"),
+                format!("{odd:?} is no method: they are written in capitals"),
+            )),
+            None => Ok(BTreeSet::from_iter(methods)),
+        }
+    });
+    Ok(Matcher {
+        agents: list::<AgentName>(at, "agents", record.agents.as_deref())?,
+        hosts: list::<HostPattern>(at, "hosts", record.hosts.as_deref())?,
+        paths: paths.transpose()?,
+        methods: methods.transpose()?,
+        tools: record.tools.map(BTreeSet::from_iter),
+        networks: list::<Network>(at, "networks", record.networks.as_deref())?.map(BTreeSet::from_iter),
+        assets: list::<AssetId>(at, "assets", record.assets.as_deref())?.map(BTreeSet::from_iter),
+        schemes: record.schemes.map(BTreeSet::from_iter),
+        payees: record.payees.map(|texts| addresses(&format!("{at}.payees"), &texts)).transpose()?,
+        hours,
+    })
+}
+
+/// Payees of EVM networks. Those of others cannot be named yet, and are pinned.
+fn addresses(at: &str, texts: &[String]) -> Result<Vec<Address>, PolicyError> {
+    let evm = Network::eip155(1);
+    texts
+        .iter()
+        .map(|text| Address::parse(&evm, text).map_err(|_| value(at, format!("{text:?} is not an address"))))
+        .collect()
+}
+
+fn list<T: std::str::FromStr<Err: fmt::Display>>(
+    at: &str,
+    key: &str,
+    texts: Option<&[String]>,
+) -> Result<Option<Vec<T>>, PolicyError> {
+    let read = |text: &String| parsed(&format!("{at}.{key}"), text);
+    texts.map(|texts| texts.iter().map(read).collect()).transpose()
+}
+
+fn parsed<T: std::str::FromStr<Err: fmt::Display>>(at: &str, text: &str) -> Result<T, PolicyError> {
+    text.parse().map_err(|error| value(at, format!("{text:?}: {error}")))
+}
+
+fn value(at: impl Into<String>, what: impl Into<String>) -> PolicyError {
+    PolicyError::Value { at: at.into(), what: what.into() }
+}
+
+fn read_path(at: &str, path: &str) -> Result<String, PolicyError> {
+    let body = path.strip_suffix("/*").unwrap_or(path);
+    if !path.starts_with('/') || body.contains(['*', '?', '#', '%', '\\', ';']) || body.contains("//") {
+        return Err(value(
+            at,
+            format!("{path:?} is no path: \"/v1/now\", or \"/v1/*\" for everything below"),
+        ));
+    }
+    Ok(path.to_owned())
+}
+
+fn read_hours(at: &str, record: HoursRecord) -> Result<Hours, PolicyError> {
+    let clock = |key: &str, text: &str| {
+        let minutes = text.split_once(':').and_then(|(h, m)| {
+            let part = |text: &str| (text.len() == 2).then(|| text.parse::<u16>().ok()).flatten();
+            let (h, m) = (part(h)?, part(m)?);
+            (m < 60 && h * 60 + m <= 1440 && text.bytes().all(|b| b.is_ascii_digit() || b == b':'))
+                .then_some(h * 60 + m)
+        });
+        minutes
+            .ok_or_else(|| value(format!("{at}.{key}"), format!("{text:?} is no time of day like \"08:00\"")))
+    };
+    let (from, to) = (clock("from", &record.from)?, clock("to", &record.to)?);
+    if from >= to {
+        return Err(value(at, "ends before it begins: hours around midnight take two rules"));
+    }
+    let offset = match record.offset.as_deref() {
+        None => 0,
+        Some(text) => {
+            let (sign, rest) = match text.split_at_checked(1) {
+                Some(("+", rest)) => (1, rest),
+                Some(("-", rest)) => (-1, rest),
+                _ => return Err(value(format!("{at}.offset"), format!("{text:?} is not like \"+01:00\""))),
+            };
+            let minutes = clock("offset", rest)?;
+            sign * i16::try_from(minutes).map_err(|_| value(format!("{at}.offset"), "is too large"))?
+        }
+    };
+    let all = || Weekday::ALL.to_vec();
+    let days = record.days.map_or_else(all, |days| {
+        days.into_iter()
+            .map(|day| match day {
+                DayRecord::Mon => Weekday::Mon,
+                DayRecord::Tue => Weekday::Tue,
+                DayRecord::Wed => Weekday::Wed,
+                DayRecord::Thu => Weekday::Thu,
+                DayRecord::Fri => Weekday::Fri,
+                DayRecord::Sat => Weekday::Sat,
+                DayRecord::Sun => Weekday::Sun,
+            })
+            .collect()
+    });
+    Ok(Hours { days: days.into_iter().collect(), from, to, offset })
+}
+
+fn budget(at: &str, record: BudgetRecord) -> Result<Budget, PolicyError> {
+    let mut limits = Vec::new();
+    let mut add = |per: Per, span: Span, amount: Amount| {
+        limits.extend(amount.0.into_iter().map(|(bucket, most)| Limit { per, span, bucket, most }));
+    };
+    if let Some(amount) = record.per_payment {
+        add(Per::All, Span::Payment, amount);
+    }
+    let windows = [
+        (Per::All, "rolling", record.rolling),
+        (Per::Payee, "per_payee", record.per_payee),
+        (Per::Host, "per_host", record.per_host),
+        (Per::Tool, "per_tool", record.per_tool),
+    ];
+    for (per, key, amounts) in windows {
+        for (text, amount) in amounts {
+            add(per, Span::Rolling(length(&format!("{at}.{key}"), &text)?), amount);
+        }
+    }
+    for (text, amount) in record.calendar {
+        let part = Calendar::ALL.into_iter().find(|part| part.name() == text);
+        let part = part.ok_or_else(|| {
+            value(format!("{at}.calendar"), format!("{text:?} is none of hour, day, week and month"))
+        })?;
+        add(Per::All, Span::Calendar(part), amount);
+    }
+    if let Some(amount) = record.lifetime {
+        add(Per::All, Span::Lifetime, amount);
+    }
+    let mut counts = Vec::new();
+    for (text, most) in record.payments {
+        counts.push(Count { span: Span::Rolling(length(&format!("{at}.payments"), &text)?), most });
+    }
+    Ok(Budget { limits, counts })
+}
+
+/// `30s`, `5m`, `24h`, `7d`.
+fn length(at: &str, text: &str) -> Result<Duration, PolicyError> {
+    let odd = || value(at, format!("{text:?} is no length of time like \"30s\", \"5m\", \"24h\" or \"7d\""));
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(odd)?;
+    let each: u64 = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(odd()),
+    };
+    let number = parse_atoms(digits).ok().and_then(|n| u64::try_from(n).ok()).ok_or_else(odd)?;
+    let length = number.checked_mul(each).map(Duration::from_secs).ok_or_else(odd)?;
+    if length.is_zero() || length > MAX_SPAN {
+        return Err(value(at, format!("{text:?} is not between a second and ten years")));
+    }
+    Ok(length)
+}
+
+/// A budget that seems to promise more than the one above it would mislead whoever reads it.
+fn narrower(budgets: &BTreeMap<AgentName, Budget>) -> Result<(), PolicyError> {
+    for (name, budget) in budgets {
+        for above in name.lineage().skip(1) {
+            let Some(parent) = budgets.get(&above) else { continue };
+            for limit in &budget.limits {
+                let same = |other: &&Limit| {
+                    other.per == limit.per && other.span == limit.span && other.bucket == limit.bucket
+                };
+                if parent.limits.iter().find(same).is_some_and(|other| limit.most > other.most) {
+                    let limit = limit.to_string();
+                    return Err(PolicyError::ChildWider { child: name.clone(), parent: above, limit });
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,169 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use farthing_primitives::{Address, AssetId, Network, Timestamp};
+
+use crate::{AgentName, Bucket, HostPattern, Request};
+
+/// Which payments a rule is about. Each list that is given has to have something that fits; one that isn't, fits all.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Matcher {
+    pub agents: Option<Vec<AgentName>>,
+    pub hosts: Option<Vec<HostPattern>>,
+    pub paths: Option<Vec<String>>,
+    pub methods: Option<BTreeSet<String>>,
+    pub tools: Option<BTreeSet<String>>,
+    pub networks: Option<BTreeSet<Network>>,
+    pub assets: Option<BTreeSet<AssetId>>,
+    pub schemes: Option<BTreeSet<String>>,
+    pub payees: Option<Vec<Address>>,
+    pub hours: Option<Hours>,
+}
+
+/// Some hours of some days, by a clock that is so far from UTC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hours {
+    pub days: BTreeSet<Weekday>,
+    /// Minutes since midnight; `from` is in, `to` is not.
+    pub from: u16,
+    pub to: u16,
+    /// Minutes that are added to UTC.
+    pub offset: i16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Weekday {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+impl Weekday {
+    pub const ALL: [Self; 7] = [Self::Mon, Self::Tue, Self::Wed, Self::Thu, Self::Fri, Self::Sat, Self::Sun];
+}
+
+/// Which payees a rule allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PayTo {
+    /// Whoever the host asked to pay first, and nobody else later.
+    Pin,
+    Only(Vec<Address>),
+}
+
+/// A rule that allows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Allow {
+    pub name: String,
+    pub matcher: Matcher,
+    pub pay_to: PayTo,
+    /// The most that one payment may be, by bucket. Empty is no limit of its own: budgets have theirs.
+    pub most: Vec<(Bucket, u128)>,
+    pub max_validity: Option<Duration>,
+    /// It may be an address of this machine or its network.
+    pub private: bool,
+    /// It may be paid without TLS. Loopback always may.
+    pub plaintext: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deny {
+    pub name: String,
+    pub matcher: Matcher,
+    /// From more than this on; empty is any amount.
+    pub over: Vec<(Bucket, u128)>,
+}
+
+/// A rule that lets a payment wait for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approve {
+    pub name: String,
+    pub matcher: Matcher,
+    pub over: Vec<(Bucket, u128)>,
+    /// Only where this host was never paid on this network.
+    pub new_payee: bool,
+    /// How many people have to say yes.
+    pub quorum: u32,
+}
+
+impl Matcher {
+    /// The first condition that `request` does not meet, by its key in the file.
+    pub fn objection(&self, request: &Request, now: Timestamp) -> Option<&'static str> {
+        let asset = request.charge.money().asset();
+        let caller = &request.caller;
+        // The cheapest and most telling ones first.
+        if self.hosts.as_ref().is_some_and(|all| !all.iter().any(|one| one.matches(&request.origin))) {
+            return Some("hosts");
+        }
+        if self.agents.as_ref().is_some_and(|all| {
+            caller.agent.as_ref().is_none_or(|agent| !all.iter().any(|one| agent.is_within(one)))
+        }) {
+            return Some("agents");
+        }
+        if self.tools.as_ref().is_some_and(|all| caller.tool.as_ref().is_none_or(|tool| !all.contains(tool)))
+        {
+            return Some("tools");
+        }
+        if self.methods.as_ref().is_some_and(|all| !all.contains(&caller.method)) {
+            return Some("methods");
+        }
+        if self.paths.as_ref().is_some_and(|all| !all.iter().any(|one| path_matches(one, &caller.path))) {
+            return Some("paths");
+        }
+        if self.networks.as_ref().is_some_and(|all| !all.contains(asset.network())) {
+            return Some("networks");
+        }
+        if self.assets.as_ref().is_some_and(|all| !all.contains(asset)) {
+            return Some("assets");
+        }
+        if self.schemes.as_ref().is_some_and(|all| !all.contains(&request.scheme)) {
+            return Some("schemes");
+        }
+        if self.payees.as_ref().is_some_and(|all| !all.contains(&request.payee)) {
+            return Some("payees");
+        }
+        if self.hours.as_ref().is_some_and(|hours| !hours.contain(now)) {
+            return Some("hours");
+        }
+        None
+    }
+}
+
+/// A path, or everything below one that ends in `/*`. A path with dots that climb, doubled slashes or escaped letters
+/// matches only a rule for all paths: who serves it may read it as another.
+fn path_matches(pattern: &str, path: &str) -> bool {
+    if pattern == "/*" {
+        return true;
+    }
+    let plain = !path.contains(['%', '\\', ';'])
+        && !path.contains("//")
+        && !path.split('/').any(|part| part == ".." || part == ".");
+    plain
+        && match pattern.strip_suffix("/*") {
+            Some(above) => path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/')),
+            None => path == pattern,
+        }
+}
+
+impl Hours {
+    pub fn contain(&self, now: Timestamp) -> bool {
+        let minutes = now.millis() / 60_000;
+        let Some(local) = minutes.checked_add_signed(self.offset.into()) else { return false };
+        // The first day of 1970 was a Thursday.
+        let weekday = usize::try_from((local / 1440 + 3) % 7).ok().and_then(|i| Weekday::ALL.get(i));
+        let minute = local % 1440;
+        weekday.is_some_and(|day| self.days.contains(day))
+            && (u64::from(self.from)..u64::from(self.to)).contains(&minute)
+    }
+}
+
+/// Whether a payment is more than one of these; of none is any.
+pub(super) fn is_over(over: &[(Bucket, u128)], request: &Request) -> bool {
+    over.is_empty()
+        || over
+            .iter()
+            .any(|(bucket, most)| request.charge.amount_in(bucket).is_some_and(|asked| asked > *most))
+}
