@@ -7,6 +7,8 @@ import { fileURLToPath } from "node:url";
 
 /** What is deployed by anybody with the usual CREATE2 deployer, to one address on every chain: name to salt. */
 const deployed = { PaymentChannelEscrow: `0x${"00".repeat(32)}` };
+/** What is deployed with arguments of its owner's, and so to an address that depends on them: only its code is known. */
+const deployedWithArguments = ["AllowanceVault"];
 const CREATE2_DEPLOYER = "0x4e59b44847b379578588920cA78FbF26c0B4956C";
 
 const here = dirname(fileURLToPath(import.meta.url));
@@ -15,7 +17,7 @@ const solc = require("solc");
 const { keccak256 } = require("js-sha3");
 const EXPECTED_SOLC = "0.8.37+";
 /** Compiled through the intermediate representation: a fifth smaller, and cheaper to call. */
-const viaIntermediate = ["PaymentChannelEscrow"];
+const viaIntermediate = ["PaymentChannelEscrow", "AllowanceVault"];
 const contracts = [
   "DevUSDC",
   "Permit2SignatureTransfer",
@@ -34,8 +36,12 @@ function checksummed(hex) {
   return `0x${[...hex].map((digit, i) => (parseInt(hash[i], 16) >= 8 ? digit.toUpperCase() : digit)).join("")}`;
 }
 
-/** Where the contract comes to be, by EIP-1014, and the hash by which a registry knows its code (EIP-1052). */
-function deployment({ evm }, salt) {
+/** The hash by which a registry knows a contract's code (EIP-1052). */
+const runtimeCodeHash = ({ evm }) => `0x${keccak256(bytesOf(evm.deployedBytecode.object))}`;
+
+/** Where the contract comes to be, by EIP-1014, and its code's hash. */
+function deployment(contract, salt) {
+  const { evm } = contract;
   const initCodeHash = keccak256(bytesOf(evm.bytecode.object));
   const hash = keccak256(Buffer.concat(["0xff", CREATE2_DEPLOYER, salt, initCodeHash].map(bytesOf)));
   return {
@@ -43,7 +49,7 @@ function deployment({ evm }, salt) {
     salt,
     address: checksummed(hash.slice(24)),
     initCodeHash: `0x${initCodeHash}`,
-    runtimeCodeHash: `0x${keccak256(bytesOf(evm.deployedBytecode.object))}`,
+    runtimeCodeHash: runtimeCodeHash(contract),
   };
 }
 
@@ -113,6 +119,9 @@ for (const name of contracts) {
         bytecode: `0x${contract.evm.bytecode.object}`,
         deployedBytecode: `0x${contract.evm.deployedBytecode.object}`,
         ...(deployed[name] ? { deployment: deployment(contract, deployed[name]) } : {}),
+        ...(deployedWithArguments.includes(name)
+          ? { deployment: { deployer: CREATE2_DEPLOYER, runtimeCodeHash: runtimeCodeHash(contract) } }
+          : {}),
       },
       null,
       2,

@@ -1,10 +1,10 @@
-// Tests of the escrow, on a real EVM with Circle's USDC and Uniswap's Permit2.
+// Tests of the escrow and of the vault, on a real EVM with Circle's USDC and Uniswap's Permit2.
 //
 //   node contracts/test.mjs                    all of it
 //   node contracts/test.mjs --gas              writes snapshots/ anew
 //   node contracts/test.mjs -- ARGUMENTS       gives forge other arguments, such as --match-test settle -vvvv
 //
-// Every leaf of spec/*.tree names the test that shows it: a leaf without a passing test fails, and so does a test that no
+// Every leaf of spec/**/*.tree names the test that shows it: a leaf without a passing test fails, and so does a test that no
 // leaf names. `npm ci` here and in ../interop comes first.
 import { spawnSync } from "node:child_process";
 import { readFileSync, readdirSync } from "node:fs";
@@ -19,11 +19,14 @@ function forge(words, options = {}) {
   return spawnSync(forgeBin(), ["test", ...words], { cwd: here, encoding: "utf8", maxBuffer: 1 << 28, ...options });
 }
 
+/** Where each contract's figures are told. */
+const references = { PaymentChannelEscrow: "channels-contract.md", AllowanceVault: "vault.md" };
+
 /** Test names by leaf: `└── it … [test_name]`. */
 function leaves() {
   const named = new Map();
   const dir = join(here, "spec");
-  for (const file of readdirSync(dir).filter((name) => name.endsWith(".tree")).sort()) {
+  for (const file of readdirSync(dir, { recursive: true }).filter((name) => name.endsWith(".tree")).sort()) {
     const lines = readFileSync(join(dir, file), "utf8").trimEnd().split("\n");
     lines.forEach((line, i) => {
       const depth = (text) => text?.search(/[^│├└─ ]/) ?? -1;
@@ -45,14 +48,18 @@ function gasDifferences() {
   return [`${stdout}${stderr}\nthe gas of a function has changed; if so it shall be: node contracts/test.mjs --gas`];
 }
 
-/** What docs/reference says of the deployment and of gas, and should not. */
+/** What docs/reference says of a contract's deployment and gas, and should not. */
 function staleDocs() {
   const read = (path) => readFileSync(join(here, path), "utf8");
-  const docs = read("../docs/reference/channels-contract.md");
-  const { address, runtimeCodeHash } = JSON.parse(read("artifacts/PaymentChannelEscrow.json")).deployment;
-  const gas = Object.entries(JSON.parse(read("snapshots/PaymentChannelEscrow.json")));
-  const wanted = [address, runtimeCodeHash, ...gas.map(([, figure]) => ` ${Number(figure).toLocaleString("en-US")} |`)];
-  return wanted.filter((text) => !docs.includes(text)).map((text) => `docs/reference/channels-contract.md does not say ${text}`);
+  return Object.entries(references).flatMap(([name, page]) => {
+    const docs = read(`../docs/reference/${page}`);
+    const { address, runtimeCodeHash } = JSON.parse(read(`artifacts/${name}.json`)).deployment;
+    const gas = Object.values(JSON.parse(read(`snapshots/${name}.json`)));
+    const wanted = [address, runtimeCodeHash, ...gas.map((figure) => ` ${Number(figure).toLocaleString("en-US")} |`)];
+    return wanted
+      .filter((text) => text && !docs.includes(text))
+      .map((text) => `docs/reference/${page} does not say ${text}`);
+  });
 }
 
 function report({ status: exit, stdout, stderr }) {
@@ -77,10 +84,10 @@ function report({ status: exit, stdout, stderr }) {
       good += 1;
       if (kind.Invariant) kinds.push(`${kind.Invariant.runs} runs, ${kind.Invariant.calls} calls, ${kind.Invariant.reverts} reverts`);
       if (kind.Fuzz) kinds.push(`${name}: ${kind.Fuzz.runs} runs`);
-      if (!kind.Invariant && !named.delete(name)) failures.push(`${name}: no leaf of spec/*.tree names it`);
+      if (!kind.Invariant && !named.delete(name)) failures.push(`${name}: no leaf of spec/**/*.tree names it`);
     }
     passed += good;
-    console.log(`${suite.replace(/^.*:/, "").padEnd(15)} ${String(good).padStart(3)} passed${kinds.length ? `  (${kinds.join("; ")})` : ""}`);
+    console.log(`${suite.replace(/^.*:/, "").padEnd(19)} ${String(good).padStart(3)} passed${kinds.length ? `  (${kinds.join("; ")})` : ""}`);
   }
   if (exit !== 0 && failures.length === 0) failures.push(`forge ended with ${exit}:\n${stderr}`);
   failures.push(...gasDifferences(), ...staleDocs());
