@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("policy", &["primitives"]),
     // Nothing of ours: it proves what a log says, and does not know what that means.
     ("audit", &[]),
+    ("approval", &["primitives", "policy"]),
     ("payment", &["primitives", "ledger"]),
     // `payment` for the words that both use: a transaction's name, a proof, a reason.
     ("channel", &["primitives", "ledger", "payment"]),

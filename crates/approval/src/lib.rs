@@ -1,0 +1,18 @@
+//! Payment approval requests: what people are asked, exactly, and whether what came back is their word.
+//!
+//! A request names who would pay whom for what, and at most how much until when; its digest is what people sign. Nothing
+//! here decides: whether a payment waits for people is a rule of the policy, which is asked again when the approval is used.
+//! The format is written down in `docs/reference/approvals.md`.
+//!
+//! Pure: time and randomness arrive as arguments.
+
+mod keys;
+mod request;
+mod vote;
+
+#[cfg(test)]
+mod tests;
+
+pub use keys::{ApproverKey, KeyError, MAX_NAME_LEN, PublicKey, is_name};
+pub use request::{ApprovalId, ApprovalRequest, Digest, IdError, ReadError, Subject};
+pub use vote::{Ballot, Status, Verdict, Vote, VoteError, tally};
