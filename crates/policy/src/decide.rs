@@ -13,6 +13,8 @@ use crate::{AgentName, Bucket, Charge, Origin};
 pub struct Request {
     pub scheme: String,
     pub charge: Charge,
+    /// What the request costs in atoms, if that is not the charge: a deposit is more than the price of one thing.
+    pub price: Option<u128>,
     pub payee: Address,
     /// Who is really asked: the host of the last redirect, not what the seller says of itself.
     pub origin: Origin,
@@ -79,6 +81,8 @@ pub struct History {
     pub usual_price: Option<u128>,
     /// The approval of exactly this payment, if there is one that holds.
     pub approval: Option<Approval>,
+    /// The request for such an approval that people have not answered yet.
+    pub pending: Option<String>,
 }
 
 impl History {

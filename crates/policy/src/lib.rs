@@ -9,6 +9,7 @@ mod charge;
 mod clock;
 mod decide;
 mod host;
+mod law;
 pub mod policy;
 mod rules;
 
@@ -20,5 +21,6 @@ pub use charge::{Bucket, Charge, ChargeError, DOLLAR_DECIMALS, Dollars};
 pub use clock::{Clock, MAX_DRIFT, Mark, Steady};
 pub use decide::{Approval, Caller, Decision, Finding, History, Movement, Request, Source, Verdict, decide};
 pub use host::{Host, HostError, HostPattern, Origin, OriginError, is_public};
+pub use law::Law;
 pub use policy::{Policy, PolicyError};
 pub use rules::{Breaker, Caps, Fact, HostRule, Rules, Window};

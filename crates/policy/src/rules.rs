@@ -256,6 +256,8 @@ pub enum Fact {
     ApprovalRequired {
         rule: String,
         quorum: u32,
+        /// The request that people were asked with, if they were.
+        pending: Option<String>,
     },
 }
 
@@ -468,11 +470,10 @@ impl fmt::Display for Fact {
                 write!(f, "{minute} payments in the last minute, {times} times the usual {usual} or more")
             }
             Self::Approved { rule, by, .. } => write!(f, "what {rule} asks for is approved ({by})"),
-            Self::ApprovalRequired { rule, quorum: 1 } => {
-                write!(f, "{rule} asks for the approval of a person")
-            }
-            Self::ApprovalRequired { rule, quorum } => {
-                write!(f, "{rule} asks for the approval of {quorum} people")
+            Self::ApprovalRequired { rule, quorum, pending } => {
+                let people = if *quorum == 1 { "a person".to_owned() } else { format!("{quorum} people") };
+                write!(f, "{rule} asks for the approval of {people}")?;
+                pending.as_ref().map_or(Ok(()), |id| write!(f, ", who are asked by {id}"))
             }
         }
     }

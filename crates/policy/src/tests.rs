@@ -34,6 +34,7 @@ fn request(atoms: u128) -> Request {
     Request {
         scheme: "exact".to_owned(),
         charge: usdc(&sepolia(), atoms),
+        price: None,
         payee: payee(1),
         origin: origin("https://api.weather.example/forecast"),
         private: false,

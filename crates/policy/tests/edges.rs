@@ -27,6 +27,7 @@ fn request(url: &str) -> Request {
     Request {
         scheme: "exact".to_owned(),
         charge: charge("USDC", 1),
+        price: None,
         payee: Address::from_evm_bytes([1; 20]),
         origin: origin(url),
         private: false,

@@ -109,6 +109,7 @@ fn request() -> impl Strategy<Value = Request> {
         .prop_map(|((which, atoms, to), (host, tls, private), max, only, validity)| Request {
             scheme: "exact".to_owned(),
             charge: Charge::of(registry(), asset(which).atoms(atoms)).expect("listed"),
+            price: None,
             payee: payee(to),
             origin: Origin { host: host.parse().expect("a host"), port: 443, tls },
             private,

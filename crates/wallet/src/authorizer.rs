@@ -273,6 +273,7 @@ impl LocalAuthorizer {
         let request = Request {
             scheme: intent.offer.scheme().to_owned(),
             charge,
+            price: None,
             payee: requirement.pay_to(),
             origin: intent.origin.clone(),
             private: intent.private,

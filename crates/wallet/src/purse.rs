@@ -286,6 +286,7 @@ impl LocalAuthorizer {
         Ok(Request {
             scheme: SESSION.to_owned(),
             charge: Charge::of(&self.registry, Money::new(weighed.asset.id.clone(), atoms))?,
+            price: None,
             payee: weighed.parties.payee.clone(),
             origin: intent.origin.clone(),
             private: intent.private,

@@ -88,7 +88,7 @@ impl Policy {
 
     fn jumps(&self, history: &History, request: &Request, now: Timestamp) -> Vec<Fact> {
         let mut found = Vec::new();
-        let asked = request.charge.money().atoms();
+        let asked = request.price.unwrap_or_else(|| request.charge.money().atoms());
         if let (Some(times), Some(usual)) = (self.price_jump, history.usual_price) {
             // What cannot even be counted is no jump: it is more than any price.
             let jumps = usual > 0 && usual.checked_mul(times.into()).is_some_and(|most| asked >= most);
@@ -147,7 +147,7 @@ impl Policy {
         for limit in &budget.limits {
             let Some(asked) = request.charge.amount_in(&limit.bucket) else { continue };
             limited = true;
-            let before = spent(limit, history, request, now, own);
+            let before = self.spent(name, limit, history, request, now);
             findings.push(weigh(name, limit, before, asked));
         }
         for count in &budget.counts {
@@ -162,6 +162,24 @@ impl Policy {
             });
         }
         limited
+    }
+
+    /// What counts in a limit of the budget `name` already; `None` if it cannot be counted.
+    pub(crate) fn spent(
+        &self,
+        name: &AgentName,
+        limit: &Limit,
+        history: &History,
+        request: &Request,
+        now: Timestamp,
+    ) -> Option<u128> {
+        let Some(since) = limit.span.since(now) else { return Some(0) };
+        history
+            .movements
+            .iter()
+            .filter(|m| m.bucket == limit.bucket && m.until >= since)
+            .filter(|m| self.counts_in(m.of.agent.as_ref(), name) && limit.per.covers(m, request))
+            .try_fold(0u128, |sum, m| sum.checked_add(m.amount))
     }
 
     /// Whether what `agent` spends counts in the budget `name`.
@@ -186,7 +204,7 @@ impl Policy {
                 Some(approval) if approval.voices >= quorum => {
                     Fact::Approved { rule, quorum, by: approval.id.clone() }
                 }
-                _ => Fact::ApprovalRequired { rule, quorum },
+                _ => Fact::ApprovalRequired { rule, quorum, pending: history.pending.clone() },
             });
         }
     }
@@ -214,23 +232,6 @@ impl Allow {
         }
         lacks
     }
-}
-
-/// What counts in `limit` already; `None` if it cannot be counted.
-fn spent(
-    limit: &Limit,
-    history: &History,
-    request: &Request,
-    now: Timestamp,
-    own: impl Fn(Option<&AgentName>) -> bool,
-) -> Option<u128> {
-    let Some(since) = limit.span.since(now) else { return Some(0) };
-    history
-        .movements
-        .iter()
-        .filter(|m| m.bucket == limit.bucket && m.until >= since)
-        .filter(|m| own(m.of.agent.as_ref()) && limit.per.covers(m, request))
-        .try_fold(0u128, |sum, m| sum.checked_add(m.amount))
 }
 
 fn weigh(budget: &AgentName, limit: &Limit, before: Option<u128>, asked: u128) -> Fact {

@@ -81,6 +81,7 @@ fn request(agent_name: &str, url: &str, micros: u128) -> Request {
     Request {
         scheme: "exact".to_owned(),
         charge: Charge::of(&registry, money).unwrap(),
+        price: None,
         payee: payee(1),
         origin: Origin::of(&url).unwrap(),
         private: false,
@@ -493,6 +494,7 @@ fn any_history() -> impl Strategy<Value = History> {
             refusals,
             usual_price: None,
             approval: voices.map(|voices| Approval { id: "apr_1".to_owned(), voices }),
+            pending: None,
         },
     )
 }

@@ -41,6 +41,7 @@ fn request(atoms: u128) -> Request {
     Request {
         scheme: "exact".to_owned(),
         charge: Charge::of(&registry, registry.dollar(&sepolia()).unwrap().atoms(atoms)).unwrap(),
+        price: None,
         payee: address(1),
         origin: Origin::of(&"https://seller.example/".parse().unwrap()).unwrap(),
         private: false,

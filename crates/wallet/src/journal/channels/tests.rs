@@ -51,6 +51,7 @@ fn request(atoms: u128) -> Request {
     Request {
         scheme: "session".to_owned(),
         charge: Charge::of(&Registry::builtin(), Money::new(usdc(), atoms)).unwrap(),
+        price: None,
         payee: address(1),
         origin: Origin::of(&"https://seller.example/".parse().unwrap()).unwrap(),
         private: false,

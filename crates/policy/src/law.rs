@@ -1,0 +1,132 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use farthing_primitives::Timestamp;
+
+use crate::policy::Span;
+use crate::{Breaker, Bucket, Decision, History, Origin, Policy, Request, Rules, Window, decide};
+
+/// What is in force: the rules that an owner sets by hand, or a policy from a file, which takes the place of all of them
+/// but the freeze.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Law {
+    Rules(Rules),
+    Policy { frozen: bool, policy: Arc<Policy> },
+}
+
+impl Law {
+    pub fn is_frozen(&self) -> bool {
+        match self {
+            Self::Rules(rules) => rules.frozen,
+            Self::Policy { frozen, .. } => *frozen,
+        }
+    }
+
+    /// The longest time that a signed payment may stay valid, whatever pays.
+    pub fn max_validity(&self) -> Duration {
+        match self {
+            Self::Rules(rules) => rules.max_validity,
+            Self::Policy { policy, .. } => policy.max_validity,
+        }
+    }
+
+    pub fn breaker(&self) -> Option<Breaker> {
+        match self {
+            Self::Rules(rules) => rules.breaker,
+            Self::Policy { policy, .. } => policy.breaker,
+        }
+    }
+
+    /// How far back [`History::movements`] has to go; `None` is for ever.
+    pub fn memory(&self) -> Option<Duration> {
+        match self {
+            Self::Rules(_) => Some(Window::Day.length()),
+            Self::Policy { policy, .. } => policy.memory(),
+        }
+    }
+
+    /// Whether [`History::usual_price`] matters.
+    pub fn minds_prices(&self) -> bool {
+        matches!(self, Self::Policy { policy, .. } if policy.price_jump.is_some())
+    }
+
+    pub fn decide(&self, history: &History, request: &Request, now: Timestamp) -> Decision {
+        match self {
+            Self::Rules(rules) => decide(rules, history, request, now),
+            Self::Policy { frozen, policy } => policy.decide(*frozen, history, request, now),
+        }
+    }
+
+    /// Whether this machine's own network may be reached at `origin`.
+    pub fn may_reach_private(&self, origin: &Origin) -> bool {
+        match self {
+            Self::Rules(rules) => rules.hosts.iter().any(|rule| rule.private && rule.pattern.matches(origin)),
+            Self::Policy { policy, .. } => policy.allow.iter().any(|rule| {
+                let hosts = rule.matcher.hosts.iter().flatten();
+                rule.private && hosts.into_iter().any(|pattern| pattern.matches(origin))
+            }),
+        }
+    }
+
+    /// How many times the amount of `request` one payment may be that is otherwise the same; `history` counts if it is
+    /// given. What comes of it is asked for, and decided about, all the same.
+    pub fn room(&self, history: Option<&History>, request: &Request, now: Timestamp) -> u128 {
+        let mut room: Option<u128> = None;
+        let mut narrow = |bucket: &Bucket, most: u128| {
+            if let Some(each) = request.charge.amount_in(bucket).filter(|each| *each > 0) {
+                room = Some(room.map_or(most / each, |room| room.min(most / each)));
+            }
+        };
+        match self {
+            Self::Rules(rules) => {
+                for (bucket, caps) in &rules.caps {
+                    narrow(bucket, caps.per_payment);
+                    for window in Window::ALL {
+                        let cap = match window {
+                            Window::Hour => caps.hour,
+                            Window::Day => caps.day,
+                        };
+                        if let Some(history) = history {
+                            let spent = history.spent(bucket, window, now).unwrap_or(u128::MAX);
+                            narrow(bucket, cap.saturating_sub(spent));
+                        }
+                    }
+                }
+            }
+            Self::Policy { policy, .. } => policy.narrow(history, request, now, &mut narrow),
+        }
+        room.unwrap_or(0)
+    }
+}
+
+impl Policy {
+    /// Calls `narrow` with everything that bounds a payment that is otherwise like `request`.
+    fn narrow(
+        &self,
+        history: Option<&History>,
+        request: &Request,
+        now: Timestamp,
+        narrow: &mut impl FnMut(&Bucket, u128),
+    ) {
+        for (name, budget) in self.chain(request.caller.agent.as_ref()).unwrap_or_default() {
+            for limit in &budget.limits {
+                match (limit.span, history) {
+                    (Span::Payment, _) => narrow(&limit.bucket, limit.most),
+                    (_, Some(history)) => {
+                        let spent = self.spent(name, limit, history, request, now).unwrap_or(u128::MAX);
+                        narrow(&limit.bucket, limit.most.saturating_sub(spent));
+                    }
+                    (_, None) => {}
+                }
+            }
+        }
+        let fits = |matcher: &crate::policy::Matcher| matcher.objection(request, now).is_none();
+        let allow =
+            self.allow.iter().find(|rule| fits(&rule.matcher)).into_iter().flat_map(|rule| &rule.most);
+        let deny = self.deny.iter().filter(|rule| fits(&rule.matcher)).flat_map(|rule| &rule.over);
+        let ask = self.approve.iter().filter(|rule| fits(&rule.matcher)).flat_map(|rule| &rule.over);
+        for (bucket, most) in allow.chain(deny).chain(ask) {
+            narrow(bucket, *most);
+        }
+    }
+}
