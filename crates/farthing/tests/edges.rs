@@ -34,7 +34,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
     // A method plug-in: what it says is a trait of `rails`, what it does with money one of `engine`.
     ("stripe", &["primitives", "wire", "payment", "rails", "engine"]),
     ("load", &["primitives", "evm"]),
-    ("mcp", &["primitives", "wire", "policy", "wallet", "listener"]),
+    // It decides on calls of tools, and knows neither wallets nor wires.
+    ("toolguard", &["primitives"]),
+    ("mcp", &["primitives", "wire", "policy", "wallet", "listener", "toolguard"]),
 ];
 
 /// Heavy stacks and the only crates that may name them.
