@@ -259,11 +259,18 @@ pub enum Fact {
         /// The request that people were asked with, if they were.
         pending: Option<String>,
     },
+    /// Found by another process that decided, in its words.
+    Told {
+        code: String,
+        denies: bool,
+        text: String,
+    },
 }
 
 impl Fact {
     pub fn denies(&self) -> bool {
         match self {
+            Self::Told { denies, .. } => *denies,
             Self::NotFrozen
             | Self::SchemeAllowed(_)
             | Self::NetworkAllowed(_)
@@ -308,8 +315,9 @@ impl Fact {
     }
 
     /// A stable name for programs.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> &str {
         match self {
+            Self::Told { code, .. } => code,
             Self::NotFrozen => "not_frozen",
             Self::Frozen => "frozen",
             Self::SchemeAllowed(_) => "scheme_allowed",
@@ -374,6 +382,7 @@ fn list<T: fmt::Display>(items: &[T]) -> String {
 impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Told { text, .. } => f.write_str(text),
             Self::NotFrozen => f.write_str("the wallet is not frozen"),
             Self::Frozen => f.write_str("the wallet is frozen"),
             Self::SchemeAllowed(scheme) => write!(f, "the scheme {scheme} is allowed"),

@@ -60,8 +60,8 @@ fn spent(atoms: u128, ago: u64) -> Movement {
     }
 }
 
-fn codes(decision: &Decision) -> Vec<&'static str> {
-    decision.denials().map(Fact::code).collect()
+fn codes(decision: &Decision) -> Vec<String> {
+    decision.denials().map(|fact| fact.code().to_owned()).collect()
 }
 
 fn check(rules: &Rules, history: &History, request: &Request, denials: &[&str]) {

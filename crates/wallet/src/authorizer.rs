@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use farthing_engine::World;
 use farthing_evm::{Key, U256, from_alloy};
-use farthing_policy::{Caller, Charge, ChargeError, Clock, Decision, Origin, Request, Steady};
+use farthing_policy::{AgentName, Caller, Charge, ChargeError, Clock, Decision, Origin, Request, Steady};
 use farthing_primitives::{
     Address, Asset, Money, Network, PullMethod, PurchaseId, Registry, RequestHash, Timestamp,
 };
@@ -96,12 +96,16 @@ pub enum Denied {
     Journal(#[from] JournalError),
     #[error("the authorizer cannot be asked")]
     Unavailable,
+    /// Said by an authorizer in another process, whose codes are the same and some of its own.
+    #[error("{text}")]
+    Told { code: String, text: String },
 }
 
 impl Denied {
     /// A stable name for programs.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> &str {
         match self {
+            Self::Told { code, .. } => code,
             Self::Policy(decision) => decision.denials().next().map_or("denied", |fact| fact.code()),
             Self::Offer(_) => "offer_unsupported",
             Self::Charge(ChargeError::UnknownAsset(_)) => "asset_unknown",
@@ -116,6 +120,7 @@ impl Denied {
             Self::Journal(JournalError::Channel(error)) => channel_code(error),
             Self::Journal(JournalError::OverMax { .. }) => "over_max",
             Self::Journal(JournalError::Frozen) => "frozen",
+            Self::Journal(JournalError::Revoked(_)) => "token_revoked",
             Self::Journal(_) | Self::Unavailable => "authorizer_unavailable",
         }
     }
@@ -250,6 +255,18 @@ impl LocalAuthorizer {
         })
     }
 
+    /// The same key for one agent: what is bought through it is that agent's, and it sees nothing else.
+    #[must_use]
+    pub fn for_agent(&self, agent: AgentName) -> Self {
+        self.over(Arc::new(self.journal.for_agent(agent, None)))
+    }
+
+    /// The same key over another view of its journal.
+    #[must_use]
+    pub fn over(&self, journal: Arc<Journal>) -> Self {
+        Self { journal, ..self.clone() }
+    }
+
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
     }
@@ -280,9 +297,14 @@ impl LocalAuthorizer {
             max,
             only: intent.only.clone(),
             validity,
-            caller: intent.caller(),
+            caller: self.caller(intent),
         };
         Ok(Weighed { requirement, request, lag })
+    }
+
+    /// Who asks for what: whose purchases these are is the journal's to say.
+    pub(crate) fn caller(&self, intent: &Intent) -> Caller {
+        Caller { agent: self.journal.agent().cloned(), ..intent.caller() }
     }
 
     /// Reads an amount that a caller gave, in whole units of whatever asset it is about.

@@ -12,7 +12,7 @@ use std::time::Duration;
 use farthing_channel::ChannelId;
 use farthing_payment::{ConsumptionKey, Instruction};
 use farthing_policy::{
-    Bucket, Charge, Clock, Decision, History, Mark, Movement, Request, Rules, Window, decide,
+    AgentName, Bucket, Charge, Clock, Decision, History, Mark, Movement, Request, Rules, Window, decide,
 };
 use farthing_primitives::{Address, AssetId, Money, Network, PurchaseId, RequestHash, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -22,7 +22,10 @@ use crate::holder::Processes;
 use crate::keystore::{create_private_dir, create_private_file};
 use crate::record;
 
+pub mod agents;
 pub mod channels;
+
+use agents::Scope;
 
 /// How long a call waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,8 +45,12 @@ pub const CALL_NAMES_KEPT: Duration = Duration::from_secs(24 * 3600);
 const CALL: &str = "call:";
 
 /// How the file came to be. What is here never changes; later versions append.
-const MIGRATIONS: &[&str] =
-    &[SCHEMA, include_str!("journal/schema-2.sql"), include_str!("journal/schema-3.sql")];
+const MIGRATIONS: &[&str] = &[
+    SCHEMA,
+    include_str!("journal/schema-2.sql"),
+    include_str!("journal/schema-3.sql"),
+    include_str!("journal/schema-4.sql"),
+];
 
 const SCHEMA: &str = "
 CREATE TABLE setting (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -222,6 +229,8 @@ pub struct Purchase {
     pub channel: Option<ChannelId>,
     /// All that was signed on that channel with this purchase, in atoms.
     pub cumulative: Option<u128>,
+    /// The agent that made it; `None` if the owner did.
+    pub agent: Option<AgentName>,
 }
 
 /// A signed payment as it goes over the wire.
@@ -315,6 +324,8 @@ pub enum JournalError {
     Transition { from: State, to: State },
     #[error("the wallet is frozen")]
     Frozen,
+    #[error("the agent {0} may not spend any more: its token was revoked")]
+    Revoked(AgentName),
     #[error("a change of the rules was refused: {0}")]
     Rules(String),
     #[error("there is no channel {0}")]
@@ -336,6 +347,8 @@ pub struct Reserved {
 pub struct Journal {
     db: Arc<Mutex<Connection>>,
     processes: Processes,
+    /// Whose purchases and channels are seen and made through here; `None` is the owner, who sees all.
+    agent: Option<Scope>,
 }
 
 impl fmt::Debug for Journal {
@@ -371,7 +384,7 @@ impl Journal {
     #[must_use]
     pub fn as_process(&self, process: &str, is_gone: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         let processes = Processes { this: process.to_owned(), is_gone: Arc::new(is_gone) };
-        Self { db: self.db.clone(), processes }
+        Self { db: self.db.clone(), processes, agent: self.agent.clone() }
     }
 
     /// A journal in an open database, which is made one if it is empty.
@@ -393,7 +406,7 @@ impl Journal {
         }
         tx.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
         tx.commit()?;
-        Ok(Self { db: Arc::new(Mutex::new(db)), processes: Processes::of_system() })
+        Ok(Self { db: Arc::new(Mutex::new(db)), processes: Processes::of_system(), agent: None })
     }
 
     // -----------------------------------------------------------------------------------------------------------------
@@ -429,7 +442,7 @@ impl Journal {
     pub fn terms(&self, clock: &Clock) -> Result<Terms, JournalError> {
         self.within(|tx| {
             Ok(Terms {
-                rules: rules(tx)?,
+                rules: self.rules_now(tx)?,
                 devnet: get(tx, "devnet")?.is_some(),
                 time: believed(tx, clock)?.time,
             })
@@ -513,7 +526,7 @@ impl Journal {
     pub fn preview(&self, request: &Request, clock: &Clock) -> Result<Decision, JournalError> {
         self.within(|tx| {
             let now = believed(tx, clock)?.time;
-            let rules = rules(tx)?;
+            let rules = self.rules_now(tx)?;
             Ok(decide(&rules, &history(tx, &rules, request, now)?, request, now))
         })
     }
@@ -524,7 +537,7 @@ impl Journal {
         self.within(|tx| {
             let now = advance(tx, clock)?;
             lapse(tx, now, believable(clock).wall)?;
-            let rules = rules(tx)?;
+            let rules = self.rules_now(tx)?;
             let history =
                 if cfg!(mutant = "budget") { History::default() } else { history(tx, &rules, request, now)? };
             let decision = decide(&rules, &history, request, now);
@@ -532,6 +545,7 @@ impl Journal {
                 let authority = request.origin.authority();
                 pin(tx, &authority, request.charge.money().asset().network(), &request.payee, now)?;
                 insert(tx, request, draft, &authority, &self.processes.this, now)?;
+                self.assign(tx, &draft.id)?;
             }
             Ok(Reserved { decision })
         })
@@ -549,9 +563,8 @@ impl Journal {
         clock: &Clock,
     ) -> Result<(), JournalError> {
         self.within(|tx| {
-            if rules(tx)?.frozen {
-                return Err(JournalError::Frozen);
-            }
+            self.own(tx, id)?;
+            self.may_sign(tx)?;
             become_(tx, id, State::Signed, clock)?;
             tx.execute(
                 "UPDATE purchase SET header_name = ?2, header_value = ?3, instruction = ?4 WHERE id = ?1",
@@ -564,6 +577,7 @@ impl Journal {
     /// Gives up a purchase of which nothing left this process.
     pub fn drop_unsigned(&self, id: &PurchaseId, clock: &Clock) -> Result<(), JournalError> {
         self.within(|tx| {
+            self.own(tx, id)?;
             let from = state(tx, id)?;
             if from != State::Intended {
                 return Err(JournalError::Transition { from, to: State::Released });
@@ -579,8 +593,9 @@ impl Journal {
     /// are owed.
     pub fn present(&self, id: &PurchaseId, clock: &Clock) -> Result<Header, JournalError> {
         self.within(|tx| {
-            if state(tx, id)? == State::Signed && rules(tx)?.frozen {
-                return Err(JournalError::Frozen);
+            self.own(tx, id)?;
+            if state(tx, id)? == State::Signed {
+                self.may_sign(tx)?;
             }
             if state(tx, id)? != State::Settled {
                 become_(tx, id, State::Presented, clock)?;
@@ -597,12 +612,16 @@ impl Journal {
 
     /// Writes down what became of a payment that was shown. None of it frees the reservation.
     pub fn conclude(&self, id: &PurchaseId, outcome: &Outcome, clock: &Clock) -> Result<(), JournalError> {
-        self.within(|tx| conclude(tx, id, outcome, clock))
+        self.within(|tx| {
+            self.own(tx, id)?;
+            conclude(tx, id, outcome, clock)
+        })
     }
 
     /// Writes down that the answer, which was in hand, is where whoever paid wanted it.
     pub fn received(&self, id: &PurchaseId) -> Result<(), JournalError> {
         self.within(|tx| {
+            self.own(tx, id)?;
             tx.execute("UPDATE purchase SET delivered = 1 WHERE id = ?1 AND delivered = 2", [key(id)])?;
             Ok(())
         })
@@ -611,6 +630,7 @@ impl Journal {
     /// Writes down that the chain's word for a settlement is final. Nothing changes that any more.
     pub fn finalize(&self, id: &PurchaseId) -> Result<(), JournalError> {
         self.within(|tx| {
+            self.own(tx, id)?;
             tx.execute(
                 "UPDATE purchase SET confirmed = 2 WHERE id = ?1 AND state = 'settled' AND confirmed = 1",
                 [key(id)],
@@ -622,6 +642,7 @@ impl Journal {
     /// Frees the reservation of a purchase, on proof. A chain may so take back what it said before a reorganization.
     pub fn release(&self, id: &PurchaseId, proof: Proof, clock: &Clock) -> Result<(), JournalError> {
         self.within(|tx| {
+            self.own(tx, id)?;
             let purchase = find(tx, id)?;
             let never_shown = matches!(purchase.state, State::Intended | State::Signed);
             if purchase.finalized || (proof == Proof::NeverShown && !never_shown) {
@@ -656,15 +677,19 @@ impl Journal {
     }
 
     pub fn get(&self, id: &PurchaseId) -> Result<Purchase, JournalError> {
-        self.within(|tx| find(tx, id))
+        self.within(|tx| {
+            self.own(tx, id)?;
+            find(tx, id)
+        })
     }
 
     /// Purchases, latest first.
     pub fn history(&self, limit: u32) -> Result<Vec<Purchase>, JournalError> {
         self.within(|tx| {
-            let sql = format!("SELECT {COLUMNS} FROM purchase ORDER BY id DESC LIMIT ?1");
+            let sql = format!("SELECT {COLUMNS} FROM purchase WHERE {OWN} ORDER BY id DESC LIMIT ?2");
             let mut found = tx.prepare_cached(&sql)?;
-            let rows = found.query_map([limit.min(MAX_HISTORY)], |row| Ok(read(row)))?;
+            let rows =
+                found.query_map(params![self.agent_name(), limit.min(MAX_HISTORY)], |row| Ok(read(row)))?;
             rows.map(|row| row?).collect()
         })
     }
@@ -675,11 +700,11 @@ impl Journal {
         self.within(|tx| {
             let sql = format!(
                 "SELECT {COLUMNS} FROM purchase
-                 WHERE channel IS NULL AND (state IN ('signed', 'presented', 'unknown', 'refused')
-                 OR (state = 'settled' AND confirmed < 2)) ORDER BY id LIMIT ?1"
+                 WHERE {OWN} AND channel IS NULL AND (state IN ('signed', 'presented', 'unknown', 'refused')
+                 OR (state = 'settled' AND confirmed < 2)) ORDER BY id LIMIT ?2"
             );
             let mut found = tx.prepare_cached(&sql)?;
-            let rows = found.query_map([MAX_HISTORY], |row| Ok(read(row)))?;
+            let rows = found.query_map(params![self.agent_name(), MAX_HISTORY], |row| Ok(read(row)))?;
             rows.map(|row| row?).collect()
         })
     }
@@ -688,21 +713,25 @@ impl Journal {
     pub fn unknown_for(&self, request: &RequestHash) -> Result<Option<Purchase>, JournalError> {
         self.within(|tx| {
             let sql = format!(
-                "SELECT {COLUMNS} FROM purchase WHERE request_hash = ?1 AND state = 'unknown' AND delivered = 0
+                "SELECT {COLUMNS} FROM purchase WHERE {OWN} AND request_hash = ?2 AND state = 'unknown' AND delivered = 0
                  ORDER BY id DESC LIMIT 1"
             );
             let mut found = tx.prepare_cached(&sql)?;
-            found.query_row([&request.0[..]], |row| Ok(read(row))).optional()?.transpose()
+            found.query_row(params![self.agent_name(), &request.0[..]], |row| Ok(read(row))).optional()?.transpose()
         })
     }
 
     /// The latest purchase of exactly this request, whatever became of it.
     pub fn latest_for(&self, request: &RequestHash) -> Result<Option<Purchase>, JournalError> {
         self.within(|tx| {
-            let sql =
-                format!("SELECT {COLUMNS} FROM purchase WHERE request_hash = ?1 ORDER BY id DESC LIMIT 1");
+            let sql = format!(
+                "SELECT {COLUMNS} FROM purchase WHERE {OWN} AND request_hash = ?2 ORDER BY id DESC LIMIT 1"
+            );
             let mut found = tx.prepare_cached(&sql)?;
-            found.query_row([&request.0[..]], |row| Ok(read(row))).optional()?.transpose()
+            found
+                .query_row(params![self.agent_name(), &request.0[..]], |row| Ok(read(row)))
+                .optional()?
+                .transpose()
         })
     }
 
@@ -715,7 +744,10 @@ impl Journal {
         clock: &Clock,
     ) -> Result<RequestHash, JournalError> {
         self.within(|tx| {
-            let name = format!("{CALL}{name}");
+            let name = match self.agent_name() {
+                Some(agent) => format!("{CALL}{agent}:{name}"),
+                None => format!("{CALL}{name}"),
+            };
             if let Some(text) = get(tx, &name)? {
                 return Ok(record::read_call(&text).ok_or(JournalError::Corrupt("bound call"))?.0);
             }
@@ -773,14 +805,15 @@ impl Journal {
     ) -> Result<Vec<Purchase>, JournalError> {
         self.within(|tx| {
             let owed_since = believed(tx, clock)?.time.minus(GOODS_OWED);
-            let of_request = if request.is_some() { "request_hash = ?1" } else { "?1 IS NULL" };
+            let of_request = if request.is_some() { "request_hash = ?2" } else { "?2 IS NULL" };
             let sql = format!(
                 "SELECT {COLUMNS}, holder, delivered = 2 AS in_hand FROM purchase
-                 WHERE {of_request} AND delivered <> 1 AND (state IN ('signed', 'presented', 'unknown')
-                 OR (state = 'settled' AND updated_ms >= ?2)) ORDER BY id DESC LIMIT {MAX_HISTORY}"
+                 WHERE {OWN} AND {of_request} AND delivered <> 1 AND (state IN ('signed', 'presented', 'unknown')
+                 OR (state = 'settled' AND updated_ms >= ?3)) ORDER BY id DESC LIMIT {MAX_HISTORY}"
             );
             let mut found = tx.prepare_cached(&sql)?;
-            let mut rows = found.query(params![request.map(|hash| &hash.0[..]), millis(owed_since)])?;
+            let hash = request.map(|hash| &hash.0[..]);
+            let mut rows = found.query(params![self.agent_name(), hash, millis(owed_since)])?;
             let mut left = Vec::new();
             while let Some(row) = rows.next()? {
                 let purchase = read(row)?;
@@ -1050,7 +1083,10 @@ fn history(
 
 const COLUMNS: &str = "id, state, created_ms, updated_ms, expires_ms, authority, method, url, request_hash, asset, \
      atoms, payee, payer, consumption, header_name, header_value, instruction, shown, tx, confirmed, receipt, note, delivered, \
-     channel, cumulative";
+     channel, cumulative, agent";
+
+/// Whose a row is: everybody's for the owner, whose name is NULL; else the agent's own.
+const OWN: &str = "(?1 IS NULL OR agent = ?1)";
 
 fn find(tx: &Transaction<'_>, id: &PurchaseId) -> Result<Purchase, JournalError> {
     let sql = format!("SELECT {COLUMNS} FROM purchase WHERE id = ?1");
@@ -1095,6 +1131,10 @@ fn read(row: &Row<'_>) -> Result<Purchase, JournalError> {
         delivered: row.get::<_, i64>(22)? == 1,
         channel: row.get::<_, Option<Vec<u8>>>(23)?.map(channels::id).transpose()?,
         cumulative: row.get::<_, Option<Vec<u8>>>(24)?.map(wide).transpose()?,
+        agent: row
+            .get::<_, Option<String>>(25)?
+            .map(|name| name.parse().map_err(|_| corrupt("agent")))
+            .transpose()?,
     })
 }
 

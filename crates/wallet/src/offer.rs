@@ -63,6 +63,10 @@ impl OfferMpp {
         Ok(Self { challenge, charge, left })
     }
 
+    pub fn challenge(&self) -> &Challenge {
+        &self.challenge
+    }
+
     /// The header that the seller wants the credential in.
     pub fn credential_header(&self) -> &str {
         self.challenge.credential_header()

@@ -894,7 +894,7 @@ fn payment_json(registry: &Registry, payment: &Payment) -> Value {
 }
 
 /// Why nothing was signed: what refused the reservation, else what stood against the first offer.
-fn denial(told: &Told) -> Option<(&'static str, String)> {
+fn denial(told: &Told) -> Option<(&str, String)> {
     if let Some(denied) = &told.denied {
         return Some((denied.code(), denied.to_string()));
     }

@@ -76,7 +76,7 @@ pub enum Objection {
 
 impl Objection {
     /// A stable name for programs.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> &str {
         match self {
             Self::Denied(denied) => denied.code(),
             Self::Funds { .. } => "insufficient_funds",

@@ -152,7 +152,12 @@ impl Client {
 
     pub(super) async fn sight(&self, purchase: &Purchase, tx: Option<TxHash>) -> Sight {
         let Some(view) = self.view(purchase.money.asset().network()) else { return Sight::Unavailable };
-        let checked = purchase.instruction.as_ref().and_then(|known| Checked::recall(known).ok());
+        let recall = |purchase: &Purchase| Checked::recall(purchase.instruction.as_ref()?).ok();
+        // An authorizer in another process tells what was signed only once it was shown.
+        let checked = match recall(purchase) {
+            Some(checked) => Some(checked),
+            None => self.inner.authorizer.purchase(&purchase.id).await.ok().as_ref().and_then(recall),
+        };
         match checked {
             Some(checked) => view.sight(&checked, tx).await,
             None => Sight::Unavailable,

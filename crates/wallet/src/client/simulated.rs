@@ -563,10 +563,10 @@ fn in_time(with_chain: bool) -> (Arc<Scripted>, Life, Option<Arc<FakeChain>>) {
 }
 
 /// `paid`, or why not.
-fn buy(life: &Life) -> &'static str {
+fn buy(life: &Life) -> String {
     match fetch(life).unwrap() {
-        Outcome::Paid { .. } => "paid",
-        denied => objections(&denied)[0],
+        Outcome::Paid { .. } => "paid".to_owned(),
+        denied => objections(&denied).remove(0),
     }
 }
 

@@ -9,13 +9,13 @@ use farthing_channel::{
     ChannelId, Need, Payer, PayerAction, PayerError, PayerEvent, PayerState, PayerStep, Price, Receipt, Unit,
 };
 use farthing_payment::{Fault, Reason};
-use farthing_policy::{Bucket, Decision, History, Movement, Request, decide};
+use farthing_policy::{Bucket, Decision, History, Movement, Request, Rules, decide};
 use farthing_primitives::{Address, AssetId, AttemptId, PurchaseId, Timestamp};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{
     Draft, Goods, Header, Journal, JournalError, MAX_HISTORY, Outcome, State, advance, become_, find,
-    history, key, millis, pin, rules, state, wide,
+    history, key, millis, pin, state, wide,
 };
 use crate::clock::believable;
 
@@ -200,13 +200,14 @@ impl Journal {
             if let Some(known) = self.usable(tx, &parties)? {
                 return Ok(Begun::Exists(Box::new(known)));
             }
-            let rules = rules(tx)?;
+            let rules = self.rules_now(tx)?;
             let decision = decide(&rules, &history(tx, &rules, request, now)?, request, now);
             if !decision.is_allowed() {
                 return Ok(Begun::Denied(decision));
             }
             pin(tx, &new.authority, request.charge.money().asset().network(), &request.payee, now)?;
             insert(tx, new, now)?;
+            self.assign_channel(tx, &new.payer.terms().id)?;
             let Some(attempt) = new.payer.pending() else { return Err(JournalError::Corrupt("attempt")) };
             intend(tx, &attempt.id, &new.payer.terms().id, new.expires, &self.processes.this)?;
             Ok(Begun::New(decision))
@@ -228,6 +229,7 @@ impl Journal {
                 return Ok(false);
             }
             insert(tx, new, now)?;
+            self.assign_channel(tx, &new.payer.terms().id)?;
             Ok(true)
         })
     }
@@ -242,8 +244,9 @@ impl Journal {
         clock: &farthing_policy::Clock,
     ) -> Result<Decision, JournalError> {
         self.within(|tx| {
+            self.own_channel(tx, channel)?;
             let now = advance(tx, clock)?;
-            let rules = rules(tx)?;
+            let rules = self.rules_now(tx)?;
             let decision = decide(&rules, &history(tx, &rules, request, now)?, request, now);
             if decision.is_allowed() {
                 let payer = known(tx, channel)?;
@@ -267,6 +270,7 @@ impl Journal {
         clock: &farthing_policy::Clock,
     ) -> Result<(), JournalError> {
         self.within(|tx| {
+            self.own_channel(tx, channel)?;
             let now = advance(tx, clock)?;
             let payer = known(tx, channel)?;
             let step = payer
@@ -294,9 +298,8 @@ impl Journal {
         url: &str,
     ) -> Result<(), JournalError> {
         self.within(|tx| {
-            if rules(tx)?.frozen {
-                return Err(JournalError::Frozen);
-            }
+            self.own_attempt(tx, attempt)?;
+            self.may_sign(tx)?;
             let changed = tx.execute(
                 "UPDATE channel_attempt SET state = 'signed', header_name = ?2, header_value = ?3, url = ?4
                  WHERE id = ?1 AND state = 'intended'",
@@ -309,9 +312,10 @@ impl Journal {
     /// Writes down that a deposit is about to be shown, and returns the header that brings it.
     pub fn attempt_shown(&self, attempt: &AttemptId) -> Result<Header, JournalError> {
         self.within(|tx| {
+            self.own_attempt(tx, attempt)?;
             let found = read_attempt(tx, attempt, |_| false)?.ok_or(JournalError::Corrupt("attempt"))?;
-            if found.state == AttemptState::Signed && rules(tx)?.frozen {
-                return Err(JournalError::Frozen);
+            if found.state == AttemptState::Signed {
+                self.may_sign(tx)?;
             }
             tx.execute(
                 "UPDATE channel_attempt SET state = 'shown', holder = ?2 WHERE id = ?1 AND state <> 'intended'",
@@ -348,6 +352,7 @@ impl Journal {
         step: impl FnOnce(&KeptChannel, Timestamp) -> Result<PayerStep, PayerError>,
     ) -> Result<KeptChannel, JournalError> {
         self.within(|tx| {
+            self.own_channel(tx, channel)?;
             let now = advance(tx, clock)?;
             let kept = self.kept(tx, channel)?.ok_or(JournalError::NoChannel(*channel))?;
             let step = step(&kept, now)?;
@@ -385,7 +390,10 @@ impl Journal {
     }
 
     pub fn channel(&self, channel: &ChannelId) -> Result<KeptChannel, JournalError> {
-        self.within(|tx| self.kept(tx, channel)?.ok_or(JournalError::NoChannel(*channel)))
+        self.within(|tx| {
+            self.own_channel(tx, channel)?;
+            self.kept(tx, channel)?.ok_or(JournalError::NoChannel(*channel))
+        })
     }
 
     /// All channels, latest first.
@@ -393,8 +401,10 @@ impl Journal {
         self.within(|tx| {
             let ids: Vec<ChannelId> = {
                 let mut found =
-                    tx.prepare_cached("SELECT id FROM channel ORDER BY created_ms DESC, id LIMIT ?1")?;
-                let rows = found.query_map([MAX_HISTORY], |row| row.get::<_, Vec<u8>>(0))?;
+                    tx.prepare_cached(
+                        "SELECT id FROM channel WHERE (?1 IS NULL OR agent = ?1) ORDER BY created_ms DESC, id LIMIT ?2",
+                    )?;
+                let rows = found.query_map(params![self.agent_name(), MAX_HISTORY], |row| row.get::<_, Vec<u8>>(0))?;
                 rows.map(|row| id(row?)).collect::<Result<_, _>>()?
             };
             ids.iter().filter_map(|id| self.kept(tx, id).transpose()).collect()
@@ -423,7 +433,7 @@ impl Journal {
     ) -> Result<Decision, JournalError> {
         self.within(|tx| {
             let now = super::believed(tx, clock)?.time;
-            spend_decision(tx, request, now)
+            spend_decision(tx, &self.rules_now(tx)?, request, now)
         })
     }
 
@@ -441,7 +451,8 @@ impl Journal {
         self.within(|tx| {
             let now = advance(tx, clock)?;
             super::lapse(tx, now, believable(clock).wall)?;
-            let decision = spend_decision(tx, request, now)?;
+            self.own_channel(tx, &new.channel)?;
+            let decision = spend_decision(tx, &self.rules_now(tx)?, request, now)?;
             if !decision.is_allowed() {
                 return Ok(Raised::Denied(decision));
             }
@@ -468,6 +479,7 @@ impl Journal {
             }
             let authority = request.origin.authority();
             super::insert(tx, request, draft, &authority, &self.processes.this, now)?;
+            self.assign(tx, &draft.id)?;
             tx.execute(
                 "UPDATE purchase SET channel = ?2, cumulative = ?3, held = ?4 WHERE id = ?1",
                 params![
@@ -489,9 +501,8 @@ impl Journal {
         clock: &farthing_policy::Clock,
     ) -> Result<(), JournalError> {
         self.within(|tx| {
-            if rules(tx)?.frozen {
-                return Err(JournalError::Frozen);
-            }
+            self.own(tx, id)?;
+            self.may_sign(tx)?;
             become_(tx, id, State::Signed, clock)?;
             tx.execute(
                 "UPDATE purchase SET header_name = ?2, header_value = ?3 WHERE id = ?1",
@@ -501,9 +512,14 @@ impl Journal {
         })
     }
 
-    /// Puts a greater voucher in the place of a purchase's own.
+    /// Puts a greater voucher in the place of a purchase's own. Only after this may anybody see it.
+    ///
+    /// # Errors
+    /// [`JournalError::Frozen`] if the owner froze the wallet in between: the signature is to be dropped.
     pub fn reheader(&self, id: &PurchaseId, header: &Header) -> Result<(), JournalError> {
         self.within(|tx| {
+            self.own(tx, id)?;
+            self.may_sign(tx)?;
             tx.execute(
                 "UPDATE purchase SET header_name = ?2, header_value = ?3
                  WHERE id = ?1 AND state IN ('signed', 'presented', 'unknown')",
@@ -524,10 +540,9 @@ impl Journal {
         clock: &farthing_policy::Clock,
     ) -> Result<Raised, JournalError> {
         self.within(|tx| {
+            self.own(tx, id)?;
             let now = advance(tx, clock)?;
-            if rules(tx)?.frozen {
-                return Err(JournalError::Frozen);
-            }
+            self.may_sign(tx)?;
             let purchase = find(tx, id)?;
             let channel = purchase.channel.ok_or(JournalError::Corrupt("channel"))?;
             let payer = known(tx, &channel)?;
@@ -601,6 +616,7 @@ impl Journal {
         clock: &farthing_policy::Clock,
     ) -> Result<KeptChannel, JournalError> {
         let (channel, before) = self.within(|tx| {
+            self.own(tx, id)?;
             let now = advance(tx, clock)?;
             let purchase = find(tx, id)?;
             let channel = purchase.channel.ok_or(JournalError::Corrupt("channel"))?;
@@ -672,6 +688,7 @@ impl Journal {
         clock: &farthing_policy::Clock,
     ) -> Result<KeptChannel, JournalError> {
         self.within(|tx| {
+            self.own_channel(tx, channel)?;
             let now = advance(tx, clock)?;
             let payer = known(tx, channel)?;
             write(tx, &payer, payer.step(PayerEvent::Told(receipt), now)?, now)?;
@@ -682,10 +699,12 @@ impl Journal {
 
     fn usable(&self, tx: &Transaction<'_>, parties: &Parties) -> Result<Option<KeptChannel>, JournalError> {
         let mut found = tx.prepare_cached(
-            "SELECT id FROM channel WHERE parties = ?1 AND state IN ('opening', 'open')
+            // A deposit is in the budget of who made it, so nobody else pays from it: IS also compares NULL.
+            "SELECT id FROM channel WHERE parties = ?1 AND agent IS ?2 AND state IN ('opening', 'open')
              ORDER BY number DESC LIMIT 1",
         )?;
-        let found: Option<Vec<u8>> = found.query_row([parties.text()], |row| row.get(0)).optional()?;
+        let found: Option<Vec<u8>> =
+            found.query_row(params![parties.text(), self.agent_name()], |row| row.get(0)).optional()?;
         match found {
             Some(bytes) => self.kept(tx, &id(bytes)?),
             None => Ok(None),
@@ -726,10 +745,14 @@ fn received(atoms: u128) -> Result<PayerEvent, JournalError> {
 }
 
 /// A purchase from a channel is held to every rule but the sums of the windows, where the deposit counts.
-fn spend_decision(tx: &Transaction<'_>, request: &Request, now: Timestamp) -> Result<Decision, JournalError> {
-    let rules = rules(tx)?;
-    let history = History { movements: Vec::new(), ..history(tx, &rules, request, now)? };
-    Ok(decide(&rules, &history, request, now))
+fn spend_decision(
+    tx: &Transaction<'_>,
+    rules: &Rules,
+    request: &Request,
+    now: Timestamp,
+) -> Result<Decision, JournalError> {
+    let history = History { movements: Vec::new(), ..history(tx, rules, request, now)? };
+    Ok(decide(rules, &history, request, now))
 }
 
 /// What was vouched for requests that are on their way, or whose outcome is open.

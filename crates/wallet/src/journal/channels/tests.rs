@@ -258,7 +258,14 @@ fn a_wallet_of_the_second_version_keeps_its_deposit() {
         attempt
     };
     let db = Connection::open(&path).unwrap();
-    db.execute_batch("ALTER TABLE channel_attempt DROP COLUMN url; DROP INDEX purchase_streams").unwrap();
+    // What later versions added, the latest first.
+    for added in [
+        "DROP INDEX purchase_by_agent; ALTER TABLE purchase DROP COLUMN agent; ALTER TABLE channel DROP COLUMN agent;
+         DROP TABLE agent; DROP TABLE agent_credential; DROP TABLE agent_frozen",
+        "ALTER TABLE channel_attempt DROP COLUMN url; DROP INDEX purchase_streams",
+    ] {
+        db.execute_batch(added).unwrap();
+    }
     db.pragma_update(None, "user_version", 2).unwrap();
     drop(db);
     let journal = Journal::open(&path).unwrap();
