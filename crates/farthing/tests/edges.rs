@@ -30,13 +30,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("listener", &[]),
     // Nothing of ours: it describes and reads documents, and knows neither money nor chains.
     ("discovery", &[]),
-    ("wallet", &["primitives", "wire", "evm", "policy", "payment", "channel", "rails", "engine"]),
+    ("wallet", &["primitives", "wire", "evm", "policy", "approval", "payment", "channel", "rails", "engine"]),
     // A method plug-in: what it says is a trait of `rails`, what it does with money one of `engine`.
     ("stripe", &["primitives", "wire", "payment", "rails", "engine"]),
     ("load", &["primitives", "evm"]),
     // It decides on calls of tools, and knows neither wallets nor wires.
     ("toolguard", &["primitives"]),
-    ("mcp", &["primitives", "wire", "policy", "wallet", "listener", "toolguard"]),
+    ("mcp", &["primitives", "wire", "policy", "approval", "wallet", "listener", "toolguard"]),
 ];
 
 /// Heavy stacks and the only crates that may name them.

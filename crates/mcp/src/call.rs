@@ -86,6 +86,9 @@ pub struct PayArgs {
     body: Option<String>,
     body_base64: Option<String>,
     pub max: Option<String>,
+    /// Where a rule wants people to approve, they are asked.
+    #[serde(default)]
+    pub ask_approval: bool,
     #[serde(default)]
     pub offset: usize,
 }

@@ -1,10 +1,11 @@
 //! What the wallet itself knows, as JSON for a model. Nothing that a counterparty wrote in words gets in here.
 
+use farthing_approval::Status;
 use farthing_policy::{Bucket, Dollars, Rules, Window};
 use farthing_primitives::{Money, Registry};
-use farthing_wallet::Denied;
-use farthing_wallet::client::{Payment, Plan, Settlement};
+use farthing_wallet::client::{Objection, Payment, Plan, Settlement};
 use farthing_wallet::journal::Purchase;
+use farthing_wallet::{Denied, Ticket};
 use serde_json::{Value, json};
 
 pub fn money(registry: &Registry, money: &Money) -> Value {
@@ -66,11 +67,34 @@ pub fn denied(denied: &Denied) -> Value {
 
 /// What the plan's first objection is, if nothing is chosen.
 pub fn objection(plan: &Plan) -> Option<Value> {
-    use farthing_wallet::client::Objection;
     let first = plan.considered.iter().find_map(|considered| considered.objection.as_ref())?;
     Some(match first {
         Objection::Denied(one) => denied(one),
         other => json!({ "code": other.code(), "text": null }),
+    })
+}
+
+/// Whether a rule that wants people to approve is all that stands against an offer.
+pub fn waits_for_people(plan: &Plan) -> bool {
+    plan.considered.iter().any(|considered| match &considered.objection {
+        Some(Objection::Denied(Denied::Policy(decision))) => decision.asks_for_approval().is_some(),
+        _ => false,
+    })
+}
+
+/// What people were asked, and how far they are.
+pub fn ticket(ticket: &Ticket) -> Value {
+    let (voices, quorum) = match ticket.status {
+        Status::Pending { voices, quorum } => (voices, quorum),
+        Status::Approved { voices } => (voices, ticket.quorum),
+        Status::Denied | Status::Expired => (0, ticket.quorum),
+    };
+    json!({
+        "id": ticket.id.to_string(),
+        "status": if ticket.used { "used" } else { ticket.status.name() },
+        "voices": voices,
+        "quorum": quorum,
+        "expires": ticket.expires.to_string(),
     })
 }
 

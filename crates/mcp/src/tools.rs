@@ -57,6 +57,15 @@ pub const MAX_FOUND: usize = 10;
 /// The longest question, in bytes.
 pub const MAX_QUERY_BYTES: usize = 1024;
 
+/// What an agent is told that may not pay.
+const DENIED: &str = "nothing was paid; only the wallet's owner can allow more";
+/// Where it could ask.
+const ASKS: &str =
+    "nothing was paid; a rule wants people to approve: call again with ask_approval to have them asked";
+/// Where it did.
+const WAITS: &str = "nothing was paid; people are asked: look with the tool approval, and once they agree call again with the \
+                     same arguments";
+
 /// Finds sellers by what is needed, without paying anybody.
 pub trait Finder: Send + Sync + std::fmt::Debug {
     /// `max` is the most that one answer may cost, in dollars.
@@ -222,6 +231,7 @@ impl WalletServer {
             "balance" => self.balance().await,
             "budget" => self.budget().await,
             "history" => self.history(arguments).await,
+            "approval" => self.approval(arguments).await,
             "find" => self.find(self.0.finder.clone()?, arguments).await,
             _ => return None,
         })
@@ -341,7 +351,7 @@ impl WalletServer {
             },
             None => None,
         };
-        let options = Options { max, ..Options::default() };
+        let options = Options { max, ask_people: args.ask_approval, ..Options::default() };
         let mut delivered = false;
         let done = match earlier {
             Some(earlier) if earlier.state == State::Intended => return CallError::InProgress.into(),
@@ -429,6 +439,28 @@ impl WalletServer {
                 Reply::new(facts)
             }
             Err(error) => error.into(),
+        }
+    }
+
+    /// How far people are with what they were asked.
+    async fn approval(&self, arguments: Value) -> Reply {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Args {
+            id: String,
+        }
+        let id = read::<Args>(arguments).and_then(|args| {
+            args.id
+                .parse()
+                .map_err(|_| CallError::Arguments("id is one that a call was answered with".to_owned()))
+        });
+        let id = match id {
+            Ok(id) => id,
+            Err(error) => return error.into(),
+        };
+        match self.0.client.authorizer().ticket(&id).await {
+            Ok(ticket) => Reply::new(json!({ "outcome": "approval", "approval": facts::ticket(&ticket) })),
+            Err(denied) => Reply::error(denied.code(), None),
         }
     }
 
@@ -591,7 +623,19 @@ fn told(done: Result<Outcome, FetchError>, author: &str, offset: usize) -> Reply
             let mut reply = planned("denied", &plan);
             let why = denied.as_ref().map(facts::denied).or_else(|| facts::objection(&plan));
             reply.facts["denied"] = why.into();
-            reply.facts["advice"] = "nothing was paid; only the wallet's owner can allow more".into();
+            reply.facts["advice"] = match &plan.ticket {
+                Some(Ok(ticket)) => {
+                    reply.facts["approval"] = facts::ticket(ticket);
+                    WAITS
+                }
+                Some(Err(denied)) => {
+                    reply.facts["approval"] = json!({ "error": denied.code() });
+                    DENIED
+                }
+                None if facts::waits_for_people(&plan) => ASKS,
+                None => DENIED,
+            }
+            .into();
             reply.is_error = true;
             reply
         }
@@ -699,6 +743,11 @@ fn tools() -> Vec<Tool> {
         "type": "integer", "minimum": 0,
         "description": "From which byte of the bought body to read on; see next_offset"
     });
+    pay["ask_approval"] = json!({
+        "type": "boolean",
+        "description": "Where a rule of the owner wants people to approve, ask them; then call again with the same \
+                        arguments once they have"
+    });
     let reads = |title: &str| {
         ToolAnnotations::from_raw(Some(title.to_owned()), Some(true), Some(false), Some(true), None)
     };
@@ -741,6 +790,12 @@ fn tools() -> Vec<Tool> {
             ),
         )
         .annotate(reads("History").open_world(false)),
+        Tool::new(
+            "approval",
+            "How far people are who were asked whether a payment may be made.",
+            schema(json!({ "id": { "type": "string", "description": "apr_…, as pay_and_fetch gave it" } }), &["id"]),
+        )
+        .annotate(reads("Approval").open_world(false)),
     ]
 }
 

@@ -36,9 +36,15 @@ pub struct Caller {
     pub agent: Option<AgentName>,
     /// The tool that an agent calls, by the name that its server gives it.
     pub tool: Option<String>,
+    /// Whose money it is.
+    pub payer: Option<Address>,
     pub method: String,
-    /// The path of the URL that is really asked for, without its query.
+    /// The URL that is really asked for.
+    pub url: String,
+    /// Its path, without its query.
     pub path: String,
+    /// The SHA-256 of the request's body, where it is known.
+    pub body: Option<[u8; 32]>,
 }
 
 /// Money that went or may go.

@@ -158,9 +158,8 @@ impl StripeProcessor {
         let canceled = answer.ok().filter(|answer| answer.status == 200);
         let canceled = canceled.and_then(|answer| Intent::read(&answer.body));
         // An answer that names another payment, or none, is no word about this one.
-        let over = |intent: Intent| {
-            intent.id == id && names(&intent, payment) && intent.status == Status::Canceled
-        };
+        let over =
+            |intent: Intent| intent.id == id && names(&intent, payment) && intent.status == Status::Canceled;
         if canceled.is_some_and(over) {
             return Fate::Never(declined.unwrap_or_else(action_required));
         }

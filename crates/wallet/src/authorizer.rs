@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use farthing_approval::{ApprovalId, Status};
 use farthing_engine::World;
 use farthing_evm::{Key, U256, from_alloy};
 use farthing_policy::{AgentName, Caller, Charge, ChargeError, Clock, Decision, Origin, Request, Steady};
@@ -16,6 +17,7 @@ use farthing_rails::exact_evm::{self, Requirement, Tokens};
 use farthing_rails::x402::OfferError;
 
 use crate::clock::{ClockFault, Witnesses};
+use crate::journal::approvals::{ApprovalError, KeptApproval};
 use crate::journal::{Draft, Header, Journal, JournalError, Outcome, Proof, Purchase, Terms};
 use crate::offer::{EchoError, Offer};
 use crate::purse::{Purse, SessionDenied, channel_code};
@@ -32,6 +34,8 @@ pub struct Intent {
     pub method: String,
     pub url: String,
     pub request_hash: RequestHash,
+    /// The SHA-256 of the request's body, where it is known: what people approve is bound to it.
+    pub body: Option<[u8; 32]>,
     /// The tool on whose behalf it is paid, by the name that its server gives it.
     pub tool: Option<String>,
     /// The most that this call may cost, in whole units of whatever asset is asked for, e.g. `0.02`.
@@ -51,9 +55,17 @@ pub struct Intent {
 
 impl Intent {
     /// Who asks for what, as the rules know it. Whose wallet it is, is not for the intent to say.
-    pub(crate) fn caller(&self) -> Caller {
+    pub(crate) fn caller(&self, payer: &Address) -> Caller {
         let path = url::Url::parse(&self.url).map_or_else(|_| String::new(), |url| url.path().to_owned());
-        Caller { agent: None, tool: self.tool.clone(), method: self.method.clone(), path }
+        Caller {
+            agent: None,
+            payer: Some(payer.clone()),
+            tool: self.tool.clone(),
+            method: self.method.clone(),
+            url: self.url.clone(),
+            path,
+            body: self.body,
+        }
     }
 }
 
@@ -67,6 +79,27 @@ pub struct Authorization {
     pub payer: Address,
     /// From when on it can move no money.
     pub expires: Timestamp,
+}
+
+/// What came of asking people whether a payment may be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ticket {
+    pub id: ApprovalId,
+    pub status: Status,
+    /// How many people have to say yes.
+    pub quorum: u32,
+    pub expires: Timestamp,
+    /// The payment that it is for was made.
+    pub used: bool,
+    /// What exactly they are asked.
+    pub text: String,
+}
+
+impl From<KeptApproval> for Ticket {
+    fn from(kept: KeptApproval) -> Self {
+        let KeptApproval { id, request, quorum, used, status, .. } = kept;
+        Self { id, status, quorum, expires: request.expires, used, text: request.text() }
+    }
 }
 
 /// Why nothing was signed, or is shown.
@@ -93,6 +126,10 @@ pub enum Denied {
     #[error(transparent)]
     Session(#[from] SessionDenied),
     #[error(transparent)]
+    Approval(#[from] ApprovalError),
+    #[error("this authorizer asks nobody")]
+    NoPeople,
+    #[error(transparent)]
     Journal(#[from] JournalError),
     #[error("the authorizer cannot be asked")]
     Unavailable,
@@ -117,6 +154,8 @@ impl Denied {
             Self::NotADevKey(_) => "not_a_development_key",
             Self::SelfCheck(_) => "self_check_failed",
             Self::Session(denied) => denied.code(),
+            Self::Approval(error) => error.code(),
+            Self::NoPeople => "approval_unavailable",
             Self::Journal(JournalError::Channel(error)) => channel_code(error),
             Self::Journal(JournalError::OverMax { .. }) => "over_max",
             Self::Journal(JournalError::Frozen) => "frozen",
@@ -148,6 +187,19 @@ pub trait Authorizer: Send + Sync {
     /// Evaluates the policy, reserves the amount and writes the intent down, signs, and stores what was signed, in
     /// this order, each step durable before the next.
     async fn authorize(&self, intent: Intent) -> Result<Authorization, Denied>;
+
+    /// Asks people whether this may be paid, if they are all that stands in the way. Whoever asks for the same again gets
+    /// the same ticket; once they agree, the same intent is allowed, once.
+    async fn ask_people(&self, intent: &Intent) -> Result<Ticket, Denied> {
+        let _ = intent;
+        Err(Denied::NoPeople)
+    }
+
+    /// How far people are with a request.
+    async fn ticket(&self, id: &ApprovalId) -> Result<Ticket, Denied> {
+        let _ = id;
+        Err(Denied::NoPeople)
+    }
 
     /// Writes down that the payment is about to be shown, and gives it out.
     async fn present(&self, id: &PurchaseId) -> Result<Header, Denied>;
@@ -273,7 +325,7 @@ impl LocalAuthorizer {
 
     /// Everything that is checked before the policy, and the question for it.
     fn weigh(&self, intent: &Intent, clock: &Clock) -> Result<Weighed, Denied> {
-        let Terms { rules, devnet, time } = self.journal.terms(clock)?;
+        let Terms { law, devnet, time } = self.journal.terms(clock)?;
         // Signatures for the chain id of a public testnet are valid there too.
         if (intent.devnet || devnet) && !(self.is_dev_key)(&self.payer) {
             return Err(Denied::NotADevKey(self.payer.clone()));
@@ -283,7 +335,7 @@ impl LocalAuthorizer {
         let asset = requirement.token().asset();
         let max = intent.max.as_deref().map(|text| self.atoms_of(text, asset)).transpose()?;
         // The seller's word can shorten the life of a payment, never lengthen it.
-        let validity = intent.offer.max_timeout().min(rules.max_validity);
+        let validity = intent.offer.max_timeout().min(law.max_validity());
         let witnesses =
             Witnesses { wall: clock.wall, books: time, chain: intent.chain_time, devnet: intent.devnet };
         let lag = witnesses.agree(validity)?;
@@ -304,7 +356,7 @@ impl LocalAuthorizer {
 
     /// Who asks for what: whose purchases these are is the journal's to say.
     pub(crate) fn caller(&self, intent: &Intent) -> Caller {
-        Caller { agent: self.journal.agent().cloned(), ..intent.caller() }
+        Caller { agent: self.journal.agent().cloned(), ..intent.caller(&self.payer) }
     }
 
     /// Reads an amount that a caller gave, in whole units of whatever asset it is about.
@@ -454,6 +506,24 @@ impl Authorizer for LocalAuthorizer {
         self.on_disk(move |this| this.authorize_now(&intent)).await
     }
 
+    async fn ask_people(&self, intent: &Intent) -> Result<Ticket, Denied> {
+        let intent = intent.clone();
+        self.on_disk(move |this| {
+            let clock = (this.clock)();
+            let request = match &intent.offer {
+                Offer::Session(_) => this.session_question(&intent, &clock)?,
+                _ => this.weigh(&intent, &clock)?.request,
+            };
+            Ok(this.journal.ask_people(&request, &clock)?.into())
+        })
+        .await
+    }
+
+    async fn ticket(&self, id: &ApprovalId) -> Result<Ticket, Denied> {
+        let id = *id;
+        self.on_disk(move |this| Ok(this.journal.approval(&id, &(this.clock)())?.into())).await
+    }
+
     async fn present(&self, id: &PurchaseId) -> Result<Header, Denied> {
         let id = *id;
         self.on_disk(move |this| Ok(this.journal.present(&id, &(this.clock)())?)).await
@@ -499,10 +569,6 @@ impl Authorizer for LocalAuthorizer {
 
     async fn may_reach_private(&self, origin: &Origin) -> Result<bool, Denied> {
         let origin = origin.clone();
-        self.on_disk(move |this| {
-            let rules = this.journal.rules()?;
-            Ok(rules.hosts.iter().any(|rule| rule.private && rule.pattern.matches(&origin)))
-        })
-        .await
+        self.on_disk(move |this| Ok(this.journal.law()?.may_reach_private(&origin))).await
     }
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use farthing_channel::ChannelId;
 use farthing_payment::{ConsumptionKey, Instruction};
 use farthing_policy::{
-    AgentName, Bucket, Charge, Clock, Decision, History, Mark, Movement, Request, Rules, Window, decide,
+    AgentName, Bucket, Charge, Clock, Decision, History, Law, Mark, Movement, Request, Rules, Source, Window,
 };
 use farthing_primitives::{Address, AssetId, Money, Network, PurchaseId, RequestHash, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
@@ -23,7 +23,9 @@ use crate::keystore::{create_private_dir, create_private_file};
 use crate::record;
 
 pub mod agents;
+pub mod approvals;
 pub mod channels;
+pub mod law;
 
 use agents::Scope;
 
@@ -50,6 +52,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("journal/schema-2.sql"),
     include_str!("journal/schema-3.sql"),
     include_str!("journal/schema-4.sql"),
+    include_str!("journal/schema-5.sql"),
 ];
 
 const SCHEMA: &str = "
@@ -185,7 +188,7 @@ pub struct Draft {
 /// What holds for whatever is bought now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Terms {
-    pub rules: Rules,
+    pub law: Law,
     /// See [`Journal::is_devnet`].
     pub devnet: bool,
     /// The time that the books go by.
@@ -231,6 +234,8 @@ pub struct Purchase {
     pub cumulative: Option<u128>,
     /// The agent that made it; `None` if the owner did.
     pub agent: Option<AgentName>,
+    /// The tool that it was made for.
+    pub tool: Option<String>,
 }
 
 /// A signed payment as it goes over the wire.
@@ -349,6 +354,7 @@ pub struct Journal {
     processes: Processes,
     /// Whose purchases and channels are seen and made through here; `None` is the owner, who sees all.
     agent: Option<Scope>,
+    policies: law::Read,
 }
 
 impl fmt::Debug for Journal {
@@ -384,7 +390,7 @@ impl Journal {
     #[must_use]
     pub fn as_process(&self, process: &str, is_gone: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         let processes = Processes { this: process.to_owned(), is_gone: Arc::new(is_gone) };
-        Self { db: self.db.clone(), processes, agent: self.agent.clone() }
+        Self { db: self.db.clone(), processes, agent: self.agent.clone(), policies: self.policies.clone() }
     }
 
     /// A journal in an open database, which is made one if it is empty.
@@ -406,7 +412,12 @@ impl Journal {
         }
         tx.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
         tx.commit()?;
-        Ok(Self { db: Arc::new(Mutex::new(db)), processes: Processes::of_system(), agent: None })
+        Ok(Self {
+            db: Arc::new(Mutex::new(db)),
+            processes: Processes::of_system(),
+            agent: None,
+            policies: law::Read::default(),
+        })
     }
 
     // -----------------------------------------------------------------------------------------------------------------
@@ -442,7 +453,7 @@ impl Journal {
     pub fn terms(&self, clock: &Clock) -> Result<Terms, JournalError> {
         self.within(|tx| {
             Ok(Terms {
-                rules: self.rules_now(tx)?,
+                law: self.law_now(tx)?,
                 devnet: get(tx, "devnet")?.is_some(),
                 time: believed(tx, clock)?.time,
             })
@@ -526,8 +537,7 @@ impl Journal {
     pub fn preview(&self, request: &Request, clock: &Clock) -> Result<Decision, JournalError> {
         self.within(|tx| {
             let now = believed(tx, clock)?.time;
-            let rules = self.rules_now(tx)?;
-            Ok(decide(&rules, &history(tx, &rules, request, now)?, request, now))
+            self.ruling(tx, request, now, true)
         })
     }
 
@@ -537,15 +547,18 @@ impl Journal {
         self.within(|tx| {
             let now = advance(tx, clock)?;
             lapse(tx, now, believable(clock).wall)?;
-            let rules = self.rules_now(tx)?;
-            let history =
-                if cfg!(mutant = "budget") { History::default() } else { history(tx, &rules, request, now)? };
-            let decision = decide(&rules, &history, request, now);
+            let decision = if cfg!(mutant = "budget") {
+                self.law_now(tx)?.decide(&History::default(), request, now)
+            } else {
+                self.ruling(tx, request, now, true)?
+            };
             if decision.is_allowed() {
                 let authority = request.origin.authority();
                 pin(tx, &authority, request.charge.money().asset().network(), &request.payee, now)?;
                 insert(tx, request, draft, &authority, &self.processes.this, now)?;
                 self.assign(tx, &draft.id)?;
+                law::keep_decision(tx, &draft.id, &decision)?;
+                approvals::consume(tx, &decision, &key(&draft.id))?;
             }
             Ok(Reserved { decision })
         })
@@ -833,7 +846,8 @@ impl Journal {
     pub fn spent(&self, bucket: &Bucket, clock: &Clock) -> Result<Vec<(Window, u128)>, JournalError> {
         self.within(|tx| {
             let now = believed(tx, clock)?.time;
-            let history = History { movements: movements(tx, now)?, ..History::default() };
+            let movements = movements(tx, now, Some(Window::Day.length()))?;
+            let history = History { movements, ..History::default() };
             let sum = |window| history.spent(bucket, window, now).unwrap_or(u128::MAX);
             Ok(Window::ALL.into_iter().map(|window| (window, sum(window))).collect())
         })
@@ -843,10 +857,18 @@ impl Journal {
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
+        self.try_within(work)
+    }
+
+    /// The same, for calls that fail in other ways, too. An error undoes all of it.
+    fn try_within<T, E: From<JournalError>>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut db = self.lock();
-        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(JournalError::from)?;
         let result = work(&tx)?;
-        tx.commit()?;
+        tx.commit().map_err(JournalError::from)?;
         Ok(result)
     }
 
@@ -927,8 +949,8 @@ fn insert(
     let charge: &Charge = &request.charge;
     tx.execute(
         "INSERT INTO purchase (id, state, created_ms, updated_ms, counts_until_ms, expires_ms, authority, method, url,
-         request_hash, asset, atoms, dollars, payee, payer, consumption, holder)
-         VALUES (?1, 'intended', ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15)",
+         request_hash, asset, atoms, dollars, payee, payer, consumption, holder, tool)
+         VALUES (?1, 'intended', ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         params![
             key(&draft.id),
             millis(now),
@@ -945,6 +967,7 @@ fn insert(
             draft.payer.as_str(),
             draft.consumption.as_str(),
             holder,
+            request.caller.tool,
         ],
     )?;
     Ok(())
@@ -1026,10 +1049,15 @@ fn lapse(tx: &Transaction<'_>, now: Timestamp, wall: Timestamp) -> Result<usize,
     Ok(changed)
 }
 
-fn movements(tx: &Transaction<'_>, now: Timestamp) -> Result<Vec<Movement>, JournalError> {
-    let since = now.minus(Window::Day.length());
+/// Everything that counts or may count, of as far back as is asked for; `None` is for ever.
+fn movements(
+    tx: &Transaction<'_>,
+    now: Timestamp,
+    memory: Option<Duration>,
+) -> Result<Vec<Movement>, JournalError> {
+    let since = memory.map_or(Timestamp::from_millis(0), |memory| now.minus(memory));
     let mut found = tx.prepare_cached(
-        "SELECT asset, atoms, dollars, counts_until_ms FROM purchase
+        "SELECT asset, atoms, dollars, counts_until_ms, agent, authority, payee, tool FROM purchase
          WHERE counts_until_ms >= ?1 AND state <> 'released' AND channel IS NULL",
     )?;
     let mut rows = found.query([millis(since)])?;
@@ -1040,23 +1068,38 @@ fn movements(tx: &Transaction<'_>, now: Timestamp) -> Result<Vec<Movement>, Jour
         // What may still move counts as if it moved now, so that it is in every window.
         let until = Timestamp::from_millis(row.get::<_, i64>(3)?.cast_unsigned()).min(now);
         let amount = wide(row.get(1)?)?;
-        movements.push(Movement { bucket: Bucket::Asset(asset), amount, until, of: Arc::default() });
+        let payee = Address::parse(asset.network(), &row.get::<_, String>(6)?);
+        let of = Arc::new(Source {
+            agent: agents::read(row.get(4)?)?,
+            authority: row.get(5)?,
+            payee: Some(payee.map_err(|_| JournalError::Corrupt("payee"))?),
+            tool: row.get(7)?,
+        });
+        movements.push(Movement { bucket: Bucket::Asset(asset), amount, until, of: of.clone() });
         if let Some(dollars) = row.get::<_, Option<Vec<u8>>>(2)? {
-            movements.push(Movement {
-                bucket: Bucket::Dollar,
-                amount: wide(dollars)?,
-                until,
-                of: Arc::default(),
-            });
+            movements.push(Movement { bucket: Bucket::Dollar, amount: wide(dollars)?, until, of });
         }
     }
     channels::movements(tx, since, now, &mut movements)?;
     Ok(movements)
 }
 
+/// What the same thing cost when it was last paid for, in atoms.
+fn usual_price(tx: &Transaction<'_>, request: &Request) -> Result<Option<u128>, JournalError> {
+    let mut found = tx.prepare_cached(
+        "SELECT atoms FROM purchase WHERE url = ?1 AND method = ?2 AND asset = ?3 AND state = 'settled'
+         ORDER BY id DESC LIMIT 1",
+    )?;
+    let caller = &request.caller;
+    let asset = request.charge.money().asset().to_string();
+    let atoms: Option<Vec<u8>> =
+        found.query_row(params![caller.url, caller.method, asset], |row| row.get(0)).optional()?;
+    atoms.map(wide).transpose()
+}
+
 fn history(
     tx: &Transaction<'_>,
-    rules: &Rules,
+    law: &Law,
     request: &Request,
     now: Timestamp,
 ) -> Result<History, JournalError> {
@@ -1068,7 +1111,7 @@ fn history(
     for payee in rows {
         pinned.push(Address::parse(network, &payee?).map_err(|_| JournalError::Corrupt("payee"))?);
     }
-    let refusals = match rules.breaker {
+    let refusals = match law.breaker() {
         None => 0,
         Some(breaker) => {
             let since = now.minus(breaker.within);
@@ -1078,12 +1121,14 @@ fn history(
             count.query_row(params![authority, millis(since)], |row| row.get(0))?
         }
     };
-    Ok(History { movements: movements(tx, now)?, pinned, refusals, ..History::default() })
+    let usual_price = if law.minds_prices() { usual_price(tx, request)? } else { None };
+    let movements = movements(tx, now, law.memory())?;
+    Ok(History { movements, pinned, refusals, usual_price, ..History::default() })
 }
 
 const COLUMNS: &str = "id, state, created_ms, updated_ms, expires_ms, authority, method, url, request_hash, asset, \
      atoms, payee, payer, consumption, header_name, header_value, instruction, shown, tx, confirmed, receipt, note, delivered, \
-     channel, cumulative, agent";
+     channel, cumulative, agent, tool";
 
 /// Whose a row is: everybody's for the owner, whose name is NULL; else the agent's own.
 const OWN: &str = "(?1 IS NULL OR agent = ?1)";
@@ -1131,10 +1176,8 @@ fn read(row: &Row<'_>) -> Result<Purchase, JournalError> {
         delivered: row.get::<_, i64>(22)? == 1,
         channel: row.get::<_, Option<Vec<u8>>>(23)?.map(channels::id).transpose()?,
         cumulative: row.get::<_, Option<Vec<u8>>>(24)?.map(wide).transpose()?,
-        agent: row
-            .get::<_, Option<String>>(25)?
-            .map(|name| name.parse().map_err(|_| corrupt("agent")))
-            .transpose()?,
+        agent: agents::read(row.get(25)?)?,
+        tool: row.get(26)?,
     })
 }
 

@@ -453,7 +453,7 @@ pub(crate) fn create_private_dir(dir: &Path) -> io::Result<()> {
 }
 
 /// Opens a new file that only its owner can read.
-pub(crate) fn create_private_file(path: &Path) -> io::Result<fs::File> {
+pub fn create_private_file(path: &Path) -> io::Result<fs::File> {
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

@@ -15,7 +15,7 @@ mod purse;
 mod record;
 mod world;
 
-pub use authorizer::{Authorization, Authorizer, Denied, Intent, IsDevKey, LocalAuthorizer};
+pub use authorizer::{Authorization, Authorizer, Denied, Intent, IsDevKey, LocalAuthorizer, Ticket};
 pub use chain_view::{ChainView, ChannelSight, EngineView, EscrowFacts, Permit2State, REORG_MARGIN, Sight};
 pub use clock::{ClockFault, MAX_CHAIN_LAG, system_clock};
 pub use home::{Home, NoHome};

@@ -28,7 +28,7 @@ use crate::clock::Witnesses;
 use crate::escrows;
 use crate::force::SLACK;
 use crate::journal::channels::{Begun, Got, KeptChannel, NewChannel, NewSpend, Parties, Raised, Step};
-use crate::journal::{Draft, Header, JournalError, Outcome};
+use crate::journal::{Draft, Header, JournalError, Outcome, law};
 use crate::offer::{Offer, OfferSession, SESSION};
 
 /// How many units a deposit is for if the seller suggests none.
@@ -249,7 +249,7 @@ struct Weighed<'a> {
 impl LocalAuthorizer {
     fn session<'a>(&self, intent: &'a Intent, clock: &Clock) -> Result<Weighed<'a>, Denied> {
         let Offer::Session(offer) = &intent.offer else { return Err(SessionDenied::NoSession.into()) };
-        let crate::journal::Terms { rules, devnet, time } = self.journal.terms(clock)?;
+        let crate::journal::Terms { law, devnet, time } = self.journal.terms(clock)?;
         // Signatures for the chain id of a public testnet are valid there too.
         if (intent.devnet || devnet) && !(self.is_dev_key)(&self.payer) {
             return Err(Denied::NotADevKey(self.payer.clone()));
@@ -263,7 +263,7 @@ impl LocalAuthorizer {
         let asset = self.registry.get(unit.asset()).cloned();
         let asset = asset.filter(|asset| asset.pull == PullMethod::Eip3009).ok_or(SessionDenied::Token)?;
         let max = intent.max.as_deref().map(|text| self.atoms_of(text, &asset)).transpose()?;
-        let validity = offer.left().min(rules.max_validity);
+        let validity = offer.left().min(law.max_validity());
         if validity <= MIN_REMAINING {
             return Err(SessionDenied::Ended.into());
         }
@@ -286,7 +286,7 @@ impl LocalAuthorizer {
         Ok(Request {
             scheme: SESSION.to_owned(),
             charge: Charge::of(&self.registry, Money::new(weighed.asset.id.clone(), atoms))?,
-            price: None,
+            price: Some(weighed.price),
             payee: weighed.parties.payee.clone(),
             origin: intent.origin.clone(),
             private: intent.private,
@@ -313,40 +313,15 @@ impl LocalAuthorizer {
         let least = weighed.price.max(session.min_voucher_delta);
         let wanted =
             session.suggested_deposit.unwrap_or(weighed.price.saturating_mul(UNITS_OF_A_DEPOSIT)).max(least);
-        let room = self.room(&weighed.asset, clock)?;
+        let room = self.journal.room(&self.atom(intent, weighed)?, true, clock)?;
         let most = [weighed.max, Some(room), funds].into_iter().flatten().min().unwrap_or(0);
         // What is too little to pay anything with is asked for all the same: the rules then say why it is denied.
         Ok(wanted.min(most).max(least))
     }
 
-    /// The largest payment that the caps leave room for, in atoms.
-    fn room(&self, asset: &Asset, clock: &Clock) -> Result<u128, Denied> {
-        let rules = self.journal.rules()?;
-        let atom = Charge::of(&self.registry, Money::new(asset.id.clone(), 1))?;
-        let mut room = u128::MAX;
-        for (bucket, caps) in &rules.caps {
-            let Some(each) = atom.amount_in(bucket).filter(|each| *each > 0) else { continue };
-            let mut left = caps.per_payment;
-            for (window, spent) in self.journal.spent(bucket, clock)? {
-                let cap = match window {
-                    farthing_policy::Window::Hour => caps.hour,
-                    farthing_policy::Window::Day => caps.day,
-                };
-                left = left.min(cap.saturating_sub(spent));
-            }
-            room = room.min(left / each);
-        }
-        Ok(room)
-    }
-
-    /// What a single payment may be, in atoms.
-    fn largest(&self, asset: &Asset) -> Result<u128, Denied> {
-        let rules = self.journal.rules()?;
-        let atom = Charge::of(&self.registry, Money::new(asset.id.clone(), 1))?;
-        let caps = rules.caps.iter().filter_map(|(bucket, caps)| {
-            atom.amount_in(bucket).filter(|each| *each > 0).map(|each| caps.per_payment / each)
-        });
-        Ok(caps.min().unwrap_or(0))
+    /// The question for as little as there is, by which room is measured.
+    fn atom(&self, intent: &Intent, weighed: &Weighed<'_>) -> Result<Request, Denied> {
+        self.question(intent, weighed, 1)
     }
 
     /// The salt of a channel, which only this key can foretell and which it finds again without any memory.
@@ -393,8 +368,14 @@ impl LocalAuthorizer {
         }
     }
 
-    fn budget(&self, weighed: &Weighed<'_>, deposit: u128) -> Result<Budget, Denied> {
-        let largest = self.largest(&weighed.asset)?;
+    fn budget(
+        &self,
+        intent: &Intent,
+        weighed: &Weighed<'_>,
+        deposit: u128,
+        clock: &Clock,
+    ) -> Result<Budget, Denied> {
+        let largest = self.journal.room(&self.atom(intent, weighed)?, false, clock)?;
         // One purchase may always be vouched for, also one from a dearer route of the same seller's.
         let delta = weighed.offer.session().min_voucher_delta;
         let ahead = weighed.price.saturating_mul(UNITS_AHEAD).max(delta).max(largest).min(deposit);
@@ -485,6 +466,16 @@ impl LocalAuthorizer {
         Ok(Quote { decision, channel: None, deposit })
     }
 
+    /// What is asked of the rules first for a session: its price if there is a channel, else the deposit.
+    pub(crate) fn session_question(&self, intent: &Intent, clock: &Clock) -> Result<Request, Denied> {
+        let weighed = self.session(intent, clock)?;
+        if self.journal.channel_between(&weighed.parties)?.is_some() {
+            return self.question(intent, &weighed, weighed.price);
+        }
+        let atoms = self.deposit(intent, &weighed, None, clock)?;
+        self.deposit_question(intent, &weighed, atoms)
+    }
+
     /// Who names a deposit means it also where it is more than this one call may cost.
     fn deposit_question(
         &self,
@@ -524,8 +515,14 @@ impl LocalAuthorizer {
         let terms = Self::channel_terms(&parts, &weighed.parties, facts.grace);
         let attempt = AttemptId::new(clock.wall, self.random()?);
         let now = clock.wall;
-        let payer = Payer::open(terms.clone(), self.budget(&weighed, deposit)?, attempt, deposit, now)
-            .map_err(JournalError::from)?;
+        let payer = Payer::open(
+            terms.clone(),
+            self.budget(intent, &weighed, deposit, &clock)?,
+            attempt,
+            deposit,
+            now,
+        )
+        .map_err(JournalError::from)?;
         let expires = now.plus(weighed.validity);
         let new = self.new_channel(intent, &weighed, payer, number, expires.plus(weighed.lag))?;
         let decision = match self.journal.begin_channel(&request, &new, &clock)? {
@@ -685,7 +682,8 @@ impl LocalAuthorizer {
         let offer = offer_of(purchase.header.as_ref(), clock.wall).ok_or(SessionDenied::NoSession)?;
         let channel = purchase.channel.ok_or(SessionDenied::NoSession)?;
         let asset = self.registry.get(purchase.money.asset()).ok_or(SessionDenied::Token)?;
-        let largest = self.largest(asset)?;
+        let atom = law::request_of(&purchase, SESSION, Money::new(asset.id.clone(), 1), &self.registry)?;
+        let largest = self.journal.room(&atom, false, &clock)?;
         let most = match most {
             Some(text) => self.atoms_of(text, asset)?.min(largest),
             None => largest,
@@ -789,7 +787,7 @@ impl LocalAuthorizer {
         let parts = self.parts(&weighed.parties, number)?;
         let terms = Self::channel_terms(&parts, &weighed.parties, grace);
         let view = view_of(&terms, &found, sight.block).map_err(JournalError::from)?;
-        let budget = self.budget(&weighed, found.deposit)?;
+        let budget = self.budget(intent, &weighed, found.deposit, &clock)?;
         let payer = Payer::recover(terms, budget, &view, None, None, clock.wall);
         let payer = payer.map_err(JournalError::from)?;
         let new = self.new_channel(intent, &weighed, payer, number, clock.wall)?;

@@ -101,6 +101,9 @@ pub struct FetchArgs {
     /// The most that this may cost, in units of the token asked for: 0.02
     #[arg(long, value_name = "AMOUNT")]
     max: Option<String>,
+    /// Where a rule of the policy wants people to approve, ask them
+    #[arg(long)]
+    ask: bool,
     /// Say what would be paid, and pay nothing
     #[arg(long)]
     dry_run: bool,
@@ -488,6 +491,7 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
         max: args.max.clone(),
         only,
         tool: None,
+        ask_people: args.ask,
         follow: args.location,
         allow_private: args.allow_private,
         sessions,
@@ -650,6 +654,14 @@ fn ended(done: Result<Outcome, FetchError>, url: String, journal: &Journal) -> T
             told.lines.extend(denied.as_ref().map(|denied| format!("denied: {denied}")));
             told.lines.push("nothing was paid".to_owned());
             told.lines.extend(advice(&plan, denied.as_ref()));
+            match &plan.ticket {
+                Some(Ok(ticket)) => told.lines.push(format!(
+                    "people are asked: farthing approval approve {}; then run the same command again before {}",
+                    ticket.id, ticket.expires
+                )),
+                Some(Err(denied)) => told.lines.push(format!("people cannot be asked: {denied}")),
+                None => {}
+            }
             told.plan = Some(plan);
             told.denied = denied;
         }
@@ -921,6 +933,19 @@ fn report(told: &Told, with_body: bool, took: Duration) -> Value {
         "messages": told.lines,
         "took_ms": u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
     });
+    let ticket = told.plan.as_ref().and_then(|plan| plan.ticket.as_ref());
+    if let Some(ticket) = ticket {
+        json["approval"] = match ticket {
+            Ok(ticket) => json!({
+                "id": ticket.id.to_string(),
+                "status": ticket.status.name(),
+                "quorum": ticket.quorum,
+                "expires": ticket.expires.to_string(),
+                "text": ticket.text,
+            }),
+            Err(denied) => json!({ "error": denied.code(), "text": denied.to_string() }),
+        };
+    }
     if !told.sellers.is_empty() {
         json["sellers"] = told.sellers.clone().into();
     }

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod approval;
 mod channel;
 mod devnet;
 pub mod fetch;
@@ -12,6 +13,7 @@ mod find;
 mod ledger;
 mod load;
 mod mcp;
+mod policy;
 mod refund;
 pub mod wallet;
 
@@ -41,6 +43,9 @@ enum Command {
     Fetch(fetch::FetchArgs),
     Find(find::FindArgs),
     Wallet(wallet::WalletArgs),
+    Policy(policy::PolicyArgs),
+    Approval(approval::ApprovalArgs),
+    Approver(approval::ApproverArgs),
     Channel(channel::ChannelArgs),
     Mcp(mcp::McpArgs),
     Gateway(crate::gateway::GatewayArgs),
@@ -87,6 +92,9 @@ pub async fn main() -> ExitCode {
         Command::Fetch(args) => Ok(fetch::run(args).await),
         Command::Find(args) => Ok(find::run(args).await),
         Command::Wallet(args) => Ok(wallet::run(args).await),
+        Command::Policy(args) => Ok(policy::run(args).await),
+        Command::Approval(args) => Ok(approval::run(args).await),
+        Command::Approver(args) => Ok(approval::run_approver(args).await),
         Command::Channel(args) => Ok(channel::run(args).await),
         Command::Mcp(args) => mcp::run(args).await,
         Command::Gateway(args) => crate::gateway::run_command(args).await,

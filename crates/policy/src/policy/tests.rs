@@ -93,6 +93,7 @@ fn request(agent_name: &str, url: &str, micros: u128) -> Request {
             tool: Some("forecast".to_owned()),
             method: "GET".to_owned(),
             path: url.path().to_owned(),
+            ..Caller::default()
         },
     }
 }
@@ -129,7 +130,7 @@ fn known(movements: Vec<Movement>) -> History {
     History { movements, pinned: vec![payee(1)], ..History::default() }
 }
 
-fn denials(decision: &Decision) -> Vec<&'static str> {
+fn denials(decision: &Decision) -> Vec<&str> {
     decision.denials().map(Fact::code).collect()
 }
 

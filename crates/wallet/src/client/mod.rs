@@ -84,6 +84,8 @@ pub struct Options {
     pub only: Option<Network>,
     /// The tool on whose behalf this call is paid, for limits by tool.
     pub tool: Option<String>,
+    /// Ask people where a rule wants their approval and nothing else stands in the way.
+    pub ask_people: bool,
     /// Follow redirects. A payment goes to its own origin only.
     pub follow: bool,
     /// Reach this machine's own network also where the owner did not allow it. It is still not paid there.
@@ -109,6 +111,7 @@ impl fmt::Debug for Options {
             .field("max", &self.max)
             .field("only", &self.only)
             .field("tool", &self.tool)
+            .field("ask_people", &self.ask_people)
             .field("follow", &self.follow)
             .field("allow_private", &self.allow_private)
             .field("sessions", &self.sessions)
@@ -180,7 +183,7 @@ pub enum Outcome {
     Planned(Plan),
     /// Paid, and answered with success.
     Paid { answer: Answer, payment: Payment },
-    /// Nothing was signed.
+    /// Nothing was signed. [`Plan::ticket`] says whether people are asked.
     Denied { plan: Plan, denied: Option<Denied> },
     /// A payment was shown, and the seller says that it takes it not: by a refusal, or by an error that says in a
     /// receipt that nothing was charged. It is not made again, and its amount stays reserved until the chain proves

@@ -16,7 +16,7 @@ use url::Url;
 use super::challenge::Challenge;
 use super::exchange::{Answer, Body, HttpRequest, Reach};
 use super::{Client, FetchError, MAX_REDIRECTS, Options, Sessions, Step};
-use crate::authorizer::{Denied, Intent};
+use crate::authorizer::{Denied, Intent, Ticket};
 use crate::offer::Offer;
 use crate::purse::Quote;
 
@@ -40,6 +40,8 @@ pub struct Plan {
     /// What the seller says to people. Decides nothing.
     pub error: Option<String>,
     pub(super) request: HttpRequest,
+    /// What came of asking people, where a rule wants their approval and the caller wants them asked.
+    pub ticket: Option<Result<Ticket, Denied>>,
 }
 
 impl Plan {
@@ -191,6 +193,7 @@ impl Client {
                 method: request.method.to_string(),
                 url: request.url.to_string(),
                 request_hash: hash,
+                body: Some(Sha256::digest(&request.body).into()),
                 tool: options.tool.clone(),
                 max: options.max.clone(),
                 only: options.only.clone(),
@@ -209,10 +212,25 @@ impl Client {
             unreadable: challenge.unreadable,
             error: challenge.error,
             request,
+            ticket: None,
         };
         self.choose(&mut plan).await;
+        if options.ask_people && !options.dry_run && plan.best.is_none() {
+            plan.ticket = self.ask_people(&plan).await;
+        }
         options.tell(&Step::Challenged(&plan));
         Ok(plan)
+    }
+
+    /// Asks people for the cheapest offer that they alone stand in the way of.
+    async fn ask_people(&self, plan: &Plan) -> Option<Result<Ticket, Denied>> {
+        let waits = |considered: &&Considered| match &considered.objection {
+            Some(Objection::Denied(Denied::Policy(decision))) => decision.asks_for_approval().is_some(),
+            _ => false,
+        };
+        let cheapest = plan.considered.iter().filter(waits);
+        let cheapest = cheapest.min_by(|a, b| compare(a.charge.as_ref(), b.charge.as_ref()))?;
+        Some(self.inner.authorizer.ask_people(&cheapest.intent).await)
     }
 
     async fn consider(&self, intent: Intent) -> Considered {

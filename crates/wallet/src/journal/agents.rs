@@ -89,6 +89,7 @@ impl Journal {
             db: self.db.clone(),
             processes: self.processes.clone(),
             agent: Some(Scope { name, credential }),
+            policies: self.policies.clone(),
         }
     }
 
@@ -340,6 +341,11 @@ impl Journal {
             (None, None) => Err(JournalError::Corrupt("agent").into()),
         }
     }
+}
+
+/// An agent as a row has it.
+pub(super) fn read(name: Option<String>) -> Result<Option<AgentName>, JournalError> {
+    name.as_deref().map(parse).transpose()
 }
 
 fn parse(name: &str) -> Result<AgentName, JournalError> {

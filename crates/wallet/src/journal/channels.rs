@@ -5,17 +5,19 @@
 //! processes on one wallet never sign for one increment twice, nor less than the other has sent.
 
 use farthing_channel::record::{decode_payer, encode_payer};
+use std::sync::Arc;
+
 use farthing_channel::{
     ChannelId, Need, Payer, PayerAction, PayerError, PayerEvent, PayerState, PayerStep, Price, Receipt, Unit,
 };
 use farthing_payment::{Fault, Reason};
-use farthing_policy::{Bucket, Decision, History, Movement, Request, Rules, decide};
+use farthing_policy::{Bucket, Decision, Movement, Request, Source};
 use farthing_primitives::{Address, AssetId, AttemptId, PurchaseId, Timestamp};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{
-    Draft, Goods, Header, Journal, JournalError, MAX_HISTORY, Outcome, State, advance, become_, find,
-    history, key, millis, pin, state, wide,
+    Draft, Goods, Header, Journal, JournalError, MAX_HISTORY, Outcome, State, advance, become_, find, key,
+    millis, pin, state, wide,
 };
 use crate::clock::believable;
 
@@ -37,6 +39,11 @@ pub struct Parties {
 impl Parties {
     fn text(&self) -> String {
         format!("{} {} {} {}", self.payer, self.payee, self.asset, self.escrow)
+    }
+
+    /// The payee, of the parties as they are kept.
+    fn payee_of(text: &str, asset: &AssetId) -> Option<Address> {
+        Address::parse(asset.network(), text.split(' ').nth(1)?).ok()
     }
 
     fn of(payer: &Payer) -> Self {
@@ -200,8 +207,7 @@ impl Journal {
             if let Some(known) = self.usable(tx, &parties)? {
                 return Ok(Begun::Exists(Box::new(known)));
             }
-            let rules = self.rules_now(tx)?;
-            let decision = decide(&rules, &history(tx, &rules, request, now)?, request, now);
+            let decision = self.ruling(tx, request, now, true)?;
             if !decision.is_allowed() {
                 return Ok(Begun::Denied(decision));
             }
@@ -210,6 +216,7 @@ impl Journal {
             self.assign_channel(tx, &new.payer.terms().id)?;
             let Some(attempt) = new.payer.pending() else { return Err(JournalError::Corrupt("attempt")) };
             intend(tx, &attempt.id, &new.payer.terms().id, new.expires, &self.processes.this)?;
+            super::approvals::consume(tx, &decision, &attempt.id.to_bytes())?;
             Ok(Begun::New(decision))
         })
     }
@@ -246,14 +253,14 @@ impl Journal {
         self.within(|tx| {
             self.own_channel(tx, channel)?;
             let now = advance(tx, clock)?;
-            let rules = self.rules_now(tx)?;
-            let decision = decide(&rules, &history(tx, &rules, request, now)?, request, now);
+            let decision = self.ruling(tx, request, now, true)?;
             if decision.is_allowed() {
                 let payer = known(tx, channel)?;
                 let amount = request.charge.money().atoms();
                 let action = PayerAction::TopUp { amount, reaches: 0 };
                 write(tx, &payer, payer.step(PayerEvent::Intended { attempt, action }, now)?, now)?;
                 intend(tx, &attempt, channel, expires, &self.processes.this)?;
+                super::approvals::consume(tx, &decision, &attempt.to_bytes())?;
             }
             Ok(decision)
         })
@@ -433,7 +440,7 @@ impl Journal {
     ) -> Result<Decision, JournalError> {
         self.within(|tx| {
             let now = super::believed(tx, clock)?.time;
-            spend_decision(tx, &self.rules_now(tx)?, request, now)
+            self.ruling(tx, request, now, false)
         })
     }
 
@@ -452,7 +459,7 @@ impl Journal {
             let now = advance(tx, clock)?;
             super::lapse(tx, now, believable(clock).wall)?;
             self.own_channel(tx, &new.channel)?;
-            let decision = spend_decision(tx, &self.rules_now(tx)?, request, now)?;
+            let decision = self.ruling(tx, request, now, false)?;
             if !decision.is_allowed() {
                 return Ok(Raised::Denied(decision));
             }
@@ -480,6 +487,8 @@ impl Journal {
             let authority = request.origin.authority();
             super::insert(tx, request, draft, &authority, &self.processes.this, now)?;
             self.assign(tx, &draft.id)?;
+            super::law::keep_decision(tx, &draft.id, &decision)?;
+            super::approvals::consume(tx, &decision, &key(&draft.id))?;
             tx.execute(
                 "UPDATE purchase SET channel = ?2, cumulative = ?3, held = ?4 WHERE id = ?1",
                 params![
@@ -744,17 +753,6 @@ fn received(atoms: u128) -> Result<PayerEvent, JournalError> {
     Ok(PayerEvent::Received { price: Price::each(1, Unit::Request), units })
 }
 
-/// A purchase from a channel is held to every rule but the sums of the windows, where the deposit counts.
-fn spend_decision(
-    tx: &Transaction<'_>,
-    rules: &Rules,
-    request: &Request,
-    now: Timestamp,
-) -> Result<Decision, JournalError> {
-    let history = History { movements: Vec::new(), ..history(tx, rules, request, now)? };
-    Ok(decide(rules, &history, request, now))
-}
-
 /// What was vouched for requests that are on their way, or whose outcome is open.
 fn held(tx: &Transaction<'_>, channel: &ChannelId) -> Result<u128, JournalError> {
     let mut found = tx.prepare_cached(
@@ -953,9 +951,10 @@ pub(super) fn movements(
     movements: &mut Vec<Movement>,
 ) -> Result<(), JournalError> {
     let mut found = tx.prepare_cached(
-        "SELECT asset, locked, dollar, ?2 FROM channel WHERE state NOT IN ('finalized', 'void')
+        "SELECT asset, locked, dollar, ?2, agent, authority, parties FROM channel
+         WHERE state NOT IN ('finalized', 'void')
          UNION ALL
-         SELECT asset, atoms, dollar, at_ms FROM channel_taken JOIN channel ON channel.id = channel_taken.channel
+         SELECT asset, atoms, dollar, at_ms, agent, authority, parties FROM channel_taken JOIN channel ON channel.id = channel_taken.channel
          WHERE at_ms >= ?1",
     )?;
     let mut rows = found.query([millis(since), millis(now)])?;
@@ -963,15 +962,17 @@ pub(super) fn movements(
         let asset: AssetId = row.get::<_, String>(0)?.parse().map_err(|_| JournalError::Corrupt("asset"))?;
         let atoms = wide(row.get(1)?)?;
         let until = Timestamp::from_millis(row.get::<_, i64>(3)?.cast_unsigned()).min(now);
-        movements.push(Movement {
-            bucket: Bucket::Asset(asset),
-            amount: atoms,
-            until,
-            of: Default::default(),
+        let payee = Parties::payee_of(&row.get::<_, String>(6)?, &asset);
+        let of = Arc::new(Source {
+            agent: super::agents::read(row.get(4)?)?,
+            authority: row.get(5)?,
+            payee: Some(payee.ok_or(JournalError::Corrupt("payee"))?),
+            tool: None,
         });
+        movements.push(Movement { bucket: Bucket::Asset(asset), amount: atoms, until, of: of.clone() });
         if let Some(dollar) = row.get::<_, Option<Vec<u8>>>(2)? {
             let amount = atoms.saturating_mul(wide(dollar)?);
-            movements.push(Movement { bucket: Bucket::Dollar, amount, until, of: Default::default() });
+            movements.push(Movement { bucket: Bucket::Dollar, amount, until, of });
         }
     }
     Ok(())

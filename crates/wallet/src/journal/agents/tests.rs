@@ -43,6 +43,7 @@ fn reserve(journal: &Journal, n: u8) -> Result<Option<PurchaseId>, JournalError>
     let request = Request {
         scheme: "exact".to_owned(),
         charge: Charge::of(&registry, registry.dollar(&network).unwrap().atoms(100)).unwrap(),
+        price: None,
         payee: Address::from_evm_bytes([1; 20]),
         origin: Origin::of(&"https://seller.example/".parse().unwrap()).unwrap(),
         private: false,

@@ -260,6 +260,8 @@ fn a_wallet_of_the_second_version_keeps_its_deposit() {
     let db = Connection::open(&path).unwrap();
     // What later versions added, the latest first.
     for added in [
+        "ALTER TABLE purchase DROP COLUMN tool; ALTER TABLE purchase DROP COLUMN decision;
+         DROP TABLE approver; DROP TABLE approval; DROP TABLE vote",
         "DROP INDEX purchase_by_agent; ALTER TABLE purchase DROP COLUMN agent; ALTER TABLE channel DROP COLUMN agent;
          DROP TABLE agent; DROP TABLE agent_credential; DROP TABLE agent_frozen",
         "ALTER TABLE channel_attempt DROP COLUMN url; DROP INDEX purchase_streams",

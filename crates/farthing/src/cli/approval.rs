@@ -1,0 +1,313 @@
+//! `farthing approval` and `farthing approver`: payments that wait for people.
+
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use farthing_approval::{ApprovalId, ApproverKey, Ballot, PublicKey, Status, Verdict};
+use farthing_policy::AgentName;
+use farthing_primitives::Registry;
+use farthing_wallet::client::printable;
+use farthing_wallet::journal::approvals::{ApprovalError, KeptApproval};
+use farthing_wallet::keystore::create_private_file;
+use farthing_wallet::system_clock;
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::wallet::{Out, home};
+
+/// Answer machines that ask whether they may pay
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  farthing approval list
+  farthing approval show apr_1f…
+  farthing approval approve apr_1f… --as ada --key ada.key
+  farthing approval deny apr_1f… --as ada --key ada.key
+
+What exactly is approved is in docs/reference/approvals.md. No approval lifts a limit; silence is no.
+
+Exit codes: 0 done; 1 it could not be done, e.g. it has expired; 2 called wrongly.")]
+pub struct ApprovalArgs {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON also on a terminal
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    List(List),
+    Show(Show),
+    Approve(Answer),
+    Deny(Answer),
+}
+
+/// List what waits for people
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  farthing approval list\n  farthing approval list --all")]
+struct List {
+    /// Also what is decided, used or expired
+    #[arg(long)]
+    all: bool,
+}
+
+/// Show a request: what would be paid, to whom, for what
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  farthing approval show apr_00112233445566778899aabbccddeeff")]
+struct Show {
+    id: ApprovalId,
+}
+
+/// Give your word, signed with your key
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example:\n  farthing approval approve apr_00112233445566778899aabbccddeeff --as ada --key ada.key"
+)]
+struct Answer {
+    id: ApprovalId,
+    /// Who you are, by the name that the wallet's owner gave you
+    #[arg(long = "as", value_name = "NAME")]
+    name: String,
+    /// The file with your key, as \"farthing approver new\" made it
+    #[arg(long, value_name = "FILE")]
+    key: PathBuf,
+}
+
+pub async fn run(args: ApprovalArgs) -> ExitCode {
+    let out = Out { json: args.json || !std::io::stdout().is_terminal() };
+    end(match args.command {
+        Command::List(List { all }) => list(all, &out),
+        Command::Show(Show { id }) => show(&id, &out),
+        Command::Approve(answer) => vote(&answer, Verdict::Approve, &out),
+        Command::Deny(answer) => vote(&answer, Verdict::Deny, &out),
+    })
+}
+
+fn end(done: Result<(), Failure>) -> ExitCode {
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("farthing: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+impl From<ApprovalError> for Failure {
+    fn from(error: ApprovalError) -> Self {
+        let code = match &error {
+            ApprovalError::Name(_) | ApprovalError::NotFound(_) | ApprovalError::Unknown(_) => 2,
+            _ => 1,
+        };
+        Self { message: error.to_string(), code }
+    }
+}
+
+fn facts(kept: &KeptApproval) -> Value {
+    let subject = &kept.request.subject;
+    let (voices, quorum) = match kept.status {
+        Status::Pending { voices, .. } | Status::Approved { voices } => (voices, kept.quorum),
+        Status::Denied | Status::Expired => (0, kept.quorum),
+    };
+    json!({
+        "id": kept.id.to_string(),
+        "status": if kept.used { "used" } else { kept.status.name() },
+        "voices": voices,
+        "quorum": quorum,
+        "rule": kept.rule,
+        "agent": subject.agent.as_ref().map(ToString::to_string),
+        "method": subject.method,
+        "url": subject.url,
+        "payee": subject.payee.to_string(),
+        "payer": subject.payer.to_string(),
+        "asset": subject.asset.to_string(),
+        "max_atoms": kept.request.max.to_string(),
+        "max": amount(kept),
+        "expires_ms": kept.request.expires.millis(),
+        "digest": kept.request.digest().to_string(),
+        "text": kept.request.text(),
+        "votes": kept.votes.iter().map(|vote| json!({ "by": vote.approver, "verdict": vote.verdict.name() })).collect::<Vec<_>>(),
+    })
+}
+
+/// By our own registry's decimals, never a seller's.
+fn amount(kept: &KeptApproval) -> String {
+    let registry = Registry::builtin();
+    let asset = &kept.request.subject.asset;
+    match registry.get(asset) {
+        Some(known) => format!("{} {}", known.format(kept.request.max), known.symbol),
+        None => format!("{} atoms of {asset}", kept.request.max),
+    }
+}
+
+fn text(kept: &KeptApproval) -> String {
+    let subject = &kept.request.subject;
+    let status = if kept.used { "used" } else { kept.status.name() };
+    format!(
+        "{}  {status}, {} of {} said yes; until {}\n  {} would pay at most {}\n  to {} on {}\n  for {} {}\n  because {} asks\n",
+        kept.id,
+        kept.votes.iter().filter(|vote| vote.verdict == Verdict::Approve).count(),
+        kept.quorum,
+        kept.request.expires,
+        subject.agent.as_ref().map_or_else(|| "the owner".to_owned(), ToString::to_string),
+        amount(kept),
+        subject.payee,
+        subject.asset.network(),
+        subject.method,
+        // What an agent asks for is its words, not ours.
+        printable(&subject.url),
+        kept.rule,
+    )
+}
+
+fn list(all: bool, out: &Out) -> Result<(), Failure> {
+    let kept = home()?.journal()?.approvals(!all, &system_clock())?;
+    let json = Value::from(kept.iter().map(facts).collect::<Vec<_>>());
+    let lines: String = kept.iter().map(text).collect();
+    out.say(&json, if lines.is_empty() { "nothing waits for anybody" } else { &lines });
+    Ok(())
+}
+
+fn show(id: &ApprovalId, out: &Out) -> Result<(), Failure> {
+    let kept = home()?.journal()?.approval(id, &system_clock())?;
+    out.say(&facts(&kept), &text(&kept));
+    Ok(())
+}
+
+fn vote(answer: &Answer, verdict: Verdict, out: &Out) -> Result<(), Failure> {
+    let key = read_key(&answer.key)?;
+    let journal = home()?.journal()?;
+    let asked = journal.approval(&answer.id, &system_clock())?;
+    let ballot = Ballot::cast(&key, &asked.request, verdict);
+    let kept = journal.vote(&answer.id, &answer.name, &ballot, &system_clock())?;
+    out.say(&facts(&kept), &text(&kept));
+    Ok(())
+}
+
+fn read_key(path: &Path) -> Result<ApproverKey, Failure> {
+    let failed = |why: String| Failure::failed(format!("{}: {why}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
+    ApproverKey::read(&text).map_err(|error| failed(error.to_string()))
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+
+/// Name the people whose word counts
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  farthing approver new ada.key                         a key, on ada's own machine
+  farthing approver add ada ed25519:iojj3XQJ8ZX9…       her word counts from now on
+  farthing approver list
+
+Exit codes: 0 done; 1 it could not be done; 2 called wrongly.")]
+pub struct ApproverArgs {
+    #[command(subcommand)]
+    command: ApproverCommand,
+    /// Print JSON also on a terminal
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ApproverCommand {
+    New(NewKey),
+    Add(Add),
+    List(ListApprovers),
+    Remove(Remove),
+}
+
+/// Make a key for somebody who approves, and print its public half
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  farthing approver new ada.key")]
+struct NewKey {
+    /// Where the secret half goes; readable by you alone
+    file: PathBuf,
+}
+
+/// Let somebody's word count
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  farthing approver add ada ed25519:iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w
+  farthing approver add bob ed25519:… --runs acme/research    not for what that agent asks for")]
+struct Add {
+    /// What to call them
+    name: String,
+    /// Their public key
+    key: PublicKey,
+    /// They run this agent, and what is part of it, and do not approve what it asks for
+    #[arg(long, value_name = "AGENT")]
+    runs: Option<AgentName>,
+}
+
+/// List whose word counts
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  farthing approver list")]
+struct ListApprovers {}
+
+/// Let somebody's word count no longer, also in what is open
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  farthing approver remove ada")]
+struct Remove {
+    name: String,
+}
+
+pub async fn run_approver(args: ApproverArgs) -> ExitCode {
+    let out = Out { json: args.json || !std::io::stdout().is_terminal() };
+    end(match args.command {
+        ApproverCommand::New(NewKey { file }) => new_key(&file, &out),
+        ApproverCommand::Add(add) => add_approver(&add, &out),
+        ApproverCommand::List(ListApprovers {}) => list_approvers(&out),
+        ApproverCommand::Remove(Remove { name }) => remove(&name, &out),
+    })
+}
+
+fn new_key(file: &Path, out: &Out) -> Result<(), Failure> {
+    use std::io::Write;
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(|error| Failure::failed(error.to_string()))?;
+    let key = ApproverKey::from_seed(seed).map_err(|error| Failure::failed(error.to_string()))?;
+    let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", file.display()));
+    // Nothing that is there is written over.
+    let mut made = create_private_file(file).map_err(failed)?;
+    writeln!(made, "{}", key.secret()).and_then(|()| made.sync_all()).map_err(failed)?;
+    let public = key.public().to_string();
+    out.say(
+        &json!({ "key": public, "file": file.display().to_string() }),
+        &format!("{public}\nThe owner of the wallet lets its word count with: farthing approver add NAME {public}\n"),
+    );
+    Ok(())
+}
+
+fn add_approver(add: &Add, out: &Out) -> Result<(), Failure> {
+    home()?.journal()?.add_approver(&add.name, &add.key, add.runs.as_ref(), &system_clock())?;
+    out.say(
+        &json!({ "name": add.name, "key": add.key.to_string(), "runs": add.runs.as_ref().map(ToString::to_string) }),
+        &format!("the word of {} counts", add.name),
+    );
+    Ok(())
+}
+
+fn list_approvers(out: &Out) -> Result<(), Failure> {
+    let known = home()?.journal()?.approvers()?;
+    let json: Vec<Value> = known
+        .iter()
+        .map(|one| json!({ "name": one.name, "key": one.key.to_string(), "runs": one.runs.as_ref().map(ToString::to_string) }))
+        .collect();
+    let lines: String = known
+        .iter()
+        .map(|one| {
+            let runs = one.runs.as_ref().map(|agent| format!("  runs {agent}")).unwrap_or_default();
+            format!("{:<24} {}{runs}\n", one.name, one.key)
+        })
+        .collect();
+    out.say(&json.into(), if lines.is_empty() { "nobody: farthing approver new, then add" } else { &lines });
+    Ok(())
+}
+
+fn remove(name: &str, out: &Out) -> Result<(), Failure> {
+    home()?.journal()?.remove_approver(name)?;
+    out.say(&json!({ "removed": name }), &format!("the word of {name} counts no longer"));
+    Ok(())
+}

@@ -1,0 +1,333 @@
+//! `farthing policy`: what machines may spend, from a file.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use farthing_policy::Policy;
+use farthing_policy::policy::{MAX_FILE_BYTES, Mode};
+use farthing_primitives::{PurchaseId, Registry};
+use farthing_wallet::journal::law::{ApplyError, Replayed, policy_id};
+use farthing_wallet::system_clock;
+use serde_json::{Value, json};
+
+use super::Failure;
+use super::wallet::{Out, home};
+
+/// How many changed decisions are shown to a person.
+const SHOWN: usize = 20;
+
+/// Say in a file what machines may spend: budgets in a tree, rules that allow, deny and ask people
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  farthing policy check policy.yaml              is it one? nothing changes
+  farthing policy test policy.yaml --replay 30d  what of the last 30 days would it have denied?
+  farthing policy apply policy.yaml              from the next payment on
+  farthing policy explain pur_01h…               why was this paid?
+
+A policy takes the place of the limits and hosts of \"farthing wallet\", all but the freeze. A file
+that is wrong, or that might allow more than the one in force, changes nothing.
+
+Exit codes: 0 done; 1 it could not be done; 2 called wrongly, or the file is no policy; 3 it might
+allow more than now (see --accept-looser); 4 the test found payments that it would not allow.")]
+pub struct PolicyArgs {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON also on a terminal
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Check(Check),
+    Schema(Schema),
+    Apply(Apply),
+    Show(Show),
+    Clear(Clear),
+    Test(Test),
+    Explain(Explain),
+}
+
+/// Read a file, and say whether it is a policy and how it compares with the one in force
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  farthing policy check policy.yaml\n  farthing policy check - < policy.yaml"
+)]
+struct Check {
+    /// The file; - is standard input
+    file: PathBuf,
+}
+
+/// Print the JSON Schema of policies, for editors
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  farthing policy schema > policy.schema.json")]
+struct Schema {}
+
+/// Put a policy into force
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  farthing policy apply policy.yaml
+  farthing policy apply policy.yaml --accept-looser    it may allow what the one before did not")]
+struct Apply {
+    /// The file; - is standard input
+    file: PathBuf,
+    /// Accept that it might allow what is not allowed now
+    #[arg(long)]
+    accept_looser: bool,
+}
+
+/// Print the policy in force
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  farthing policy show")]
+struct Show {}
+
+/// Go back to the limits and hosts of \"farthing wallet\"
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  farthing policy clear --accept-looser")]
+struct Clear {
+    /// Accept that those might allow what is not allowed now
+    #[arg(long)]
+    accept_looser: bool,
+}
+
+/// Decide again about what was paid, by a policy that is not in force
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  farthing policy test policy.yaml --replay 30d
+  farthing policy test policy.yaml --replay 24h --json | jq '.changed[].code'
+
+What was denied at the time is not in the journal, so it is not tried again; nor are purchases by
+voucher, whose deposits are.")]
+struct Test {
+    /// The file; - is standard input
+    file: PathBuf,
+    /// How far back, such as 24h or 30d
+    #[arg(long, value_name = "LENGTH", default_value = "30d")]
+    replay: String,
+}
+
+/// Say why a purchase was allowed, rule by rule
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  farthing policy explain pur_01980000000070008000000000000000")]
+struct Explain {
+    /// The purchase, as \"farthing wallet history\" names it
+    id: PurchaseId,
+}
+
+pub async fn run(args: PolicyArgs) -> ExitCode {
+    use std::io::IsTerminal;
+    let out = Out { json: args.json || !std::io::stdout().is_terminal() };
+    let done = match args.command {
+        Command::Check(check) => check_file(&check, &out),
+        Command::Schema(Schema {}) => {
+            println!("{:#}", farthing_policy::policy::schema());
+            Ok(())
+        }
+        Command::Apply(apply) => put_into_force(&apply, &out),
+        Command::Show(Show {}) => show(&out),
+        Command::Clear(clear) => take_away(&clear, &out),
+        Command::Test(test) => replay(&test, &out),
+        Command::Explain(explain) => why(&explain, &out),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("farthing: {}", failure.message);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+impl From<ApplyError> for Failure {
+    fn from(error: ApplyError) -> Self {
+        let code = match &error {
+            ApplyError::Policy(_) | ApplyError::Observes | ApplyError::None => 2,
+            ApplyError::Looser(_) | ApplyError::Unbound => 3,
+            ApplyError::Journal(_) => 1,
+        };
+        let hint = if code == 3 { "\nNothing was changed. If you mean it: --accept-looser" } else { "" };
+        Self { message: format!("{error}{hint}"), code }
+    }
+}
+
+/// The text of a policy, up to a byte more than a policy may be long.
+fn read(file: &Path) -> Result<String, Failure> {
+    let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", file.display()));
+    let limit = MAX_FILE_BYTES as u64 + 1;
+    let mut text = String::new();
+    if file == Path::new("-") {
+        std::io::stdin().take(limit).read_to_string(&mut text).map_err(failed)?;
+    } else {
+        std::fs::File::open(file).map_err(failed)?.take(limit).read_to_string(&mut text).map_err(failed)?;
+    }
+    Ok(text)
+}
+
+fn parsed(file: &Path) -> Result<(String, Policy), Failure> {
+    let text = read(file)?;
+    let policy =
+        Policy::parse(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))?;
+    Ok((text, policy))
+}
+
+fn summary(text: &str, policy: &Policy) -> Value {
+    json!({
+        "policy": policy_id(text),
+        "mode": match policy.mode { Mode::Enforce => "enforce", Mode::Observe => "observe" },
+        "budgets": policy.budgets.keys().map(ToString::to_string).collect::<Vec<_>>(),
+        "allow": policy.allow.len(),
+        "deny": policy.deny.len(),
+        "approve": policy.approve.len(),
+    })
+}
+
+fn line(policy: &Policy) -> String {
+    let count = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+    format!(
+        "{}; {} that allow, {} that deny, {} that ask people",
+        count(policy.budgets.len(), "budget", "budgets"),
+        count(policy.allow.len(), "rule", "rules"),
+        policy.deny.len(),
+        policy.approve.len(),
+    )
+}
+
+fn check_file(check: &Check, out: &Out) -> Result<(), Failure> {
+    let (text, policy) = parsed(&check.file)?;
+    let mut json = summary(&text, &policy);
+    let mut said = format!("a policy: {}\n", line(&policy));
+    if let Some(now) = home()?.journal()?.policy()? {
+        let looser: Vec<String> = policy.loosens(&now.policy).iter().map(ToString::to_string).collect();
+        said += &match looser.as_slice() {
+            [] => "allows nothing that the one in force does not\n".to_owned(),
+            looser => format!("might allow more than the one in force:\n  {}\n", looser.join("\n  ")),
+        };
+        json["looser"] = json!(looser);
+    }
+    out.say(&json, &said);
+    Ok(())
+}
+
+fn put_into_force(apply: &Apply, out: &Out) -> Result<(), Failure> {
+    let text = read(&apply.file)?;
+    let kept = home()?.journal()?.apply_policy(&text, apply.accept_looser)?;
+    out.say(&summary(&kept.text, &kept.policy), &format!("in force: {}\n{}\n", line(&kept.policy), kept.id));
+    Ok(())
+}
+
+fn show(out: &Out) -> Result<(), Failure> {
+    match home()?.journal()?.policy()? {
+        Some(kept) => {
+            let mut json = summary(&kept.text, &kept.policy);
+            json["text"] = json!(kept.text);
+            json["enforced_by"] = json!("process");
+            out.say(&json, &kept.text);
+        }
+        None => out.say(
+            &json!({ "policy": null }),
+            "no policy: the limits and hosts of \"farthing wallet show\" are in force",
+        ),
+    }
+    Ok(())
+}
+
+fn take_away(clear: &Clear, out: &Out) -> Result<(), Failure> {
+    home()?.journal()?.clear_policy(clear.accept_looser)?;
+    out.say(
+        &json!({ "policy": null }),
+        "the limits and hosts of \"farthing wallet show\" are in force again",
+    );
+    Ok(())
+}
+
+fn replay(test: &Test, out: &Out) -> Result<(), Failure> {
+    let (_, policy) = parsed(&test.file)?;
+    let length = length(&test.replay)?;
+    let journal = home()?.journal()?;
+    let since = system_clock().wall.minus(length);
+    let replayed = journal.replay(&policy, &Registry::builtin(), since)?;
+    let changed: Vec<&Replayed> = replayed.iter().filter(|one| !one.decision.is_allowed()).collect();
+    let waiting = changed.iter().filter(|one| one.decision.asks_for_approval().is_some()).count();
+    let shown = |one: &Replayed| {
+        json!({
+            "purchase": one.purchase.id.to_string(),
+            "url": one.purchase.url,
+            "atoms": one.purchase.money.atoms().to_string(),
+            "asset": one.purchase.money.asset().to_string(),
+            "agent": one.purchase.agent.as_ref().map(ToString::to_string),
+            "code": one.decision.denials().next().map(|fact| fact.code().to_owned()),
+            "reasons": one.decision.denials().map(ToString::to_string).collect::<Vec<_>>(),
+        })
+    };
+    let json = json!({
+        "replayed": replayed.len(),
+        "allowed": replayed.len() - changed.len(),
+        "denied": changed.len() - waiting,
+        "approval": waiting,
+        "changed": changed.iter().map(|one| shown(one)).collect::<Vec<_>>(),
+    });
+    let mut text = format!(
+        "{} payments: {} allowed again, {} denied, {} would wait for people\n",
+        replayed.len(),
+        replayed.len() - changed.len(),
+        changed.len() - waiting,
+        waiting,
+    );
+    for one in changed.iter().take(SHOWN) {
+        text += &format!("  {}  {}\n    {}\n", one.purchase.id, one.purchase.url, one.decision);
+    }
+    if changed.len() > SHOWN {
+        text += &format!("  and {} more: --json has all\n", changed.len() - SHOWN);
+    }
+    out.say(&json, &text);
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(Failure {
+        message: format!("{} payments would not have been made as they were", changed.len()),
+        code: 4,
+    })
+}
+
+/// As a policy writes it.
+fn length(text: &str) -> Result<Duration, Failure> {
+    let odd = || Failure::usage(format!("{text:?} is no length of time like \"24h\" or \"30d\""));
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(odd)?;
+    let each = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 86_400,
+        _ => return Err(odd()),
+    };
+    let number: u64 = digits.parse().map_err(|_| odd())?;
+    number.checked_mul(each).map(Duration::from_secs).ok_or_else(odd)
+}
+
+fn why(explain: &Explain, out: &Out) -> Result<(), Failure> {
+    let journal = home()?.journal()?;
+    let purchase = journal.get(&explain.id)?;
+    let findings = journal.findings(&explain.id)?.ok_or_else(|| {
+        Failure::failed(format!("{} was decided about by a version that kept no reasons", explain.id))
+    })?;
+    let json = json!({
+        "purchase": purchase.id.to_string(),
+        "url": purchase.url,
+        "agent": purchase.agent.as_ref().map(ToString::to_string),
+        "state": purchase.state.name(),
+        "enforced_by": "process",
+        "findings": findings
+            .iter()
+            .map(|finding| json!({ "code": finding.code, "denies": finding.denies, "text": finding.text }))
+            .collect::<Vec<_>>(),
+    });
+    let mut text = format!("{}  {} {}\n", purchase.id, purchase.method, purchase.url);
+    for finding in &findings {
+        text += &format!("  {:<24} {}\n", finding.code, finding.text);
+    }
+    out.say(&json, &text);
+    Ok(())
+}

@@ -1,0 +1,352 @@
+//! What is in force, and how it comes into force: the rules that an owner sets by hand, or a policy from a file.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use farthing_policy::policy::Loosening;
+use farthing_policy::{Bucket, Caller, Charge, Origin};
+use farthing_policy::{Decision, Fact, History, Law, Movement, Policy, PolicyError, Request, Source};
+use farthing_primitives::{Address, Money, Network, PurchaseId, Registry, Timestamp};
+use rusqlite::{OptionalExtension, Transaction, params};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::{Journal, JournalError, MAX_HISTORY, Purchase, State, forget, get, put};
+
+/// What names the policy in force, and its text, among the settings.
+const POLICY_ID: &str = "policy_id";
+const POLICY: &str = "policy";
+
+/// The policy that was read last, by its name: it is read anew only when another comes into force.
+pub(super) type Read = Arc<Mutex<Option<(String, Arc<Policy>)>>>;
+
+/// A policy that is in force, or could be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptPolicy {
+    /// The SHA-256 of its text, in hexadecimal.
+    pub id: String,
+    pub text: String,
+    pub policy: Arc<Policy>,
+}
+
+/// Why a policy did not come into force. The one before it still is.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    #[error("the policy only observes: it is for \"farthing policy test\"")]
+    Observes,
+    #[error("the policy might allow what is not allowed now: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    Looser(Vec<Loosening>),
+    #[error("there is no policy to take away")]
+    None,
+    #[error("without its policy the wallet goes by the rules that were set by hand, which may allow more")]
+    Unbound,
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+impl ApplyError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Policy(_) => "policy_invalid",
+            Self::Observes => "policy_observes",
+            Self::Looser(_) | Self::Unbound => "policy_looser",
+            Self::None => "policy_none",
+            Self::Journal(_) => "wallet_unavailable",
+        }
+    }
+}
+
+/// The name of a policy: what it says, to the byte.
+pub fn policy_id(text: &str) -> String {
+    hex::encode(Sha256::digest(text))
+}
+
+impl Journal {
+    /// What is in force for whoever uses this journal.
+    pub fn law(&self) -> Result<Law, JournalError> {
+        self.within(|tx| self.law_now(tx))
+    }
+
+    /// The policy in force, if there is one.
+    pub fn policy(&self) -> Result<Option<KeptPolicy>, JournalError> {
+        self.within(|tx| self.kept_policy(tx))
+    }
+
+    /// Puts a policy into force for everybody who uses this wallet, from the next decision on.
+    ///
+    /// # Errors
+    /// [`ApplyError::Looser`] if it might allow what the one before did not, unless that is `accepted`. Whatever the error,
+    /// what was in force still is.
+    pub fn apply_policy(&self, text: &str, accepted: bool) -> Result<KeptPolicy, ApplyError> {
+        let policy = Arc::new(Policy::parse(text)?);
+        if policy.mode == farthing_policy::policy::Mode::Observe {
+            return Err(ApplyError::Observes);
+        }
+        let id = policy_id(text);
+        let refused = self.within(|tx| {
+            if let Some(before) = self.kept_policy(tx)?.filter(|_| !accepted) {
+                let looser = policy.loosens(&before.policy);
+                if !looser.is_empty() {
+                    return Ok(Some(looser));
+                }
+            }
+            put(tx, POLICY, text)?;
+            put(tx, POLICY_ID, &id)?;
+            Ok(None)
+        })?;
+        match refused {
+            Some(looser) => Err(ApplyError::Looser(looser)),
+            None => Ok(KeptPolicy { id, text: text.to_owned(), policy }),
+        }
+    }
+
+    /// Goes back to the rules that were set by hand.
+    pub fn clear_policy(&self, accepted: bool) -> Result<(), ApplyError> {
+        let had = self.within(|tx| {
+            let had = get(tx, POLICY_ID)?.is_some();
+            if had && accepted {
+                forget(tx, POLICY)?;
+                forget(tx, POLICY_ID)?;
+            }
+            Ok(had)
+        })?;
+        match (had, accepted) {
+            (false, _) => Err(ApplyError::None),
+            (true, false) => Err(ApplyError::Unbound),
+            (true, true) => Ok(()),
+        }
+    }
+
+    fn kept_policy(&self, tx: &Transaction<'_>) -> Result<Option<KeptPolicy>, JournalError> {
+        let Some(id) = get(tx, POLICY_ID)? else { return Ok(None) };
+        let text = get(tx, POLICY)?.filter(|text| policy_id(text) == id);
+        let text = text.ok_or(JournalError::Corrupt("policy"))?;
+        // INVARIANT: what cannot be read denies everything; it never falls back to anything else.
+        let policy = Policy::parse(&text).map_err(|_| JournalError::Corrupt("policy"))?;
+        Ok(Some(KeptPolicy { id, text, policy: Arc::new(policy) }))
+    }
+
+    pub(super) fn law_now(&self, tx: &Transaction<'_>) -> Result<Law, JournalError> {
+        let rules = self.rules_now(tx)?;
+        let Some(id) = get(tx, POLICY_ID)? else { return Ok(Law::Rules(rules)) };
+        let mut read = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, policy)) = read.as_ref()
+            && *known == id
+        {
+            return Ok(Law::Policy { frozen: rules.frozen, policy: policy.clone() });
+        }
+        let kept = self.kept_policy(tx)?.ok_or(JournalError::Corrupt("policy"))?;
+        *read = Some((kept.id, kept.policy.clone()));
+        Ok(Law::Policy { frozen: rules.frozen, policy: kept.policy })
+    }
+
+    /// Decides by what is in force, for whoever uses this journal. `sums` is whether the windows of budgets count.
+    pub(super) fn ruling(
+        &self,
+        tx: &Transaction<'_>,
+        request: &Request,
+        now: Timestamp,
+        sums: bool,
+    ) -> Result<Decision, JournalError> {
+        let law = self.law_now(tx)?;
+        let request = self.as_own(request);
+        let mut history = super::history(tx, &law, &request, now)?;
+        if !sums {
+            history.movements = Vec::new();
+        }
+        super::approvals::recall(tx, &law, &request, now, &mut history)?;
+        Ok(law.decide(&history, &request, now))
+    }
+
+    /// Whose request it is says the journal that is asked, and not the request.
+    pub(super) fn as_own(&self, request: &Request) -> Request {
+        let mut own = request.clone();
+        own.caller.agent = self.agent().cloned();
+        own
+    }
+
+    /// How many atoms one payment may be that is otherwise like `atom`, which is of one.
+    ///
+    /// `spent` is whether what was spent already counts.
+    pub fn room(
+        &self,
+        atom: &Request,
+        spent: bool,
+        clock: &farthing_policy::Clock,
+    ) -> Result<u128, JournalError> {
+        self.within(|tx| {
+            let now = super::believed(tx, clock)?.time;
+            let law = self.law_now(tx)?;
+            let atom = self.as_own(atom);
+            let history = if spent { Some(super::history(tx, &law, &atom, now)?) } else { None };
+            Ok(law.room(history.as_ref(), &atom, now))
+        })
+    }
+}
+
+/// What a policy would have decided about a purchase.
+#[derive(Debug, Clone)]
+pub struct Replayed {
+    pub purchase: Purchase,
+    pub decision: Decision,
+}
+
+/// How long a signed payment is taken to have been valid when it is decided about again.
+const REPLAYED_VALIDITY: Duration = Duration::from_secs(1);
+
+impl Journal {
+    /// Decides again about what was paid since `since`, by a policy that need not be in force, as if it had been then:
+    /// what it would have denied does not count in its budgets.
+    ///
+    /// Purchases by voucher are left out. How long payments stayed valid, and what people said of them, is not decided
+    /// about again.
+    pub fn replay(
+        &self,
+        policy: &Policy,
+        registry: &Registry,
+        since: Timestamp,
+    ) -> Result<Vec<Replayed>, JournalError> {
+        let past = self.history(MAX_HISTORY)?;
+        let mut history = History::default();
+        let mut pins: BTreeMap<(String, Network), Vec<Address>> = BTreeMap::new();
+        let mut replayed = Vec::new();
+        for purchase in past.into_iter().rev() {
+            if purchase.created < since || purchase.channel.is_some() {
+                continue;
+            }
+            let Ok(mut request) = request_of(&purchase, "exact", purchase.money.clone(), registry) else {
+                continue;
+            };
+            request.validity = REPLAYED_VALIDITY;
+            let network = purchase.money.asset().network().clone();
+            let pinned = pins.entry((purchase.authority.clone(), network)).or_default();
+            history.pinned.clone_from(pinned);
+            let decision = policy.decide(false, &history, &request, purchase.created);
+            if decision.is_allowed() || decision.asks_for_approval().is_some() {
+                if !pinned.contains(&purchase.payee) {
+                    pinned.push(purchase.payee.clone());
+                }
+                if purchase.state != State::Released {
+                    count(&mut history, &purchase, &request);
+                }
+            }
+            replayed.push(Replayed { purchase, decision });
+        }
+        Ok(replayed)
+    }
+
+    /// What each rule found when a purchase was decided about; `None` if that was not kept.
+    pub fn findings(&self, id: &PurchaseId) -> Result<Option<Vec<KeptFinding>>, JournalError> {
+        self.within(|tx| {
+            self.own(tx, id)?;
+            let mut found = tx.prepare_cached("SELECT decision FROM purchase WHERE id = ?1")?;
+            let text: Option<Option<String>> =
+                found.query_row([super::key(id)], |row| row.get(0)).optional()?;
+            let text = text.ok_or(JournalError::NotFound(*id))?;
+            text.map(|text| read_decision(&text).ok_or(JournalError::Corrupt("decision"))).transpose()
+        })
+    }
+}
+
+/// Adds what a purchase moved.
+fn count(history: &mut History, purchase: &Purchase, request: &Request) {
+    let of = Arc::new(Source {
+        agent: purchase.agent.clone(),
+        authority: purchase.authority.clone(),
+        payee: Some(purchase.payee.clone()),
+        tool: purchase.tool.clone(),
+    });
+    let asset = Bucket::Asset(purchase.money.asset().clone());
+    for bucket in [asset, Bucket::Dollar] {
+        if let Some(amount) = request.charge.amount_in(&bucket) {
+            history.movements.push(Movement { bucket, amount, until: purchase.created, of: of.clone() });
+        }
+    }
+}
+
+/// The question that a purchase was, for so much money.
+///
+/// # Errors
+/// [`JournalError::Corrupt`] if its address cannot be read, or its asset is not in the registry.
+pub(crate) fn request_of(
+    purchase: &Purchase,
+    scheme: &str,
+    money: Money,
+    registry: &Registry,
+) -> Result<Request, JournalError> {
+    let url: url::Url = purchase.url.parse().map_err(|_| JournalError::Corrupt("address"))?;
+    let origin = Origin::of(&url).map_err(|_| JournalError::Corrupt("address"))?;
+    Ok(Request {
+        scheme: scheme.to_owned(),
+        charge: Charge::of(registry, money).map_err(|_| JournalError::Corrupt("asset"))?,
+        price: None,
+        payee: purchase.payee.clone(),
+        private: origin.host.is_local(),
+        origin,
+        max: None,
+        only: None,
+        validity: purchase.expires.since(purchase.created),
+        caller: Caller {
+            agent: purchase.agent.clone(),
+            payer: Some(purchase.payer.clone()),
+            tool: purchase.tool.clone(),
+            method: purchase.method.clone(),
+            path: url.path().to_owned(),
+            url: purchase.url.clone(),
+            body: None,
+        },
+    })
+}
+
+/// Keeps why a purchase was allowed.
+pub(super) fn keep_decision(
+    tx: &Transaction<'_>,
+    id: &PurchaseId,
+    decision: &Decision,
+) -> Result<(), JournalError> {
+    tx.execute(
+        "UPDATE purchase SET decision = ?2 WHERE id = ?1",
+        params![super::key(id), print_decision(decision)],
+    )?;
+    Ok(())
+}
+
+/// A decision as it is kept with its purchase: what each rule found, in order.
+#[derive(Serialize, serde::Deserialize)]
+struct FindingRecord {
+    code: String,
+    denies: bool,
+    text: String,
+}
+
+/// What one rule found when a purchase was decided about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptFinding {
+    pub code: String,
+    pub denies: bool,
+    pub text: String,
+}
+
+fn print_decision(decision: &Decision) -> String {
+    let record = |fact: &Fact| FindingRecord {
+        code: fact.code().to_owned(),
+        denies: fact.denies(),
+        text: fact.to_string(),
+    };
+    let records: Vec<FindingRecord> = decision.findings.iter().map(record).collect();
+    // INVARIANT: texts always serialize.
+    serde_json::to_string(&records).unwrap_or_default()
+}
+
+fn read_decision(text: &str) -> Option<Vec<KeptFinding>> {
+    let records: Vec<FindingRecord> = serde_json::from_str(text).ok()?;
+    let read = |r: FindingRecord| KeptFinding { code: r.code, denies: r.denies, text: r.text };
+    Some(records.into_iter().map(read).collect())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,404 @@
+//! Policies in force, budgets of a tree under many at once, and people who approve.
+
+use std::sync::Barrier;
+
+use farthing_approval::{ApprovalRequest, ApproverKey, Ballot, Status, Verdict, VoteError};
+use farthing_payment::ConsumptionKey;
+use farthing_policy::{AgentName, Clock, Window};
+use farthing_primitives::RequestHash;
+
+use super::*;
+use crate::journal::Draft;
+use crate::journal::approvals::{APPROVAL_LASTS, ApprovalError, MAX_PENDING};
+
+const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+
+const POLICY: &str = "
+version: 1
+owner: acme
+budgets:
+  acme: {per_payment: $1, rolling: {24h: $2}}
+  acme/a: {rolling: {24h: $1}}
+  acme/b: {rolling: {24h: $1.50}}
+allow:
+  - {name: seller, hosts: [seller.example]}
+approve:
+  - {name: dear, over: $0.50, quorum: 2}
+";
+
+fn at(secs: u64) -> Clock {
+    Clock { wall: NOW.plus(Duration::from_secs(secs)), steady: None }
+}
+
+fn name(text: &str) -> AgentName {
+    text.parse().unwrap()
+}
+
+fn address(n: u8) -> Address {
+    Address::from_evm_bytes([n; 20])
+}
+
+fn journal() -> Journal {
+    let journal = Journal::in_memory().unwrap();
+    journal.apply_policy(POLICY, false).unwrap();
+    journal
+}
+
+fn request(micros: u128) -> Request {
+    let registry = Registry::builtin();
+    let money = registry.dollar(&Network::eip155(84532)).unwrap().atoms(micros);
+    Request {
+        scheme: "exact".to_owned(),
+        charge: Charge::of(&registry, money).unwrap(),
+        price: None,
+        payee: address(1),
+        origin: Origin::of(&"https://seller.example/".parse().unwrap()).unwrap(),
+        private: false,
+        max: None,
+        only: None,
+        validity: Duration::from_secs(60),
+        caller: Caller {
+            payer: Some(address(2)),
+            method: "GET".to_owned(),
+            url: "https://seller.example/a".to_owned(),
+            path: "/a".to_owned(),
+            body: Some([0; 32]),
+            ..Caller::default()
+        },
+    }
+}
+
+fn reserve_as(journal: &Journal, request: &Request, n: u64, clock: &Clock) -> (PurchaseId, Decision) {
+    let mut random = [0; 10];
+    random[2..].copy_from_slice(&n.to_be_bytes());
+    let draft = Draft {
+        id: PurchaseId::new(clock.wall, random),
+        method: request.caller.method.clone(),
+        url: request.caller.url.clone(),
+        request_hash: RequestHash([7; 32]),
+        payer: address(2),
+        consumption: ConsumptionKey::new(format!("test:{n}")),
+        expires: clock.wall.plus(Duration::from_secs(60)),
+        lag: Duration::ZERO,
+    };
+    (draft.id, journal.reserve(request, &draft, clock).unwrap().decision)
+}
+
+fn reserve(journal: &Journal, micros: u128, n: u64) -> bool {
+    reserve_as(journal, &request(micros), n, &at(0)).1.is_allowed()
+}
+
+fn codes(decision: &Decision) -> Vec<String> {
+    decision.denials().map(|fact| fact.code().to_owned()).collect()
+}
+
+#[test]
+fn a_policy_takes_the_place_of_the_rules_that_are_set_by_hand() {
+    let journal = Journal::in_memory().unwrap();
+    assert!(!reserve(&journal, 1, 1), "a new wallet allows nothing");
+    let kept = journal.apply_policy(POLICY, false).unwrap();
+    assert_eq!(journal.policy().unwrap(), Some(kept));
+    assert!(reserve(&journal, 500_000, 2), "above the cap that a new wallet has");
+    journal
+        .change_rules(|rules| {
+            rules.frozen = true;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(codes(&reserve_as(&journal, &request(1), 3, &at(0)).1), ["frozen"]);
+    journal
+        .change_rules(|rules| {
+            rules.frozen = false;
+            Ok(())
+        })
+        .unwrap();
+    assert!(matches!(journal.clear_policy(false), Err(ApplyError::Unbound)));
+    assert!(reserve(&journal, 1, 4));
+    journal.clear_policy(true).unwrap();
+    assert!(!reserve(&journal, 1, 5));
+    assert!(matches!(journal.clear_policy(true), Err(ApplyError::None)));
+}
+
+#[test]
+fn attack_26_what_is_no_policy_or_a_looser_one_changes_nothing() {
+    let journal = journal();
+    let before = journal.policy().unwrap().unwrap();
+    for (text, code) in [
+        (POLICY.replace("version: 1", "version: 9"), "policy_invalid"),
+        (POLICY.replace("rolling: {24h: $1}", "rolling: {24h: $1.60}"), "policy_looser"),
+        (POLICY.replace("hosts: [seller.example]", "hosts: [\"*\"]"), "policy_looser"),
+        (POLICY.replace("version: 1", "version: 1\nmode: observe"), "policy_observes"),
+        (String::new(), "policy_invalid"),
+    ] {
+        let error = journal.apply_policy(&text, false).unwrap_err();
+        assert_eq!(error.code(), code, "{error}");
+        assert_eq!(journal.policy().unwrap().as_ref(), Some(&before));
+    }
+    // What is tighter needs no word, and what is looser one.
+    journal.apply_policy(&POLICY.replace("per_payment: $1", "per_payment: $0.40"), false).unwrap();
+    assert!(!reserve(&journal, 400_001, 1));
+    assert!(matches!(journal.apply_policy(POLICY, false), Err(ApplyError::Looser(_))));
+    journal.apply_policy(POLICY, true).unwrap();
+    assert!(reserve(&journal, 400_001, 2));
+}
+
+#[test]
+fn attack_28_a_policy_that_cannot_be_read_denies_everything() {
+    let journal = journal();
+    assert!(reserve(&journal, 1, 1));
+    for (key, value) in [("policy", "version: 1"), ("policy_id", "00")] {
+        let broken = self::journal();
+        broken.within(|tx| put(tx, key, value)).unwrap();
+        assert!(broken.law().is_err(), "{key}");
+        assert!(broken.preview(&request(1), &at(0)).is_err(), "{key}");
+    }
+}
+
+#[test]
+fn attack_24_siblings_never_overdraw_what_they_share() {
+    let owner = journal();
+    let (a, b) = (owner.for_agent(name("acme/a"), None), owner.for_agent(name("acme/b"), None));
+    // A request cannot say whose it is.
+    let posing = |micros| {
+        let mut request = request(micros);
+        request.caller.agent = Some(name("acme/b"));
+        request
+    };
+    assert!(reserve_as(&a, &posing(500_000), 1, &at(0)).1.is_allowed());
+    assert!(reserve_as(&a, &posing(500_000), 2, &at(0)).1.is_allowed());
+    assert_eq!(codes(&reserve_as(&a, &posing(1), 3, &at(0)).1), ["over_budget"], "its own is used up");
+    assert!(reserve(&b, 500_000, 4));
+    assert!(reserve(&b, 500_000, 5));
+    assert_eq!(codes(&reserve_as(&b, &request(1), 6, &at(0)).1), ["over_budget"], "what they share is");
+    assert!(!reserve(&owner, 1, 7));
+    let nobody = owner.for_agent(name("other"), None);
+    assert!(codes(&reserve_as(&nobody, &request(1), 8, &at(0)).1).contains(&"agent_unknown".to_owned()));
+    // A day later there is room again.
+    assert!(reserve_as(&a, &request(1), 9, &at(86_461)).1.is_allowed());
+}
+
+/// Many processes of several agents at once, over one file.
+#[test]
+fn attack_20_many_agents_at_once_stay_within_the_budget_they_share() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wallet.db");
+    Journal::open(&path).unwrap().apply_policy(POLICY, false).unwrap();
+    let start = Barrier::new(8);
+    let signed: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8u64)
+            .map(|thread| {
+                let (path, start) = (&path, &start);
+                scope.spawn(move || {
+                    let agent = name(if thread % 2 == 0 { "acme/a" } else { "acme/b" });
+                    let journal = Journal::open(path).unwrap().for_agent(agent, None);
+                    start.wait();
+                    (0..40).filter(|n| reserve(&journal, 20_000, thread * 1000 + n)).count()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(signed, 100, "$2 are a hundred times two cents");
+}
+
+fn with_people(journal: &Journal) -> [ApproverKey; 3] {
+    let keys = [1, 2, 3].map(|n| ApproverKey::from_seed([n; 32]).unwrap());
+    for (key, person) in keys.iter().zip(["ada", "bob", "eve"]) {
+        let runs = (person == "eve").then(|| name("acme"));
+        journal.add_approver(person, &key.public(), runs.as_ref(), &at(0)).unwrap();
+    }
+    keys
+}
+
+fn say(
+    journal: &Journal,
+    request: &ApprovalRequest,
+    person: &str,
+    key: &ApproverKey,
+    verdict: Verdict,
+    clock: &Clock,
+) -> Result<Status, ApprovalError> {
+    let id = farthing_approval::ApprovalId::of(&request.digest());
+    let ballot = Ballot::cast(key, request, verdict);
+    journal.vote(&id, person, &ballot, clock).map(|kept| kept.status)
+}
+
+#[test]
+fn attack_66_an_approval_is_for_one_payment_of_what_it_names() {
+    let owner = journal();
+    let [ada, bob, eve] = with_people(&owner);
+    let agent = owner.for_agent(name("acme/b"), None);
+    let dear = request(600_000);
+    assert_eq!(codes(&reserve_as(&agent, &dear, 1, &at(0)).1), ["approval_required"]);
+    let asked = agent.ask_people(&dear, &at(1)).unwrap();
+    assert_eq!(agent.ask_people(&dear, &at(2)).unwrap().id, asked.id, "the same again is the same request");
+    let vote = |person, key: &ApproverKey, verdict, secs| {
+        say(&owner, &asked.request, person, key, verdict, &at(secs))
+    };
+    assert_eq!(vote("ada", &ada, Verdict::Approve, 3).unwrap(), Status::Pending { voices: 1, quorum: 2 });
+    assert_eq!(vote("ada", &ada, Verdict::Approve, 3).unwrap(), Status::Pending { voices: 1, quorum: 2 });
+    // Whoever runs what asks does not approve, nor does anybody with another's key, nor a stranger.
+    let refused = |error: ApprovalError| match error {
+        ApprovalError::Vote(error) => error,
+        other => panic!("{other}"),
+    };
+    assert_eq!(refused(vote("eve", &eve, Verdict::Approve, 3).unwrap_err()), VoteError::OwnRequest);
+    assert_eq!(refused(vote("bob", &ada, Verdict::Approve, 3).unwrap_err()), VoteError::Signature);
+    assert_eq!(refused(vote("mallory", &eve, Verdict::Approve, 3).unwrap_err()), VoteError::UnknownApprover);
+    assert!(!reserve_as(&agent, &dear, 2, &at(4)).1.is_allowed());
+    assert_eq!(vote("bob", &bob, Verdict::Approve, 4).unwrap(), Status::Approved { voices: 2 });
+
+    // Not for another agent, more money, another thing, payee or body.
+    let mut others = vec![request(600_001)];
+    for change in [
+        |r: &mut Request| r.caller.url.push('b'),
+        |r: &mut Request| r.caller.method = "POST".to_owned(),
+        |r: &mut Request| r.caller.body = Some([1; 32]),
+        |r: &mut Request| r.caller.body = None,
+        |r: &mut Request| r.caller.payer = Some(address(9)),
+    ] {
+        let mut other = dear.clone();
+        change(&mut other);
+        others.push(other);
+    }
+    for (n, other) in others.iter().enumerate() {
+        assert!(!reserve_as(&agent, other, 100 + n as u64, &at(5)).1.is_allowed(), "{other:?}");
+    }
+    let sibling = owner.for_agent(name("acme/a"), None);
+    assert!(!reserve_as(&sibling, &dear, 200, &at(5)).1.is_allowed());
+    assert!(matches!(sibling.approval(&asked.id, &at(5)), Err(ApprovalError::NotFound(_))));
+
+    let (id, decision) = reserve_as(&agent, &dear, 3, &at(5));
+    assert!(decision.is_allowed(), "{decision}");
+    let why = agent.findings(&id).unwrap().unwrap();
+    assert!(
+        why.iter().any(|finding| finding.code == "approved" && finding.text.contains(&asked.id.to_string()))
+    );
+    assert!(!reserve_as(&agent, &dear, 4, &at(6)).1.is_allowed(), "it is used up");
+    assert!(owner.approval(&asked.id, &at(6)).unwrap().used);
+    assert_eq!(refused(vote("ada", &ada, Verdict::Deny, 7).unwrap_err()), VoteError::Decided);
+}
+
+#[test]
+fn attack_66_silence_and_one_no_are_no_and_no_approval_lifts_a_cap() {
+    let owner = journal();
+    let [ada, bob, _] = with_people(&owner);
+    let agent = owner.for_agent(name("acme/b"), None);
+    let dear = request(600_000);
+    let asked = agent.ask_people(&dear, &at(0)).unwrap();
+    let vote = |person, key: &ApproverKey, verdict, secs| {
+        say(&owner, &asked.request, person, key, verdict, &at(secs))
+    };
+    vote("ada", &ada, Verdict::Approve, 1).unwrap();
+    vote("bob", &bob, Verdict::Approve, 1).unwrap();
+    let late = APPROVAL_LASTS.as_secs();
+    assert!(!agent.preview(&dear, &at(late)).unwrap().is_allowed(), "it has expired");
+    assert!(agent.preview(&dear, &at(late - 1)).unwrap().is_allowed());
+    // The rules are asked again: what was spent meanwhile counts.
+    for n in 0..3 {
+        assert!(reserve(&agent, 500_000, 10 + n));
+    }
+    assert_eq!(codes(&reserve_as(&agent, &dear, 2, &at(2)).1), ["over_budget", "over_budget"]);
+    assert!(
+        matches!(agent.ask_people(&dear, &at(2)), Err(ApprovalError::NotAsked(_))),
+        "people could not help"
+    );
+
+    let owner = self::journal();
+    let [ada, bob, _] = with_people(&owner);
+    let asked = owner.ask_people(&dear, &at(0)).unwrap();
+    say(&owner, &asked.request, "ada", &ada, Verdict::Approve, &at(1)).unwrap();
+    assert_eq!(say(&owner, &asked.request, "bob", &bob, Verdict::Deny, &at(1)).unwrap(), Status::Denied);
+    assert!(say(&owner, &asked.request, "bob", &bob, Verdict::Approve, &at(2)).is_err(), "a no stays");
+    assert!(!owner.preview(&dear, &at(2)).unwrap().is_allowed());
+    // Whoever is no approver any more has no word in what is open.
+    let again = owner.ask_people(&dear, &at(3)).unwrap();
+    assert_ne!(again.id, asked.id);
+    say(&owner, &again.request, "ada", &ada, Verdict::Approve, &at(4)).unwrap();
+    owner.remove_approver("ada").unwrap();
+    assert_eq!(
+        say(&owner, &again.request, "bob", &bob, Verdict::Approve, &at(4)).unwrap(),
+        Status::Pending { voices: 1, quorum: 2 }
+    );
+}
+
+#[test]
+fn attack_67_an_agent_can_ask_for_so_much_and_its_words_are_bounded() {
+    let owner = journal();
+    let agent = owner.for_agent(name("acme/b"), None);
+    let other = |n: u32| {
+        let mut dear = request(600_000);
+        dear.caller.url = format!("https://seller.example/{n}");
+        dear
+    };
+    assert!(matches!(agent.ask_people(&other(0), &at(0)), Err(ApprovalError::Nobody)));
+    with_people(&owner);
+    for n in 0..MAX_PENDING {
+        agent.ask_people(&other(n), &at(0)).unwrap();
+    }
+    assert!(matches!(agent.ask_people(&other(MAX_PENDING), &at(0)), Err(ApprovalError::TooMany)));
+    assert_eq!(owner.approvals(true, &at(1)).unwrap().len(), MAX_PENDING as usize);
+    // The same again is no new one, others are not held up, and what has expired makes room.
+    agent.ask_people(&other(1), &at(1)).unwrap();
+    owner.for_agent(name("acme"), None).ask_people(&other(1), &at(1)).unwrap();
+    agent.ask_people(&other(MAX_PENDING), &at(APPROVAL_LASTS.as_secs())).unwrap();
+}
+
+#[test]
+fn one_key_has_one_voice() {
+    let journal = journal();
+    let [ada, ..] = with_people(&journal);
+    assert!(matches!(
+        journal.add_approver("ada2", &ada.public(), None, &at(0)),
+        Err(ApprovalError::Exists(_))
+    ));
+    let key = ApproverKey::from_seed([9; 32]).unwrap().public();
+    assert!(matches!(journal.add_approver("ada", &key, None, &at(0)), Err(ApprovalError::Exists(_))));
+    assert!(matches!(journal.add_approver("Ada", &key, None, &at(0)), Err(ApprovalError::Name(_))));
+    assert!(matches!(journal.remove_approver("nobody"), Err(ApprovalError::Unknown(_))));
+    assert_eq!(journal.approvers().unwrap().len(), 3);
+}
+
+#[test]
+fn the_past_is_decided_again_by_another_policy() {
+    let owner = journal();
+    let (a, b) = (owner.for_agent(name("acme/a"), None), owner.for_agent(name("acme/b"), None));
+    for n in 0..4 {
+        let journal = if n % 2 == 0 { &a } else { &b };
+        assert!(reserve_as(journal, &request(300_000), n, &at(n * 10)).1.is_allowed());
+    }
+    let replay = |text: &str| {
+        let replayed = owner.replay(&Policy::parse(text).unwrap(), &Registry::builtin(), NOW).unwrap();
+        replayed.iter().map(|one| one.decision.is_allowed()).collect::<Vec<_>>()
+    };
+    assert_eq!(replay(POLICY), [true; 4]);
+    // What the other policy denies does not count in it.
+    let less = POLICY.replace("acme/a: {rolling: {24h: $1}}", "acme/a: {rolling: {24h: $0.20}}");
+    assert_eq!(replay(&less), [false, true, false, true]);
+    let total = POLICY.replace("rolling: {24h: $2}", "rolling: {24h: $0.95}");
+    let total = total.replace("{24h: $1}", "{24h: $0.95}").replace("{24h: $1.50}", "{24h: $0.95}");
+    assert_eq!(replay(&total), [true, true, true, false]);
+    let later = owner.replay(
+        &Policy::parse(POLICY).unwrap(),
+        &Registry::builtin(),
+        NOW.plus(Duration::from_secs(15)),
+    );
+    assert_eq!(later.unwrap().len(), 2);
+    assert_eq!(owner.policy().unwrap().unwrap().text, POLICY, "nothing has changed");
+}
+
+#[test]
+fn room_is_what_a_payment_could_be() {
+    let owner = journal();
+    let a = owner.for_agent(name("acme/a"), None);
+    let atom = request(1);
+    assert_eq!(a.room(&atom, false, &at(0)).unwrap(), 500_000, "what needs nobody's approval");
+    assert!(reserve_as(&a, &request(500_000), 1, &at(0)).1.is_allowed());
+    assert!(reserve_as(&a, &request(300_000), 2, &at(0)).1.is_allowed());
+    assert_eq!(a.room(&atom, true, &at(0)).unwrap(), 200_000);
+    assert_eq!(a.room(&atom, false, &at(0)).unwrap(), 500_000);
+    // By the rules that are set by hand it is as ever: ten cents, and a dollar in an hour.
+    let plain = Journal::in_memory().unwrap();
+    assert_eq!(plain.room(&atom, true, &at(0)).unwrap(), 100_000);
+    assert_eq!(Window::ALL.len(), 2);
+}
