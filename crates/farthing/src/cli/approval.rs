@@ -71,8 +71,11 @@ struct Answer {
     #[arg(long = "as", value_name = "NAME")]
     name: String,
     /// The file with your key, as \"farthing approver new\" made it
-    #[arg(long, value_name = "FILE")]
-    key: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "signature")]
+    key: Option<PathBuf>,
+    /// Your signature, made elsewhere, in hexadecimal
+    #[arg(long, value_name = "HEX", conflicts_with = "key")]
+    signature: Option<String>,
 }
 
 pub async fn run(args: ApprovalArgs) -> ExitCode {
@@ -177,10 +180,18 @@ fn show(id: &ApprovalId, out: &Out) -> Result<(), Failure> {
 }
 
 fn vote(answer: &Answer, verdict: Verdict, out: &Out) -> Result<(), Failure> {
-    let key = read_key(&answer.key)?;
     let journal = home()?.journal()?;
     let asked = journal.approval(&answer.id, &system_clock())?;
-    let ballot = Ballot::cast(&key, &asked.request, verdict);
+    let ballot = match (&answer.key, &answer.signature) {
+        (Some(path), _) => Ballot::cast(&read_key(path)?, &asked.request, verdict),
+        (None, signature) => {
+            let signature = hex::decode(signature.as_deref().unwrap_or_default());
+            Ballot {
+                verdict,
+                signature: signature.map_err(|_| Failure::usage("the signature is hexadecimal"))?,
+            }
+        }
+    };
     let kept = journal.vote(&answer.id, &answer.name, &ballot, &system_clock())?;
     out.say(&facts(&kept), &text(&kept));
     Ok(())
