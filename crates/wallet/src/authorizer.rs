@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use farthing_approval::{ApprovalId, Status};
 use farthing_engine::World;
 use farthing_evm::{Key, U256, from_alloy};
+use farthing_payment::{ConsumptionKey, Instruction};
 use farthing_policy::{AgentName, Caller, Charge, ChargeError, Clock, Decision, Origin, Request, Steady};
 use farthing_primitives::{
     Address, Asset, Money, Network, PullMethod, PurchaseId, Registry, RequestHash, Timestamp,
@@ -238,6 +239,9 @@ pub trait Authorizer: Send + Sync {
     async fn may_reach_private(&self, origin: &Origin) -> Result<bool, Denied>;
 }
 
+/// In place of a header's name, for payments that another program makes.
+const COUNTED: &str = "counted";
+
 /// Tells whether an address is that of a built-in development key.
 pub type IsDevKey = fn(&Address) -> bool;
 
@@ -430,7 +434,7 @@ impl LocalAuthorizer {
         unsigned: &buy::Unsigned,
         clock: &Clock,
         id: &PurchaseId,
-    ) -> Result<(Header, farthing_payment::Instruction), Denied> {
+    ) -> Result<(Header, Instruction), Denied> {
         let approval = match intent.permit_nonce {
             Some(nonce)
                 if requirement.method() == PullMethod::Permit2 && intent.offer.sponsors_approval() =>
@@ -468,6 +472,36 @@ impl LocalAuthorizer {
         }
         let this = self.clone();
         tokio::task::spawn_blocking(move || work(&this)).await.unwrap_or(Err(Denied::Unavailable))
+    }
+
+    /// Counts a payment that another program makes: decides and, if it is allowed, writes it down as one that was shown.
+    /// Nothing is signed.
+    pub(crate) async fn count(&self, intent: &Intent) -> Result<Decision, Denied> {
+        let intent = intent.clone();
+        self.on_disk(move |this| {
+            let clock = (this.clock)();
+            let Weighed { request, lag, .. } = this.weigh(&intent, &clock)?;
+            let id = PurchaseId::new(clock.wall, this.random()?);
+            let draft = Draft {
+                id,
+                method: intent.method.clone(),
+                url: intent.url.clone(),
+                request_hash: intent.request_hash,
+                payer: this.payer.clone(),
+                consumption: ConsumptionKey::new(format!("counted:{id}")),
+                expires: clock.wall.plus(request.validity),
+                lag,
+            };
+            let decision = this.journal.reserve(&request, &draft, &clock)?.decision;
+            if decision.is_allowed() {
+                // What was shown never lapses: it may have been paid.
+                let nothing = Header { name: COUNTED.to_owned(), value: String::new() };
+                this.journal.signed(&id, &nothing, &Instruction::new(Vec::new()), &clock)?;
+                this.journal.present(&id, &clock)?;
+            }
+            Ok(decision)
+        })
+        .await
     }
 
     /// What nobody saw is given up at once; if even that fails, it lapses.

@@ -4,6 +4,7 @@ mod authorizer;
 mod chain_view;
 pub mod client;
 mod clock;
+pub mod decisions;
 pub mod escrows;
 pub mod force;
 mod holder;

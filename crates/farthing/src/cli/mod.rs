@@ -10,6 +10,7 @@ mod channel;
 mod devnet;
 pub mod fetch;
 mod find;
+mod guard;
 mod ledger;
 mod load;
 mod mcp;
@@ -46,6 +47,7 @@ enum Command {
     Policy(policy::PolicyArgs),
     Approval(approval::ApprovalArgs),
     Approver(approval::ApproverArgs),
+    Guard(guard::GuardArgs),
     Channel(channel::ChannelArgs),
     Mcp(mcp::McpArgs),
     Gateway(crate::gateway::GatewayArgs),
@@ -95,6 +97,7 @@ pub async fn main() -> ExitCode {
         Command::Policy(args) => Ok(policy::run(args).await),
         Command::Approval(args) => Ok(approval::run(args).await),
         Command::Approver(args) => Ok(approval::run_approver(args).await),
+        Command::Guard(args) => guard::run(args).await,
         Command::Channel(args) => Ok(channel::run(args).await),
         Command::Mcp(args) => mcp::run(args).await,
         Command::Gateway(args) => crate::gateway::run_command(args).await,
