@@ -6,6 +6,14 @@ import {FalseToken, FeeToken, HookToken, PlainToken, SilentToken} from "../suppo
 import {OverchargingToken, ShortAnswerToken, SpeechlessToken} from "./VaultTokens.sol";
 import {VaultWorld} from "./VaultWorld.sol";
 
+/// Refills twice in one transaction, as a keeper of many vaults and tokens would.
+contract Keeper {
+    function refill(IAllowanceVault vault, address first, address second) external {
+        vault.refill(first);
+        vault.refill(second);
+    }
+}
+
 /// spec/vault/refill.tree, spec/vault/withdraw.tree
 contract VaultRefillTest is VaultWorld {
     function test_vault_refill() public {
@@ -295,6 +303,15 @@ contract VaultRefillTest is VaultWorld {
         vm.prank(hot);
         token.transfer(shop, TARGET);
         assertEq(vault.refill(address(token)), TARGET, "the guard is open again");
+    }
+
+    function test_vault_refill_twoInOneTransaction() public {
+        PlainToken other = new PlainToken();
+        other.mint(address(vault), FLOAT);
+        _loosen(_limitsChange(address(other), 10, 10, 10));
+        new Keeper().refill(vault, address(usdc), address(other));
+        assertEq(_balance(hot), TARGET, "the one");
+        assertEq(other.balanceOf(hot), 10, "and the other");
     }
 
     // ---- withdraw ----
