@@ -15,6 +15,7 @@ mod revert;
 mod signature;
 mod transaction;
 mod typed;
+pub mod vault;
 pub mod voucher;
 
 #[cfg(test)]
