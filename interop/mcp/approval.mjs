@@ -121,6 +121,10 @@ script(async () => {
   const over = await buy("dearer", "/dearer", { ask_approval: true });
   check("what is over the budget is not asked about", over.denied.code === "over_budget" && over.approval === undefined, over);
 
+  const standing = (await call("budget", {})).budgets;
+  check("the agent sees its budget", standing.some(({ within, spent, left }) => within === "any 24h" && spent === "0.055" && left === "0.065"), standing);
+  check("so does the owner", (await farthing("wallet", "show")).json.budgets.some(({ within, spent }) => within === "any 24h" && spent === "0.055"));
+
   // Why, and what if.
   const history = (await call("history", {})).purchases;
   const bought = history.find((one) => one.money.atoms === "50000");

@@ -5,6 +5,7 @@ use farthing_policy::{Bucket, Dollars, Rules, Window};
 use farthing_primitives::{Money, Registry};
 use farthing_wallet::client::{Objection, Payment, Plan, Settlement};
 use farthing_wallet::journal::Purchase;
+use farthing_wallet::journal::law::Standing;
 use farthing_wallet::{Denied, Ticket};
 use serde_json::{Value, json};
 
@@ -113,13 +114,38 @@ pub fn purchase(registry: &Registry, purchase: &Purchase) -> Value {
     })
 }
 
+/// The limits of the policy in force, and what is spent and left of each.
+pub fn standing(standing: &[Standing]) -> Value {
+    let registry = Registry::builtin();
+    let limits: Vec<Value> = standing
+        .iter()
+        .map(|one| {
+            let bucket = &one.limit.bucket;
+            let spent = one.spent.unwrap_or(u128::MAX);
+            json!({
+                "budget": one.budget.to_string(),
+                "of": bucket.to_string(),
+                "within": one.limit.span.to_string(),
+                "limit": shown(&registry, bucket, one.limit.most),
+                "spent": one.spent.map(|spent| shown(&registry, bucket, spent)),
+                "left": shown(&registry, bucket, one.limit.most.saturating_sub(spent)),
+            })
+        })
+        .collect();
+    json!({ "budgets": limits, "enforced_by": "process" })
+}
+
+fn shown(registry: &Registry, bucket: &Bucket, n: u128) -> String {
+    match bucket {
+        Bucket::Dollar => Dollars(n).plain(),
+        Bucket::Asset(id) => registry.get(id).map_or_else(|| n.to_string(), |asset| asset.format(n)),
+    }
+}
+
 /// The owner's limits, and what is spent and left of each.
 pub fn budget(rules: &Rules, spent: &[(Bucket, Vec<(Window, u128)>)]) -> Value {
     let registry = Registry::builtin();
-    let shown = |bucket: &Bucket, n: u128| match bucket {
-        Bucket::Dollar => Dollars(n).plain(),
-        Bucket::Asset(id) => registry.get(id).map_or_else(|| n.to_string(), |asset| asset.format(n)),
-    };
+    let shown = |bucket: &Bucket, n: u128| shown(&registry, bucket, n);
     let caps: Vec<Value> = rules
         .caps
         .iter()

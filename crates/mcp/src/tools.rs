@@ -424,16 +424,20 @@ impl WalletServer {
         let books = self.journal(|journal| {
             let rules = journal.rules()?;
             let clock = system_clock();
+            if let Some(standing) = journal.standing(&clock)? {
+                let mut facts = facts::standing(&standing);
+                facts["frozen"] = rules.frozen.into();
+                return Ok(facts);
+            }
             let spent = rules
                 .caps
                 .keys()
                 .map(|bucket| journal.spent(bucket, &clock).map(|windows| (bucket.clone(), windows)));
             let spent = spent.collect::<Result<Vec<_>, JournalError>>()?;
-            Ok((rules, spent))
+            Ok(facts::budget(&rules, &spent))
         });
         match books.await {
-            Ok((rules, spent)) => {
-                let mut facts = facts::budget(&rules, &spent);
+            Ok(mut facts) => {
                 facts["outcome"] = "budget".into();
                 facts["max_per_call"] = self.0.max.clone().into();
                 Reply::new(facts)

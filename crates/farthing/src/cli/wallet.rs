@@ -13,6 +13,7 @@ use farthing_evm::{Key, eip55, from_alloy, to_alloy};
 use farthing_policy::{Bucket, Caps, Dollars, HostPattern, HostRule, Rules, Window};
 use farthing_primitives::{Address, Network, Registry};
 use farthing_wallet::client::{Client, printable};
+use farthing_wallet::journal::law::Standing;
 use farthing_wallet::journal::{Journal, JournalError, Purchase, State};
 use farthing_wallet::keystore::{self, Cost, KeyRef, Keystore, KeystoreError, Passphrase};
 use farthing_wallet::{ChainView, EngineView, Home, LocalAuthorizer, system_clock};
@@ -621,6 +622,16 @@ fn caps_text(rules: &Rules, journal: &Journal, networks: &[String]) -> Result<St
     Ok(text)
 }
 
+fn standing_json(one: &Standing) -> Value {
+    json!({
+        "budget": one.budget.to_string(),
+        "of": one.limit.bucket.to_string(),
+        "within": one.limit.span.to_string(),
+        "limit": amount(&one.limit.bucket, one.limit.most),
+        "spent": one.spent.map(|spent| amount(&one.limit.bucket, spent)),
+    })
+}
+
 fn show(out: &Out) -> Result<(), Failure> {
     let home = home()?;
     let journal = home.journal()?;
@@ -636,7 +647,8 @@ fn show(out: &Out) -> Result<(), Failure> {
     }
     let open = journal.open_purchases()?;
     let unsettled = open.iter().filter(|purchase| purchase.state != State::Settled).count();
-    let json = json!({
+    let standing = journal.standing(&clock)?;
+    let mut json = json!({
         "home": home.path().display().to_string(),
         "key": journal.default_key()?,
         "devnet": journal.is_devnet()?,
@@ -644,6 +656,9 @@ fn show(out: &Out) -> Result<(), Failure> {
         "spent": spent,
         "open": unsettled,
     });
+    if let Some(standing) = &standing {
+        json["budgets"] = standing.iter().map(standing_json).collect::<Vec<_>>().into();
+    }
     let networks: Vec<_> = rules.networks.iter().map(shown_network).collect();
     let mut text = String::new();
     if rules.frozen {
@@ -652,7 +667,20 @@ fn show(out: &Out) -> Result<(), Failure> {
     if journal.is_devnet()? {
         text += "for development: only built-in keys sign\n";
     }
-    text += &caps_text(&rules, &journal, &networks)?;
+    match &standing {
+        Some(standing) => {
+            text += "a policy is in force (farthing policy show), and not what was set by hand\n";
+            text += &format!("{:<24} {:<24} {:>14} {:>14}\n", "budget", "within", "spent", "limit");
+            for one in standing {
+                let of = |n| amount(&one.limit.bucket, n);
+                let spent = one.spent.map_or_else(|| "too much".to_owned(), of);
+                let (budget, span, limit) =
+                    (one.budget.as_str(), one.limit.span.to_string(), of(one.limit.most));
+                text += &format!("{budget:<24} {span:<24} {spent:>14} {limit:>14}\n");
+            }
+        }
+        None => text += &caps_text(&rules, &journal, &networks)?,
+    }
     if unsettled > 0 {
         text += &format!("{unsettled} purchases are open: farthing wallet history --check\n");
     }

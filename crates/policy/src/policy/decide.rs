@@ -2,7 +2,7 @@ use farthing_primitives::Timestamp;
 use std::time::Duration;
 
 use super::rule::is_over;
-use super::{Allow, Budget, Limit, PayTo, Policy, Span};
+use super::{Allow, Budget, Limit, PayTo, Per, Policy, Span};
 use crate::decide::{breaker, payee, validity_within};
 use crate::{AgentName, Bucket, Decision, Fact, History, Request};
 
@@ -180,6 +180,25 @@ impl Policy {
             .filter(|m| m.bucket == limit.bucket && m.until >= since)
             .filter(|m| self.counts_in(m.of.agent.as_ref(), name) && limit.per.covers(m, request))
             .try_fold(0u128, |sum, m| sum.checked_add(m.amount))
+    }
+
+    /// What is used of each limit that adds up everything in a budget; of those that `agent` is held to, or of all.
+    pub fn standing(
+        &self,
+        agent: Option<&AgentName>,
+        history: &History,
+        now: Timestamp,
+    ) -> Vec<(AgentName, Limit, Option<u128>)> {
+        let used = |name: &AgentName, limit: &Limit| {
+            let Some(since) = limit.span.since(now) else { return Some(0) };
+            let moved = history.movements.iter().filter(|m| m.bucket == limit.bucket && m.until >= since);
+            let own = moved.filter(|m| self.counts_in(m.of.agent.as_ref(), name));
+            own.map(|m| m.amount).try_fold(0u128, u128::checked_add)
+        };
+        let held = self.budgets.iter().filter(|(name, _)| agent.is_none_or(|agent| agent.is_within(name)));
+        let limits = held.flat_map(|(name, budget)| budget.limits.iter().map(move |limit| (name, limit)));
+        let all = limits.filter(|(_, limit)| limit.per == Per::All);
+        all.map(|(name, limit)| (name.clone(), limit.clone(), used(name, limit))).collect()
     }
 
     /// Whether what `agent` spends counts in the budget `name`.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use farthing_policy::policy::Loosening;
-use farthing_policy::{Bucket, Caller, Charge, Origin};
+use farthing_policy::policy::{Limit, Loosening};
+use farthing_policy::{AgentName, Bucket, Caller, Charge, Origin};
 use farthing_policy::{Decision, Fact, History, Law, Movement, Policy, PolicyError, Request, Source};
 use farthing_primitives::{Address, Money, Network, PurchaseId, Registry, Timestamp};
 use rusqlite::{OptionalExtension, Transaction, params};
@@ -185,6 +185,37 @@ impl Journal {
             let history = if spent { Some(super::history(tx, &law, &atom, now)?) } else { None };
             Ok(law.room(history.as_ref(), &atom, now))
         })
+    }
+}
+
+/// How much of a budget's limit is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub budget: AgentName,
+    pub limit: Limit,
+    /// `None` if it cannot be counted.
+    pub spent: Option<u128>,
+}
+
+impl Journal {
+    /// Every limit that whoever uses this journal is held to, and what is used of it: of the owner, those of all budgets.
+    /// Limits by payee, host and tool depend on what is asked for, and count nothing here. `None` if no policy is in
+    /// force.
+    pub fn standing(&self, clock: &farthing_policy::Clock) -> Result<Option<Vec<Standing>>, JournalError> {
+        self.within(|tx| {
+            let now = super::believed(tx, clock)?.time;
+            let law = self.law_now(tx)?;
+            let Law::Policy { policy, .. } = &law else { return Ok(None) };
+            let history =
+                History { movements: super::movements(tx, now, law.memory())?, ..History::default() };
+            Ok(Some(policy.standing(self.agent(), &history, now).into_iter().map(Standing::from).collect()))
+        })
+    }
+}
+
+impl From<(AgentName, Limit, Option<u128>)> for Standing {
+    fn from((budget, limit, spent): (AgentName, Limit, Option<u128>)) -> Self {
+        Self { budget, limit, spent }
     }
 }
 

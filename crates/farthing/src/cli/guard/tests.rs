@@ -124,7 +124,7 @@ async fn what_is_asked_wrongly_is_denied() {
         (json!({ "offers": [offer("-1")] }), "offer_unreadable"),
         (json!({ "offers": [offer("1e3")] }), "offer_unreadable"),
         (json!({ "offers": [offer("0001")] }), "offer_unreadable"),
-        (json!({ "offers": [offer("0")] }), "zero_amount"),
+        (json!({ "offers": [offer("0")] }), "offer_unsupported"),
         (json!({ "offers": [offer("50001")] }), "over_budget"),
         (json!({ "offers": vec![offer("1"); 65] }), "too_many_offers"),
     ] {
