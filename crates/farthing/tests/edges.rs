@@ -30,7 +30,21 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("listener", &[]),
     // Nothing of ours: it describes and reads documents, and knows neither money nor chains.
     ("discovery", &[]),
-    ("wallet", &["primitives", "wire", "evm", "policy", "approval", "payment", "channel", "rails", "engine"]),
+    (
+        "wallet",
+        &[
+            "primitives",
+            "wire",
+            "evm",
+            "policy",
+            "approval",
+            "audit",
+            "payment",
+            "channel",
+            "rails",
+            "engine",
+        ],
+    ),
     // A method plug-in: what it says is a trait of `rails`, what it does with money one of `engine`.
     ("stripe", &["primitives", "wire", "payment", "rails", "engine"]),
     ("load", &["primitives", "evm"]),

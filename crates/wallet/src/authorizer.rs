@@ -400,6 +400,7 @@ impl LocalAuthorizer {
             consumption: unsigned.key().clone(),
             expires: unsigned.expires(),
             lag,
+            said: intent.offer.said(),
         };
         let decision = self.journal.reserve(&request, &draft, &clock)?.decision;
         if !decision.is_allowed() {
@@ -491,6 +492,7 @@ impl LocalAuthorizer {
                 consumption: ConsumptionKey::new(format!("counted:{id}")),
                 expires: clock.wall.plus(request.validity),
                 lag,
+                said: intent.offer.said(),
             };
             let decision = this.journal.reserve(&request, &draft, &clock)?.decision;
             if decision.is_allowed() {
@@ -537,7 +539,7 @@ impl Authorizer for LocalAuthorizer {
     }
 
     async fn authorize(&self, intent: Intent) -> Result<Authorization, Denied> {
-        self.on_disk(move |this| this.authorize_now(&intent)).await
+        self.on_disk(move |this| this.noting(&intent, this.authorize_now(&intent))).await
     }
 
     async fn ask_people(&self, intent: &Intent) -> Result<Ticket, Denied> {

@@ -1,9 +1,10 @@
 use std::path::{Path, PathBuf};
 
+use crate::audit_log::AuditLog;
 use crate::journal::{Journal, JournalError};
 use crate::keystore::Keystore;
 
-/// The folder of a wallet: `keys/` and `wallet.db`.
+/// The folder of a wallet: `keys/`, `wallet.db` and `audit/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home(PathBuf);
 
@@ -32,6 +33,15 @@ impl Home {
 
     pub fn keystore(&self) -> Keystore {
         Keystore::new(self.0.join("keys"))
+    }
+
+    pub fn audit(&self) -> AuditLog {
+        AuditLog::new(self.0.join("audit"))
+    }
+
+    /// Whether there is a journal. [`Home::journal`] makes one.
+    pub fn has_journal(&self) -> bool {
+        self.0.join("wallet.db").is_file()
     }
 
     /// The journal, made with tight rules if there is none yet.

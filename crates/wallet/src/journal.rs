@@ -24,6 +24,7 @@ use crate::record;
 
 pub mod agents;
 pub mod approvals;
+pub mod audit;
 pub mod channels;
 pub mod law;
 
@@ -53,6 +54,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("journal/schema-3.sql"),
     include_str!("journal/schema-4.sql"),
     include_str!("journal/schema-5.sql"),
+    include_str!("journal/schema-6.sql"),
 ];
 
 const SCHEMA: &str = "
@@ -183,6 +185,16 @@ pub struct Draft {
     pub expires: Timestamp,
     /// By how much the chain's clock may be behind ours: so much longer can it move money, by our clock.
     pub lag: Duration,
+    pub said: Said,
+}
+
+/// What the seller says of what it sells. It decides nothing, and is written down.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Said {
+    /// The URL that the offer is for, as the seller writes it.
+    pub url: Option<String>,
+    /// The id of its challenge.
+    pub challenge: Option<String>,
 }
 
 /// What holds for whatever is bought now.
@@ -375,7 +387,11 @@ impl Journal {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error.into()),
             _ => {}
         }
-        Self::over(Connection::open(path)?)
+        let journal = Self::over(Connection::open(path)?)?;
+        let mut seed = [0; 32];
+        getrandom::fill(&mut seed).map_err(|_| std::io::Error::other("no random bytes"))?;
+        journal.seed_audit(seed)?;
+        Ok(journal)
     }
 
     /// A journal that is gone with the process. For trying things out.
@@ -435,6 +451,7 @@ impl Journal {
         self.within(|tx| {
             let mut rules = rules(tx)?;
             change(&mut rules).map_err(JournalError::Rules)?;
+            audit::rules_changed(tx, &rules)?;
             put(tx, "rules", &record::print_rules(&rules))?;
             Ok(rules)
         })
@@ -446,7 +463,10 @@ impl Journal {
     }
 
     pub fn set_devnet(&self, devnet: bool) -> Result<(), JournalError> {
-        self.within(|tx| if devnet { put(tx, "devnet", "1") } else { forget(tx, "devnet") })
+        self.within(|tx| {
+            audit::setting_changed(tx, "devnet", if devnet { "on" } else { "off" })?;
+            if devnet { put(tx, "devnet", "1") } else { forget(tx, "devnet") }
+        })
     }
 
     /// The rules, and the time that they are applied at.
@@ -521,13 +541,17 @@ impl Journal {
     ) -> Result<(), JournalError> {
         self.within(|tx| {
             let now = advance(tx, clock)?;
+            audit::setting_changed(tx, "pin", &format!("{authority} {network} {payee}"))?;
             pin(tx, authority, network, payee, now)
         })
     }
 
     /// Forgets where a host and port were paid: the next payment pins anew.
     pub fn unpin(&self, authority: &str) -> Result<usize, JournalError> {
-        self.within(|tx| Ok(tx.execute("DELETE FROM pin WHERE authority = ?1", [authority])?))
+        self.within(|tx| {
+            audit::setting_changed(tx, "unpin", authority)?;
+            Ok(tx.execute("DELETE FROM pin WHERE authority = ?1", [authority])?)
+        })
     }
 
     // -----------------------------------------------------------------------------------------------------------------
@@ -560,6 +584,7 @@ impl Journal {
                 law::keep_decision(tx, &draft.id, &decision)?;
                 approvals::consume(tx, &decision, &key(&draft.id))?;
             }
+            audit::decided(tx, &decision, &self.as_own(request), draft, None)?;
             Ok(Reserved { decision })
         })
     }
@@ -596,6 +621,7 @@ impl Journal {
                 return Err(JournalError::Transition { from, to: State::Released });
             }
             become_(tx, id, State::Released, clock)?;
+            audit::released(tx, id, NEVER_SIGNED)?;
             note(tx, id, NEVER_SIGNED)
         })
     }
@@ -636,7 +662,7 @@ impl Journal {
         self.within(|tx| {
             self.own(tx, id)?;
             tx.execute("UPDATE purchase SET delivered = 1 WHERE id = ?1 AND delivered = 2", [key(id)])?;
-            Ok(())
+            audit::outcome(tx, id)
         })
     }
 
@@ -648,7 +674,7 @@ impl Journal {
                 "UPDATE purchase SET confirmed = 2 WHERE id = ?1 AND state = 'settled' AND confirmed = 1",
                 [key(id)],
             )?;
-            Ok(())
+            audit::outcome(tx, id)
         })
     }
 
@@ -662,6 +688,7 @@ impl Journal {
                 return Err(JournalError::Transition { from: purchase.state, to: State::Released });
             }
             become_(tx, id, State::Released, clock)?;
+            audit::released(tx, id, proof.name())?;
             note(tx, id, proof.name())
         })
     }
@@ -682,6 +709,7 @@ impl Journal {
                 let id: [u8; 16] = id.try_into().map_err(|_| JournalError::Corrupt("id"))?;
                 let id = PurchaseId::from_bytes(id);
                 become_(tx, &id, State::Released, clock)?;
+                audit::released(tx, &id, NEVER_SIGNED)?;
                 note(tx, &id, NEVER_SIGNED)?;
                 dropped += 1;
             }
@@ -1030,7 +1058,7 @@ fn conclude(
             )?;
         }
     }
-    Ok(())
+    audit::outcome(tx, id)
 }
 
 fn note(tx: &Transaction<'_>, id: &PurchaseId, text: &str) -> Result<(), JournalError> {
@@ -1041,11 +1069,17 @@ fn note(tx: &Transaction<'_>, id: &PurchaseId, text: &str) -> Result<(), Journal
 /// Nobody has what was only intended or only signed, and after its end nobody could use it. Both clocks must agree on
 /// the end, so that a clock that ran ahead for a while releases nothing early.
 fn lapse(tx: &Transaction<'_>, now: Timestamp, wall: Timestamp) -> Result<usize, JournalError> {
-    let changed = tx.execute(
+    let mut lapsed = tx.prepare_cached(
         "UPDATE purchase SET state = 'released', note = 'never_shown', updated_ms = ?1
-         WHERE state IN ('intended', 'signed') AND counts_until_ms < ?1 AND expires_ms < ?2",
-        [millis(now), millis(wall)],
+         WHERE state IN ('intended', 'signed') AND counts_until_ms < ?1 AND expires_ms < ?2 RETURNING id",
     )?;
+    let rows = lapsed.query_map([millis(now), millis(wall)], |row| row.get::<_, Vec<u8>>(0))?;
+    let mut changed = 0;
+    for id in rows.collect::<Result<Vec<_>, _>>()? {
+        let id: [u8; 16] = id.try_into().map_err(|_| JournalError::Corrupt("id"))?;
+        audit::released(tx, &PurchaseId::from_bytes(id), Proof::NeverShown.name())?;
+        changed += 1;
+    }
     Ok(changed)
 }
 

@@ -462,7 +462,7 @@ pub fn create_private_file(path: &Path) -> io::Result<fs::File> {
 }
 
 /// Writes a whole new file or none. A link, unlike a rename, does not replace what is there.
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut random = [0u8; 8];
     getrandom::fill(&mut random).map_err(|_| io::Error::other("no random bytes"))?;
     let draft = path.with_extension(format!("{}.tmp", hex::encode(random)));

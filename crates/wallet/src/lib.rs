@@ -1,5 +1,6 @@
 //! The buyer's side: keys, the journal with the owner's rules, the authorizer that signs, and the paying HTTP client.
 
+mod audit_log;
 mod authorizer;
 mod chain_view;
 pub mod client;
@@ -14,8 +15,10 @@ pub mod keystore;
 mod offer;
 mod purse;
 mod record;
+mod refusals;
 mod world;
 
+pub use audit_log::{AuditError, AuditLog};
 pub use authorizer::{Authorization, Authorizer, Denied, Intent, IsDevKey, LocalAuthorizer, Ticket};
 pub use chain_view::{ChainView, ChannelSight, EngineView, EscrowFacts, Permit2State, REORG_MARGIN, Sight};
 pub use clock::{ClockFault, MAX_CHAIN_LAG, system_clock};

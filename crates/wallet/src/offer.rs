@@ -13,7 +13,7 @@ use farthing_wire::mpp::{Challenge, Credential, MAX_CREDENTIAL_BYTES, Terms};
 use farthing_wire::x402::extensions::{EIP2612_GAS_SPONSORING, PAYMENT_IDENTIFIER};
 use farthing_wire::x402::{Extensions, Message, header, v1, v2};
 
-use crate::journal::Header;
+use crate::journal::{Header, Said};
 
 /// One way to pay, as the seller wrote it. What it says of decimals and names is carried along and decides nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,6 +203,16 @@ impl Offer {
             // The transfer that is signed is the same.
             Self::Mpp(_) => x402::EXACT,
             Self::Session(_) => SESSION,
+        }
+    }
+
+    /// What the seller says of what it sells.
+    pub(crate) fn said(&self) -> Said {
+        match self {
+            Self::V1(offer) => Said { url: Some(offer.resource.clone()), challenge: None },
+            Self::V2(offer) => Said { url: Some(offer.resource.url.clone()), challenge: None },
+            Self::Mpp(offer) => Said { url: None, challenge: Some(offer.challenge.id.clone()) },
+            Self::Session(offer) => Said { url: None, challenge: Some(offer.challenge.id.clone()) },
         }
     }
 

@@ -631,6 +631,7 @@ impl LocalAuthorizer {
             consumption: ConsumptionKey::new(format!("voucher:{channel}:{id}")),
             expires,
             lag: weighed.lag,
+            said: intent.offer.said(),
         };
         let spend = NewSpend {
             channel: *channel,
@@ -840,12 +841,12 @@ impl Purse for LocalAuthorizer {
         funds: Option<u128>,
     ) -> Result<Option<Deposit>, Denied> {
         let intent = intent.clone();
-        self.on_disk(move |this| this.open_now(&intent, number, escrow, funds)).await
+        self.on_disk(move |this| this.noting(&intent, this.open_now(&intent, number, escrow, funds))).await
     }
 
     async fn top_up(&self, intent: &Intent, channel: &ChannelId, missing: u128) -> Result<Deposit, Denied> {
         let (intent, channel) = (intent.clone(), *channel);
-        self.on_disk(move |this| this.top_up_now(&intent, &channel, missing)).await
+        self.on_disk(move |this| this.noting(&intent, this.top_up_now(&intent, &channel, missing))).await
     }
 
     async fn show_deposit(&self, attempt: &AttemptId) -> Result<Header, Denied> {
@@ -855,7 +856,7 @@ impl Purse for LocalAuthorizer {
 
     async fn spend(&self, intent: &Intent, channel: &ChannelId) -> Result<Spent, Denied> {
         let (intent, channel) = (intent.clone(), *channel);
-        self.on_disk(move |this| this.spend_now(&intent, &channel)).await
+        self.on_disk(move |this| this.noting(&intent, this.spend_now(&intent, &channel))).await
     }
 
     async fn raise(

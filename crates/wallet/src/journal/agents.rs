@@ -10,7 +10,7 @@ use farthing_primitives::{AttemptId, PurchaseId, Timestamp};
 use rusqlite::{OptionalExtension, Transaction, params};
 use subtle::ConstantTimeEq;
 
-use super::{Journal, JournalError, key, millis, rules};
+use super::{Journal, JournalError, audit, key, millis, rules};
 use crate::holder::Processes;
 
 /// What names of fronts begin with, among the holders of purchases. No process has such a name.
@@ -140,6 +140,7 @@ impl Journal {
                 params![name.as_str(), millis(clock.wall)],
             )
             .map_err(JournalError::from)?;
+            audit::setting_changed(tx, "agent_added", name.as_str())?;
             Ok(insert(tx, name, kind, credential, clock)?)
         })
     }
@@ -157,6 +158,7 @@ impl Journal {
                 return Err(AgentError::Unknown(name.clone()));
             }
             drop_credentials(tx, name)?;
+            audit::setting_changed(tx, "agent_rotated", name.as_str())?;
             Ok(insert(tx, name, kind, credential, clock)?)
         })
     }
@@ -168,6 +170,7 @@ impl Journal {
                 return Err(AgentError::Unknown(name.clone()));
             }
             drop_credentials(tx, name)?;
+            audit::setting_changed(tx, "agent_revoked", name.as_str())?;
             tx.execute(
                 "UPDATE agent SET revoked_ms = ?2 WHERE name = ?1",
                 params![name.as_str(), millis(clock.wall)],
@@ -211,13 +214,16 @@ impl Journal {
                 "INSERT OR IGNORE INTO agent_frozen (name, since_ms) VALUES (?1, ?2)",
                 params![name.as_str(), millis(clock.wall)],
             )?;
-            Ok(())
+            audit::agent_frozen(tx, name.as_str(), true)
         })
     }
 
     /// Returns whether it was frozen. What it is part of may be frozen still.
     pub fn unfreeze_agent(&self, name: &AgentName) -> Result<bool, JournalError> {
-        self.within(|tx| Ok(tx.execute("DELETE FROM agent_frozen WHERE name = ?1", [name.as_str()])? > 0))
+        self.within(|tx| {
+            audit::agent_frozen(tx, name.as_str(), false)?;
+            Ok(tx.execute("DELETE FROM agent_frozen WHERE name = ?1", [name.as_str()])? > 0)
+        })
     }
 
     /// The names that are frozen, as the owner gave them.

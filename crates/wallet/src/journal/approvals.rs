@@ -9,7 +9,7 @@ use farthing_policy::{AgentName, Approval, Clock, Decision, Fact, History, Law, 
 use farthing_primitives::Timestamp;
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::{Journal, JournalError, advance, believed, millis};
+use super::{Journal, JournalError, advance, audit, believed, millis};
 
 /// How long people have to answer, and the payment to be made.
 pub const APPROVAL_LASTS: Duration = Duration::from_secs(15 * 60);
@@ -121,6 +121,7 @@ impl Journal {
                 "INSERT OR IGNORE INTO approver (name, key, runs, created_ms) VALUES (?1, ?2, ?3, ?4)",
                 params![name, key.to_string(), runs.map(AgentName::as_str), millis(now)],
             )?;
+            audit::setting_changed(tx, "approver_added", &key.to_string())?;
             if added == 1 { Ok(()) } else { Err(ApprovalError::Exists(name.to_owned())) }
         })
     }
@@ -133,6 +134,7 @@ impl Journal {
                  AND approval IN (SELECT id FROM approval WHERE used_by IS NULL)",
                 [name],
             )?;
+            audit::approver_removed(tx, name)?;
             let removed = tx.execute("DELETE FROM approver WHERE name = ?1", [name])?;
             if removed == 1 { Ok(()) } else { Err(ApprovalError::Unknown(name.to_owned())) }
         })
@@ -205,6 +207,7 @@ impl Journal {
                     millis(asked.expires),
                 ],
             )?;
+            audit::asked_people(tx, &id.to_string(), &asked, quorum)?;
             find(tx, &id, now)?.ok_or(ApprovalError::NotFound(id))
         })
     }
@@ -274,6 +277,7 @@ impl Journal {
                  ON CONFLICT (approval, approver) DO UPDATE SET verdict = ?3, signature = ?4, at_ms = ?5",
                 params![id.to_string(), approver, verdict.name(), ballot.signature, millis(now)],
             )?;
+            audit::voted(tx, &id.to_string(), approver, ballot, verdict)?;
             find(tx, id, now)?.ok_or(ApprovalError::NotFound(*id))
         })
     }

@@ -16,8 +16,8 @@ use farthing_primitives::{Address, AssetId, AttemptId, PurchaseId, Timestamp};
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
 use super::{
-    Draft, Goods, Header, Journal, JournalError, MAX_HISTORY, Outcome, State, advance, become_, find, key,
-    millis, pin, state, wide,
+    Draft, Goods, Header, Journal, JournalError, MAX_HISTORY, Outcome, State, advance, audit, become_, find,
+    key, millis, pin, state, wide,
 };
 use crate::clock::believable;
 
@@ -208,6 +208,8 @@ impl Journal {
                 return Ok(Begun::Exists(Box::new(known)));
             }
             let decision = self.ruling(tx, request, now, true)?;
+            let attempt = new.payer.pending().map(|pending| pending.id);
+            audit::deposit(tx, &decision, &self.as_own(request), (&new.payer, attempt, Some(&new.url)))?;
             if !decision.is_allowed() {
                 return Ok(Begun::Denied(decision));
             }
@@ -237,6 +239,7 @@ impl Journal {
             }
             insert(tx, new, now)?;
             self.assign_channel(tx, &new.payer.terms().id)?;
+            audit::channel_is(tx, &new.payer)?;
             Ok(true)
         })
     }
@@ -254,8 +257,9 @@ impl Journal {
             self.own_channel(tx, channel)?;
             let now = advance(tx, clock)?;
             let decision = self.ruling(tx, request, now, true)?;
+            let payer = known(tx, channel)?;
+            audit::deposit(tx, &decision, &self.as_own(request), (&payer, Some(attempt), None))?;
             if decision.is_allowed() {
-                let payer = known(tx, channel)?;
                 let amount = request.charge.money().atoms();
                 let action = PayerAction::TopUp { amount, reaches: 0 };
                 write(tx, &payer, payer.step(PayerEvent::Intended { attempt, action }, now)?, now)?;
@@ -280,6 +284,7 @@ impl Journal {
             self.own_channel(tx, channel)?;
             let now = advance(tx, clock)?;
             let payer = known(tx, channel)?;
+            audit::transaction(tx, &payer, &attempt, &action)?;
             let step = payer
                 .step(PayerEvent::Intended { attempt, action }, now)?
                 .and(PayerEvent::Named { attempt, tx: tx_name }, now)?;
@@ -461,6 +466,7 @@ impl Journal {
             self.own_channel(tx, &new.channel)?;
             let decision = self.ruling(tx, request, now, false)?;
             if !decision.is_allowed() {
+                audit::decided(tx, &decision, &self.as_own(request), draft, Some((&new.channel, None)))?;
                 return Ok(Raised::Denied(decision));
             }
             let payer = known(tx, &new.channel)?;
@@ -498,6 +504,8 @@ impl Journal {
                     &new.price.to_be_bytes()[..],
                 ],
             )?;
+            let own = self.as_own(request);
+            audit::decided(tx, &decision, &own, draft, Some((&new.channel, Some(cumulative))))?;
             Ok(Raised::To { cumulative, decision: Some(decision) })
         })
     }
@@ -826,6 +834,7 @@ fn write(tx: &Transaction<'_>, before: &Payer, step: PayerStep, now: Timestamp) 
         return Ok(());
     }
     let next = &step.next;
+    audit::channel_moved(tx, before, next)?;
     let id = next.terms().id;
     tx.execute(
         "UPDATE channel SET record = ?2, state = ?3, locked = ?4, updated_ms = ?5 WHERE id = ?1",

@@ -12,11 +12,11 @@ use rusqlite::{OptionalExtension, Transaction, params};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Journal, JournalError, MAX_HISTORY, Purchase, State, forget, get, put};
+use super::{Journal, JournalError, MAX_HISTORY, Purchase, State, audit, forget, get, put};
 
 /// What names the policy in force, and its text, among the settings.
 const POLICY_ID: &str = "policy_id";
-const POLICY: &str = "policy";
+pub(super) const POLICY: &str = "policy";
 
 /// The policy that was read last, by its name: it is read anew only when another comes into force.
 pub(super) type Read = Arc<Mutex<Option<(String, Arc<Policy>)>>>;
@@ -94,6 +94,7 @@ impl Journal {
                     return Ok(Some(looser));
                 }
             }
+            audit::policy_changed(tx, Some(text))?;
             put(tx, POLICY, text)?;
             put(tx, POLICY_ID, &id)?;
             Ok(None)
@@ -109,6 +110,7 @@ impl Journal {
         let had = self.within(|tx| {
             let had = get(tx, POLICY_ID)?.is_some();
             if had && accepted {
+                audit::policy_changed(tx, None)?;
                 forget(tx, POLICY)?;
                 forget(tx, POLICY_ID)?;
             }

@@ -6,6 +6,8 @@ use farthing_primitives::Registry;
 
 use super::*;
 
+mod audit;
+
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 const MICRO: u128 = 1_000_000_000_000;
 
@@ -66,6 +68,7 @@ fn draft(clock: &Clock) -> Draft {
         consumption: ConsumptionKey::new(format!("test:{n}")),
         expires: clock.wall.plus(Duration::from_secs(60)),
         lag: Duration::ZERO,
+        said: Said::default(),
     }
 }
 

@@ -61,6 +61,7 @@ fn reserve(journal: &Journal, n: u8) -> Result<Option<PurchaseId>, JournalError>
         consumption: ConsumptionKey::new(format!("test:{n}")),
         expires: NOW.plus(Duration::from_secs(60)),
         lag: Duration::ZERO,
+        said: Default::default(),
     };
     let allowed = journal.reserve(&request, &draft, &clock())?.decision.is_allowed();
     Ok(allowed.then_some(draft.id))

@@ -127,6 +127,7 @@ fn draft(n: u16) -> Draft {
         consumption: ConsumptionKey::new(format!("voucher:{id}")),
         expires: NOW.plus(Duration::from_secs(60)),
         lag: Duration::ZERO,
+        said: Default::default(),
     }
 }
 
@@ -260,6 +261,7 @@ fn a_wallet_of_the_second_version_keeps_its_deposit() {
     let db = Connection::open(&path).unwrap();
     // What later versions added, the latest first.
     for added in [
+        "DROP TABLE audit_leaf; DROP TABLE audit_secret; DROP TABLE audit_denied",
         "ALTER TABLE purchase DROP COLUMN tool; ALTER TABLE purchase DROP COLUMN decision;
          DROP TABLE approver; DROP TABLE approval; DROP TABLE vote",
         "DROP INDEX purchase_by_agent; ALTER TABLE purchase DROP COLUMN agent; ALTER TABLE channel DROP COLUMN agent;

@@ -80,6 +80,7 @@ fn reserve_as(journal: &Journal, request: &Request, n: u64, clock: &Clock) -> (P
         consumption: ConsumptionKey::new(format!("test:{n}")),
         expires: clock.wall.plus(Duration::from_secs(60)),
         lag: Duration::ZERO,
+        said: Default::default(),
     };
     (draft.id, journal.reserve(request, &draft, clock).unwrap().decision)
 }
