@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod approval;
+mod audit;
 mod channel;
 mod devnet;
 pub mod fetch;
@@ -49,6 +50,7 @@ enum Command {
     Approver(approval::ApproverArgs),
     Guard(guard::GuardArgs),
     Channel(channel::ChannelArgs),
+    Audit(audit::AuditArgs),
     Mcp(mcp::McpArgs),
     Gateway(crate::gateway::GatewayArgs),
     Facilitator(crate::facilitator::FacilitatorArgs),
@@ -99,6 +101,7 @@ pub async fn main() -> ExitCode {
         Command::Approver(args) => Ok(approval::run_approver(args).await),
         Command::Guard(args) => guard::run(args).await,
         Command::Channel(args) => Ok(channel::run(args).await),
+        Command::Audit(args) => audit::run(args),
         Command::Mcp(args) => mcp::run(args).await,
         Command::Gateway(args) => crate::gateway::run_command(args).await,
         Command::Facilitator(args) => crate::facilitator::run(args).await,

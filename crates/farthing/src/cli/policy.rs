@@ -213,7 +213,9 @@ fn check_file(check: &Check, out: &Out) -> Result<(), Failure> {
 
 fn put_into_force(apply: &Apply, out: &Out) -> Result<(), Failure> {
     let text = read(&apply.file)?;
-    let kept = home()?.journal()?.apply_policy(&text, apply.accept_looser)?;
+    let journal = home()?.journal()?;
+    journal.note_time(&system_clock())?;
+    let kept = journal.apply_policy(&text, apply.accept_looser)?;
     out.say(&summary(&kept.text, &kept.policy), &format!("in force: {}\n{}\n", line(&kept.policy), kept.id));
     Ok(())
 }
@@ -235,7 +237,9 @@ fn show(out: &Out) -> Result<(), Failure> {
 }
 
 fn take_away(clear: &Clear, out: &Out) -> Result<(), Failure> {
-    home()?.journal()?.clear_policy(clear.accept_looser)?;
+    let journal = home()?.journal()?;
+    journal.note_time(&system_clock())?;
+    journal.clear_policy(clear.accept_looser)?;
     out.say(
         &json!({ "policy": null }),
         "the limits and hosts of \"farthing wallet show\" are in force again",

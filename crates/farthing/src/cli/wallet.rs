@@ -791,6 +791,7 @@ fn set_limit(limit: &Limit, out: &Out) -> Result<(), Failure> {
     if !limit.none && per_payment.is_none() && hour.is_none() && day.is_none() {
         return show(out);
     }
+    journal.note_time(&system_clock())?;
     journal.change_rules(|rules| {
         if limit.none {
             rules.caps.remove(&bucket);
@@ -846,6 +847,7 @@ fn set_allowed(allow: &Allow, out: &Out) -> Result<(), Failure> {
             }
         }
     }
+    journal.note_time(&system_clock())?;
     journal.change_rules(|rules| {
         for pattern in patterns {
             let known = rules.hosts.iter().position(|rule| rule.pattern == pattern);
@@ -900,6 +902,7 @@ fn authorities(patterns: &[HostPattern], wanted: bool) -> Result<Vec<String>, Fa
 
 fn set_frozen(frozen: bool, out: &Out) -> Result<(), Failure> {
     let journal = home()?.journal()?;
+    journal.note_time(&system_clock())?;
     journal.change_rules(|rules| {
         rules.frozen = frozen;
         Ok(())
