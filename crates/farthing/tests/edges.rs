@@ -45,6 +45,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "engine",
         ],
     ),
+    ("guard", &["primitives", "wire", "evm", "policy", "payment", "channel", "rails", "engine", "wallet"]),
     // A method plug-in: what it says is a trait of `rails`, what it does with money one of `engine`.
     ("stripe", &["primitives", "wire", "payment", "rails", "engine"]),
     ("load", &["primitives", "evm"]),
@@ -78,6 +79,7 @@ const HEAVY: &[(&str, &[&str])] = &[
             "mcp",
             "farthing",
             "listener",
+            "guard",
         ],
     ),
 ];

@@ -1,0 +1,849 @@
+//! The guard through its own protocol: what honest fronts get, and what hostile ones do not.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use farthing_engine::TxHash;
+use farthing_evm::Key;
+use farthing_policy::{AgentName, HostRule, Rules};
+use farthing_primitives::{
+    Address, AssetId, Network, PullMethod, PurchaseId, Registry, RequestHash, Timestamp,
+};
+use farthing_rails::exact_evm::{Checked, Requirement, Tokens};
+use farthing_rails::x402::{Extras, offer_v2};
+use farthing_wallet::journal::agents::{Credential, CredentialKind};
+use farthing_wallet::journal::{Goods, Journal, Outcome, Proof, State};
+use farthing_wallet::{
+    Authorizer, ChainView, Denied, Intent, LocalAuthorizer, Offer, OfferV2, Permit2State, Sight, system_clock,
+};
+use farthing_wire::x402::{Message, v2};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream};
+
+use crate::protocol::*;
+use crate::*;
+
+const CHAIN: u64 = 84_532;
+/// What one purchase costs, in atoms of USDC: a cent.
+const CENT: u128 = 10_000;
+/// A cent in the unit of the rules.
+const CENT_IN_RULES: u128 = 10_000_000_000_000_000;
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A chain that says what it is told to.
+
+struct Chain {
+    sight: Mutex<Sight>,
+    time: Mutex<Option<Timestamp>>,
+    devnet: bool,
+}
+
+impl Chain {
+    fn saying(sight: Sight) -> Arc<Self> {
+        Arc::new(Self {
+            sight: Mutex::new(sight),
+            time: Mutex::new(Some(system_clock().wall)),
+            devnet: false,
+        })
+    }
+}
+
+impl fmt::Debug for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Chain")
+    }
+}
+
+#[async_trait]
+impl ChainView for Chain {
+    fn network(&self) -> &Network {
+        static NETWORK: std::sync::OnceLock<Network> = std::sync::OnceLock::new();
+        NETWORK.get_or_init(|| Network::eip155(CHAIN))
+    }
+
+    fn is_devnet(&self) -> bool {
+        self.devnet
+    }
+
+    async fn time(&self) -> Option<Timestamp> {
+        *self.time.lock().unwrap()
+    }
+
+    async fn settled_time(&self) -> Option<Timestamp> {
+        *self.time.lock().unwrap()
+    }
+
+    async fn balance(&self, _asset: &AssetId, _owner: &Address) -> Option<u128> {
+        Some(u128::MAX)
+    }
+
+    async fn permit2(&self, _asset: &AssetId, _owner: &Address) -> Option<Permit2State> {
+        None
+    }
+
+    async fn sight(&self, _payment: &Checked, _tx: Option<TxHash>) -> Sight {
+        *self.sight.lock().unwrap()
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// A guard, and who talks to it.
+
+struct House {
+    journal: Arc<Journal>,
+    guard: Mutex<Guard>,
+    views: Vec<Arc<dyn ChainView>>,
+    /// Nobody answers the door.
+    away: AtomicBool,
+    connections: Mutex<Vec<tokio::task::JoinHandle<()>>>,
+}
+
+impl fmt::Debug for House {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("House")
+    }
+}
+
+fn wallet(journal: &Arc<Journal>) -> LocalAuthorizer {
+    LocalAuthorizer::new(Key::from_bytes([7; 32]).unwrap(), journal.clone(), Registry::builtin())
+}
+
+impl House {
+    fn open(views: Vec<Arc<dyn ChainView>>) -> Arc<Self> {
+        let journal = Arc::new(Journal::in_memory().unwrap());
+        let allow = |rules: &mut Rules| {
+            rules.networks.insert(Network::eip155(CHAIN));
+            rules.hosts.push(HostRule::new("seller.example".parse().unwrap()));
+            Ok(())
+        };
+        journal.change_rules(allow).unwrap();
+        let guard = Mutex::new(Guard::new(&wallet(&journal), views.clone()).unwrap());
+        Arc::new(Self { journal, guard, views, away: AtomicBool::new(false), connections: Mutex::default() })
+    }
+
+    fn guard(&self) -> Guard {
+        self.guard.lock().unwrap().clone()
+    }
+
+    /// Another process over the same books, as after a kill: the old one's connections are gone with it.
+    fn restart(&self) {
+        for connection in self.connections.lock().unwrap().drain(..) {
+            connection.abort();
+        }
+        *self.guard.lock().unwrap() = Guard::new(&wallet(&self.journal), self.views.clone()).unwrap();
+    }
+
+    fn token(&self, agent: &str) -> String {
+        let token = Token::random(agent.parse().unwrap()).unwrap();
+        let name: AgentName = agent.parse().unwrap();
+        self.journal.add_agent(&name, CredentialKind::Token, &token.credential(), &system_clock()).unwrap();
+        token.reveal().to_string()
+    }
+
+    fn pipe(&self, peer: &str) -> DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let peer = Peer { key: peer.to_owned(), certificate: None };
+        let connection = tokio::spawn(serve(self.guard(), theirs, peer));
+        self.connections.lock().unwrap().push(connection);
+        ours
+    }
+
+    async fn front(self: &Arc<Self>, agent: &str) -> RemoteAuthorizer {
+        let token = self.token(agent);
+        self.connect(&token).await
+    }
+
+    async fn connect(self: &Arc<Self>, token: &str) -> RemoteAuthorizer {
+        RemoteAuthorizer::connect(Arc::new(Door(self.clone())), Some(token)).await.unwrap()
+    }
+
+    /// A connection that speaks for itself.
+    async fn raw(&self, token: &str) -> Raw {
+        let mut raw = Raw::new(self.pipe("raw"));
+        let front = "0123456789abcdef";
+        let said = raw.ask("hello", json!({ "version": 1, "token": token, "front": front })).await;
+        assert!(said["ok"].is_object(), "{said}");
+        raw
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Door(Arc<House>);
+
+#[async_trait]
+impl Dial for Door {
+    async fn dial(&self) -> io::Result<Box<dyn Stream>> {
+        match self.0.away.load(Ordering::SeqCst) {
+            true => Err(io::ErrorKind::ConnectionRefused.into()),
+            false => Ok(Box::new(self.0.pipe("test"))),
+        }
+    }
+}
+
+struct Raw {
+    stream: BufReader<DuplexStream>,
+    id: u64,
+}
+
+impl Raw {
+    fn new(stream: DuplexStream) -> Self {
+        Self { stream: BufReader::new(stream), id: 0 }
+    }
+
+    async fn say(&mut self, bytes: &[u8]) {
+        // Whoever is thrown out cannot finish.
+        let _ = self.stream.get_mut().write_all(bytes).await;
+    }
+
+    /// The next line; `None` at the end.
+    async fn hear(&mut self) -> Option<Value> {
+        let mut line = String::new();
+        let read = tokio::time::timeout(Duration::from_secs(30), self.stream.read_line(&mut line));
+        match read.await.expect("an answer").unwrap_or(0) {
+            0 => None,
+            _ => Some(serde_json::from_str(&line).unwrap()),
+        }
+    }
+
+    async fn ask(&mut self, what: &str, with: Value) -> Value {
+        self.id += 1;
+        let line = json!({ "id": self.id, "do": what, "with": with });
+        self.say(format!("{line}\n").as_bytes()).await;
+        self.hear().await.expect("an answer")
+    }
+
+    async fn code(&mut self, what: &str, with: Value) -> String {
+        let said = self.ask(what, with).await;
+        said["error"]["code"].as_str().unwrap_or_else(|| panic!("{what} was allowed: {said}")).to_owned()
+    }
+}
+
+fn offer(atoms: u128) -> Offer {
+    let registry = Registry::builtin();
+    let usdc = registry.dollar(&Network::eip155(CHAIN)).unwrap();
+    let token = Tokens::new(&registry).get(&usdc.id).unwrap().clone();
+    let payee = Address::from_evm_bytes([1; 20]);
+    let asked =
+        Requirement::new(token, &usdc.atoms(atoms), &payee, PullMethod::Eip3009, Duration::from_secs(60));
+    Offer::V2(Box::new(OfferV2 {
+        requirements: offer_v2(&asked.unwrap(), Extras::default()),
+        resource: v2::ResourceInfo::new("https://seller.example/"),
+        extensions: None,
+    }))
+}
+
+fn intent(n: u8) -> Intent {
+    let url: url::Url = "https://seller.example/goods".parse().unwrap();
+    Intent {
+        offer: offer(CENT),
+        origin: farthing_policy::Origin::of(&url).unwrap(),
+        private: false,
+        method: "GET".to_owned(),
+        url: url.into(),
+        request_hash: RequestHash([n; 32]),
+        body: None,
+        tool: None,
+        max: None,
+        only: None,
+        devnet: false,
+        chain_time: None,
+        permit_nonce: None,
+        deposit: None,
+    }
+}
+
+fn intent_json(n: u8) -> Value {
+    serde_json::to_value(IntentRecord::of(&intent(n)).unwrap()).unwrap()
+}
+
+fn code(denied: Result<impl fmt::Debug, Denied>) -> String {
+    denied.unwrap_err().code().to_owned()
+}
+
+fn held(house: &House) -> u128 {
+    let spent = house.journal.spent(&farthing_policy::Bucket::Dollar, &system_clock()).unwrap();
+    spent[0].1 / CENT_IN_RULES
+}
+
+fn cap(house: &House, cents: u128) {
+    let cap = |rules: &mut Rules| {
+        let caps = rules.caps.get_mut(&farthing_policy::Bucket::Dollar).unwrap();
+        (caps.hour, caps.day) = (cents * CENT_IN_RULES, cents * CENT_IN_RULES);
+        Ok(())
+    };
+    house.journal.change_rules(cap).unwrap();
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Honest fronts.
+
+#[tokio::test]
+async fn a_purchase_lives_through_the_socket_as_it_does_without() {
+    let house = House::open(Vec::new());
+    let front = house.front("acme/buyer").await;
+    assert_eq!(front.payer(), wallet(&house.journal).payer());
+    assert!(front.preview(&intent(1)).await.unwrap().is_allowed());
+    assert_eq!(held(&house), 0);
+    let authorization = front.authorize(intent(1)).await.unwrap();
+    assert!(authorization.decision.is_allowed());
+    assert_eq!(held(&house), 1);
+    let id = authorization.id;
+    let signed = front.purchase(&id).await.unwrap();
+    assert_eq!((signed.state, signed.agent.as_ref()), (State::Signed, Some(front.agent())));
+    let header = front.present(&id).await.unwrap();
+    assert_eq!(front.present(&id).await.unwrap(), header, "the same bytes, every time");
+    assert_eq!(header, house.journal.get(&id).unwrap().header.unwrap());
+    let paid = v2::PaymentPayload::from_header(header.value.as_bytes()).unwrap();
+    assert_eq!(paid.accepted.amount, CENT);
+    let shown = front.purchase(&id).await.unwrap();
+    assert_eq!((shown.header, shown.shown), (Some(header), 2));
+    assert!(Checked::recall(&shown.instruction.unwrap()).is_ok());
+    let unknown = Outcome::Unknown {
+        tx: None,
+        goods: Goods::Missing,
+        receipt: Some("{}".to_owned()),
+        note: "time-out".to_owned(),
+    };
+    Authorizer::conclude(&front, &id, unknown).await.unwrap();
+    let left = front.abandoned(Some(&RequestHash([1; 32]))).await.unwrap();
+    assert_eq!(left.iter().map(|purchase| purchase.id).collect::<Vec<_>>(), [id]);
+    assert_eq!(Authorizer::open(&front).await.unwrap().len(), 1);
+    let tx = format!("0x{}", "ab".repeat(32));
+    let settled = Outcome::Settled {
+        tx: Some(tx.clone()),
+        confirmed: true,
+        goods: Goods::InHand,
+        receipt: None,
+        note: None,
+    };
+    Authorizer::conclude(&front, &id, settled).await.unwrap();
+    front.received(&id).await.unwrap();
+    let done = house.journal.get(&id).unwrap();
+    assert_eq!((done.state, done.delivered, done.tx), (State::Settled, true, Some(tx)));
+    assert!(!done.confirmed, "a front's word for the chain's is none");
+}
+
+#[tokio::test]
+async fn a_denial_says_which_rules_denied() {
+    let house = House::open(Vec::new());
+    let front = house.front("buyer").await;
+    let mut elsewhere = intent(1);
+    elsewhere.url = "https://other.example/".to_owned();
+    let Denied::Policy(decision) = front.authorize(elsewhere).await.unwrap_err() else { panic!() };
+    let codes: Vec<_> = decision.denials().map(|fact| fact.code().to_owned()).collect();
+    assert_eq!(codes, ["host_not_allowed"]);
+    assert!(decision.to_string().contains("other.example:443"), "{decision}");
+    let decision = front.preview(&Intent { offer: offer(CENT * 1_000), ..intent(1) }).await.unwrap();
+    assert!(!decision.is_allowed());
+    assert_eq!(held(&house), 0);
+}
+
+#[tokio::test]
+async fn long_lists_come_in_pages() {
+    let house = House::open(Vec::new());
+    cap(&house, 1_000);
+    let front = house.front("buyer").await;
+    let mut made = HashSet::new();
+    for n in 0..=u8::try_from(MAX_LISTED).unwrap() {
+        made.insert(front.authorize(intent(n)).await.unwrap().id);
+    }
+    let listed = Authorizer::open(&front).await.unwrap();
+    assert_eq!(listed.len(), MAX_LISTED + 1);
+    assert_eq!(listed.iter().map(|purchase| purchase.id).collect::<HashSet<_>>(), made);
+}
+
+#[tokio::test]
+async fn twenty_agents_at_a_cap_get_what_fits_and_no_more() {
+    let house = House::open(Vec::new());
+    cap(&house, 100);
+    let mut fronts = Vec::new();
+    for n in 0..20 {
+        let token = house.token(&format!("agent-{n}"));
+        // This machine may be busy, and here everybody waits for everybody.
+        let patience = Duration::from_secs(300);
+        let door = Arc::new(Door(house.clone()));
+        fronts.push(RemoteAuthorizer::connect_within(door, Some(&token), patience).await.unwrap());
+    }
+    let mut asking = tokio::task::JoinSet::new();
+    for n in 0..1_000usize {
+        let front = fronts[n % fronts.len()].clone();
+        asking.spawn(async move {
+            match front.authorize(intent(0)).await {
+                Ok(authorization) => Some(front.present(&authorization.id).await.unwrap().value),
+                Err(denied) => {
+                    assert!(["over_hour_cap", "over_day_cap"].contains(&denied.code()), "{denied}");
+                    None
+                }
+            }
+        });
+    }
+    let signed: HashSet<String> = asking.join_all().await.into_iter().flatten().collect();
+    assert_eq!(signed.len(), 100, "exactly as many signatures as fit, each of its own");
+    assert_eq!(house.journal.history(10_000).unwrap().len(), 100);
+    assert_eq!(held(&house), 100);
+}
+
+#[tokio::test]
+async fn a_guard_that_is_away_is_a_denial_and_the_front_comes_back_to_it() {
+    let house = House::open(Vec::new());
+    let front = house.front("buyer").await;
+    let before = front.authorize(intent(1)).await.unwrap();
+    let header = front.present(&before.id).await.unwrap();
+    let signed = front.authorize(intent(2)).await.unwrap();
+
+    house.away.store(true, Ordering::SeqCst);
+    let front_elsewhere = RemoteAuthorizer::connect(Arc::new(Door(house.clone())), Some("a:b")).await;
+    assert!(matches!(front_elsewhere, Err(ConnectError::Io(_))));
+    house.restart();
+    house.away.store(false, Ordering::SeqCst);
+    let again = house.guard();
+    again.sweep().await.unwrap();
+    assert_eq!(held(&house), 2, "what was signed is held, whoever is gone");
+    assert_eq!(front.present(&before.id).await.unwrap(), header, "nothing is signed twice");
+    assert!(front.present(&signed.id).await.is_ok());
+    assert_eq!(house.journal.history(10).unwrap().len(), 2);
+}
+
+/// Accepts, and never says a word.
+#[derive(Debug)]
+struct Mute(Mutex<Vec<DuplexStream>>);
+
+#[async_trait]
+impl Dial for Mute {
+    async fn dial(&self) -> io::Result<Box<dyn Stream>> {
+        let (ours, theirs) = tokio::io::duplex(1 << 20);
+        self.0.lock().unwrap().push(theirs);
+        Ok(Box::new(ours))
+    }
+}
+
+#[tokio::test]
+async fn without_an_answer_in_time_nothing_is_paid() {
+    let mute = Arc::new(Mute(Mutex::default()));
+    let patience = Duration::from_millis(20);
+    let silent = RemoteAuthorizer::connect_within(mute, Some("a:b"), patience).await;
+    assert!(matches!(silent, Err(ConnectError::Silent)));
+
+    let house = House::open(Vec::new());
+    let token = house.token("buyer");
+    let front =
+        RemoteAuthorizer::connect_within(Arc::new(Door(house.clone())), Some(&token), Duration::ZERO).await;
+    assert!(matches!(front, Err(ConnectError::Silent)));
+    let front = house.connect(&token).await;
+    house.away.store(true, Ordering::SeqCst);
+    house.restart();
+    assert_eq!(code(front.authorize(intent(1)).await), "authorizer_unavailable");
+    assert_eq!(code(front.preview(&intent(1)).await), "authorizer_unavailable");
+    assert_eq!(held(&house), 0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Hostile ones: the lines of the table in docs/reference/guard.md.
+
+#[tokio::test]
+async fn what_pays_leaves_by_present_alone() {
+    let house = House::open(Vec::new());
+    let token = house.token("thief");
+    let mut thief = house.raw(&token).await;
+    let said = thief.ask("authorize", json!({ "intent": intent_json(1) })).await;
+    let id = said["ok"]["id"].as_str().unwrap().to_owned();
+    let parsed: PurchaseId = id.parse().unwrap();
+    let secret = house.journal.get(&parsed).unwrap().header.unwrap().value;
+    let instruction = house.journal.get(&parsed).unwrap().instruction.unwrap();
+    let signature = hex::encode(&instruction.as_bytes()[instruction.as_bytes().len() - 60..]);
+    let mut heard = said.to_string();
+    for (what, with) in
+        [("purchase", json!({ "id": id })), ("open_purchases", json!({})), ("abandoned", json!({}))]
+    {
+        heard += &thief.ask(what, with).await.to_string();
+    }
+    assert!(!heard.contains(&secret) && !heard.contains(&signature), "a payment leaked before it was shown");
+    // Nobody has seen it, so it may be given up. After that there is nothing to show.
+    assert!(thief.ask("release", json!({ "id": id })).await["ok"].is_object());
+    assert_eq!(held(&house), 0);
+    assert_eq!(thief.code("present", json!({ "id": id })).await, "wrong_state");
+    assert!(!thief.ask("purchase", json!({ "id": id })).await.to_string().contains("\"value\":\""));
+}
+
+#[tokio::test]
+async fn no_word_of_an_agents_frees_what_it_showed() {
+    for (sight, ends) in [
+        (Sight::Unavailable, "presented"),
+        (Sight::Used, "presented"),
+        (Sight::Unused { as_of: system_clock().wall }, "presented"),
+    ] {
+        let chain: Arc<dyn ChainView> = Chain::saying(sight);
+        let house = House::open(vec![chain]);
+        let front = house.front("thief").await;
+        let id = front.authorize(intent(1)).await.unwrap().id;
+        front.present(&id).await.unwrap();
+        for proof in [Proof::UnusedAfterExpiry, Proof::NeverShown] {
+            assert_eq!(code(front.release(&id, proof).await), "not_proven", "{sight:?}");
+        }
+        assert_eq!(house.journal.get(&id).unwrap().state.name(), ends);
+        let refused = Outcome::Refused { receipt: None, note: "it says that it charged nothing".to_owned() };
+        Authorizer::conclude(&front, &id, refused).await.unwrap();
+        assert_eq!(code(front.release(&id, Proof::NeverShown).await), "not_proven");
+        house.guard().sweep().await.unwrap();
+        assert_eq!(held(&house), 1, "{sight:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_the_chain_proves_is_freed_and_confirmed_by_the_guard() {
+    let late = system_clock().wall.plus(Duration::from_secs(86_400));
+    let chain = Chain::saying(Sight::Unused { as_of: late });
+    let house = House::open(vec![chain.clone()]);
+    let front = house.front("buyer").await;
+    let (a, b) = (front.authorize(intent(1)).await.unwrap().id, front.authorize(intent(2)).await.unwrap().id);
+    front.present(&a).await.unwrap();
+    front.present(&b).await.unwrap();
+    front.release(&a, Proof::UnusedAfterExpiry).await.unwrap();
+    assert_eq!((held(&house), house.journal.get(&a).unwrap().state), (1, State::Released));
+    // That a purchase is confirmed and final the guard finds out on its own.
+    *chain.sight.lock().unwrap() = Sight::Settled { tx: TxHash([3; 32]) };
+    house.guard().sweep().await.unwrap();
+    assert!(house.journal.get(&b).unwrap().confirmed);
+}
+
+#[tokio::test]
+async fn only_what_the_guard_reads_counts_as_confirmed_or_final() {
+    let house = House::open(Vec::new());
+    let token = house.token("liar");
+    let mut liar = house.raw(&token).await;
+    let said = liar.ask("authorize", json!({ "intent": intent_json(1) })).await;
+    let id = said["ok"]["id"].as_str().unwrap().to_owned();
+    liar.ask("present", json!({ "id": id })).await;
+    let confirmed = json!({ "id": id, "outcome": { "is": "settled", "confirmed": true } });
+    assert_eq!(liar.code("conclude", confirmed).await, "malformed");
+    let no_hash = json!({ "id": id, "outcome": { "is": "settled", "tx": "0x\n" } });
+    assert_eq!(liar.code("conclude", no_hash).await, "malformed");
+    let settled = json!({ "id": id, "outcome": { "is": "settled", "note": "a\u{1b}[2Jb".repeat(1_000) } });
+    assert!(liar.ask("conclude", settled).await["ok"].is_object());
+    assert!(liar.ask("finalize", json!({ "id": id })).await["ok"].is_object());
+    let kept = house.journal.get(&id.parse().unwrap()).unwrap();
+    assert_eq!((kept.state, kept.confirmed, kept.finalized), (State::Settled, false, false));
+    let note = kept.note.unwrap();
+    assert!(note.chars().count() <= MAX_NOTE_CHARS && !note.contains('\u{1b}'), "{note:?}");
+}
+
+#[tokio::test]
+async fn the_clock_and_the_kind_of_a_chain_are_not_an_agents_to_say() {
+    let house = House::open(Vec::new());
+    let token = house.token("liar");
+    let mut liar = house.raw(&token).await;
+    for claim in ["devnet", "chain_time", "permit_nonce", "origin", "funds"] {
+        let mut intent = intent_json(1);
+        intent[claim] = json!(1);
+        assert_eq!(liar.code("authorize", json!({ "intent": intent })).await, "malformed", "{claim}");
+    }
+    let old = Chain::saying(Sight::Unavailable);
+    *old.time.lock().unwrap() = Some(system_clock().wall.minus(Duration::from_secs(7_200)));
+    let house = House::open(vec![old]);
+    let front = house.front("liar").await;
+    let claims = Intent { chain_time: Some(system_clock().wall), devnet: true, ..intent(1) };
+    assert_eq!(code(front.authorize(claims).await), "clock_ahead_of_chain");
+}
+
+#[tokio::test]
+async fn an_agent_finds_nothing_of_anothers() {
+    let house = House::open(Vec::new());
+    let victim = house.front("victim").await;
+    let token = house.token("thief");
+    let id = victim.authorize(intent(1)).await.unwrap().id;
+    victim.present(&id).await.unwrap();
+    let mut thief = house.raw(&token).await;
+    let nobody = PurchaseId::new(system_clock().wall, [9; 10]);
+    for id in [id, nobody] {
+        let with = json!({ "id": id.to_string() });
+        for what in ["present", "release", "received", "finalize", "purchase"] {
+            assert_eq!(thief.code(what, with.clone()).await, "not_found", "{what}");
+        }
+        let outcome = json!({ "id": id.to_string(), "outcome": { "is": "refused" } });
+        assert_eq!(thief.code("conclude", outcome).await, "not_found");
+        let need = json!({ "required": "1", "accepted": "0", "deposit": "0" });
+        let raise = json!({ "id": id.to_string(), "need": need, "went_on": false });
+        assert_eq!(thief.code("raise", raise).await, "not_found");
+    }
+    let channel = format!("0x{}", "11".repeat(32));
+    for what in ["channel", "look"] {
+        assert_eq!(thief.code(what, json!({ "channel": channel })).await, "not_found");
+    }
+    let attempt = id.to_string().replace("buy_", "att_");
+    let said = thief.ask("show_deposit", json!({ "id": attempt })).await;
+    assert!(said["ok"].is_null(), "{said}");
+    for what in ["open_purchases", "abandoned"] {
+        assert_eq!(thief.ask(what, json!({})).await["ok"]["purchases"], json!([]));
+    }
+    assert_eq!(thief.ask("channels", json!({})).await["ok"]["channels"], json!([]));
+}
+
+#[tokio::test]
+async fn there_is_no_way_to_a_key_or_to_a_signature_over_a_hash() {
+    let house = House::open(Vec::new());
+    let token = house.token("thief");
+    let mut thief = house.raw(&token).await;
+    for what in
+        ["sign", "sign_hash", "key", "export", "rules", "unfreeze", "adopt", "saw", "hello", "", "Authorize"]
+    {
+        assert_eq!(thief.code(what, json!({ "id": "x" })).await, "method_unknown", "{what}");
+    }
+    let typed = json!({ "intent": intent_json(1), "digest": "00".repeat(32) });
+    assert_eq!(thief.code("authorize", typed).await, "malformed");
+}
+
+#[tokio::test]
+async fn a_freeze_holds_on_open_connections_and_in_the_middle_of_a_purchase() {
+    let house = House::open(Vec::new());
+    let (frozen, other) = (house.front("acme/a").await, house.front("acme/b").await);
+    let signed = frozen.authorize(intent(1)).await.unwrap().id;
+    let shown = frozen.authorize(intent(2)).await.unwrap().id;
+    let header = frozen.present(&shown).await.unwrap();
+    let name: AgentName = "acme/a".parse().unwrap();
+    house.journal.freeze_agent(&name, &system_clock()).unwrap();
+    assert_eq!(code(frozen.authorize(intent(3)).await), "frozen");
+    assert_eq!(code(frozen.present(&signed).await), "frozen");
+    assert_eq!(frozen.present(&shown).await.unwrap(), header, "no new signature, and the goods are owed");
+    assert!(other.authorize(intent(4)).await.is_ok());
+    house.journal.freeze_agent(&"acme".parse().unwrap(), &system_clock()).unwrap();
+    assert_eq!(code(other.authorize(intent(5)).await), "frozen");
+    for name in ["acme", "acme/a"] {
+        house.journal.unfreeze_agent(&name.parse().unwrap()).unwrap();
+    }
+    assert!(frozen.present(&signed).await.is_ok());
+    house
+        .journal
+        .change_rules(|rules| {
+            rules.frozen = true;
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(code(other.authorize(intent(6)).await), "frozen");
+}
+
+#[tokio::test]
+async fn a_freeze_while_requests_are_under_way_lets_none_through_after_it() {
+    let house = House::open(Vec::new());
+    cap(&house, 1_000);
+    let front = house.front("buyer").await;
+    let asking: Vec<_> = (0..64)
+        .map(|n| {
+            let front = front.clone();
+            tokio::spawn(async move {
+                let id = front.authorize(intent(n)).await.ok()?.id;
+                front.present(&id).await.ok()
+            })
+        })
+        .collect();
+    let name: AgentName = "buyer".parse().unwrap();
+    let journal = house.journal.clone();
+    let signed_by_then = tokio::task::spawn_blocking(move || {
+        while journal.history(1).unwrap().is_empty() {
+            std::thread::yield_now();
+        }
+        journal.freeze_agent(&name, &system_clock()).unwrap();
+        signatures(&journal)
+    });
+    let signed_by_then = signed_by_then.await.unwrap();
+    for asked in asking {
+        let _ = asked.await.unwrap();
+    }
+    assert_eq!(
+        signatures(&house.journal),
+        signed_by_then,
+        "something was signed after the freeze had returned"
+    );
+    let shown = house.journal.history(100).unwrap().iter().filter(|one| one.shown > 0).count();
+    assert!(shown <= signed_by_then);
+}
+
+fn signatures(journal: &Journal) -> usize {
+    journal.history(1_000).unwrap().iter().filter(|purchase| purchase.header.is_some()).count()
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_worth_nothing_on_open_connections_either() {
+    let house = House::open(Vec::new());
+    let token = house.token("buyer");
+    let front = house.connect(&token).await;
+    let id = front.authorize(intent(1)).await.unwrap().id;
+    let name: AgentName = "buyer".parse().unwrap();
+    let new = Token::random(name.clone()).unwrap();
+    house.journal.rotate_agent(&name, CredentialKind::Token, &new.credential(), &system_clock()).unwrap();
+    assert_eq!(code(front.present(&id).await), "token_revoked");
+    assert_eq!(code(front.authorize(intent(2)).await), "token_revoked");
+    let old = RemoteAuthorizer::connect(Arc::new(Door(house.clone())), Some(&token)).await;
+    assert!(matches!(old, Err(ConnectError::Refused(refusal)) if refusal.code == "token_wrong"));
+    let front = house.connect(&new.reveal()).await;
+    assert!(front.present(&id).await.is_ok(), "its purchases are its own still");
+}
+
+#[tokio::test]
+async fn tokens_are_not_guessed_for_long() {
+    let house = House::open(Vec::new());
+    let right = house.token("buyer");
+    let hello = |token: &str| json!({ "version": 1, "token": token, "front": "0123456789abcdef" });
+    let wrong = format!("buyer:{}", "00".repeat(32));
+    for n in 0..MAX_WRONG_TOKENS {
+        let said = Raw::new(house.pipe("guesser")).ask("hello", hello(&wrong)).await;
+        assert_eq!(said["error"]["code"], "token_wrong", "{n}");
+    }
+    for token in [&wrong, &right] {
+        let said = Raw::new(house.pipe("guesser")).ask("hello", hello(token)).await;
+        assert_eq!(said["error"]["code"], "too_many_attempts");
+    }
+    let said = Raw::new(house.pipe("somebody else")).ask("hello", hello(&right)).await;
+    assert_eq!(said["ok"]["agent"], "buyer");
+}
+
+#[tokio::test]
+async fn whoever_says_no_hello_is_not_listened_to() {
+    let house = House::open(Vec::new());
+    let token = house.token("buyer");
+    let good = json!({ "version": 1, "token": token, "front": "0123456789abcdef" });
+    for (what, change, code) in [
+        ("purchase", json!({}), "hello_first"),
+        ("hello", json!({ "version": 2 }), "version_unknown"),
+        ("hello", json!({ "token": "buyer" }), "token_wrong"),
+        ("hello", json!({ "token": null }), "token_wrong"),
+        ("hello", json!({ "front": "../../etc" }), "malformed"),
+        ("hello", json!({ "front": "short" }), "malformed"),
+        ("hello", json!({ "admin": true }), "malformed"),
+    ] {
+        let mut with = good.clone();
+        for (name, value) in change.as_object().unwrap() {
+            with[name] = value.clone();
+        }
+        let mut raw = Raw::new(house.pipe("stranger"));
+        assert_eq!(raw.code(what, with.clone()).await, code, "{with}");
+        assert_eq!(raw.hear().await, None, "and it is over");
+    }
+}
+
+#[tokio::test]
+async fn lines_that_are_none_end_the_connection() {
+    let house = House::open(Vec::new());
+    let token = house.token("hostile");
+    let deep = format!("{}1{}\n", "[".repeat(5_000), "]".repeat(5_000));
+    let long = "x".repeat(MAX_LINE_BYTES + 2);
+    let wide = format!("{{\"id\":1,\"do\":\"channels\",\"with\":[{}0]}}\n", "0,".repeat(10_000));
+    for garbage in [
+        "garbage\n",
+        "\n",
+        "{}\n",
+        "[]\n",
+        "null\n",
+        "{\"id\":-1,\"do\":\"channels\"}\n",
+        "{\"id\":1,\"do\":\"channels\",\"as\":\"root\"}\n",
+        "{\"id\":1,\"id\":2,\"do\":\"channels\"}\n",
+        "{\"id\":1,\"do\":\"channels\"}}\n",
+        "{\"id\":1e400,\"do\":\"channels\"}\n",
+        &deep,
+        &long,
+        &wide,
+    ] {
+        let mut raw = house.raw(&token).await;
+        raw.say(garbage.as_bytes()).await;
+        let said = raw.hear().await.unwrap();
+        assert_eq!(said["error"]["code"], "malformed", "{:.80}", garbage);
+        assert_eq!(raw.hear().await, None, "{:.80}", garbage);
+    }
+    let mut raw = house.raw(&token).await;
+    raw.say(&[0xff, 0xfe, b'\n']).await;
+    assert_eq!(raw.hear().await.unwrap()["error"]["code"], "malformed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_begins_and_does_not_end_is_thrown_out() {
+    let house = House::open(Vec::new());
+    let mut silent = Raw::new(house.pipe("silent"));
+    assert_eq!(silent.hear().await, None, "it said no hello in time");
+    let mut slow = Raw::new(house.pipe("slow"));
+    slow.say(b"{\"id\":1").await;
+    assert_eq!(slow.hear().await, None);
+}
+
+#[tokio::test]
+async fn an_agent_has_so_many_connections_and_no_more() {
+    let house = House::open(Vec::new());
+    let token = house.token("swarm");
+    let mut open = Vec::new();
+    for _ in 0..MAX_CONNECTIONS_PER_AGENT {
+        open.push(house.raw(&token).await);
+    }
+    let hello = json!({ "version": 1, "token": token, "front": "0123456789abcdef" });
+    let mut one_more = Raw::new(house.pipe("swarm"));
+    assert_eq!(one_more.code("hello", hello.clone()).await, "too_many_connections");
+    let others = house.token("other");
+    house.raw(&others).await;
+    drop(open.pop());
+    // The guard notices when it notices.
+    loop {
+        let said = Raw::new(house.pipe("swarm")).ask("hello", hello.clone()).await;
+        if said["ok"].is_object() {
+            break;
+        }
+        assert_eq!(said["error"]["code"], "too_many_connections");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn offers_are_read_by_the_guards_own_parsers() {
+    let house = House::open(Vec::new());
+    let token = house.token("liar");
+    let mut liar = house.raw(&token).await;
+    let good = intent_json(1);
+    let text = good["offer"]["text"].as_str().unwrap();
+    let mut two: Value = serde_json::from_str(text).unwrap();
+    let first = two["accepts"][0].clone();
+    two["accepts"].as_array_mut().unwrap().push(first);
+    for (dialect, text) in [
+        ("x402-v2", "{}".to_owned()),
+        ("x402-v2", two.to_string()),
+        ("x402-v2", text.replace(&format!("\"{CENT}\""), "\"-1\"")),
+        ("x402-v2", text.replace(&format!("\"{CENT}\""), "\"1e4\"")),
+        ("x402-v1", text.to_owned()),
+        ("mpp", text.to_owned()),
+        ("raw", text.to_owned()),
+    ] {
+        let mut intent = good.clone();
+        intent["offer"] = json!({ "dialect": dialect, "text": text });
+        let code = liar.code("authorize", json!({ "intent": intent })).await;
+        assert_eq!(code, "offer_unreadable", "{dialect}: {text:.80}");
+    }
+    for (field, value) in [
+        ("url", json!("https://user:pass@seller.example/")),
+        ("url", json!("file:///etc/passwd")),
+        ("url", json!(format!("https://seller.example/{}", "a".repeat(MAX_URL_BYTES)))),
+        ("method", json!("G E T")),
+        ("request_hash", json!("00")),
+        ("max", json!("9".repeat(65))),
+    ] {
+        let mut intent = good.clone();
+        intent[field] = value;
+        assert_eq!(liar.code("authorize", json!({ "intent": intent })).await, "malformed", "{field}");
+    }
+    assert_eq!(held(&house), 0);
+}
+
+#[test]
+fn a_token_reads_back_and_is_kept_as_a_hash_of_its_own_agent() {
+    let token = Token::random("acme/buyer".parse().unwrap()).unwrap();
+    let text = token.reveal();
+    let read: Token = text.parse().unwrap();
+    assert_eq!(read.credential(), token.credential());
+    assert_eq!(text.len(), "acme/buyer:".len() + 64);
+    let stolen: Token = text.replace("acme/buyer", "acme/boss").parse().unwrap();
+    assert_ne!(stolen.credential(), token.credential());
+    assert!(!format!("{token:?}{:?}", token.credential()).contains(&text["acme/buyer:".len()..]));
+    for wrong in ["", "a", "a:", ":00", "A:00", "a:zz", "a:00"] {
+        assert_eq!(wrong.parse::<Token>().unwrap_err(), TokenError::Malformed);
+    }
+    assert_ne!(Token::random("a".parse().unwrap()).unwrap().credential(), Credential([0; 32]));
+}
