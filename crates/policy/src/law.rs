@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use farthing_primitives::Timestamp;
 
-use crate::policy::Span;
+use crate::policy::{Allow, PayTo, Span};
 use crate::{Breaker, Bucket, Decision, History, Origin, Policy, Request, Rules, Window, decide};
 
 /// What is in force: the rules that an owner sets by hand, or a policy from a file, which takes the place of all of them
@@ -93,6 +93,8 @@ impl Law {
                     }
                 }
             }
+            // A payment that goes on is not decided about again: what nothing allows any more has no room.
+            Self::Policy { policy, .. } if policy.forbids(request, now) => return 0,
             Self::Policy { policy, .. } => policy.narrow(history, request, now, &mut narrow),
         }
         room.unwrap_or(0)
@@ -100,6 +102,13 @@ impl Law {
 }
 
 impl Policy {
+    /// Whether a payment like `request` is denied however small it is.
+    fn forbids(&self, request: &Request, now: Timestamp) -> bool {
+        self.chain(request.caller.agent.as_ref()).is_none()
+            || !self.allow.iter().any(|rule| rule.may_cover(request, now))
+            || self.deny.iter().any(|rule| rule.over.is_empty() && rule.matcher.stops(request, now))
+    }
+
     /// Calls `narrow` with everything that bounds a payment that is otherwise like `request`.
     fn narrow(
         &self,
@@ -120,13 +129,22 @@ impl Policy {
                 }
             }
         }
-        let fits = |matcher: &crate::policy::Matcher| matcher.objection(request, now).is_none();
-        let allow =
-            self.allow.iter().find(|rule| fits(&rule.matcher)).into_iter().flat_map(|rule| &rule.most);
-        let deny = self.deny.iter().filter(|rule| fits(&rule.matcher)).flat_map(|rule| &rule.over);
-        let ask = self.approve.iter().filter(|rule| fits(&rule.matcher)).flat_map(|rule| &rule.over);
+        let allow = self.allow.iter().find(|rule| rule.may_cover(request, now));
+        let allow = allow.into_iter().flat_map(|rule| &rule.most);
+        let deny =
+            self.deny.iter().filter(|rule| rule.matcher.stops(request, now)).flat_map(|rule| &rule.over);
+        let ask =
+            self.approve.iter().filter(|rule| rule.matcher.stops(request, now)).flat_map(|rule| &rule.over);
         for (bucket, most) in allow.chain(deny).chain(ask) {
             narrow(bucket, *most);
         }
+    }
+}
+
+impl Allow {
+    /// Whether this rule is about a payment like `request`, whatever its amount.
+    fn may_cover(&self, request: &Request, now: Timestamp) -> bool {
+        let named = !matches!(&self.pay_to, PayTo::Only(payees) if !payees.contains(&request.payee));
+        named && self.matcher.objection(request, now).is_none()
     }
 }

@@ -31,7 +31,7 @@ impl Policy {
         }
         self.only(request, &mut findings);
         for rule in &self.deny {
-            if rule.matcher.objection(request, now).is_none() && is_over(&rule.over, request) {
+            if rule.matcher.stops(request, now) && is_over(&rule.over, request) {
                 findings.push(Fact::DeniedByRule(rule.name.clone()));
             }
         }
@@ -212,7 +212,7 @@ impl Policy {
 
     fn approvals(&self, history: &History, request: &Request, now: Timestamp, findings: &mut Vec<Fact>) {
         for rule in &self.approve {
-            let asks = rule.matcher.objection(request, now).is_none()
+            let asks = rule.matcher.stops(request, now)
                 && is_over(&rule.over, request)
                 && (!rule.new_payee || history.pinned.is_empty());
             if !asks {

@@ -56,9 +56,12 @@ struct FileRecord {
     #[serde(default)]
     mode: ModeRecord,
     /// The budget of whoever pays without a name.
+    #[serde(default, deserialize_with = "given")]
     owner: Option<String>,
     /// The longest time that a signed payment may stay valid, `5m` unless said.
+    #[serde(default, deserialize_with = "given")]
     max_validity: Option<String>,
+    #[serde(default, deserialize_with = "given")]
     breaker: Option<BreakerRecord>,
     /// Budgets by name. `acme/research` is part of `acme`: what it spends counts in both, and it can only be narrower.
     #[serde(default)]
@@ -87,12 +90,16 @@ enum ModeRecord {
 #[serde(deny_unknown_fields)]
 struct BreakerRecord {
     /// So many refusals by one seller, of what was paid for, within `within`.
+    #[serde(default, deserialize_with = "given")]
     refusals: Option<u32>,
     /// `10m` unless said.
+    #[serde(default, deserialize_with = "given")]
     within: Option<String>,
     /// A price from so many times the last one for the same thing on.
+    #[serde(default, deserialize_with = "given")]
     price_jump: Option<u32>,
     /// So many times as many payments in a minute as in an average one of the last day.
+    #[serde(default, deserialize_with = "given")]
     velocity_jump: Option<u32>,
 }
 
@@ -100,11 +107,13 @@ struct BreakerRecord {
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields, default)]
 struct BudgetRecord {
+    #[serde(deserialize_with = "given")]
     per_payment: Option<Amount>,
     /// By length: `1h`, `24h`, `30d`.
     rolling: BTreeMap<String, Amount>,
     /// By part of the calendar, in UTC: `hour`, `day`, `week`, `month`. Twice as much can go around its edge.
     calendar: BTreeMap<String, Amount>,
+    #[serde(deserialize_with = "given")]
     lifetime: Option<Amount>,
     /// What one payee may get, by length.
     per_payee: BTreeMap<String, Amount>,
@@ -135,12 +144,14 @@ struct MatchRecord {
 #[serde(deny_unknown_fields)]
 struct HoursRecord {
     /// All days unless said.
+    #[serde(default, deserialize_with = "given")]
     days: Option<Vec<DayRecord>>,
     /// `08:00`, which is in.
     from: String,
     /// `18:00`, which is not; `24:00` is the end of the day.
     to: String,
     /// `+01:00`; UTC unless said.
+    #[serde(default, deserialize_with = "given")]
     offset: Option<String>,
 }
 
@@ -164,22 +175,33 @@ macro_rules! rule_record {
         #[serde(deny_unknown_fields, default)]
         struct $name {
             /// What decisions call it.
+            #[serde(deserialize_with = "given")]
             name: Option<String>,
             /// Agents, with all that are part of them.
+            #[serde(deserialize_with = "given")]
             agents: Option<Vec<String>>,
             /// `example.com`, `example.com:8443`, `*.example.com` (every name below it) or `*`.
+            #[serde(deserialize_with = "given")]
             hosts: Option<Vec<String>>,
             /// `/v1/now`, or `/v1/*` for everything below.
+            #[serde(deserialize_with = "given")]
             paths: Option<Vec<String>>,
+            #[serde(deserialize_with = "given")]
             methods: Option<Vec<String>>,
+            #[serde(deserialize_with = "given")]
             tools: Option<Vec<String>>,
             /// By CAIP-2: `eip155:8453`.
+            #[serde(deserialize_with = "given")]
             networks: Option<Vec<String>>,
             /// By CAIP-19: `eip155:8453/erc20:0x…`.
+            #[serde(deserialize_with = "given")]
             assets: Option<Vec<String>>,
+            #[serde(deserialize_with = "given")]
             schemes: Option<Vec<String>>,
             /// Addresses of an EVM network.
+            #[serde(deserialize_with = "given")]
             payees: Option<Vec<String>>,
+            #[serde(deserialize_with = "given")]
             hours: Option<HoursRecord>,
             $($(#[$field_doc])* $field: $kind,)*
         }
@@ -207,9 +229,12 @@ rule_record! {
     /// Payments that may be made, within the budgets.
     AllowRecord {
         /// `pin` (whoever the host asks to pay first, and nobody else later), or addresses.
+        #[serde(deserialize_with = "given")]
         pay_to: Option<PayToRecord>,
         /// The most for one payment.
+        #[serde(deserialize_with = "given")]
         max: Option<Amount>,
+        #[serde(deserialize_with = "given")]
         max_validity: Option<String>,
         /// It may be on this machine or its network.
         private: bool,
@@ -222,6 +247,7 @@ rule_record! {
     /// Payments that may not be made, whatever else allows them.
     DenyRecord {
         /// Only those of more than this.
+        #[serde(deserialize_with = "given")]
         over: Option<Amount>,
     }
 }
@@ -230,10 +256,12 @@ rule_record! {
     /// Payments that wait for people.
     ApproveRecord {
         /// Only those of more than this.
+        #[serde(deserialize_with = "given")]
         over: Option<Amount>,
         /// Only where this host was never paid.
         new_payee: bool,
         /// How many people have to say yes; one unless said.
+        #[serde(deserialize_with = "given")]
         quorum: Option<u32>,
     }
 }
@@ -243,6 +271,12 @@ rule_record! {
 enum PayToRecord {
     Word(String),
     Addresses(Vec<String>),
+}
+
+/// A key that is there has a value. One whose value was forgotten would be no condition and no limit.
+fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    let given = Option::deserialize(deserializer)?;
+    given.map(Some).ok_or_else(|| de::Error::custom("a key without a value: leave it out, or say what it is"))
 }
 
 /// An amount, exactly: `$0.05`, or by asset in atoms, `{"eip155:8453/erc20:0x…": "50000"}`. A number without either is
@@ -469,6 +503,21 @@ fn approve(at: &str, mut record: ApproveRecord) -> Result<Approve, PolicyError> 
 }
 
 fn matcher(at: &str, record: MatchRecord) -> Result<Matcher, PolicyError> {
+    let lists = [
+        ("agents", &record.agents),
+        ("hosts", &record.hosts),
+        ("paths", &record.paths),
+        ("methods", &record.methods),
+        ("tools", &record.tools),
+        ("networks", &record.networks),
+        ("assets", &record.assets),
+        ("schemes", &record.schemes),
+        ("payees", &record.payees),
+    ];
+    // A rule that fits nothing stops nothing.
+    if let Some((key, _)) = lists.iter().find(|(_, list)| list.as_ref().is_some_and(Vec::is_empty)) {
+        return Err(value(format!("{at}.{key}"), "is empty, and fits nothing: leave it out for all"));
+    }
     let hours = record.hours.map(|hours| read_hours(&format!("{at}.hours"), hours)).transpose()?;
     let paths = record.paths.map(|paths| {
         paths.iter().map(|path| read_path(&format!("{at}.paths"), path)).collect::<Result<Vec<_>, _>>()
@@ -527,7 +576,13 @@ fn value(at: impl Into<String>, what: impl Into<String>) -> PolicyError {
 
 fn read_path(at: &str, path: &str) -> Result<String, PolicyError> {
     let body = path.strip_suffix("/*").unwrap_or(path);
-    if !path.starts_with('/') || body.contains(['*', '?', '#', '%', '\\', ';']) || body.contains("//") {
+    // One that climbs fits no request, and would deny nothing.
+    let climbs = body.split('/').any(|part| part == "." || part == "..");
+    if !path.starts_with('/')
+        || climbs
+        || body.contains(['*', '?', '#', '%', '\\', ';'])
+        || body.contains("//")
+    {
         return Err(value(
             at,
             format!("{path:?} is no path: \"/v1/now\", or \"/v1/*\" for everything below"),

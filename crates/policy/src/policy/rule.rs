@@ -90,6 +90,16 @@ pub struct Approve {
 }
 
 impl Matcher {
+    /// Whether `request` is one that a rule stops, or may be to whoever serves it: a path that can be read in two ways
+    /// fits every rule about some paths.
+    pub fn stops(&self, request: &Request, now: Timestamp) -> bool {
+        if is_plain(&request.caller.path) || self.paths.as_ref().is_none_or(Vec::is_empty) {
+            return self.objection(request, now).is_none();
+        }
+        let anywhere = Self { paths: None, ..self.clone() };
+        anywhere.objection(request, now).is_none()
+    }
+
     /// The first condition that `request` does not meet, by its key in the file.
     pub fn objection(&self, request: &Request, now: Timestamp) -> Option<&'static str> {
         let asset = request.charge.money().asset();
@@ -138,14 +148,18 @@ fn path_matches(pattern: &str, path: &str) -> bool {
     if pattern == "/*" {
         return true;
     }
-    let plain = !path.contains(['%', '\\', ';'])
-        && !path.contains("//")
-        && !path.split('/').any(|part| part == ".." || part == ".");
-    plain
+    is_plain(path)
         && match pattern.strip_suffix("/*") {
             Some(above) => path.strip_prefix(above).is_some_and(|rest| rest.starts_with('/')),
             None => path == pattern,
         }
+}
+
+/// Whether a path can be read in one way only.
+fn is_plain(path: &str) -> bool {
+    !path.contains(['%', '\\', ';'])
+        && !path.contains("//")
+        && !path.split('/').any(|part| part == ".." || part == ".")
 }
 
 impl Hours {

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    AgentName, Approval, Bucket, Caller, Charge, Decision, Fact, History, Movement, Origin, Request, Source,
+    AgentName, Approval, Bucket, Caller, Charge, Decision, Fact, History, Law, Movement, Origin, Request,
+    Source,
 };
 
 /// A Tuesday, 22:13:20 UTC.
@@ -452,6 +453,99 @@ fn attack_26_what_is_looser_is_seen() {
         assert_ne!(new, old, "{to}");
         assert_ne!(new.loosens(&old), [], "{from} -> {to}");
     }
+}
+
+#[test]
+fn a_key_whose_value_was_forgotten_is_no_policy() {
+    for (from, to) in [
+        ("max: $0.25", "max:"),
+        ("paths: [/v1/*]", "paths:"),
+        ("paths: [/v1/*]", "paths: ~"),
+        ("networks: [eip155:8453]", "networks: null"),
+        ("per_payment: $1", "per_payment:"),
+        ("lifetime: $500", "lifetime:"),
+        ("    quorum: 2", "    quorum:"),
+        ("over: $0.40", "over:"),
+        ("max_validity: 2m", "max_validity:"),
+        ("rolling: {24h: $5}", "rolling:"),
+        ("rolling: {24h: $5}", "rolling: ~"),
+        ("refusals: 3", "refusals: "),
+        ("paths: [/v1/secret/*]", "paths: []"),
+        ("agents: [acme/sales]", "agents: []"),
+    ] {
+        let text = ACME.replacen(from, to, 1);
+        assert_ne!(text, ACME, "{from}");
+        assert!(Policy::parse(&text).is_err(), "{to}");
+    }
+}
+
+/// `from` is in force, and `to` is said to loosen nothing or something.
+fn loosens(from: &str, to: &str) -> bool {
+    let (old, new) = (Policy::parse(from).unwrap(), Policy::parse(to).unwrap());
+    assert_eq!(old.loosens(&old), []);
+    !new.loosens(&old).is_empty()
+}
+
+#[test]
+fn attack_26_budgets_cannot_be_cut_loose_from_the_one_that_held_them() {
+    let tree = "version: 1\nbudgets:\n  acme: {rolling: {24h: $5}}\nallow: [{hosts: ['*']}]\n";
+    // Its part is held by nothing any more.
+    assert!(loosens(tree, &tree.replace("acme: {rolling: {24h: $5}}", "acme/a: {rolling: {24h: $500}}")));
+    assert!(!loosens(tree, &tree.replace("  acme: {", "  acme/a: {lifetime: $1}\n  acme: {")));
+    // Of two trees one goes, and whoever has no name may spend from the other.
+    let two = tree.replace("  acme: {", "  other: {lifetime: $1}\n  acme: {");
+    assert!(loosens(&two, tree));
+    assert!(!loosens(
+        &two.replace("budgets:", "owner: acme\nbudgets:"),
+        &tree.replace("budgets:", "owner: acme\nbudgets:")
+    ));
+}
+
+#[test]
+fn attack_26_a_limit_for_what_nothing_counted_lets_it_in() {
+    let atoms = "version: 1\nbudgets:\n  acme:\n    rolling: {24h: {\"eip155:8453/erc20:0x833589fcd6edb6e08f4c7c32d4f71b54bda02913\": 5}}\nallow: [{hosts: ['*']}]\n";
+    assert!(loosens(atoms, &atoms.replace("acme:\n", "acme:\n    per_payment: $1000\n")));
+    assert!(loosens(atoms, &atoms.replace("allow:", "  acme/a: {per_payment: $1000}\nallow:")));
+}
+
+#[test]
+fn attack_26_a_rule_that_came_first_is_missed() {
+    let rules = "version: 1
+budgets: {acme: {rolling: {24h: $5}}}
+allow:
+  - {name: brief, hosts: [api.weather.example], max_validity: 10s}
+  - {name: named, hosts: ['*.weather.example'], pay_to: ['0x0101010101010101010101010101010101010101']}
+  - {name: rest, hosts: ['*']}
+";
+    let brief = "  - {name: brief, hosts: [api.weather.example], max_validity: 10s}\n";
+    assert!(loosens(rules, &rules.replace(brief, "")));
+    assert!(loosens(rules, &format!("{}{brief}", rules.replace(brief, ""))));
+    assert!(loosens(rules, &rules.replace("max_validity: 10s", "paths: [/a], max_validity: 10s")));
+    assert!(!loosens(rules, &rules.replace("max_validity: 10s", "max_validity: 9s")));
+    assert!(!loosens(rules, &rules.replace("  - {name: rest, hosts: ['*']}\n", "")));
+}
+
+#[test]
+fn a_path_in_disguise_escapes_no_rule_that_stops() {
+    let text = ACME
+        .replace("paths: [/v1/*]\n    methods", "methods")
+        .replace("    quorum: 2", "    quorum: 2\n    paths: [/v1/dear/*]");
+    let policy = Policy::parse(&text).unwrap();
+    for path in ["/v1/secret/x", "/v1/%73ecret/x", "/v1//secret/x", "/v1;a/secret/x", "/v1/./secret/x"] {
+        let mut asked = request("acme/research", WEATHER, 1000);
+        asked.caller.path = path.to_owned();
+        let decision = policy.decide(false, &known(Vec::new()), &asked, NOW);
+        assert_eq!(denials(&decision), ["denied_by_rule"], "{path}");
+        assert_eq!(
+            Law::Policy { frozen: false, policy: Arc::new(policy.clone()) }.room(None, &asked, NOW),
+            0
+        );
+    }
+    let mut dear = request("acme/research", WEATHER, 350_000);
+    dear.caller.path = "/v1/de%61r/x".to_owned();
+    let without = Policy { deny: Vec::new(), ..policy };
+    assert_eq!(denials(&without.decide(false, &known(Vec::new()), &dear, NOW)), ["approval_required"]);
+    assert!(Policy::parse(&ACME.replace("/v1/secret/*", "/v1/../secret/*")).is_err());
 }
 
 fn any_request() -> impl Strategy<Value = Request> {

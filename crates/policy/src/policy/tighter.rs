@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Allow, Approve, Deny, Matcher, PayTo, Policy};
+use super::{Allow, Approve, Deny, Limit, Matcher, PayTo, Policy};
 use crate::{AgentName, Bucket, HostPattern};
 
 /// A place where a new policy allows more than the old one, or might.
@@ -38,8 +38,12 @@ impl Policy {
     pub fn loosens(&self, old: &Self) -> Vec<Loosening> {
         let mut found = Vec::new();
         self.budgets_loosen(old, &mut found);
-        let wider = |new: &&Allow| !old.allow.iter().any(|earlier| new.is_within(earlier));
-        found.extend(self.allow.iter().filter(wider).map(|rule| Loosening::Allow(rule.name.clone())));
+        for (place, rule) in self.allow.iter().enumerate() {
+            let mut earlier = old.allow.iter().enumerate().filter(|(_, earlier)| rule.is_within(earlier));
+            if !earlier.any(|(at, _)| self.still_yields(place, old, at)) {
+                found.push(Loosening::Allow(rule.name.clone()));
+            }
+        }
         let gone = |earlier: &&Deny| !self.deny.iter().any(|new| new.covers(earlier));
         found.extend(old.deny.iter().filter(gone).map(|rule| Loosening::Deny(rule.name.clone())));
         let gone = |earlier: &&Approve| !self.approve.iter().any(|new| new.covers(earlier));
@@ -60,23 +64,49 @@ impl Policy {
         if self.max_validity > old.max_validity {
             found.push(Loosening::Validity);
         }
-        if self.owner != old.owner {
+        // Of several trees one may go, and whoever has no name then has the one that is left.
+        if self.owner != old.owner || (self.chain(None).is_some() && old.chain(None).is_none()) {
             found.push(Loosening::Owner);
         }
         found
     }
 
+    /// Whether the rule at `place` decides nothing that in `old` a rule before the one at `at` did more strictly: the first
+    /// that covers a payment says for how long it may be valid, and whether its payee is pinned.
+    fn still_yields(&self, place: usize, old: &Self, at: usize) -> bool {
+        let new = &self.allow[place];
+        let limit = |policy: &Self, rule: &Allow| {
+            rule.max_validity.map_or(policy.max_validity, |own| own.min(policy.max_validity))
+        };
+        old.allow[..at].iter().all(|first| {
+            let pins = first.pay_to == PayTo::Pin && new.pay_to != PayTo::Pin;
+            let stricter = pins || limit(old, first) < limit(self, new);
+            !stricter
+                || first.matcher.is_apart(&new.matcher)
+                || self.allow[..place].iter().any(|before| first.covers_within(before))
+        })
+    }
+
     fn budgets_loosen(&self, old: &Self, found: &mut Vec<Loosening>) {
-        for name in self.budgets.keys() {
+        for (name, budget) in &self.budgets {
             // What is part of a budget that there was, is bound by it.
             if !name.lineage().any(|above| old.budgets.contains_key(&above)) {
                 found.push(Loosening::NewTree(name.clone()));
+                continue;
+            }
+            // What no budget counts is not paid with, so that a limit lets in what nothing limited before.
+            let above = old.above(name);
+            let counted =
+                |limit: &&Limit| above.iter().any(|(_, b)| b.limits.iter().any(|l| l.bucket == limit.bucket));
+            if let Some(limit) = budget.limits.iter().find(|limit| !counted(limit)) {
+                let what = format!("{} was not counted, and so not paid", limit.bucket);
+                found.push(Loosening::Budget { name: name.clone(), what });
             }
         }
         for (name, earlier) in &old.budgets {
             let Some(new) = self.budgets.get(name) else {
-                // Whoever spent from it has none now, or one above it, which is wider.
-                if name.lineage().any(|above| self.budgets.contains_key(&above)) {
+                // Whoever spent from it has none now, or one above it, which is wider, or one that it held together.
+                if self.budgets.keys().any(|other| name.is_within(other) || other.is_within(name)) {
                     found.push(Loosening::Budget { name: name.clone(), what: "it is gone".to_owned() });
                 }
                 continue;
@@ -114,11 +144,20 @@ impl Allow {
             (None, Some(_)) => false,
             (Some(new), Some(old)) => new <= old,
         };
+        pay_to && validity && self.covers_within(other)
+    }
+
+    /// Whether `other` covers whatever this rule covers, which is before either says for how long and if it is pinned.
+    fn covers_within(&self, other: &Self) -> bool {
+        let payees = match (&self.pay_to, &other.pay_to) {
+            (_, PayTo::Pin) => true,
+            (PayTo::Pin, PayTo::Only(_)) => false,
+            (PayTo::Only(new), PayTo::Only(old)) => new.iter().all(|payee| old.contains(payee)),
+        };
         let most =
             other.most.iter().all(|(bucket, old)| least(&self.most, bucket).is_some_and(|new| new <= *old));
         self.matcher.is_within(&other.matcher)
-            && pay_to
-            && validity
+            && payees
             && most
             && (other.private || !self.private)
             && (other.plaintext || !self.plaintext)
@@ -154,6 +193,16 @@ fn over_covers(outer: &[(Bucket, u128)], inner: &[(Bucket, u128)]) -> bool {
 }
 
 impl Matcher {
+    /// Whether nothing fits both, which their hosts or agents tell: of two that overlap one covers the other.
+    fn is_apart(&self, other: &Self) -> bool {
+        fn apart<T>(one: Option<&[T]>, other: Option<&[T]>, meet: impl Fn(&T, &T) -> bool) -> bool {
+            let (Some(one), Some(other)) = (one, other) else { return false };
+            !one.iter().any(|a| other.iter().any(|b| meet(a, b)))
+        }
+        apart(self.hosts.as_deref(), other.hosts.as_deref(), |a, b| a.covers(b) || b.covers(a))
+            || apart(self.agents.as_deref(), other.agents.as_deref(), |a, b| a.is_within(b) || b.is_within(a))
+    }
+
     /// Whether everything that this fits, `other` fits, too.
     fn is_within(&self, other: &Self) -> bool {
         fn subset<T>(new: Option<&[T]>, old: Option<&[T]>, covers: impl Fn(&T, &T) -> bool) -> bool {
