@@ -124,15 +124,17 @@ impl StripeProcessor {
         declined: Option<Reason>,
     ) -> Fate {
         let tx = TxRef::new(intent.id.as_str());
+        // One of another amount is not the one that we asked for, whatever became of it: it proves nothing.
+        if intent.amount != Some(charge.amount) || intent.currency != charge.currency {
+            tracing::error!(payment = %payment.id, intent = %intent.id, "Stripe's charge is of another amount than it was told");
+            return Fate::Unclear(Some(tx));
+        }
         match intent.status {
+            Status::Succeeded if intent.received.is_none_or(|received| received == charge.amount) => {
+                Fate::Paid(tx)
+            }
             Status::Succeeded => {
-                let whole = intent.amount == Some(charge.amount)
-                    && intent.received.is_none_or(|received| received == charge.amount)
-                    && intent.currency == charge.currency;
-                if whole {
-                    return Fate::Paid(tx);
-                }
-                tracing::error!(payment = %payment.id, intent = %intent.id, "Stripe charged another amount than it was told");
+                tracing::error!(payment = %payment.id, intent = %intent.id, "Stripe received another amount than it was told");
                 Fate::Unclear(Some(tx))
             }
             Status::Canceled => Fate::Never(declined.unwrap_or_else(action_required)),

@@ -222,10 +222,12 @@ fn charges(seen: &[(Call, Option<Answer>)]) -> Vec<(String, String, bool)> {
         is_ours.then(|| (id.to_owned(), status.to_owned(), whole))
     };
     let mut all = Vec::new();
-    for (_, answer) in seen {
+    for (call, answer) in seen {
         let body = answer.as_ref().and_then(|answer| serde_json::from_slice::<Value>(&answer.body).ok());
         let Some(body) = body else { continue };
-        let listed = body["data"].as_array().into_iter().flatten();
+        // A list is the answer to a question for one, and nowhere else.
+        let list = call.path == "v1/payment_intents" && call.kind == Kind::Get;
+        let listed = body["data"].as_array().filter(|_| list).into_iter().flatten();
         all.extend([&body, &body["error"]["payment_intent"]].into_iter().chain(listed).filter_map(ours));
     }
     all
