@@ -343,6 +343,8 @@ pub enum JournalError {
     Frozen,
     #[error("the agent {0} may not spend any more: its token was revoked")]
     Revoked(AgentName),
+    #[error("the file is a wallet's journal, and no books of decisions")]
+    NotDecisions,
     #[error("a change of the rules was refused: {0}")]
     Rules(String),
     #[error("there is no channel {0}")]

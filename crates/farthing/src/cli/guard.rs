@@ -52,14 +52,18 @@ pub struct GuardArgs {
 #[derive(Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Question {
-    Hello {
-        version: u64,
-    },
+    Hello(Hello),
     Payment(Box<Payment>),
     /// Money to somebody, for nothing that was asked.
     Transfer(IgnoredAny),
     /// Bytes that nobody can read.
     Sign(IgnoredAny),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hello {
+    version: u64,
 }
 
 #[derive(Deserialize)]
@@ -83,6 +87,7 @@ pub async fn run(args: GuardArgs) -> Result<ExitCode, Failure> {
         Some(path) => Journal::open(path)?,
         None => Journal::in_memory()?,
     };
+    journal.for_decisions()?;
     // The file is the owner's word for this process.
     journal.apply_policy(&text, true)?;
     let mut seed = [0; 32];
@@ -131,10 +136,10 @@ async fn answer(decider: &Decider, line: &[u8]) -> Value {
         Err(error) => return because(&id, "malformed", error.to_string()),
     };
     match question {
-        Question::Hello { version: VERSION } => {
+        Question::Hello(Hello { version: VERSION }) => {
             json!({ "type": "hello", "id": id, "version": VERSION, "enforced_by": "process" })
         }
-        Question::Hello { version } => {
+        Question::Hello(Hello { version }) => {
             because(&id, "version", format!("version {version} is not spoken: 1 is"))
         }
         Question::Transfer(_) => {
@@ -162,6 +167,10 @@ async fn answer(decider: &Decider, line: &[u8]) -> Value {
 fn wish(payment: Payment) -> Result<(Option<AgentName>, Wish), String> {
     if !matches!(payment.x402_version, 1 | 2) {
         return Err(format!("x402Version {} is not spoken: 1 and 2 are", payment.x402_version));
+    }
+    // Methods are told apart by case (RFC 9110 section 9.1), and rules name them in capitals.
+    if payment.method.is_empty() || !payment.method.bytes().all(|b| b.is_ascii_uppercase() || b == b'-') {
+        return Err("method is written in capitals".to_owned());
     }
     let body = payment.body_sha256.map(|text| {
         let mut hash = [0; 32];

@@ -465,7 +465,7 @@ fn allow(at: &str, mut record: AllowRecord) -> Result<Allow, PolicyError> {
         Some(PayToRecord::Addresses(texts)) => PayTo::Only(addresses(&format!("{at}.pay_to"), &texts)?),
     };
     Ok(Allow {
-        name: record.name.unwrap_or_else(|| at.to_owned()),
+        name: rule_name(at, record.name)?,
         matcher,
         pay_to,
         most: record.max.map(|amount| amount.0).unwrap_or_default(),
@@ -481,7 +481,7 @@ fn allow(at: &str, mut record: AllowRecord) -> Result<Allow, PolicyError> {
 fn deny(at: &str, mut record: DenyRecord) -> Result<Deny, PolicyError> {
     let matcher = matcher(at, record.conditions())?;
     Ok(Deny {
-        name: record.name.unwrap_or_else(|| at.to_owned()),
+        name: rule_name(at, record.name)?,
         matcher,
         over: record.over.map(|amount| amount.0).unwrap_or_default(),
     })
@@ -494,7 +494,7 @@ fn approve(at: &str, mut record: ApproveRecord) -> Result<Approve, PolicyError> 
         return Err(value(format!("{at}.quorum"), format!("is between 1 and {MAX_QUORUM}")));
     }
     Ok(Approve {
-        name: record.name.unwrap_or_else(|| at.to_owned()),
+        name: rule_name(at, record.name)?,
         matcher,
         over: record.over.map(|amount| amount.0).unwrap_or_default(),
         new_payee: record.new_payee,
@@ -546,6 +546,17 @@ fn matcher(at: &str, record: MatchRecord) -> Result<Matcher, PolicyError> {
         payees: record.payees.map(|texts| addresses(&format!("{at}.payees"), &texts)).transpose()?,
         hours,
     })
+}
+
+/// The longest name of a rule, in characters.
+const MAX_NAME_LEN: usize = 64;
+
+/// What decisions call a rule: one line that people read, so nothing in it moves a cursor.
+fn rule_name(at: &str, name: Option<String>) -> Result<String, PolicyError> {
+    let name = name.unwrap_or_else(|| at.to_owned());
+    let plain =
+        !name.is_empty() && name.chars().count() <= MAX_NAME_LEN && !name.chars().any(char::is_control);
+    if plain { Ok(name) } else { Err(value(format!("{at}.name"), "is one line of at most 64 characters")) }
 }
 
 /// Payees of EVM networks. Those of others cannot be named yet, and are pinned.

@@ -372,6 +372,7 @@ fn what_is_not_exactly_a_policy_is_none() {
         ("hours: {from: \"22:00\", to: \"24:00\"}", "hours: {from: \"2:00\", to: \"24:00\"}", "2:00"),
         ("quorum: 2", "quorum: 0", "quorum"),
         ("price_jump: 10", "price_jump: 1", "price_jump"),
+        ("- name: weather", "- name: \"a\\e[2J\"", "allow[0].name"),
         ("hosts: [api.weather.example]\n", "agents: [acme]\n", "hosts"),
     ] {
         let error = bad(from, to);

@@ -126,11 +126,11 @@ impl Journal {
         })
     }
 
-    /// Whoever is no approver any more has no word in what is open, either.
+    /// Whoever is no approver any more has not said yes to what is open, either. A no stays.
     pub fn remove_approver(&self, name: &str) -> Result<(), ApprovalError> {
         self.try_within(|tx| {
             tx.execute(
-                "DELETE FROM vote WHERE approver = ?1
+                "DELETE FROM vote WHERE approver = ?1 AND verdict = 'approve'
                  AND approval IN (SELECT id FROM approval WHERE used_by IS NULL)",
                 [name],
             )?;

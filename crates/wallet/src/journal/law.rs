@@ -17,6 +17,8 @@ use super::{Journal, JournalError, MAX_HISTORY, Purchase, State, audit, forget, 
 /// What names the policy in force, and its text, among the settings.
 const POLICY_ID: &str = "policy_id";
 pub(super) const POLICY: &str = "policy";
+/// What marks the books of a program that only decides.
+const DECISIONS: &str = "decisions";
 
 /// The policy that was read last, by its name: it is read anew only when another comes into force.
 pub(super) type Read = Arc<Mutex<Option<(String, Arc<Policy>)>>>;
@@ -121,6 +123,23 @@ impl Journal {
             (true, false) => Err(ApplyError::Unbound),
             (true, true) => Ok(()),
         }
+    }
+
+    /// Makes the books of a program that only decides, of a file that is new or is such books already.
+    ///
+    /// # Errors
+    /// [`JournalError::NotDecisions`] for a wallet's: its owner's rules are not to be replaced by the way.
+    pub fn for_decisions(&self) -> Result<(), JournalError> {
+        self.within(|tx| {
+            if get(tx, DECISIONS)?.is_some() {
+                return Ok(());
+            }
+            let used: bool = tx.query_row("SELECT EXISTS (SELECT 1 FROM purchase)", [], |row| row.get(0))?;
+            if used || get(tx, "default_key")?.is_some() || get(tx, POLICY_ID)?.is_some() {
+                return Err(JournalError::NotDecisions);
+            }
+            put(tx, DECISIONS, "1")
+        })
     }
 
     fn kept_policy(&self, tx: &Transaction<'_>) -> Result<Option<KeptPolicy>, JournalError> {

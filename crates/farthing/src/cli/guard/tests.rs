@@ -104,6 +104,10 @@ async fn attack_12_neither_transfers_nor_bare_signatures_are_allowed() {
     );
     assert_eq!(ask(&decider, &json!({ "type": "hello", "id": "x", "version": 1 })).await["type"], "hello");
     is_denied(&ask(&decider, &json!({ "type": "hello", "id": 1, "version": 2 })).await, "version");
+    is_denied(
+        &ask(&decider, &json!({ "type": "hello", "id": 1, "version": 1, "more": 1 })).await,
+        "malformed",
+    );
 }
 
 #[tokio::test]
@@ -119,6 +123,7 @@ async fn what_is_asked_wrongly_is_denied() {
         (json!({ "url": "nonsense" }), "malformed"),
         (json!({ "x402Version": 3 }), "malformed"),
         (json!({ "surprise": 1 }), "malformed"),
+        (json!({ "method": "get" }), "malformed"),
         (json!({ "body_sha256": "00" }), "malformed"),
         (json!({ "max": "0.0005" }), "over_max"),
         (json!({ "offers": [offer("-1")] }), "offer_unreadable"),
@@ -139,4 +144,18 @@ async fn what_is_asked_wrongly_is_denied() {
     assert_eq!(ask(&decider, &one()).await["type"], "allow");
     let other = with(offer("1000"), json!({ "payTo": USDC }));
     is_denied(&ask(&decider, &payment(vec![other])).await, "payee_changed");
+}
+
+#[test]
+fn a_wallets_journal_is_no_book_of_decisions() {
+    let wallet = Journal::in_memory().unwrap();
+    wallet.set_default_key("agent").unwrap();
+    assert!(wallet.for_decisions().is_err());
+    let governed = Journal::in_memory().unwrap();
+    governed.apply_policy(POLICY, false).unwrap();
+    assert!(governed.for_decisions().is_err());
+    let own = Journal::in_memory().unwrap();
+    own.for_decisions().unwrap();
+    own.apply_policy(POLICY, false).unwrap();
+    own.for_decisions().unwrap();
 }

@@ -312,6 +312,10 @@ fn attack_66_silence_and_one_no_are_no_and_no_approval_lifts_a_cap() {
     assert_eq!(say(&owner, &asked.request, "bob", &bob, Verdict::Deny, &at(1)).unwrap(), Status::Denied);
     assert!(say(&owner, &asked.request, "bob", &bob, Verdict::Approve, &at(2)).is_err(), "a no stays");
     assert!(!owner.preview(&dear, &at(2)).unwrap().is_allowed());
+    // A no stays also when whoever said it is no approver any more.
+    owner.remove_approver("bob").unwrap();
+    assert_eq!(owner.approval(&asked.id, &at(2)).unwrap().status, Status::Denied);
+    owner.add_approver("bob", &bob.public(), None, &at(2)).unwrap();
     // Whoever is no approver any more has no word in what is open.
     let again = owner.ask_people(&dear, &at(3)).unwrap();
     assert_ne!(again.id, asked.id);
