@@ -69,7 +69,7 @@ pub struct Page {
     pub has_more: bool,
 }
 
-fn object(body: &[u8]) -> Option<Object> {
+pub(crate) fn object(body: &[u8]) -> Option<Object> {
     match parse(body, LIMITS).ok()? {
         Json::Object(object) => Some(object),
         _ => None,

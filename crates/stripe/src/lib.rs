@@ -16,6 +16,7 @@ mod currency;
 mod instruction;
 mod method;
 mod processor;
+mod witness;
 
 pub use api::{API_VERSION, Answer, Api, Call, DEFAULT_API, HttpApi, Kind, MAX_ANSWER, NoAnswer};
 pub use currency::{CURRENCIES, Currency, MAX_AMOUNT, PriceError};

@@ -39,6 +39,7 @@ use crate::answer::{Failure, Granted, Intent, Page, Status, is_intent_id};
 use crate::api::{Answer, Api, Call};
 use crate::instruction::Charge;
 use crate::method::idempotency_key;
+use crate::witness::Witness;
 
 /// What a charge's metadata calls our payment.
 pub const PAYMENT_KEY: &str = "farthing_payment";
@@ -338,12 +339,31 @@ impl Processor for StripeProcessor {
     }
 
     async fn charge(&self, payment: &Payment) -> Fate {
+        let (this, witness) = self.heard(payment);
+        witness.weigh(this.charge_once(payment).await)
+    }
+
+    async fn find_out(&self, payment: &Payment, since: Timestamp) -> Fate {
+        let (this, witness) = self.heard(payment);
+        witness.weigh(this.ask(payment, since).await)
+    }
+}
+
+impl StripeProcessor {
+    /// The same, with somebody who hears all that is said.
+    fn heard(&self, payment: &Payment) -> (Self, Arc<Witness>) {
+        let witness = Witness::new(self.api.clone(), payment);
+        let this = Self { api: witness.clone(), world: self.world.clone(), check_tokens: self.check_tokens };
+        (this, witness)
+    }
+
+    async fn charge_once(&self, payment: &Payment) -> Fate {
         let Some(charge) = Charge::recall(&payment.terms.instruction) else { return Fate::Unclear(None) };
         let answer = self.post(payment, &charge).await;
         self.took(payment, &charge, answer, true, self.world.now()).await
     }
 
-    async fn find_out(&self, payment: &Payment, since: Timestamp) -> Fate {
+    async fn ask(&self, payment: &Payment, since: Timestamp) -> Fate {
         let Some(charge) = Charge::recall(&payment.terms.instruction) else { return Fate::Unclear(None) };
         if let Some(id) = payment.tx().map(TxRef::as_str).filter(|id| is_intent_id(id)) {
             return match self.look(id).await.filter(|intent| names(intent, payment)) {
