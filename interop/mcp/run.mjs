@@ -137,7 +137,7 @@ async function buying(name, world) {
   };
 
   const { tools } = await agent.client.listTools();
-  same(says("six tools"), tools.map((tool) => tool.name).sort().join(), "balance,budget,find,history,pay_and_fetch,quote");
+  same(says("seven tools"), tools.map((tool) => tool.name).sort().join(), "approval,balance,budget,find,history,pay_and_fetch,quote");
 
   const quoted = await since("a quote moves nothing", 0n, () => agent.call("quote", { url: at("/goods") }));
   check(says("a quote tells the price"), quoted.facts.offers?.[0]?.money.atoms === String(ATOMS) && quoted.facts.permitted, quoted.facts);
