@@ -11,7 +11,8 @@ use crate::demo::stage::short_hash;
 
 const DAY_MS: u64 = 86_400_000;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// In the order in which one leads to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Who {
     Buyer,
@@ -75,7 +76,9 @@ impl Timeline {
     /// Everything, in its order.
     pub fn told(&self) -> Vec<Moment> {
         let mut moments = lock(&self.moments).clone();
-        moments.sort_by_key(|moment| moment.ms);
+        // Within a millisecond one thing leads to the next: a buyer shows, a gateway claims, the chain is asked, and only
+        // what is asked is held up and killed.
+        moments.sort_by_key(|moment| (moment.ms, moment.who));
         let mut shown = HashSet::new();
         for moment in moments.iter_mut().filter(|moment| moment.what.starts_with("shows ")) {
             if !shown.insert(moment.what.clone()) {
