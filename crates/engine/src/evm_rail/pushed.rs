@@ -19,6 +19,8 @@ use crate::{Broadcast, Head, Receipt, SignedTx, Standing, Tag, TxHash};
 /// How often, a block or so apart, a transaction that was said to be sent is looked for, before its payer is told to ask
 /// again.
 const LOOKS: u32 = 2;
+/// By how much a node's receipts may be behind its nonces.
+const RECEIPT_LAG: Duration = Duration::from_secs(1);
 
 impl EvmRail {
     /// Whether the transfer was made, or would be.
@@ -242,6 +244,9 @@ impl EvmRail {
         let reason = Reason::new("transaction_replaced", Fault::Payer);
         let Some(deep) = self.evidence.deep_block(pushed.money(), head).await else { return Progress::Open };
         let (payer, hash) = (pushed.payer(), TxHash(pushed.hash()));
+        // A node may tell of a nonce before it tells of the transaction that used it, and that may be this one: it is asked
+        // again when it has had the time to.
+        self.world.sleep(RECEIPT_LAG).await;
         match self.chain.standing(&payer, at(deep.number), hash).await {
             Ok(Standing { nonce, receipt: None }) if nonce > unsent.nonce => Progress::Dead(reason),
             Ok(Standing { receipt: None, .. }) => Progress::Reverted { reason, tx: Some(tx_of(pushed)) },
