@@ -195,6 +195,10 @@ impl IntentRecord {
         let url: url::Url = self.url.parse().map_err(|_| no("the URL"))?;
         let origin = Origin::of(&url).map_err(Refusal::malformed)?;
         let method: http::Method = self.method.parse().map_err(|_| no("the method"))?;
+        // Methods are told apart by case (RFC 9110 section 9.1), and rules name them in capitals: `get` is no way around one.
+        if method.as_str().bytes().any(|b| b.is_ascii_lowercase()) {
+            return Err(no("the method"));
+        }
         for amount in [&self.max, &self.deposit].into_iter().flatten() {
             // Longer than any amount is.
             if amount.len() > MAX_AMOUNT_CHARS {
