@@ -353,14 +353,9 @@ impl LocalAuthorizer {
             max,
             only: intent.only.clone(),
             validity,
-            caller: self.caller(intent),
+            caller: intent.caller(&self.payer),
         };
         Ok(Weighed { requirement, request, lag })
-    }
-
-    /// Who asks for what: whose purchases these are is the journal's to say.
-    pub(crate) fn caller(&self, intent: &Intent) -> Caller {
-        Caller { agent: self.journal.agent().cloned(), ..intent.caller(&self.payer) }
     }
 
     /// Reads an amount that a caller gave, in whole units of whatever asset it is about.

@@ -3,7 +3,6 @@
 //! What is allowed counts as spent from then on, since nobody says later what became of it. The books are this program's
 //! own: they are never those of a wallet that signs.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -17,7 +16,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::authorizer::{Authorizer, Denied, Intent, LocalAuthorizer};
-use crate::client::{Answer, Body, Challenge};
+use crate::client::{Answer, Body, Challenge, compare};
 use crate::journal::Journal;
 use crate::offer::Offer;
 
@@ -112,7 +111,7 @@ impl Decider {
                 Err(denied) => objections.push(deny(i, denied.code(), denied.to_string())),
             }
         }
-        permitted.sort_by(|(_, _, a), (_, _, b)| cheaper(a, b));
+        permitted.sort_by(|(_, _, a), (_, _, b)| compare(Some(a), Some(b)));
         for (i, intent, charge) in permitted {
             match self.authorizer.count(&intent).await {
                 Ok(decision) if decision.is_allowed() => {
@@ -134,17 +133,6 @@ impl Decider {
 fn against(offer: usize, decision: &Decision) -> Objection {
     let code = decision.denials().next().map_or("denied", |fact| fact.code());
     Objection { offer, code: code.to_owned(), text: decision.to_string() }
-}
-
-/// By dollars, where both are; what compares with nothing comes last, in the seller's order.
-fn cheaper(a: &Charge, b: &Charge) -> Ordering {
-    match (a.dollars(), b.dollars()) {
-        (Some(a), Some(b)) => a.cmp(&b),
-        (Some(_), None) => Ordering::Less,
-        (None, Some(_)) => Ordering::Greater,
-        (None, None) if a.money().asset() == b.money().asset() => a.money().atoms().cmp(&b.money().atoms()),
-        (None, None) => Ordering::Equal,
-    }
 }
 
 /// Reads one offer by the parsers that the paying client uses, as if it had come alone.

@@ -293,7 +293,7 @@ impl LocalAuthorizer {
             max: weighed.max,
             only: intent.only.clone(),
             validity: weighed.validity,
-            caller: self.caller(intent),
+            caller: intent.caller(&self.payer),
         })
     }
 

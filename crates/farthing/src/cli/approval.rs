@@ -78,24 +78,15 @@ struct Answer {
     signature: Option<String>,
 }
 
-pub async fn run(args: ApprovalArgs) -> ExitCode {
+pub fn run(args: ApprovalArgs) -> Result<ExitCode, Failure> {
     let out = Out { json: args.json || !std::io::stdout().is_terminal() };
-    end(match args.command {
+    match args.command {
         Command::List(List { all }) => list(all, &out),
         Command::Show(Show { id }) => show(&id, &out),
         Command::Approve(answer) => vote(&answer, Verdict::Approve, &out),
         Command::Deny(answer) => vote(&answer, Verdict::Deny, &out),
-    })
-}
-
-fn end(done: Result<(), Failure>) -> ExitCode {
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("farthing: {}", failure.message);
-            ExitCode::from(failure.code)
-        }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 impl From<ApprovalError> for Failure {
@@ -264,14 +255,15 @@ struct Remove {
     name: String,
 }
 
-pub async fn run_approver(args: ApproverArgs) -> ExitCode {
+pub fn run_approver(args: ApproverArgs) -> Result<ExitCode, Failure> {
     let out = Out { json: args.json || !std::io::stdout().is_terminal() };
-    end(match args.command {
+    match args.command {
         ApproverCommand::New(NewKey { file }) => new_key(&file, &out),
         ApproverCommand::Add(add) => add_approver(&add, &out),
         ApproverCommand::List(ListApprovers {}) => list_approvers(&out),
         ApproverCommand::Remove(Remove { name }) => remove(&name, &out),
-    })
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn new_key(file: &Path, out: &Out) -> Result<(), Failure> {

@@ -3,11 +3,10 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use farthing_policy::Policy;
-use farthing_policy::policy::{MAX_FILE_BYTES, Mode};
+use farthing_policy::policy::{MAX_FILE_BYTES, Mode, length_of};
 use farthing_primitives::{PurchaseId, Registry};
 use farthing_wallet::journal::law::{ApplyError, Replayed, policy_id};
 use farthing_wallet::system_clock;
@@ -117,10 +116,10 @@ struct Explain {
     id: PurchaseId,
 }
 
-pub async fn run(args: PolicyArgs) -> ExitCode {
+pub fn run(args: PolicyArgs) -> Result<ExitCode, Failure> {
     use std::io::IsTerminal;
     let out = Out { json: args.json || !std::io::stdout().is_terminal() };
-    let done = match args.command {
+    match args.command {
         Command::Check(check) => check_file(&check, &out),
         Command::Schema(Schema {}) => {
             println!("{:#}", farthing_policy::policy::schema());
@@ -131,14 +130,8 @@ pub async fn run(args: PolicyArgs) -> ExitCode {
         Command::Clear(clear) => take_away(&clear, &out),
         Command::Test(test) => replay(&test, &out),
         Command::Explain(explain) => why(&explain, &out),
-    };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("farthing: {}", failure.message);
-            ExitCode::from(failure.code)
-        }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 impl From<ApplyError> for Failure {
@@ -249,7 +242,9 @@ fn take_away(clear: &Clear, out: &Out) -> Result<(), Failure> {
 
 fn replay(test: &Test, out: &Out) -> Result<(), Failure> {
     let (_, policy) = parsed(&test.file)?;
-    let length = length(&test.replay)?;
+    let length = length_of(&test.replay).ok_or_else(|| {
+        Failure::usage(format!("{:?} is no length of time like \"24h\" or \"30d\"", test.replay))
+    })?;
     let journal = home()?.journal()?;
     let since = system_clock().wall.minus(length);
     let replayed = journal.replay(&policy, &Registry::builtin(), since)?;
@@ -294,21 +289,6 @@ fn replay(test: &Test, out: &Out) -> Result<(), Failure> {
         message: format!("{} payments would not have been made as they were", changed.len()),
         code: 4,
     })
-}
-
-/// As a policy writes it.
-fn length(text: &str) -> Result<Duration, Failure> {
-    let odd = || Failure::usage(format!("{text:?} is no length of time like \"24h\" or \"30d\""));
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(odd)?;
-    let each = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        _ => return Err(odd()),
-    };
-    let number: u64 = digits.parse().map_err(|_| odd())?;
-    number.checked_mul(each).map(Duration::from_secs).ok_or_else(odd)
 }
 
 fn why(explain: &Explain, out: &Out) -> Result<(), Failure> {

@@ -682,23 +682,28 @@ fn budget(at: &str, record: BudgetRecord) -> Result<Budget, PolicyError> {
     Ok(Budget { limits, counts })
 }
 
-/// `30s`, `5m`, `24h`, `7d`.
-fn length(at: &str, text: &str) -> Result<Duration, PolicyError> {
-    let odd = || value(at, format!("{text:?} is no length of time like \"30s\", \"5m\", \"24h\" or \"7d\""));
-    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(odd)?;
+/// Reads a length of time as a policy writes it, `30s`, `5m`, `24h` or `7d`: from a second to ten years.
+pub fn length_of(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().saturating_sub(1))?;
     let each: u64 = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
         "d" => 86_400,
-        _ => return Err(odd()),
+        _ => return None,
     };
-    let number = parse_atoms(digits).ok().and_then(|n| u64::try_from(n).ok()).ok_or_else(odd)?;
-    let length = number.checked_mul(each).map(Duration::from_secs).ok_or_else(odd)?;
-    if length.is_zero() || length > MAX_SPAN {
-        return Err(value(at, format!("{text:?} is not between a second and ten years")));
-    }
-    Ok(length)
+    let number = u64::try_from(parse_atoms(digits).ok()?).ok()?;
+    let length = Duration::from_secs(number.checked_mul(each)?);
+    (!length.is_zero() && length <= MAX_SPAN).then_some(length)
+}
+
+fn length(at: &str, text: &str) -> Result<Duration, PolicyError> {
+    let odd = || {
+        format!(
+            "{text:?} is no length of time between 1s and ten years, like \"30s\", \"5m\", \"24h\" or \"7d\""
+        )
+    };
+    length_of(text).ok_or_else(|| value(at, odd()))
 }
 
 /// A budget that seems to promise more than the one above it would mislead whoever reads it.

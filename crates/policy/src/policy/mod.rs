@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use budget::{Budget, Calendar, Limit, Per, Span};
-pub use document::{MAX_DEPTH, MAX_FILE_BYTES, MAX_RULES, PolicyError, schema};
+pub use document::{MAX_DEPTH, MAX_FILE_BYTES, MAX_RULES, PolicyError, length_of, schema};
 pub use rule::{Allow, Approve, Deny, Hours, Matcher, PayTo, Weekday};
 pub use tighter::Loosening;
 

@@ -33,6 +33,7 @@ pub use exchange::{
     Answer, Body, Conversation, Exchange, Heard, HttpRequest, Opened, Pieces, Reach, SendError, SocketOpened,
     printable, shown,
 };
+pub(crate) use plan::compare;
 pub use plan::{Asked, AskedAnswer, Considered, MAX_SELLERS, Objection, Plan, request_hash};
 pub use recover::{Recovered, Sights};
 pub use session::Sessions;

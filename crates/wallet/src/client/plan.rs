@@ -366,7 +366,7 @@ impl Client {
 
 /// Cheapest first. Dollars compare with dollars and an asset with itself; what cannot be compared comes after dollars,
 /// and stays in its order.
-fn compare(a: Option<&Charge>, b: Option<&Charge>) -> Ordering {
+pub(crate) fn compare(a: Option<&Charge>, b: Option<&Charge>) -> Ordering {
     let (Some(a), Some(b)) = (a, b) else { return b.is_some().cmp(&a.is_some()) };
     match (a.dollars(), b.dollars()) {
         (Some(a), Some(b)) => a.cmp(&b),
