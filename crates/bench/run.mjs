@@ -6,7 +6,7 @@
 // Programs: FARTHING_BIN and FARTHING_BENCH_BIN, else the release builds; X402_RS_BIN, x402-rs' own facilitator, is
 // left out when it is not set. Everything listens on loopback, and everything that is paid is worth nothing.
 
-import { spawnSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, statSync, writeFileSync } from "node:fs";
 import { cpus, loadavg, tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
@@ -20,7 +20,7 @@ import {
 import { QUIET_LOAD, bench, launch, note, options, run, selling, start } from "./programs.mjs";
 import { Table } from "./table.mjs";
 
-const STEPS = ["functions", "claims", "start", "verify", "delayed", "settle", "sessions", "memory", "builds"];
+const STEPS = ["functions", "decisions", "claims", "authorize", "start", "verify", "delayed", "settle", "sessions", "memory", "builds"];
 /** What nothing of ours but the money in it needs: tests of these must be quick to have. */
 const CORE = ["primitives", "wire", "evm", "ledger", "policy", "payment", "rails"];
 const BLOCK_SECONDS = 2;
@@ -40,13 +40,13 @@ const WARM_CONNECTIONS = [1, 32, 128];
 
 /** How much is done of everything; `quick` only shows that it works. */
 const FULL = {
-  payers: 10_000, coldSeconds: 300, turns: 3, turnSeconds: 5, mostRequests: 150_000, functionSeconds: 4, claims: 40_960,
+  payers: 10_000, coldSeconds: 300, turns: 3, turnSeconds: 5, mostRequests: 150_000, functionSeconds: 4, claims: 40_960, past: [0, 10_000, 100_000], authorizeSeconds: 10,
   starts: 20,
   settle: { 1: 10, 50: 300, 200: 1_200 }, settleSeconds: 90, memory: 100_000, memoryPaid: 2_000,
   sessions: { channels: [1, 32, 128], vouchers: 8_000, rounds: 3 },
 };
 const QUICK = {
-  payers: 1_000, coldSeconds: 10, turns: 1, turnSeconds: 1.5, mostRequests: 20_000, functionSeconds: 0.5, claims: 4_096,
+  payers: 1_000, coldSeconds: 10, turns: 1, turnSeconds: 1.5, mostRequests: 20_000, functionSeconds: 0.5, claims: 4_096, past: [0, 1_000], authorizeSeconds: 2,
   starts: 5,
   settle: { 1: 2, 200: 200 }, settleSeconds: 20, memory: 5_000, memoryPaid: 50,
   sessions: { channels: [8], vouchers: 1_000, rounds: 1 },
@@ -117,6 +117,14 @@ const steps = {
     }
   },
 
+  async decisions() {
+    const rivals = join(repo, "crates/bench/rivals/Cargo.toml");
+    const said = JSON.parse(execFileSync("cargo", ["run", "--quiet", "--release", "--locked", "--manifest-path", rivals], { encoding: "utf8", env: { ...process.env, CARGO_TARGET_DIR: join(target, "rivals") } }));
+    const beside = (part) => Object.fromEntries(["cedar", "cel"].map((name) => [name, { value: said[name][part], ratio: said[name][part] / said.ours[part] }]));
+    table.row(`a decision by ${said.rules} rules and four budgets, p50`, { ours: said.ours.p50_us, unit: "µs", peers: beside("p50_us") });
+    table.row(`a decision by ${said.rules} rules and four budgets, p99`, { ours: said.ours.p99_us, unit: "µs", peers: beside("p99_us"), most: 5 });
+  },
+
   async claims() {
     const dir = dirname(arguments_.report);
     mkdirSync(dir, { recursive: true });
@@ -126,6 +134,19 @@ const steps = {
       table.row(`durable claims through the engine, ${inFlight} in flight`, {
         ours: said.engine, unit: "/s", peers: { "raw SQLite": { value: said.sqlite, ratio: said.ratio } },
         aim: ["raw SQLite", 0.6], least: 20_000,
+      });
+    }
+  },
+
+  async authorize() {
+    const dir = dirname(arguments_.report);
+    mkdirSync(dir, { recursive: true });
+    const said = await bench(["authorize", "--dir", dir, "--past", size.past.join(","), "--rate", 1_000, "--seconds", size.authorizeSeconds]);
+    for (const { past, done, p99_ms } of said.rows) {
+      note(`  after ${past} payments: ${Math.round(done)} a second, p99 ${p99_ms.toFixed(2)} ms; the disk syncs in ${said.sync.p99_ms.toFixed(2)} ms`);
+      table.row(`from intent to durable signature at 1,000/s after ${past} payments, p99`, {
+        ours: p99_ms, unit: "ms", peers: { "one sync, p99": { value: said.sync.p99_ms, ratio: said.sync.p99_ms / p99_ms } },
+        most: said.sync.p99_ms + 1,
       });
     }
   },

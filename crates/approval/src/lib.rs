@@ -7,6 +7,7 @@
 //! Pure: time and randomness arrive as arguments.
 
 mod keys;
+pub mod passkey;
 mod request;
 mod vote;
 
@@ -14,5 +15,6 @@ mod vote;
 mod tests;
 
 pub use keys::{ApproverKey, KeyError, MAX_NAME_LEN, PublicKey, is_name};
+pub use passkey::{Assertion, CredentialId, Passkey, PasskeyError, PasskeyKey, Registration, Site};
 pub use request::{ApprovalId, ApprovalRequest, Digest, IdError, ReadError, Subject};
-pub use vote::{Ballot, Status, Verdict, Vote, VoteError, tally};
+pub use vote::{AnyKey, Ballot, Credential, Heard, Proof, Status, Verdict, Vote, VoteError, tally};

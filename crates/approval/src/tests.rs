@@ -1,5 +1,8 @@
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use farthing_primitives::{Address, Network, Registry, Timestamp};
 use proptest::prelude::*;
+use sha2::{Digest as _, Sha256};
 
 use crate::*;
 
@@ -42,8 +45,47 @@ fn a_request_has_one_text_and_one_digest() {
     assert!(page.contains(text), "the page shows another text");
     assert!(page.contains(&request().digest().to_string()), "{}", request().digest());
     let ballot = Ballot::cast(&key(1), &request(), Verdict::Approve);
-    assert!(page.contains(&hex::encode(&ballot.signature)), "{}", hex::encode(&ballot.signature));
+    assert!(
+        page.contains(&hex::encode(ballot.proof.signature())),
+        "{}",
+        hex::encode(ballot.proof.signature())
+    );
     assert!(page.contains(&key(1).public().to_string()), "{}", key(1).public());
+}
+
+/// The passkey of that page, and what it says.
+#[test]
+fn a_passkeys_word_on_it_is_one_that_others_can_check() {
+    let origin = "http://localhost:8405";
+    let challenge = URL_SAFE_NO_PAD.encode(Verdict::Approve.message(&request().digest()));
+    let client_data = format!(
+        r#"{{"type":"webauthn.get","challenge":"{challenge}","origin":"{origin}","crossOrigin":false}}"#
+    );
+    let mut authenticator_data = Sha256::digest("localhost").to_vec();
+    // Present and verified, once.
+    authenticator_data.extend_from_slice(&[0b101, 0, 0, 0, 1]);
+    let signed = [&authenticator_data[..], &Sha256::digest(&client_data)].concat();
+    let signature = key(1).sign(&signed);
+    let page = include_str!("../../../docs/reference/approvals.md");
+    let passkey = Passkey {
+        id: CredentialId::new(&[1; 16]).unwrap(),
+        key: PasskeyKey::Ed25519(key(1).public().0),
+        site: Site::of(origin).unwrap(),
+        count: 0,
+    };
+    let shown = [
+        client_data.clone(),
+        hex::encode(&authenticator_data),
+        hex::encode(&signature),
+        passkey.key.to_string(),
+    ];
+    for part in &shown {
+        assert!(page.contains(part), "the page shows another: {part}");
+    }
+    let said = Assertion { authenticator_data, client_data: client_data.into_bytes(), signature };
+    let ballot = Ballot { verdict: Verdict::Approve, proof: Proof::Passkey(said) };
+    let heard = ballot.check(&Credential::Passkey(passkey), &request(), NOW);
+    assert_eq!(heard, Ok(Heard { verdict: Verdict::Approve, count: Some(1) }));
 }
 
 #[test]
@@ -72,13 +114,15 @@ fn what_is_not_exactly_a_request_is_none() {
 fn attack_66_a_word_counts_for_its_request_and_nothing_else() {
     let asked = request();
     let yes = Ballot::cast(&key(1), &asked, Verdict::Approve);
-    let check =
-        |ballot: &Ballot, request: &ApprovalRequest, now| ballot.check(&key(1).public(), request, now);
+    let has = |n| Credential::Key(key(n).public());
+    let check = |ballot: &Ballot, request: &ApprovalRequest, now| {
+        ballot.check(&has(1), request, now).map(|heard| heard.verdict)
+    };
     assert_eq!(check(&yes, &asked, NOW), Ok(Verdict::Approve));
     // A no cannot be made of a yes, nor the other way round.
     let turned = Ballot { verdict: Verdict::Deny, ..yes.clone() };
     assert_eq!(check(&turned, &asked, NOW), Err(VoteError::Signature));
-    assert_eq!(yes.check(&key(2).public(), &asked, NOW), Err(VoteError::Signature));
+    assert_eq!(yes.check(&has(2), &asked, NOW), Err(VoteError::Signature));
     for other in others() {
         assert_eq!(check(&yes, &other, NOW), Err(VoteError::Signature), "{other:?}");
         assert_ne!(other.digest(), asked.digest());
@@ -168,7 +212,7 @@ proptest! {
     fn no_text_panics(text in "\\PC{0,300}") {
         let _ = ApprovalRequest::read(&text);
         let _ = text.parse::<ApprovalId>();
-        let _ = text.parse::<PublicKey>();
+        let _ = text.parse::<AnyKey>();
         let _ = ApproverKey::read(&text);
     }
 }

@@ -1,9 +1,12 @@
 use std::collections::BTreeSet;
 use std::fmt;
+use std::str::FromStr;
 
 use farthing_primitives::Timestamp;
 
-use crate::{ApprovalRequest, ApproverKey, Digest, PublicKey};
+use crate::{
+    ApprovalRequest, ApproverKey, Assertion, Digest, KeyError, Passkey, PasskeyError, PasskeyKey, PublicKey,
+};
 
 /// What somebody says. There is no third word: silence is no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +27,9 @@ impl Verdict {
         [Self::Approve, Self::Deny].into_iter().find(|verdict| verdict.name() == text)
     }
 
-    /// What is signed to say it. A yes for a request is no yes for any other, nor a no.
-    fn message(self, digest: &Digest) -> Vec<u8> {
+    /// What is signed to say it, and what a passkey gets as its challenge. A yes for a request is no yes for any other,
+    /// nor a no.
+    pub fn message(self, digest: &Digest) -> Vec<u8> {
         let mut message = format!("farthing approval vote v1\n{}\n", self.name()).into_bytes();
         message.extend_from_slice(&digest.0);
         message
@@ -38,32 +42,109 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// By what somebody's word is known for theirs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    Key(PublicKey),
+    Passkey(Passkey),
+}
+
+impl Credential {
+    /// The public key. Whoever has its private half has the voice.
+    pub fn key(&self) -> AnyKey {
+        match self {
+            Self::Key(key) => AnyKey::Key(*key),
+            Self::Passkey(passkey) => AnyKey::Passkey(passkey.key),
+        }
+    }
+}
+
+/// A public key of any kind, in the text that it is known by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AnyKey {
+    Key(PublicKey),
+    Passkey(PasskeyKey),
+}
+
+impl fmt::Display for AnyKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => key.fmt(f),
+            Self::Passkey(key) => key.fmt(f),
+        }
+    }
+}
+
+impl FromStr for AnyKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let passkey = text.parse().map(Self::Passkey);
+        passkey.or_else(|_| text.parse().map(Self::Key))
+    }
+}
+
+/// How somebody's word is signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Proof {
+    /// Ed25519, over the word itself.
+    Signature(Vec<u8>),
+    /// A passkey's, with the word as its challenge.
+    Passkey(Assertion),
+}
+
+impl Proof {
+    pub fn signature(&self) -> &[u8] {
+        match self {
+            Self::Signature(signature) => signature,
+            Self::Passkey(assertion) => &assertion.signature,
+        }
+    }
+}
+
 /// Somebody's signed word on a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ballot {
     pub verdict: Verdict,
-    pub signature: Vec<u8>,
+    pub proof: Proof,
+}
+
+/// A word that is somebody's, and in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heard {
+    pub verdict: Verdict,
+    /// What their passkey counts now, if they have one.
+    pub count: Option<u32>,
 }
 
 impl Ballot {
     pub fn cast(key: &ApproverKey, request: &ApprovalRequest, verdict: Verdict) -> Self {
-        Self { verdict, signature: key.sign(&verdict.message(&request.digest())) }
+        let signature = key.sign(&verdict.message(&request.digest()));
+        Self { verdict, proof: Proof::Signature(signature) }
     }
 
-    /// The word of whoever has `key`, if it is theirs and comes in time.
+    /// The word of whoever has `credential`, if it is theirs and comes in time.
     pub fn check(
         &self,
-        key: &PublicKey,
+        credential: &Credential,
         request: &ApprovalRequest,
         now: Timestamp,
-    ) -> Result<Verdict, VoteError> {
+    ) -> Result<Heard, VoteError> {
         if now >= request.expires {
             return Err(VoteError::Expired);
         }
-        if !key.verifies(&self.verdict.message(&request.digest()), &self.signature) {
-            return Err(VoteError::Signature);
-        }
-        Ok(self.verdict)
+        let message = self.verdict.message(&request.digest());
+        let count = match (credential, &self.proof) {
+            (Credential::Key(key), Proof::Signature(signature)) if key.verifies(&message, signature) => None,
+            (Credential::Key(_), Proof::Signature(_)) => return Err(VoteError::Signature),
+            (Credential::Passkey(passkey), Proof::Passkey(assertion)) => {
+                Some(assertion.check(passkey, &message)?)
+            }
+            (Credential::Key(_), Proof::Passkey(_)) | (Credential::Passkey(_), Proof::Signature(_)) => {
+                return Err(PasskeyError::OtherKind.into());
+            }
+        };
+        Ok(Heard { verdict: self.verdict, count })
     }
 }
 
@@ -73,6 +154,8 @@ pub enum VoteError {
     Expired,
     #[error("the signature is not the approver's for this request")]
     Signature,
+    #[error(transparent)]
+    Passkey(#[from] PasskeyError),
     #[error("whoever asks does not approve")]
     OwnRequest,
     #[error("there is no approver of that name")]
@@ -87,6 +170,7 @@ impl VoteError {
         match self {
             Self::Expired => "approval_expired",
             Self::Signature => "approval_bad_signature",
+            Self::Passkey(error) => error.code(),
             Self::OwnRequest => "approval_by_proposer",
             Self::UnknownApprover => "approver_unknown",
             Self::Decided => "approval_decided",

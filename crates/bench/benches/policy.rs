@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use farthing_policy::{Bucket, Caller, Charge, History, Movement, Origin, Policy, Request, Source};
+use farthing_policy::{
+    Bucket, Caller, Charge, History, Law, Meters, Movement, Origin, Policy, Request, Source,
+};
 use farthing_primitives::{Address, Network, Registry, Timestamp};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -57,36 +59,42 @@ fn request(host: usize) -> Request {
     }
 }
 
-fn history(payments: u64) -> History {
-    let movements = (0..payments).map(|i| Movement {
-        bucket: Bucket::Dollar,
-        amount: 1_000_000_000_000_000,
-        until: NOW.minus(Duration::from_secs(120 + i % 80_000)),
-        of: Arc::new(Source {
-            agent: AGENT.parse().ok(),
-            authority: "seller-1.example:443".to_owned(),
-            payee: Some(Address::from_evm_bytes([1; 20])),
-            tool: None,
-        }),
-    });
-    History {
-        movements: movements.collect(),
-        pinned: vec![Address::from_evm_bytes([1; 20])],
-        ..History::default()
+fn meters(law: &Law, payments: u64) -> Meters {
+    let mut meters = Meters::default();
+    for i in 0..payments {
+        let movement = Movement {
+            bucket: Bucket::Dollar,
+            amount: 1_000_000_000_000,
+            until: NOW.minus(Duration::from_secs(120 + i % 80_000)),
+            of: Arc::new(Source {
+                agent: AGENT.parse().ok(),
+                authority: "seller-1.example:443".to_owned(),
+                payee: Some(Address::from_evm_bytes([1; 20])),
+                tool: None,
+            }),
+        };
+        meters.add(law, &movement);
     }
+    meters
 }
 
+/// What a wallet does for a decision but for its books: what was spent is read, and all rules are held against it.
 fn decisions(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("decide");
     for rules in [10, 1000] {
-        let policy = policy(rules);
-        let request = request(rules - 1);
-        for past in [0, 100, 1000] {
-            let history = history(past);
-            let allowed = policy.decide(false, &history, &request, NOW);
+        let law = Law::Policy { frozen: false, policy: Arc::new(policy(rules)) };
+        let (request, pinned) = (request(rules - 1), vec![Address::from_evm_bytes([1; 20])]);
+        for past in [0, 1_000, 100_000] {
+            let mut meters = meters(&law, past);
+            let mut decide = || {
+                let sums = meters.read(&law, &Source::of(black_box(&request)), NOW);
+                let history = History { sums, pinned: pinned.clone(), ..History::default() };
+                law.decide(&history, black_box(&request), NOW)
+            };
+            let allowed = decide();
             assert!(allowed.is_allowed(), "{allowed}");
             group.bench_function(format!("{rules} rules, {past} payments"), |bencher| {
-                bencher.iter(|| policy.decide(false, black_box(&history), black_box(&request), NOW));
+                bencher.iter(&mut decide)
             });
         }
     }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, ValueEnum};
 use farthing_bench::stats::median;
-use farthing_bench::{claims, delay, disk, functions, history, plot, session, start, writer};
+use farthing_bench::{authorize, claims, delay, disk, functions, history, plot, session, start, writer};
 use farthing_evm::Address;
 use farthing_load::drive::{Pace, Plan, Script, drive};
 use farthing_load::fund::Node;
@@ -71,6 +71,21 @@ enum Command {
         in_flight: usize,
         #[arg(long, default_value_t = 3)]
         rounds: usize,
+    },
+    /// From an agent's wish to pay to a durable signature, at a rate that does not wait, over more or less of a past.
+    ///
+    /// Example: farthing-bench authorize --dir target --past 0,10000,100000 --rate 1000 --seconds 10
+    Authorize {
+        /// How many payments there are before, in the windows that count.
+        #[arg(long, value_delimiter = ',', default_values_t = [0, 10_000, 100_000])]
+        past: Vec<usize>,
+        #[arg(long, default_value_t = 1_000.0)]
+        rate: f64,
+        #[arg(long, default_value_t = 10.0)]
+        seconds: f64,
+        /// On which disk.
+        #[arg(long)]
+        dir: std::path::PathBuf,
     },
     /// What a claim takes in memory as long as it is open.
     ///
@@ -253,6 +268,12 @@ fn main() -> Result<(), Failure> {
         Command::Writer { books, claims, in_flight, rounds } => {
             let salt = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
             serde_json::to_value(writer::measure(&books, claims.max(1), in_flight, rounds, salt)?)?
+        }
+        Command::Authorize { past, rate, seconds, dir } => {
+            // As a wallet runs: on all cores.
+            let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+            let length = Duration::from_secs_f64(seconds);
+            serde_json::to_value(runtime.block_on(authorize::measure(&dir, &past, rate, length))?)?
         }
         Command::Live { count, dir } => serde_json::to_value(claims::live(&dir, count)?)?,
         Command::Disk { dir, seconds } => {

@@ -158,8 +158,11 @@ impl Chain {
         for (address, wei) in &config.wei {
             state.set_balance(*address, *wei);
         }
-        for (address, artifact) in contracts::placed().map_err(|error| genesis(&error))? {
-            if !state.set_code(address, artifact.deployed_bytecode) {
+        let placed = contracts::placed().map_err(|error| genesis(&error))?.into_iter();
+        let placed = placed.map(|(address, artifact)| (address, artifact.deployed_bytecode));
+        let deployer = (contracts::CREATE2_DEPLOYER, contracts::CREATE2_DEPLOYER_CODE);
+        for (address, code) in placed.chain([deployer]) {
+            if !state.set_code(address, code) {
                 return Err(ChainError::BadCode);
             }
             // A contract account starts with nonce 1 (EIP-161).

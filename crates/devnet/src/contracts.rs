@@ -1,6 +1,6 @@
 //! The contracts that are there from the first block on, and where.
 
-use alloy_primitives::{Address, B256, Bytes, address};
+use alloy_primitives::{Address, B256, Bytes, address, hex};
 use alloy_sol_types::sol;
 use serde::Deserialize;
 
@@ -14,6 +14,14 @@ pub const X402_EXACT_PROXY: Address = address!("0x402085c248EeA27D92E8b30b2C58ed
 pub const MULTICALL3: Address = address!("0xcA11bde05977b3631167028862bE2a173976CA11");
 /// Where our own factory of ERC-1271 wallets lives; it exists on embedded chains only.
 pub const WALLET_FACTORY: Address = address!("0xFA270000000000000000000000000000FAc70001");
+
+/// The usual CREATE2 deployer, at its usual address: what anybody deploys on a chain lies here where it does there.
+pub const CREATE2_DEPLOYER: Address = address!("0x4e59b44847b379578588920cA78FbF26c0B4956C");
+/// Its code. It takes a salt and creation code, and answers with the address.
+pub const CREATE2_DEPLOYER_CODE: Bytes = Bytes::from_static(&hex!(
+    "7fffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffe03601600081602082378035828234f5801515603957"
+    "8182fd5b8082525050506014600cf3"
+));
 
 /// One compiled contract. The files are committed; `contracts/build.mjs --check` proves that they match the source.
 #[derive(Debug, Clone, Deserialize)]

@@ -7,6 +7,7 @@ pub mod abi;
 mod address;
 pub mod call;
 mod challenge;
+pub mod der;
 mod erc6492;
 pub mod escrow;
 mod event;

@@ -192,7 +192,7 @@ impl fmt::Debug for Key {
     }
 }
 
-fn address_of(key: &PublicKey) -> Address {
+pub(crate) fn address_of(key: &PublicKey) -> Address {
     let uncompressed = key.serialize_uncompressed();
     let hash = keccak256(&uncompressed[1..]);
     Address::from_slice(&hash[12..])

@@ -39,6 +39,7 @@ const LIMITS: Limits = Limits {
     min_rate: 1024,
     // Longer than the engine lets a settlement wait.
     shutdown_timeout: Duration::from_secs(40),
+    half_close: true,
 };
 
 /// Why the service does not serve.

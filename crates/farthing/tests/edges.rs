@@ -45,13 +45,29 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "engine",
         ],
     ),
-    ("guard", &["primitives", "wire", "evm", "policy", "payment", "channel", "rails", "engine", "wallet"]),
+    (
+        "guard",
+        &[
+            "primitives",
+            "wire",
+            "evm",
+            "policy",
+            "approval",
+            "payment",
+            "channel",
+            "rails",
+            "engine",
+            "wallet",
+            "listener",
+        ],
+    ),
     // A method plug-in: what it says is a trait of `rails`, what it does with money one of `engine`.
     ("stripe", &["primitives", "wire", "payment", "rails", "engine"]),
     ("load", &["primitives", "evm"]),
     // It decides on calls of tools, and knows neither wallets nor wires.
     ("toolguard", &["primitives"]),
     ("mcp", &["primitives", "wire", "policy", "approval", "wallet", "listener", "toolguard"]),
+    ("proxy", &["primitives", "policy", "wallet", "listener"]),
 ];
 
 /// Heavy stacks and the only crates that may name them.
@@ -60,8 +76,10 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("alloy-rpc-client", &["chain"]),
     ("alloy-transport-http", &["chain"]),
     ("revm", &["devnet"]),
+    ("rcgen", &["proxy"]),
     ("rmcp", &["mcp"]),
-    ("rusqlite", &["store", "wallet"]),
+    // `mcp` for the counters of the calls that its proxy lets through: they belong to a server, not to a wallet.
+    ("rusqlite", &["mcp", "store", "wallet"]),
     ("schemars", &["policy"]),
     ("secp256k1", &["evm"]),
     ("serde-saphyr", &["policy", "toolguard"]),
@@ -80,6 +98,7 @@ const HEAVY: &[(&str, &[&str])] = &[
             "farthing",
             "listener",
             "guard",
+            "proxy",
         ],
     ),
 ];

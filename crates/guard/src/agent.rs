@@ -8,9 +8,9 @@ use farthing_primitives::{PullMethod, PurchaseId};
 use farthing_rails::exact_evm::Tokens;
 use farthing_wallet::journal::agents::Credential;
 use farthing_wallet::journal::channels::KeptChannel;
-use farthing_wallet::journal::{JournalError, Proof, State};
+use farthing_wallet::journal::{JournalError, Proof, Purchase, State};
 use farthing_wallet::{
-    Authorizer, Denied, Intent, LocalAuthorizer, Offer, OfferSession, Purse, SessionDenied,
+    Authorizer, Books, Denied, Intent, LocalAuthorizer, Offer, OfferSession, Purse, SessionDenied,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -18,11 +18,13 @@ use serde_json::value::RawValue;
 
 use crate::guard::{Guard, in_time, wall};
 use crate::protocol::{
-    self, AnsweredRecord, AuthorizationRecord, Candidate, ChannelRecord, Channels, DecisionRecord,
-    DepositRecord, Detail, Done, HeaderRecord, IntentRecord, MAX_AMOUNT_CHARS, MAX_LISTED, May, MaybeChannel,
-    MaybeDeposit, PurchaseRecord, Purchases, QuoteRecord, Refusal, SpentRecord, WithBrought, WithChannel,
-    WithId, WithIntent, WithIntentAndChannel, WithIntentFrom, WithNeed, WithOffer, WithOutcome, WithReceipt,
-    WithRequest, WithTopUp, WithUrl, channel_id, print_channel, purchase_id,
+    self, AnsweredRecord, AuthorizationRecord, Bound, BudgetRecord, Candidate, ChannelRecord, Channels,
+    DecisionRecord, DepositRecord, Detail, Done, HeaderRecord, Hosts, IntentRecord, MAX_AMOUNT_CHARS,
+    MAX_CALL_NAME_BYTES, MAX_CALL_NAMES, MAX_HISTORY_ROWS, MAX_LISTED, May, MaybeChannel, MaybeDeposit,
+    MaybePurchase, Nothing, PurchaseRecord, Purchases, QuoteRecord, Refusal, Secret, SpentRecord,
+    TicketRecord, WithBrought, WithChannel, WithHash, WithHistory, WithId, WithIntent, WithIntentAndChannel,
+    WithIntentFrom, WithName, WithNeed, WithOffer, WithOutcome, WithReceipt, WithRequest, WithTopUp, WithUrl,
+    channel_id, print_channel, purchase_id,
 };
 
 /// How many channels of the same parties are looked at for a number that is free on the chain.
@@ -81,6 +83,14 @@ impl Agent {
             "leave" => ok(&self.leave(read(with)?).await?),
             "channel" => ok(&self.channel(read(with)?).await?),
             "channels" => ok(&self.channels(read(with)?).await?),
+            "ask_people" => ok(&self.ask_people(read(with)?).await?),
+            "ticket" => ok(&self.ticket(read(with)?).await?),
+            "hosts" => ok(&self.hosts(read(with)?).await?),
+            "latest" => ok(&self.latest(read(with)?).await?),
+            "history" => ok(&self.history(read(with)?).await?),
+            "budget" => ok(&self.budget(read(with)?).await?),
+            "bind_call" => ok(&self.bind_call(read(with)?).await?),
+            "call_secret" => ok(&self.call_secret(read(with)?).await?),
             _ => Err(Refusal::new("method_unknown", "there is no such request")),
         }
     }
@@ -171,12 +181,12 @@ impl Agent {
     }
 
     async fn open_purchases(&self, with: WithRequest) -> Result<Purchases, Refusal> {
-        listed(Authorizer::open(&self.wallet).await?, with.after.as_deref())
+        after(&Authorizer::open(&self.wallet).await?, with.after.as_deref())
     }
 
     async fn abandoned(&self, with: WithRequest) -> Result<Purchases, Refusal> {
         let request = with.request_hash.as_deref().map(protocol::request_hash).transpose()?;
-        listed(self.wallet.abandoned(request.as_ref()).await?, with.after.as_deref())
+        after(&self.wallet.abandoned(request.as_ref()).await?, with.after.as_deref())
     }
 
     async fn may_reach_private(&self, with: WithUrl) -> Result<May, Refusal> {
@@ -337,6 +347,60 @@ impl Agent {
     }
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// People, and the books.
+
+impl Agent {
+    /// Has people asked. Whose word counts, and how many of them it takes, is the owner's to say.
+    async fn ask_people(&self, with: WithIntent) -> Result<TicketRecord, Refusal> {
+        let intent = self.intent(&with.intent).await?;
+        Ok(TicketRecord::of(&self.wallet.ask_people(&intent).await?))
+    }
+
+    async fn ticket(&self, with: WithId) -> Result<TicketRecord, Refusal> {
+        let id = with.id.parse().map_err(|_| Refusal::malformed("an approval's id cannot be read"))?;
+        Ok(TicketRecord::of(&self.wallet.ticket(&id).await?))
+    }
+
+    async fn hosts(&self, _: Nothing) -> Result<Hosts, Refusal> {
+        let hosts = self.wallet.hosts().await?;
+        Ok(Hosts { hosts: hosts.iter().map(ToString::to_string).collect() })
+    }
+
+    async fn latest(&self, with: WithHash) -> Result<MaybePurchase, Refusal> {
+        let latest = self.wallet.latest_for(&protocol::request_hash(&with.request_hash)?).await?;
+        Ok(MaybePurchase { purchase: latest.map(|one| PurchaseRecord::of(&one, Detail::Whole)) })
+    }
+
+    async fn history(&self, with: WithHistory) -> Result<Purchases, Refusal> {
+        let before = with.before.as_deref().map(purchase_id).transpose()?;
+        let all = Books::history(&self.wallet, with.limit.min(MAX_HISTORY_ROWS)).await?;
+        let rest = all.iter().filter(|purchase| before.is_none_or(|before| purchase.id < before));
+        Ok(listed(rest))
+    }
+
+    async fn budget(&self, _: Nothing) -> Result<BudgetRecord, Refusal> {
+        Ok(BudgetRecord::of(self.wallet.budget().await?))
+    }
+
+    async fn bind_call(&self, with: WithName) -> Result<Bound, Refusal> {
+        let request = protocol::request_hash(&with.request_hash)?;
+        if with.name.is_empty() || with.name.len() > MAX_CALL_NAME_BYTES {
+            return Err(Refusal::malformed("the name of the call cannot be read"));
+        }
+        if !self.guard.may_name(&self.name) {
+            let why = format!("{MAX_CALL_NAMES} calls of this agent were named within the hour");
+            return Err(Refusal::new("too_many_calls", why));
+        }
+        let bound = self.wallet.bind_call(&with.name, &request).await?;
+        Ok(Bound { request_hash: protocol::print_hash(&bound) })
+    }
+
+    async fn call_secret(&self, _: Nothing) -> Result<Secret, Refusal> {
+        Ok(Secret { secret: hex::encode(self.wallet.call_secret().await?) })
+    }
+}
+
 /// Whether an offer is one that a channel pays.
 fn is_for(offer: &OfferSession, kept: &KeptChannel) -> bool {
     let (asked, terms) = (offer.session(), kept.payer.terms());
@@ -349,13 +413,17 @@ fn not_proven() -> Refusal {
     Refusal::new("not_proven", "the chain does not prove that no money can move")
 }
 
-/// As many of what comes after a purchase as one answer may list, oldest first.
-fn listed(all: Vec<farthing_wallet::journal::Purchase>, after: Option<&str>) -> Result<Purchases, Refusal> {
+/// What comes after a purchase, oldest first.
+fn after(all: &[Purchase], after: Option<&str>) -> Result<Purchases, Refusal> {
     let after = after.map(purchase_id).transpose()?;
-    let mut rest = all.iter().filter(|purchase| after.is_none_or(|after| purchase.id > after));
+    Ok(listed(all.iter().filter(|purchase| after.is_none_or(|after| purchase.id > after))))
+}
+
+/// As many as one answer may list.
+fn listed<'a>(mut rest: impl Iterator<Item = &'a Purchase>) -> Purchases {
     let purchases =
         rest.by_ref().take(MAX_LISTED).map(|purchase| PurchaseRecord::of(purchase, Detail::Listed)).collect();
-    Ok(Purchases { purchases, more: rest.next().is_some() })
+    Purchases { purchases, more: rest.next().is_some() }
 }
 
 fn read<T: DeserializeOwned>(with: Option<&RawValue>) -> Result<T, Refusal> {

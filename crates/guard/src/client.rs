@@ -9,14 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use farthing_approval::ApprovalId;
 use farthing_channel::{ChannelId, Need, Receipt};
-use farthing_policy::{AgentName, Decision, Origin};
+use farthing_policy::{AgentName, Decision, HostPattern, Origin};
 use farthing_primitives::{Address, AttemptId, PurchaseId, Registry, RequestHash};
 use farthing_wallet::journal::channels::KeptChannel;
 use farthing_wallet::journal::{Header, Outcome, Proof, Purchase};
 use farthing_wallet::{
-    Answered as Raised, Authorization, Authorizer, Brought, ChannelSight, Denied, Deposit, EscrowFacts,
-    Intent, Offer, OfferSession, Purse, Quote, Spent,
+    Answered as Raised, Authorization, Authorizer, Books, Brought, Budget, ChannelSight, Denied, Deposit,
+    EscrowFacts, Intent, Offer, OfferSession, Purse, Quote, Spent, Ticket,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,11 +28,12 @@ use zeroize::Zeroizing;
 
 use crate::lines::Lines;
 use crate::protocol::{
-    self, Answered, AnsweredRecord, Asking, AuthorizationRecord, BroughtRecord, Candidate, ChannelRecord,
-    Channels, DecisionRecord, DepositRecord, Done, HeaderRecord, Hello, IntentRecord, LINE_PATIENCE,
-    MAX_LINE_BYTES, May, MaybeChannel, MaybeDeposit, NeedRecord, OfferRecord, OutcomeRecord, PATIENCE,
-    PurchaseRecord, Purchases, QuoteRecord, ReceiptRecord, Refusal, SpentRecord, VERSION, Welcome,
-    WithBrought, WithChannel, WithId, WithIntent, WithIntentAndChannel, WithIntentFrom, WithNeed, WithOffer,
+    self, Answered, AnsweredRecord, Asking, AuthorizationRecord, Bound, BroughtRecord, BudgetRecord,
+    Candidate, ChannelRecord, Channels, DecisionRecord, DepositRecord, Done, HeaderRecord, Hello, Hosts,
+    IntentRecord, LINE_PATIENCE, MAX_LINE_BYTES, May, MaybeChannel, MaybeDeposit, MaybePurchase, NeedRecord,
+    Nothing, OfferRecord, OutcomeRecord, PATIENCE, PurchaseRecord, Purchases, QuoteRecord, ReceiptRecord,
+    Refusal, Secret, SpentRecord, TicketRecord, VERSION, Welcome, WithBrought, WithChannel, WithHash,
+    WithHistory, WithId, WithIntent, WithIntentAndChannel, WithIntentFrom, WithName, WithNeed, WithOffer,
     WithOutcome, WithReceipt, WithRequest, WithTopUp, WithUrl, print_channel, print_hash,
 };
 
@@ -392,6 +394,16 @@ impl Authorizer for RemoteAuthorizer {
         Ok(said.read()?)
     }
 
+    async fn ask_people(&self, intent: &Intent) -> Result<Ticket, Denied> {
+        let said: TicketRecord = self.ask("ask_people", &with_intent(intent)?).await?;
+        Ok(said.read()?)
+    }
+
+    async fn ticket(&self, id: &ApprovalId) -> Result<Ticket, Denied> {
+        let said: TicketRecord = self.ask("ticket", &WithId { id: id.to_string() }).await?;
+        Ok(said.read()?)
+    }
+
     async fn present(&self, id: &PurchaseId) -> Result<Header, Denied> {
         let said: HeaderRecord = self.ask("present", &with_id(id)).await?;
         Ok(said.shown()?)
@@ -437,6 +449,59 @@ impl Authorizer for RemoteAuthorizer {
         let with = WithUrl { url: format!("{origin}/") };
         let May { may } = self.ask("may_reach_private", &with).await?;
         Ok(may)
+    }
+}
+
+#[async_trait]
+impl Books for RemoteAuthorizer {
+    async fn hosts(&self) -> Result<Vec<HostPattern>, Denied> {
+        let Hosts { hosts } = self.ask("hosts", &Nothing {}).await?;
+        hosts.iter().map(|text| text.parse().map_err(|_| Denied::Unavailable)).collect()
+    }
+
+    async fn latest_for(&self, request: &RequestHash) -> Result<Option<Purchase>, Denied> {
+        let said: MaybePurchase = self.ask("latest", &WithHash { request_hash: print_hash(request) }).await?;
+        Ok(said.purchase.map(|purchase| purchase.read(&self.agent)).transpose()?)
+    }
+
+    async fn history(&self, limit: u32) -> Result<Vec<Purchase>, Denied> {
+        let most = usize::try_from(limit).unwrap_or(usize::MAX);
+        let mut all: Vec<Purchase> = Vec::new();
+        loop {
+            let before = all.last().map(|purchase| purchase.id.to_string());
+            let page: Purchases = self.ask("history", &WithHistory { limit, before }).await?;
+            let is_end = page.purchases.is_empty() || !page.more;
+            for purchase in page.purchases {
+                all.push(purchase.read(&self.agent)?);
+            }
+            if is_end || all.len() >= most {
+                all.truncate(most);
+                return Ok(all);
+            }
+        }
+    }
+
+    async fn budget(&self) -> Result<Budget, Denied> {
+        let said: BudgetRecord = self.ask("budget", &Nothing {}).await?;
+        Ok(said.read()?)
+    }
+
+    async fn bind_call(&self, name: &str, request: &RequestHash) -> Result<RequestHash, Denied> {
+        let with = WithName { name: name.to_owned(), request_hash: print_hash(request) };
+        let said: Bound = self.ask("bind_call", &with).await?;
+        Ok(protocol::request_hash(&said.request_hash)?)
+    }
+
+    /// The guard does that on its own.
+    async fn forget_calls(&self) -> Result<(), Denied> {
+        Ok(())
+    }
+
+    async fn call_secret(&self) -> Result<[u8; 32], Denied> {
+        let said: Secret = self.ask("call_secret", &Nothing {}).await?;
+        let mut secret = [0u8; 32];
+        hex::decode_to_slice(&said.secret, &mut secret).map_err(|_| Denied::Unavailable)?;
+        Ok(secret)
     }
 }
 

@@ -9,16 +9,18 @@ use farthing_primitives::{Network, Timestamp};
 use farthing_wallet::client::Client;
 use farthing_wallet::journal::agents::Credential;
 use farthing_wallet::journal::channels::is_over;
-use farthing_wallet::{Authorizer, ChainView, Denied, LocalAuthorizer, Purse, system_clock};
+use farthing_wallet::{
+    AgentToken, Authorizer, Books, ChainView, Denied, LocalAuthorizer, Purse, system_clock,
+};
 use tokio::sync::Notify;
 
 use crate::agent::Agent;
 use crate::front::{Fronts, Present};
 use crate::protocol::{
-    Hello, MAX_CONNECTIONS_PER_AGENT, MAX_FRONT_LEN, MAX_WRONG_TOKENS, Refusal, VERSION, WRONG_TOKENS_WITHIN,
+    CALL_NAMES_WITHIN, Hello, MAX_CALL_NAMES, MAX_CONNECTIONS_PER_AGENT, MAX_FRONT_LEN, MAX_WRONG_TOKENS,
+    Refusal, VERSION, WRONG_TOKENS_WITHIN,
 };
 use crate::serve::Peer;
-use crate::token::Token;
 
 /// How long a chain may take to answer while an agent waits.
 const CHAIN_PATIENCE: Duration = Duration::from_secs(3);
@@ -48,6 +50,8 @@ struct Inner {
     fronts: Fronts,
     times: tokio::sync::Mutex<HashMap<Network, (Instant, Option<Timestamp>)>>,
     suspects: Mutex<HashMap<String, (Instant, u32)>>,
+    /// How many calls each agent named, and since when they are counted.
+    named: Mutex<HashMap<AgentName, (Instant, u32)>>,
     nudge: Notify,
     stopped: AtomicBool,
 }
@@ -82,6 +86,7 @@ impl Guard {
             fronts,
             times: tokio::sync::Mutex::default(),
             suspects: Mutex::default(),
+            named: Mutex::default(),
             nudge: Notify::new(),
             stopped: AtomicBool::new(false),
         })))
@@ -115,7 +120,7 @@ impl Guard {
         };
         let (name, credential) = match (&hello.token, peer.certificate) {
             (Some(text), _) => {
-                let token: Token = text.parse().map_err(|_| wrong())?;
+                let token: AgentToken = text.parse().map_err(|_| wrong())?;
                 let (name, credential) = (token.agent().clone(), token.credential());
                 if !self.knows(name.clone(), credential).await? {
                     return Err(wrong());
@@ -177,6 +182,18 @@ impl Guard {
         *wrong = wrong.saturating_add(1);
     }
 
+    /// Whether an agent may name one more call now. Names take room in the books, which is not an agent's to fill.
+    pub(crate) fn may_name(&self, agent: &AgentName) -> bool {
+        let mut named = self.0.named.lock().unwrap_or_else(PoisonError::into_inner);
+        // INVARIANT: one row for each known agent at most, and the books know no more than so many.
+        let (since, count) = named.entry(agent.clone()).or_insert((Instant::now(), 0));
+        if since.elapsed() >= CALL_NAMES_WITHIN {
+            (*since, *count) = (Instant::now(), 0);
+        }
+        *count = count.saturating_add(1);
+        *count <= MAX_CALL_NAMES
+    }
+
     // -----------------------------------------------------------------------------------------------------------------
     // What the chain says.
 
@@ -210,6 +227,7 @@ impl Guard {
     pub async fn sweep(&self) -> Result<usize, Denied> {
         let owner = &self.0.owner;
         let given_up = owner.recover().await? + owner.lapse().await?;
+        owner.forget_calls().await?;
         for (id, sight) in self.0.client.reconcile_all().await? {
             if let Err(error) = sight {
                 tracing::warn!(%id, %error, "a purchase cannot be looked at");

@@ -8,16 +8,22 @@ mod agent;
 mod client;
 mod front;
 mod guard;
+mod hook;
 mod lines;
+mod owner;
 pub mod protocol;
 mod serve;
 pub mod socket;
-mod token;
+mod stop;
+mod tls;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::{ConnectError, Dial, RemoteAuthorizer, Stream, UnixDial};
 pub use guard::Guard;
+pub use hook::{HOOK_EVENT, HOOK_PATH, HOOK_WINDOW, Hook, HookError, HookSetupError, Signed, serve_hook};
+pub use owner::{OwnerSocket, freeze_at};
 pub use serve::{Peer, serve};
-pub use token::{Token, TokenError};
+pub use stop::Whom;
+pub use tls::{TlsDial, TlsError, TlsFiles, TlsSocket};

@@ -54,6 +54,12 @@ impl Socket {
     ///
     /// `dev` lets clients of the same user in, which could as well read the keys themselves.
     pub async fn bind(path: &Path, dev: bool) -> Result<Self, SocketError> {
+        let (listener, own_uid) = Self::listen(path, SOCKET_MODE).await?;
+        Ok(Self { listener, path: path.to_owned(), own_uid, dev })
+    }
+
+    /// A new socket with that mode in a folder that is safe, and whose it is.
+    pub(crate) async fn listen(path: &Path, mode: u32) -> Result<(UnixListener, u32), SocketError> {
         let failed = |error| SocketError::Io { path: path.to_owned(), error };
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.ok_or_else(|| SocketError::Folder(path.to_owned()))?;
@@ -77,10 +83,10 @@ impl Socket {
             Err(_) => {}
         }
         let listener = UnixListener::bind(path).map_err(failed)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(failed)?;
         // Who made the socket is who we are.
         let own_uid = fs::symlink_metadata(path).map_err(failed)?.uid();
-        Ok(Self { listener, path: path.to_owned(), own_uid, dev })
+        Ok((listener, own_uid))
     }
 
     /// Serves whoever connects, until `stop` is done.

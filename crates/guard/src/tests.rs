@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use farthing_approval::{ApproverKey, Ballot, Status, Verdict};
 use farthing_engine::TxHash;
 use farthing_evm::Key;
 use farthing_policy::{AgentName, HostRule, Rules};
@@ -16,10 +17,11 @@ use farthing_primitives::{
 };
 use farthing_rails::exact_evm::{Checked, Requirement, Tokens};
 use farthing_rails::x402::{Extras, offer_v2};
-use farthing_wallet::journal::agents::{Credential, CredentialKind};
-use farthing_wallet::journal::{Goods, Journal, Outcome, Proof, State};
+use farthing_wallet::journal::agents::CredentialKind;
+use farthing_wallet::journal::{Goods, Journal, Outcome, Proof, Purchase, State};
 use farthing_wallet::{
-    Authorizer, ChainView, Denied, Intent, LocalAuthorizer, Offer, OfferV2, Permit2State, Sight, system_clock,
+    AgentToken, Authorizer, Books, Budget, ChainView, Denied, Intent, Limits, LocalAuthorizer, Offer,
+    OfferV2, Permit2State, Sight, system_clock,
 };
 use farthing_wire::x402::{Message, v2};
 use serde_json::{Value, json};
@@ -139,7 +141,7 @@ impl House {
     }
 
     fn token(&self, agent: &str) -> String {
-        let token = Token::random(agent.parse().unwrap()).unwrap();
+        let token = AgentToken::random(agent.parse().unwrap()).unwrap();
         let name: AgentName = agent.parse().unwrap();
         self.journal.add_agent(&name, CredentialKind::Token, &token.credential(), &system_clock()).unwrap();
         token.reveal().to_string()
@@ -670,7 +672,7 @@ async fn a_revoked_token_is_worth_nothing_on_open_connections_either() {
     let front = house.connect(&token).await;
     let id = front.authorize(intent(1)).await.unwrap().id;
     let name: AgentName = "buyer".parse().unwrap();
-    let new = Token::random(name.clone()).unwrap();
+    let new = AgentToken::random(name.clone()).unwrap();
     house.journal.rotate_agent(&name, CredentialKind::Token, &new.credential(), &system_clock()).unwrap();
     assert_eq!(code(front.present(&id).await), "token_revoked");
     assert_eq!(code(front.authorize(intent(2)).await), "token_revoked");
@@ -829,18 +831,115 @@ async fn offers_are_read_by_the_guards_own_parsers() {
     assert_eq!(held(&house), 0);
 }
 
-#[test]
-fn a_token_reads_back_and_is_kept_as_a_hash_of_its_own_agent() {
-    let token = Token::random("acme/buyer".parse().unwrap()).unwrap();
-    let text = token.reveal();
-    let read: Token = text.parse().unwrap();
-    assert_eq!(read.credential(), token.credential());
-    assert_eq!(text.len(), "acme/buyer:".len() + 64);
-    let stolen: Token = text.replace("acme/buyer", "acme/boss").parse().unwrap();
-    assert_ne!(stolen.credential(), token.credential());
-    assert!(!format!("{token:?}{:?}", token.credential()).contains(&text["acme/buyer:".len()..]));
-    for wrong in ["", "a", "a:", ":00", "A:00", "a:zz", "a:00"] {
-        assert_eq!(wrong.parse::<Token>().unwrap_err(), TokenError::Malformed);
+// ---------------------------------------------------------------------------------------------------------------------
+// People, and the books.
+
+const POLICY: &str = r#"
+version: 1
+owner: acme
+budgets:
+  acme: {per_payment: $0.05, rolling: {24h: $1}}
+  acme/a: {rolling: {24h: $0.50}}
+allow:
+  - name: seller
+    hosts: [seller.example]
+    networks: [eip155:84532]
+    schemes: [exact]
+approve:
+  - name: dear
+    over: $0.02
+    quorum: 1
+"#;
+
+fn dear(n: u8) -> Intent {
+    Intent { offer: offer(3 * CENT), body: Some([0; 32]), ..intent(n) }
+}
+
+#[tokio::test]
+async fn people_are_asked_through_the_socket_and_their_yes_is_good_once() {
+    let house = House::open(Vec::new());
+    house.journal.apply_policy(POLICY, false).unwrap();
+    let (front, other) = (house.front("acme/a").await, house.front("acme/b").await);
+    let asked_for = front.preview(&dear(1)).await.unwrap();
+    assert_eq!(asked_for.asks_for_approval(), Some(1), "a front can tell that people could agree");
+    assert_eq!(code(front.authorize(dear(1)).await), "approval_required");
+    assert_eq!(code(front.ask_people(&dear(1)).await), "approvers_none");
+    let ada = ApproverKey::from_seed([1; 32]).unwrap();
+    house.journal.add_approver("ada", &ada.public(), None, &system_clock()).unwrap();
+    let ticket = front.ask_people(&dear(1)).await.unwrap();
+    assert_eq!((ticket.status, ticket.used), (Status::Pending { voices: 0, quorum: 1 }, false));
+    assert!(ticket.text.contains("https://seller.example/goods"), "{}", ticket.text);
+    assert_eq!(front.ask_people(&dear(1)).await.unwrap().id, ticket.id, "the same is asked once");
+    assert_eq!(code(other.ticket(&ticket.id).await), "approval_unknown", "it is nobody else's");
+    assert_eq!(code(front.authorize(dear(1)).await), "approval_required");
+
+    let kept = house.journal.approval(&ticket.id, &system_clock()).unwrap();
+    let yes = Ballot::cast(&ada, &kept.request, Verdict::Approve);
+    house.journal.vote(&ticket.id, "ada", &yes, &system_clock()).unwrap();
+    assert_eq!(front.ticket(&ticket.id).await.unwrap().status, Status::Approved { voices: 1 });
+    assert_eq!(code(other.authorize(dear(1)).await), "approval_required", "nor is the yes");
+    let paid = front.authorize(dear(1)).await.unwrap();
+    assert!(front.present(&paid.id).await.is_ok());
+    assert!(front.ticket(&ticket.id).await.unwrap().used);
+    assert_eq!(code(front.authorize(dear(2)).await), "approval_required", "one yes, one payment");
+    assert_eq!(code(front.ask_people(&intent(3)).await), "approval_not_needed");
+    let beyond = Intent { offer: offer(6 * CENT), ..dear(4) };
+    assert_eq!(code(front.ask_people(&beyond).await), "over_budget", "no approval lifts a limit");
+}
+
+#[tokio::test]
+async fn an_agent_reads_its_own_part_of_the_books() {
+    let house = House::open(Vec::new());
+    let by_hand = house.front("acme/hand").await.budget().await.unwrap();
+    assert!(matches!(&by_hand.limits, Limits::ByHand { hosts, .. } if hosts == &["seller.example"]));
+    house.journal.apply_policy(POLICY, false).unwrap();
+    let (front, other) = (house.front("acme/a").await, house.front("acme/b").await);
+    let hosts: Vec<String> = front.hosts().await.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(hosts, ["seller.example"]);
+    let mut bought = Vec::new();
+    for n in 0..=u8::try_from(MAX_LISTED).unwrap() {
+        bought.push(front.authorize(intent(n)).await.unwrap().id);
     }
-    assert_ne!(Token::random("a".parse().unwrap()).unwrap().credential(), Credential([0; 32]));
+    bought.reverse();
+    let ids = |all: Vec<Purchase>| all.into_iter().map(|one| one.id).collect::<Vec<_>>();
+    assert_eq!(ids(front.history(100).await.unwrap()), bought, "latest first, also over several pages");
+    assert_eq!(ids(front.history(3).await.unwrap()), bought[..3]);
+    assert_eq!(ids(other.history(100).await.unwrap()), []);
+    let hash = intent(7).request_hash;
+    assert_eq!(front.latest_for(&hash).await.unwrap().unwrap().request_hash, hash);
+    assert!(other.latest_for(&hash).await.unwrap().is_none());
+    let shares = |budget: Budget| match budget.limits {
+        Limits::Policy(shares) => shares,
+        by_hand @ Limits::ByHand { .. } => panic!("{by_hand:?}"),
+    };
+    let seen = front.budget().await.unwrap();
+    assert!(!seen.frozen);
+    assert!(shares(seen).iter().any(|one| one.budget == "acme/a" && one.spent.as_deref() == Some("0.25")));
+    assert!(!shares(other.budget().await.unwrap()).iter().any(|one| one.budget == "acme/a"));
+    house.journal.freeze_agent(&"acme/a".parse().unwrap(), &system_clock()).unwrap();
+    assert!(front.budget().await.unwrap().frozen);
+    assert!(!other.budget().await.unwrap().frozen);
+}
+
+#[tokio::test]
+async fn names_of_calls_are_an_agents_own_and_so_many() {
+    let house = House::open(Vec::new());
+    let (front, other) = (house.front("a").await, house.front("b").await);
+    let (one, two) = (RequestHash([1; 32]), RequestHash([2; 32]));
+    assert_eq!(front.bind_call("errand", &one).await.unwrap(), one);
+    assert_eq!(front.bind_call("errand", &two).await.unwrap(), one, "a name is for one request");
+    assert_eq!(other.bind_call("errand", &two).await.unwrap(), two);
+    let secret = front.call_secret().await.unwrap();
+    assert_eq!(front.call_secret().await.unwrap(), secret);
+    let owners = wallet(&house.journal).call_secret().await.unwrap();
+    assert!(secret != owners && secret != other.call_secret().await.unwrap());
+    for name in ["", &"x".repeat(MAX_CALL_NAME_BYTES + 1)] {
+        assert_eq!(code(front.bind_call(name, &one).await), "malformed");
+    }
+    let guard = house.guard();
+    let name: AgentName = "a".parse().unwrap();
+    let may = (0..MAX_CALL_NAMES).filter(|_| guard.may_name(&name)).count();
+    assert_eq!(may, usize::try_from(MAX_CALL_NAMES).unwrap() - 2, "two were named above");
+    assert_eq!(code(front.bind_call("more", &one).await), "too_many_calls");
+    assert!(other.bind_call("more", &one).await.is_ok(), "others may");
 }

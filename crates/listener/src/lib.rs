@@ -26,7 +26,7 @@ pub use limits::{
     PING_WITHIN, STREAM_WINDOW, WINDOW,
 };
 pub use outbound::Outbound;
-pub use serve::{Peer, Server, serve};
+pub use serve::{Peer, Server, serve, serve_taken};
 pub use takeover::{Taken, Takeover};
 
 /// Any error of a body.

@@ -38,6 +38,8 @@ pub struct Limits {
     pub min_rate: u32,
     /// For how long connections may end what is under way when the service stops.
     pub shutdown_timeout: Duration,
+    /// Whether a client may close its side over HTTP/1.1 and still get its answer. If not, its request is dropped then.
+    pub half_close: bool,
 }
 
 impl Default for Limits {
@@ -51,6 +53,7 @@ impl Default for Limits {
             stall_timeout: Duration::from_secs(30),
             min_rate: 1024,
             shutdown_timeout: Duration::from_secs(60),
+            half_close: true,
         }
     }
 }

@@ -45,9 +45,18 @@ pub(crate) enum Verdict {
 
 impl Pulse {
     pub fn new(limits: Limits) -> Arc<Self> {
+        Self::with_departures(limits, Departures::default())
+    }
+
+    /// The pulse of what is spoken on a connection that was taken over: what leaves, leaves by the one below.
+    pub fn above(below: &Self, limits: Limits) -> Arc<Self> {
+        Self::with_departures(limits, below.departures.clone())
+    }
+
+    fn with_departures(limits: Limits, departures: Departures) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            departures: Departures::default(),
+            departures,
             began: Instant::now(),
             asked: AtomicBool::new(false),
             under_way: AtomicUsize::new(0),

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response, Version, header};
+use http::{Method, Request, Response, Version, header};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -25,7 +25,7 @@ use crate::limits::{
 use crate::paced::Paced;
 use crate::pulse::{Pulse, Verdict};
 use crate::table::{Place, Table};
-use crate::{BoxError, Inbound, Limits, Outbound, Takeover};
+use crate::{BoxError, Inbound, Limits, Outbound, Taken, Takeover};
 
 /// How long to wait after the system refused a connection, e.g. for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(50);
@@ -90,7 +90,7 @@ where
             server.clone(),
             stream,
             address,
-            Seat { pulse, place, stopped: stopped.clone() },
+            Seat { pulse, place: Some(place), stopped: stopped.clone() },
         ));
     }
     drop(listener);
@@ -104,8 +104,28 @@ where
 /// What belongs to one connection.
 struct Seat {
     pulse: Arc<Pulse>,
-    place: Place,
+    /// `None` where the connection below keeps one.
+    place: Option<Place>,
     stopped: watch::Receiver<bool>,
+}
+
+/// Speaks HTTP with whoever is at the other end of a connection that was taken over, within the same limits: after the
+/// TLS inside of a CONNECT. Returns when that has ended.
+///
+/// `server.tls` is not used. What left is known by the connection below: see [`crate::Departures`].
+pub async fn serve_taken<H, F, B, S>(server: Server<H>, stream: S, peer: Peer, taken: Taken)
+where
+    H: Fn(Request<Inbound>, Peer) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let pulse = Pulse::above(taken.pulse(), server.limits);
+    let stopped = taken.stop_signal();
+    speak(server, stream, peer, Seat { pulse, place: None, stopped }).await;
+    // Until here the connection below was busy.
+    drop(taken);
 }
 
 async fn connection<H, F, B>(server: Server<H>, stream: TcpStream, address: SocketAddr, seat: Seat)
@@ -149,8 +169,16 @@ where
     let (takeover, mut over) = Takeover::new(pulse.clone(), stopped.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(counted.departures.clone());
-        // Spec: RFC 9113 section 8.6: HTTP/2 has no upgrades.
-        if request.version() == Version::HTTP_11 && request.headers().contains_key(header::UPGRADE) {
+        // Spec: RFC 9113 section 8.6: HTTP/2 has no upgrades. A CONNECT there takes one stream, not the connection.
+        // Spec: RFC 9110 section 7.8: nor has HTTP/1.0; but programs in use ask for tunnels in it.
+        let takes_over = match request.version() {
+            Version::HTTP_10 => request.method() == Method::CONNECT,
+            Version::HTTP_11 => {
+                request.method() == Method::CONNECT || request.headers().contains_key(header::UPGRADE)
+            }
+            _ => false,
+        };
+        if takes_over {
             request.extensions_mut().insert(takeover.clone());
         }
         let under_way = counted.request();
@@ -229,7 +257,7 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .header_read_timeout(limits.head_timeout)
         .max_buf_size(limits.max_head_bytes)
         .max_headers(MAX_HEADERS)
-        .half_close(true);
+        .half_close(limits.half_close);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -18,7 +18,7 @@ pub struct Takeover {
 /// A connection that was taken over. Its place is given back when this is dropped.
 pub struct Taken {
     _alive: mpsc::Sender<()>,
-    _under_way: UnderWay,
+    under_way: UnderWay,
     stopped: watch::Receiver<bool>,
 }
 
@@ -30,7 +30,7 @@ impl Takeover {
 
     /// From now on the connection is not idle, whatever is asked on it.
     pub fn take(&self) -> Taken {
-        Taken { _alive: self.alive.clone(), _under_way: self.pulse.request(), stopped: self.stopped.clone() }
+        Taken { _alive: self.alive.clone(), under_way: self.pulse.request(), stopped: self.stopped.clone() }
     }
 }
 
@@ -38,6 +38,14 @@ impl Taken {
     /// Resolves when the service stops: the connection has to end in the time that the limits give.
     pub async fn stopped(&self) {
         let _ = self.stopped.clone().wait_for(|stopped| *stopped).await;
+    }
+
+    pub(crate) fn pulse(&self) -> &Arc<Pulse> {
+        self.under_way.pulse()
+    }
+
+    pub(crate) fn stop_signal(&self) -> watch::Receiver<bool> {
+        self.stopped.clone()
     }
 }
 

@@ -1,12 +1,10 @@
 //! What the wallet itself knows, as JSON for a model. Nothing that a counterparty wrote in words gets in here.
 
 use farthing_approval::Status;
-use farthing_policy::{Bucket, Dollars, Rules, Window};
 use farthing_primitives::{Money, Registry};
 use farthing_wallet::client::{Objection, Payment, Plan, Settlement};
 use farthing_wallet::journal::Purchase;
-use farthing_wallet::journal::law::Standing;
-use farthing_wallet::{Denied, Ticket};
+use farthing_wallet::{Budget, Denied, Limits, Ticket, Used};
 use serde_json::{Value, json};
 
 pub fn money(registry: &Registry, money: &Money) -> Value {
@@ -114,69 +112,43 @@ pub fn purchase(registry: &Registry, purchase: &Purchase) -> Value {
     })
 }
 
-/// The limits of the policy in force, and what is spent and left of each.
-pub fn standing(standing: &[Standing]) -> Value {
-    let registry = Registry::builtin();
-    let limits: Vec<Value> = standing
-        .iter()
-        .map(|one| {
-            let bucket = &one.limit.bucket;
-            let spent = one.spent.unwrap_or(u128::MAX);
-            json!({
-                "budget": one.budget.to_string(),
-                "of": bucket.to_string(),
-                "within": one.limit.span.to_string(),
-                "limit": shown(&registry, bucket, one.limit.most),
-                "spent": one.spent.map(|spent| shown(&registry, bucket, spent)),
-                "left": shown(&registry, bucket, one.limit.most.saturating_sub(spent)),
-            })
-        })
-        .collect();
-    json!({ "budgets": limits, "enforced_by": "process" })
-}
-
-fn shown(registry: &Registry, bucket: &Bucket, n: u128) -> String {
-    match bucket {
-        Bucket::Dollar => Dollars(n).plain(),
-        Bucket::Asset(id) => registry.get(id).map_or_else(|| n.to_string(), |asset| asset.format(n)),
-    }
-}
-
-/// The owner's limits, and what is spent and left of each.
-pub fn budget(rules: &Rules, spent: &[(Bucket, Vec<(Window, u128)>)]) -> Value {
-    let registry = Registry::builtin();
-    let shown = |bucket: &Bucket, n: u128| shown(&registry, bucket, n);
-    let caps: Vec<Value> = rules
-        .caps
-        .iter()
-        .map(|(bucket, caps)| {
-            let windows = spent.iter().find(|(of, _)| of == bucket).map(|(_, windows)| windows.as_slice());
-            let spent = |window: Window| {
-                let found = windows.unwrap_or_default().iter().find(|(one, _)| *one == window);
-                found.map_or(0, |(_, spent)| *spent)
-            };
-            let of = |window: Window, cap: u128| {
-                let spent = spent(window);
-                json!({
-                    "limit": shown(bucket, cap),
-                    "spent": shown(bucket, spent),
-                    "left": shown(bucket, cap.saturating_sub(spent)),
+/// What the owner allows, and what is spent and left of it.
+pub fn budget(budget: &Budget) -> Value {
+    let mut facts = match &budget.limits {
+        Limits::Policy(shares) => {
+            let limits: Vec<Value> = shares
+                .iter()
+                .map(|share| {
+                    json!({
+                        "budget": share.budget,
+                        "of": share.of,
+                        "within": share.within,
+                        "limit": share.limit,
+                        "spent": share.spent,
+                        "left": share.left,
+                    })
                 })
-            };
-            json!({
-                "of": bucket.to_string(),
-                "per_payment": shown(bucket, caps.per_payment),
-                "hour": of(Window::Hour, caps.hour),
-                "day": of(Window::Day, caps.day),
-            })
-        })
-        .collect();
-    json!({
-        "frozen": rules.frozen,
-        "caps": caps,
-        "networks": rules.networks.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "hosts": rules.hosts.iter().map(|rule| rule.pattern.to_string()).collect::<Vec<_>>(),
-    })
+                .collect();
+            json!({ "budgets": limits, "enforced_by": "process" })
+        }
+        Limits::ByHand { caps, networks, hosts } => {
+            let used = |used: &Used| json!({ "limit": used.limit, "spent": used.spent, "left": used.left });
+            let caps: Vec<Value> = caps
+                .iter()
+                .map(|cap| {
+                    json!({
+                        "of": cap.of,
+                        "per_payment": cap.per_payment,
+                        "hour": used(&cap.hour),
+                        "day": used(&cap.day),
+                    })
+                })
+                .collect();
+            json!({ "caps": caps, "networks": networks, "hosts": hosts })
+        }
+    };
+    facts["frozen"] = budget.frozen.into();
+    facts
 }
 
 /// A transaction's name, and no message to the reader.

@@ -1,5 +1,5 @@
-//! The Model Context Protocol, over `rmcp`: the wallet as tools for an agent ([`WalletServer`]), and a price before a
-//! server's tools ([`sell`]).
+//! The Model Context Protocol, over `rmcp`: the wallet as tools for an agent ([`WalletServer`]), a price before a server's
+//! tools ([`sell`]), and an owner's policy before them ([`proxy`]).
 //!
 //! Neither keys nor signed payments are within reach of a tool. What a counterparty wrote comes back as a piece of content
 //! of its own, which says so ([`Untrusted`]).
@@ -9,6 +9,7 @@
 mod call;
 mod facts;
 mod http;
+pub mod proxy;
 pub mod sell;
 mod tools;
 mod untrusted;

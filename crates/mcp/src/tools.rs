@@ -1,6 +1,7 @@
 //! The wallet as an MCP server.
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,8 +13,8 @@ use farthing_wallet::client::{
     Answer, Body, Client, FetchError, HttpRequest, Options, Outcome, Plan, SendError, Settlement,
     request_hash,
 };
-use farthing_wallet::journal::{Journal, JournalError, Purchase, State};
-use farthing_wallet::{ChainView, Denied, system_clock};
+use farthing_wallet::journal::{Purchase, State};
+use farthing_wallet::{Books, ChainView, Denied, system_clock};
 use futures_util::future::BoxFuture;
 use rmcp::model::{
     Annotations, CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, Implementation,
@@ -92,19 +93,24 @@ pub struct Listing {
 }
 
 /// The wallet's tools for one agent. Cheap to clone.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct WalletServer(Arc<Inner>);
 
-#[derive(Debug)]
+impl fmt::Debug for WalletServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WalletServer of {}", self.0.client.authorizer().payer())
+    }
+}
+
 struct Inner {
     client: Client,
-    journal: Arc<Journal>,
+    books: Arc<dyn Books>,
     views: Vec<Arc<dyn ChainView>>,
     /// The owner's maximum for each call, beside the wallet's policy.
     max: Option<String>,
     places: Arc<Semaphore>,
     finder: Option<Arc<dyn Finder>>,
-    /// Makes names of calls unguessable: the journal's own, once it was asked.
+    /// Makes names of calls unguessable: the books' own, once they were asked.
     secret: OnceCell<[u8; 32]>,
     /// How many purchases were asked for.
     asked: AtomicUsize,
@@ -166,15 +172,14 @@ impl From<CallError> for Reply {
     }
 }
 
-impl From<JournalError> for Reply {
-    fn from(error: JournalError) -> Self {
-        tracing::warn!(%error, "the wallet's journal cannot be used");
-        Self::error("wallet_unavailable", None)
-    }
+/// What cannot be read in the books. Why is the owner's to know.
+fn no_books(denied: &Denied) -> Reply {
+    tracing::warn!(error = %denied, "the wallet's books cannot be used");
+    Reply::error("wallet_unavailable", None)
 }
 
 /// What no counterparty can have known.
-fn fence() -> String {
+pub(crate) fn fence() -> String {
     let mut bytes = [0u8; 8];
     // Without randomness the fence is weaker, and still the marks in `_meta` stand.
     let _ = getrandom::fill(&mut bytes);
@@ -182,27 +187,28 @@ fn fence() -> String {
 }
 
 impl WalletServer {
-    /// `client` reads answers up to [`MAX_ANSWER_BYTES`]. `max` bounds every call, beside the policy in the journal.
+    /// `client` reads answers up to [`MAX_ANSWER_BYTES`], and `books` are those of its authorizer. `max` bounds every call,
+    /// beside what the authorizer allows.
     pub fn new(
         client: Client,
-        journal: Arc<Journal>,
+        books: Arc<dyn Books>,
         views: Vec<Arc<dyn ChainView>>,
         max: Option<String>,
     ) -> Self {
-        Self::with_finder(client, journal, views, max, None)
+        Self::with_finder(client, books, views, max, None)
     }
 
     /// The same, with the tool `find` where there is somebody who finds.
     pub fn with_finder(
         client: Client,
-        journal: Arc<Journal>,
+        books: Arc<dyn Books>,
         views: Vec<Arc<dyn ChainView>>,
         max: Option<String>,
         finder: Option<Arc<dyn Finder>>,
     ) -> Self {
         Self(Arc::new(Inner {
             client,
-            journal,
+            books,
             views,
             max,
             places: Arc::new(Semaphore::new(MAX_CALLS_AT_ONCE)),
@@ -290,12 +296,8 @@ impl WalletServer {
 
     /// By what sellers know the call again: what an agent calls its errands is nobody's business, and two wallets whose
     /// agents chose one name are two customers.
-    async fn key_of(&self, name: &str) -> Result<String, JournalError> {
-        let made = self.0.secret.get_or_try_init(|| async {
-            let mut fresh = [0u8; 32];
-            getrandom::fill(&mut fresh).map_err(|_| JournalError::Corrupt("call secret"))?;
-            self.journal(move |journal| journal.call_secret(fresh)).await
-        });
+    async fn key_of(&self, name: &str) -> Result<String, Denied> {
+        let made = self.0.secret.get_or_try_init(|| self.0.books.call_secret());
         let mut hash = Sha256::new();
         hash.update(b"farthing mcp key v1");
         hash.update(made.await?);
@@ -313,7 +315,7 @@ impl WalletServer {
         let (name, author) = (args.name(), author(&request));
         let key = match self.key_of(&name).await {
             Ok(key) => key,
-            Err(error) => return error.into(),
+            Err(denied) => return no_books(&denied),
         };
         let Ok(key) = key.parse() else { return CallError::Invalid("call_id").into() };
         request.headers.insert("idempotency-key", key);
@@ -329,20 +331,18 @@ impl WalletServer {
             return told(Err(denied.into()), &author, 0);
         }
         let forget = self.0.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(FORGET_EVERY);
-        let bound_name = name.clone();
-        let books = self
-            .journal(move |journal| {
-                let clock = system_clock();
-                if forget {
-                    journal.forget_calls(&clock)?;
-                }
-                Ok((journal.bind_call(&bound_name, &hash, &clock)?, journal.latest_for(&hash)?))
-            })
-            .await;
-        let earlier = match books {
+        let books = &self.0.books;
+        let bound = async {
+            if forget {
+                books.forget_calls().await?;
+            }
+            let bound = books.bind_call(&name, &hash).await?;
+            Ok((bound, books.latest_for(&hash).await?))
+        };
+        let earlier = match bound.await {
             Ok((bound, _)) if bound != hash => return CallError::OtherRequest.into(),
             Ok((_, earlier)) => earlier,
-            Err(error) => return error.into(),
+            Err(denied) => return no_books(&denied),
         };
         let earlier = match earlier {
             Some(earlier) => match self.looked_after(earlier).await {
@@ -421,28 +421,14 @@ impl WalletServer {
     }
 
     async fn budget(&self) -> Reply {
-        let books = self.journal(|journal| {
-            let rules = journal.rules()?;
-            let clock = system_clock();
-            if let Some(standing) = journal.standing(&clock)? {
-                let mut facts = facts::standing(&standing);
-                facts["frozen"] = rules.frozen.into();
-                return Ok(facts);
-            }
-            let spent = rules
-                .caps
-                .keys()
-                .map(|bucket| journal.spent(bucket, &clock).map(|windows| (bucket.clone(), windows)));
-            let spent = spent.collect::<Result<Vec<_>, JournalError>>()?;
-            Ok(facts::budget(&rules, &spent))
-        });
-        match books.await {
-            Ok(mut facts) => {
+        match self.0.books.budget().await {
+            Ok(budget) => {
+                let mut facts = facts::budget(&budget);
                 facts["outcome"] = "budget".into();
                 facts["max_per_call"] = self.0.max.clone().into();
                 Reply::new(facts)
             }
-            Err(error) => error.into(),
+            Err(denied) => no_books(&denied),
         }
     }
 
@@ -515,24 +501,12 @@ impl WalletServer {
             Err(error) => return error.into(),
         };
         let registry = Registry::builtin();
-        match self.journal(move |journal| journal.history(limit)).await {
+        match self.0.books.history(limit).await {
             Ok(purchases) => {
                 let rows: Vec<Value> = purchases.iter().map(|one| facts::purchase(&registry, one)).collect();
                 Reply::new(json!({ "outcome": "history", "purchases": rows }))
             }
-            Err(error) => error.into(),
-        }
-    }
-
-    /// The journal waits for its disk: not on a thread that carries connections.
-    async fn journal<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Journal) -> Result<T, JournalError> + Send + 'static,
-    ) -> Result<T, JournalError> {
-        let journal = self.0.journal.clone();
-        match tokio::task::spawn_blocking(move || work(&journal)).await {
-            Ok(done) => done,
-            Err(_) => Err(JournalError::Corrupt("call that ended by itself")),
+            Err(denied) => no_books(&denied),
         }
     }
 }
@@ -858,9 +832,19 @@ impl ServerHandler for WalletServer {
 /// # Errors
 /// What the agent did instead of beginning.
 pub async fn serve_stdio(server: WalletServer, stop: impl Future<Output = ()>) -> Result<(), String> {
+    let ended = serve_on_stdio(server.clone(), stop).await;
+    server.settle_down().await;
+    ended
+}
+
+/// The same for any server.
+pub(crate) async fn serve_on_stdio<S: ServerHandler>(
+    server: S,
+    stop: impl Future<Output = ()>,
+) -> Result<(), String> {
     let mut stop = std::pin::pin!(stop);
     let begun = tokio::select! {
-        begun = server.clone().serve(rmcp::transport::stdio()) => begun,
+        begun = server.serve(rmcp::transport::stdio()) => begun,
         () = &mut stop => return Ok(()),
     };
     let running = match begun {
@@ -868,12 +852,10 @@ pub async fn serve_stdio(server: WalletServer, stop: impl Future<Output = ()>) -
         Err(rmcp::service::ServerInitializeError::ConnectionClosed(_)) => return Ok(()),
         Err(error) => return Err(error.to_string()),
     };
-    let ended = tokio::select! {
+    tokio::select! {
         ended = running.waiting() => ended.map(|_| ()).map_err(|error| error.to_string()),
         () = &mut stop => Ok(()),
-    };
-    server.settle_down().await;
-    ended
+    }
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 /// The name of a machine that spends, as its owner gave it: `buyer`, or a place in a tree, `acme/research/buyer`.
 ///
 /// It is compared byte for byte, so it has one spelling: lower case, plain letters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct AgentName(String);
+pub struct AgentName(Arc<str>);
 
 /// How deep the tree of agents may be.
 pub const MAX_AGENT_LEVELS: usize = 8;
@@ -32,7 +34,7 @@ impl AgentName {
     /// The agent that this one is part of; `None` for one at the top.
     #[must_use]
     pub fn parent(&self) -> Option<Self> {
-        self.0.rsplit_once('/').map(|(parent, _)| Self(parent.to_owned()))
+        self.0.rsplit_once('/').map(|(parent, _)| Self(parent.into()))
     }
 
     /// This agent and all that it is part of, itself first and the one at the top last.
@@ -66,7 +68,14 @@ impl FromStr for AgentName {
                 return Err(malformed());
             }
         }
-        Ok(Self(text.to_owned()))
+        Ok(Self(text.into()))
+    }
+}
+
+/// So that a budget is found by a part of a name.
+impl Borrow<str> for AgentName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use farthing_primitives::{Address, Network, Timestamp};
 
+use crate::meter::{Number, Sums};
 use crate::rules::{Breaker, Fact, Rules, Window};
+use crate::secrets::secret_in;
 use crate::{AgentName, Bucket, Charge, Origin};
 
 /// A payment that somebody wants to make.
@@ -77,8 +79,10 @@ pub struct Approval {
 /// What the rules need to know of the past.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct History {
-    /// Everything that moved or may move, from at least the longest window.
+    /// Everything that moved or may move, from at least the longest window, and is in no sum.
     pub movements: Vec<Movement>,
+    /// What else moved or may move, added up by [`crate::Meters`]. A sum that is needed and not there cannot be counted.
+    pub sums: Option<Sums>,
     /// The payees that are pinned for the request's authority and network.
     pub pinned: Vec<Address>,
     /// How many payments this authority took without handing over the goods, within the breaker's time.
@@ -92,14 +96,33 @@ pub struct History {
 }
 
 impl History {
-    /// How many payments count of those that `which` chooses. Each is in the bucket of its asset once.
-    pub(crate) fn payments(&self, which: impl Fn(&Movement) -> bool) -> u64 {
-        let count =
+    /// How many payments count of those that `which` chooses, and in a limit's sum. Each is in the bucket of its asset
+    /// once.
+    pub(crate) fn payments(&self, limit: Number, which: impl Fn(&Movement) -> bool) -> u64 {
+        let listed =
             self.movements.iter().filter(|m| matches!(m.bucket, Bucket::Asset(_)) && which(m)).count();
-        u64::try_from(count).unwrap_or(u64::MAX)
+        let summed = self.summed(limit).and_then(|sum| u64::try_from(sum).ok()).unwrap_or(u64::MAX);
+        u64::try_from(listed).unwrap_or(u64::MAX).saturating_add(summed)
     }
 
-    /// What counts against a cap at `now`; `None` if it cannot be counted.
+    /// What the sums have of a limit; `None` if they should have it.
+    pub(crate) fn summed(&self, limit: Number) -> Option<u128> {
+        self.sums.as_ref().map_or(Some(0), |sums| sums.of(limit))
+    }
+
+    /// What counts against a cap that is set by hand.
+    pub(crate) fn spent_by(
+        &self,
+        rules: &Rules,
+        bucket: &Bucket,
+        window: Window,
+        now: Timestamp,
+    ) -> Option<u128> {
+        let summed = self.summed(rules.number(bucket, window)?)?;
+        self.spent(bucket, window, now)?.checked_add(summed)
+    }
+
+    /// What the listed movements count against a cap at `now`; `None` if it cannot be counted.
     ///
     /// A window is `(now - length, now]`; what may still move is in every window.
     pub fn spent(&self, bucket: &Bucket, window: Window, now: Timestamp) -> Option<u128> {
@@ -174,6 +197,7 @@ pub fn decide(rules: &Rules, history: &History, request: &Request, now: Timestam
     findings.push(host(rules, request));
     findings.push(payee(history, request));
     findings.push(validity_within(rules.max_validity, request));
+    findings.extend(secret(request));
     findings.extend(breaker(rules.breaker, history, request));
     amounts(rules, history, request, now, &mut findings);
     Decision::from_findings(findings)
@@ -232,6 +256,11 @@ pub(crate) fn validity_within(limit: Duration, request: &Request) -> Fact {
     }
 }
 
+/// What the address that is asked for must not hold.
+pub(crate) fn secret(request: &Request) -> Option<Fact> {
+    secret_in(&request.caller.url).map(Fact::SecretInUrl)
+}
+
 pub(crate) fn breaker(breaker: Option<Breaker>, history: &History, request: &Request) -> Option<Fact> {
     let breaker = breaker?;
     let refusals = history.refusals;
@@ -274,7 +303,7 @@ fn amounts(rules: &Rules, history: &History, request: &Request, now: Timestamp, 
                 Window::Hour => caps.hour,
                 Window::Day => caps.day,
             };
-            let before = history.spent(&bucket, window, now);
+            let before = history.spent_by(rules, &bucket, window, now);
             let after = before.and_then(|before| before.checked_add(asked));
             let bucket = bucket.clone();
             findings.push(match (before, after) {

@@ -87,7 +87,7 @@ impl Law {
                             Window::Day => caps.day,
                         };
                         if let Some(history) = history {
-                            let spent = history.spent(bucket, window, now).unwrap_or(u128::MAX);
+                            let spent = history.spent_by(rules, bucket, window, now).unwrap_or(u128::MAX);
                             narrow(bucket, cap.saturating_sub(spent));
                         }
                     }
@@ -105,8 +105,11 @@ impl Policy {
     /// Whether a payment like `request` is denied however small it is.
     fn forbids(&self, request: &Request, now: Timestamp) -> bool {
         self.chain(request.caller.agent.as_ref()).is_none()
-            || !self.allow.iter().any(|rule| rule.may_cover(request, now))
-            || self.deny.iter().any(|rule| rule.over.is_empty() && rule.matcher.stops(request, now))
+            || !self.allow.about(&request.origin).any(|rule| rule.may_cover(request, now))
+            || self
+                .deny
+                .about(&request.origin)
+                .any(|rule| rule.over.is_empty() && rule.matcher.stops(request, now))
     }
 
     /// Calls `narrow` with everything that bounds a payment that is otherwise like `request`.
@@ -118,23 +121,30 @@ impl Policy {
         narrow: &mut impl FnMut(&Bucket, u128),
     ) {
         for (name, budget) in self.chain(request.caller.agent.as_ref()).unwrap_or_default() {
-            for limit in &budget.limits {
+            for (number, limit) in budget.numbered() {
                 match (limit.span, history) {
                     (Span::Payment, _) => narrow(&limit.bucket, limit.most),
                     (_, Some(history)) => {
-                        let spent = self.spent(name, limit, history, request, now).unwrap_or(u128::MAX);
+                        let spent =
+                            self.spent(name, (number, limit), history, request, now).unwrap_or(u128::MAX);
                         narrow(&limit.bucket, limit.most.saturating_sub(spent));
                     }
                     (_, None) => {}
                 }
             }
         }
-        let allow = self.allow.iter().find(|rule| rule.may_cover(request, now));
+        let allow = self.allow.about(&request.origin).find(|rule| rule.may_cover(request, now));
         let allow = allow.into_iter().flat_map(|rule| &rule.most);
-        let deny =
-            self.deny.iter().filter(|rule| rule.matcher.stops(request, now)).flat_map(|rule| &rule.over);
-        let ask =
-            self.approve.iter().filter(|rule| rule.matcher.stops(request, now)).flat_map(|rule| &rule.over);
+        let deny = self
+            .deny
+            .about(&request.origin)
+            .filter(|rule| rule.matcher.stops(request, now))
+            .flat_map(|rule| &rule.over);
+        let ask = self
+            .approve
+            .about(&request.origin)
+            .filter(|rule| rule.matcher.stops(request, now))
+            .flat_map(|rule| &rule.over);
         for (bucket, most) in allow.chain(deny).chain(ask) {
             narrow(bucket, *most);
         }

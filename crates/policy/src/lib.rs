@@ -10,8 +10,10 @@ mod clock;
 mod decide;
 mod host;
 mod law;
+mod meter;
 pub mod policy;
 mod rules;
+mod secrets;
 
 #[cfg(test)]
 mod tests;
@@ -22,5 +24,7 @@ pub use clock::{Clock, MAX_DRIFT, Mark, Steady};
 pub use decide::{Approval, Caller, Decision, Finding, History, Movement, Request, Source, Verdict, decide};
 pub use host::{Host, HostError, HostPattern, Origin, OriginError, is_public};
 pub use law::Law;
+pub use meter::{MAX_MOMENTS, Meters, Sums};
 pub use policy::{Policy, PolicyError};
 pub use rules::{Breaker, Caps, Fact, HostRule, Rules, Window};
+pub use secrets::{Secret, secret_in};

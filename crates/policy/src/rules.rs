@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use farthing_primitives::{Address, Network};
 
+use crate::meter::Number;
 use crate::policy::{Limit, Span};
+use crate::secrets::Secret;
 use crate::{AgentName, Bucket, Charge, Dollars, HostPattern};
 
 /// The most that may be spent, in the unit of the bucket that it is for.
@@ -90,6 +92,14 @@ pub struct Rules {
 }
 
 impl Rules {
+    /// The number of a cap among its like; `None` if there is none.
+    pub(crate) fn number(&self, bucket: &Bucket, window: Window) -> Option<Number> {
+        let place = self.caps.keys().position(|capped| capped == bucket)?;
+        let windows = Window::ALL.len();
+        let at = Window::ALL.iter().position(|one| *one == window)?;
+        Number::try_from(place * windows + at).ok()
+    }
+
     /// What a new wallet starts with: cents, and no host at all until the owner names one.
     ///
     /// $0.10 for one payment, $1 in any hour, $5 in any day, the `exact` scheme, five minutes of validity.
@@ -129,6 +139,7 @@ pub enum Fact {
     PrivateNotAllowed(String),
     PlaintextNotAllowed(String),
     ZeroAmount,
+    SecretInUrl(Secret),
     NoCapFor(Charge),
     WithinMax {
         limit: u128,
@@ -296,6 +307,7 @@ impl Fact {
             | Self::PrivateNotAllowed(_)
             | Self::PlaintextNotAllowed(_)
             | Self::ZeroAmount
+            | Self::SecretInUrl(_)
             | Self::NoCapFor(_)
             | Self::OverMax { .. }
             | Self::OverPayment { .. }
@@ -329,6 +341,7 @@ impl Fact {
             Self::PrivateNotAllowed(_) => "private_address_not_allowed",
             Self::PlaintextNotAllowed(_) => "plaintext_not_allowed",
             Self::ZeroAmount => "zero_amount",
+            Self::SecretInUrl(_) => "secret_in_url",
             Self::NoCapFor(_) => "asset_not_allowed",
             Self::WithinMax { .. } => "within_max",
             Self::OverMax { .. } => "over_max",
@@ -398,6 +411,12 @@ impl fmt::Display for Fact {
             }
             Self::PlaintextNotAllowed(host) => write!(f, "{host} is asked without TLS"),
             Self::ZeroAmount => f.write_str("a payment of nothing is not made"),
+            Self::SecretInUrl(secret) => {
+                write!(
+                    f,
+                    "the address holds {secret}, which would be passed on and kept; a policy with secrets_in_url: allow pays all the same"
+                )
+            }
             Self::NoCapFor(charge) => {
                 write!(f, "no cap covers the asset {} ({})", charge.symbol(), charge.money().asset())
             }

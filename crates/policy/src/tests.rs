@@ -393,6 +393,16 @@ fn dollars_parse_exactly() {
     assert!(Dollars::parse(&u128::MAX.to_string()).is_err());
 }
 
+#[test]
+fn attack_33_by_rules_set_by_hand_an_address_with_a_secret_is_not_paid_for() {
+    let mut asked = request(1);
+    asked.caller.url = "https://seller.example/x?password=hunter2".to_owned();
+    let decision = decide(&rules(), &History::default(), &asked, NOW);
+    let denials: Vec<_> = decision.denials().map(Fact::code).collect();
+    assert_eq!(denials, ["secret_in_url"]);
+    assert!(!decision.to_string().contains("hunter2"));
+}
+
 proptest! {
     /// Whatever the amounts and the times: what was allowed never sums to more than the cap in any window.
     #[test]
@@ -411,6 +421,21 @@ proptest! {
                 prop_assert!(history.spent(&Bucket::Dollar, window, now).unwrap() <= cap);
             }
         }
+    }
+
+    /// By rules set by hand, too, sums decide as everything that they are of does.
+    #[test]
+    fn sums_decide_as_all_that_was_spent(
+        moved in prop::collection::vec((1u128..150_000, 0u64..100_000), 0..20), atoms in 1u128..150_000,
+    ) {
+        let law = Law::Rules(rules());
+        let movements: Vec<_> = moved.into_iter().map(|(atoms, ago)| spent(atoms, ago)).collect();
+        let mut meters = Meters::default();
+        movements.iter().for_each(|movement| meters.add(&law, movement));
+        let asked = request(atoms);
+        let sums = meters.read(&law, &Source::of(&asked), NOW);
+        let summed = law.decide(&History { sums, ..History::default() }, &asked, NOW);
+        prop_assert_eq!(summed, law.decide(&History { movements, ..History::default() }, &asked, NOW));
     }
 
     /// Freezing, tightening a cap or removing a host never turns a denial into a permission.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use farthing_approval::{ApprovalId, Status};
 use farthing_engine::World;
-use farthing_evm::{Key, U256, from_alloy};
+use farthing_evm::{Key, U256};
 use farthing_payment::{ConsumptionKey, Instruction};
 use farthing_policy::{AgentName, Caller, Charge, ChargeError, Clock, Decision, Origin, Request, Steady};
 use farthing_primitives::{
@@ -22,6 +22,7 @@ use crate::journal::approvals::{ApprovalError, KeptApproval};
 use crate::journal::{Draft, Header, Journal, JournalError, Outcome, Proof, Purchase, Terms};
 use crate::offer::{EchoError, Offer};
 use crate::purse::{Purse, SessionDenied, channel_code};
+use crate::signer::{SignError, Signer, ToSign};
 use crate::system_clock;
 
 /// A payment that a program wants to make. It says what it would buy and where, never what to sign.
@@ -122,6 +123,8 @@ pub enum Denied {
     Echo(#[from] EchoError),
     #[error("on a chain for development only the built-in development keys sign, and {0} is none of them")]
     NotADevKey(Address),
+    #[error("nothing was signed: {0}")]
+    Sign(#[from] SignError),
     #[error("what was signed does not pass our own checks: {0}")]
     SelfCheck(String),
     #[error(transparent)]
@@ -153,6 +156,7 @@ impl Denied {
             Self::Buy(_) => "offer_unpayable",
             Self::Echo(_) => "offer_unanswerable",
             Self::NotADevKey(_) => "not_a_development_key",
+            Self::Sign(error) => error.code(),
             Self::SelfCheck(_) => "self_check_failed",
             Self::Session(denied) => denied.code(),
             Self::Approval(error) => error.code(),
@@ -251,7 +255,7 @@ pub type IsDevKey = fn(&Address) -> bool;
 /// tasks of a tokio runtime, all of which [`LocalAuthorizer::in_world`] replaces at once.
 #[derive(Clone)]
 pub struct LocalAuthorizer {
-    pub(crate) key: Arc<Key>,
+    pub(crate) signer: Arc<dyn Signer>,
     pub(crate) payer: Address,
     pub(crate) journal: Arc<Journal>,
     pub(crate) registry: Arc<Registry>,
@@ -269,11 +273,16 @@ impl fmt::Debug for LocalAuthorizer {
 }
 
 impl LocalAuthorizer {
-    /// An authorizer that takes no key for a development key.
+    /// An authorizer over a key in this process, which it takes for no development key.
     pub fn new(key: Key, journal: Arc<Journal>, registry: Registry) -> Self {
+        Self::by(Arc::new(key), journal, registry)
+    }
+
+    /// The same over a key wherever it is.
+    pub fn by(signer: Arc<dyn Signer>, journal: Arc<Journal>, registry: Registry) -> Self {
         Self {
-            payer: from_alloy(key.address()),
-            key: Arc::new(key),
+            payer: signer.address(),
+            signer,
             journal,
             tokens: Arc::new(Tokens::new(&registry)),
             registry: Arc::new(registry),
@@ -436,11 +445,11 @@ impl LocalAuthorizer {
                 if requirement.method() == PullMethod::Permit2 && intent.offer.sponsors_approval() =>
             {
                 let approval = buy::approve(requirement, unsigned, nonce)?;
-                Some(approval.signed(&self.key.sign(approval.digest())))
+                Some(approval.signed(&self.signer.sign(&ToSign::allowance(&approval))?))
             }
             _ => None,
         };
-        let presented = unsigned.signed(&self.key.sign(unsigned.digest()), approval);
+        let presented = unsigned.signed(&self.signer.sign(&ToSign::payment(unsigned))?, approval);
         // What leaves here is what a facilitator would accept; and the check leaves behind what the chain is asked by.
         let checked = exact_evm::check(requirement, &presented, clock.wall, &exact_evm::Policy::default())
             .map_err(|refusal| Denied::SelfCheck(format!("{refusal:?}")))?;

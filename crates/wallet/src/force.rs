@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use farthing_channel::{ChannelId, PayerAction, PayerEvent, PayerState};
-use farthing_engine::{Broadcast, Chain, ChainError, RelayerKey, SignedTx, TxHash, UnsignedTx, World};
+use farthing_engine::{Chain, ChainError, RelayerKey, SignedTx, TxHash, World};
 use farthing_evm::escrow;
 use farthing_evm::{B256, Bytes};
 use farthing_payment::{Fault, Reason, TxRef};
-use farthing_primitives::{Address, AttemptId, Timestamp};
+use farthing_primitives::{AttemptId, Timestamp};
 
 use crate::authorizer::{Denied, LocalAuthorizer};
 use crate::chain_view::ChainView;
@@ -19,11 +19,10 @@ use crate::client::tx_hash;
 use crate::journal::JournalError;
 use crate::journal::channels::KeptChannel;
 use crate::purse::{Purse, SessionDenied};
+use crate::transact::{ContractCall, Fate, Sender, TransactError};
 
 /// How long after the grace period a wallet waits before it withdraws: clocks and blocks differ.
 pub const SLACK: Duration = Duration::from_secs(60);
-/// How much more gas than estimated a transaction may use, in quarters of the estimate.
-const GAS_QUARTERS: u64 = 5;
 /// How long to wait between looks at the chain.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -49,15 +48,8 @@ pub enum Forced {
 /// Why a step could not be made. Nothing is lost: it can be made later.
 #[derive(Debug, thiserror::Error)]
 pub enum ForceError {
-    #[error(
-        "{account} pays for this transaction itself, and has {has} wei of {needs} that it may cost: send it as much of \
-         the chain's own coin, and run the same command again"
-    )]
-    NoGas { account: Address, has: u128, needs: u128 },
-    #[error("the escrow would refuse it: {0}")]
-    Refused(String),
-    #[error("the node refuses the transaction: {0}")]
-    Rejected(String),
+    #[error(transparent)]
+    Transact(#[from] TransactError),
     #[error(transparent)]
     Chain(#[from] ChainError),
     #[error(transparent)]
@@ -157,22 +149,10 @@ impl Force<'_> {
         attempt: AttemptId,
         tx: &SignedTx,
     ) -> Result<bool, ForceError> {
-        let receipts = self.chain.receipts(vec![tx.hash]).await?;
-        let failed = match receipts.into_iter().next().flatten() {
-            Some(receipt) if receipt.success => return Ok(true),
-            Some(_) => true,
-            // Its number was used by another transaction, so that it never comes.
-            None => match self.chain.broadcast(tx).await {
-                Broadcast::NonceTooLow => self
-                    .chain
-                    .receipts(vec![tx.hash])
-                    .await?
-                    .into_iter()
-                    .next()
-                    .flatten()
-                    .is_none_or(|receipt| !receipt.success),
-                _ => false,
-            },
+        let failed = match self.sender().fate(tx, None).await? {
+            Fate::Done(_) => return Ok(true),
+            Fate::Failed => true,
+            Fate::Sent => false,
         };
         if failed && kept.payer.pending().is_some_and(|pending| pending.id == attempt) {
             let reason = Reason::new("transaction_failed", Fault::Chain);
@@ -187,34 +167,22 @@ impl Force<'_> {
     /// Signs a call of the escrow, writes it down, and sends it.
     async fn send(&self, kept: &KeptChannel, action: PayerAction, data: Bytes) -> Result<TxHash, ForceError> {
         let terms = kept.payer.terms();
-        let account = self.key.address();
-        let not_evm = || ForceError::from(Denied::from(SessionDenied::NotEvm));
-        let chain_id = terms.asset.network().evm_chain_id().ok_or_else(not_evm)?;
-        let data: bytes::Bytes = data.to_vec().into();
-        let gas = match self.chain.estimate_gas(&account, &terms.escrow, data.clone()).await? {
-            Ok(gas) => gas.saturating_mul(GAS_QUARTERS) / 4,
-            Err(why) => return Err(ForceError::Refused(escrow::revert(&why).to_string())),
-        };
-        let fees = self.chain.fees().await?;
-        let needs = fees.max_fee.saturating_mul(u128::from(gas));
-        let has = self.chain.native_balance(&account).await?;
-        if has < needs {
-            return Err(ForceError::NoGas { account, has, needs });
+        if terms.asset.network() != self.chain.network() {
+            return Err(Denied::from(SessionDenied::NoChain).into());
         }
-        let nonce = self.chain.nonce(&account, true).await?;
-        let unsigned = UnsignedTx { chain_id, nonce, to: terms.escrow.clone(), data, gas, fees };
-        let signed = self.key.sign(&unsigned);
+        let call = ContractCall { to: terms.escrow.clone(), data, revert: escrow::revert };
+        let prepared = self.sender().prepare(&call).await?;
+        let signed = &prepared.signed;
         let clock = (self.wallet.clock)();
         let attempt = AttemptId::new(clock.wall, self.wallet.random()?);
         let name = TxRef::new(signed.hash.to_string());
         // INVARIANT: durable before anybody sees it.
         self.wallet.journal.begin_transaction(&terms.id, attempt, action, &signed.raw, name, &clock)?;
-        match self.chain.broadcast(&signed).await {
-            Broadcast::Accepted | Broadcast::Ambiguous(_) | Broadcast::Underpriced => Ok(signed.hash),
-            Broadcast::NoGas => Err(ForceError::NoGas { account, has, needs }),
-            Broadcast::NonceTooLow => Ok(signed.hash),
-            Broadcast::Rejected(why) => Err(ForceError::Rejected(why)),
-        }
+        Ok(self.sender().broadcast(&prepared).await?)
+    }
+
+    fn sender(&self) -> Sender<'_> {
+        Sender { chain: self.chain, key: self.key }
     }
 }
 

@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use crate::audit_log::AuditLog;
 use crate::journal::{Journal, JournalError};
-use crate::keystore::Keystore;
+use crate::keystore::{Keystore, create_private_dir};
 
 /// The folder of a wallet: `keys/`, `wallet.db` and `audit/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +29,14 @@ impl Home {
 
     pub fn path(&self) -> &Path {
         &self.0
+    }
+
+    /// Makes the folder, for its owner alone, if it is not there.
+    ///
+    /// # Errors
+    /// If it cannot be made.
+    pub fn make(&self) -> std::io::Result<()> {
+        create_private_dir(&self.0)
     }
 
     pub fn keystore(&self) -> Keystore {

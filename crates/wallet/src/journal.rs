@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use farthing_channel::ChannelId;
@@ -15,7 +15,7 @@ use farthing_policy::{
     AgentName, Bucket, Charge, Clock, Decision, History, Law, Mark, Movement, Request, Rules, Source, Window,
 };
 use farthing_primitives::{Address, AssetId, Money, Network, PurchaseId, RequestHash, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
 
 use crate::clock::believable;
 use crate::holder::Processes;
@@ -26,9 +26,12 @@ pub mod agents;
 pub mod approvals;
 pub mod audit;
 pub mod channels;
+mod disk;
 pub mod law;
+mod meters;
 
 use agents::Scope;
+use disk::Disk;
 
 /// How long a call waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +50,9 @@ pub const CALL_NAMES_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// What the names of calls begin with, among the settings.
 const CALL: &str = "call:";
 
+/// How many statements are kept read: all that a payment takes.
+const STATEMENTS: usize = 128;
+
 /// How the file came to be. What is here never changes; later versions append.
 const MIGRATIONS: &[&str] = &[
     SCHEMA,
@@ -55,6 +61,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("journal/schema-4.sql"),
     include_str!("journal/schema-5.sql"),
     include_str!("journal/schema-6.sql"),
+    include_str!("journal/schema-7.sql"),
+    include_str!("journal/schema-8.sql"),
 ];
 
 const SCHEMA: &str = "
@@ -329,6 +337,8 @@ impl Proof {
 pub enum JournalError {
     #[error("the wallet's journal cannot be used: {0}")]
     Sqlite(#[from] rusqlite::Error),
+    #[error("the wallet's journal could not be written: {0}")]
+    Undone(String),
     #[error("the wallet's journal cannot be opened: {0}")]
     Io(#[from] std::io::Error),
     #[error("the wallet's journal is of version {0}, which this program does not know")]
@@ -364,11 +374,12 @@ pub struct Reserved {
 }
 
 pub struct Journal {
-    db: Arc<Mutex<Connection>>,
+    db: Arc<Disk>,
     processes: Processes,
     /// Whose purchases and channels are seen and made through here; `None` is the owner, who sees all.
     agent: Option<Scope>,
     policies: law::Read,
+    meters: meters::Kept,
 }
 
 impl fmt::Debug for Journal {
@@ -408,16 +419,24 @@ impl Journal {
     #[must_use]
     pub fn as_process(&self, process: &str, is_gone: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         let processes = Processes { this: process.to_owned(), is_gone: Arc::new(is_gone) };
-        Self { db: self.db.clone(), processes, agent: self.agent.clone(), policies: self.policies.clone() }
+        Self {
+            db: self.db.clone(),
+            processes,
+            agent: self.agent.clone(),
+            policies: self.policies.clone(),
+            // Another process counts for itself.
+            meters: meters::Kept::default(),
+        }
     }
 
     /// A journal in an open database, which is made one if it is empty.
     pub fn over(mut db: Connection) -> Result<Self, JournalError> {
         db.busy_timeout(BUSY_TIMEOUT)?;
+        db.set_prepared_statement_cache_capacity(STATEMENTS);
         db.pragma_update(None, "journal_mode", "WAL")?;
         // What is decided must survive a power cut, or a signature could be made twice for one cap.
         db.pragma_update(None, "synchronous", "FULL")?;
-        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let found: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let missing = usize::try_from(found).ok().and_then(|done| MIGRATIONS.get(done..));
         for migration in missing.ok_or(JournalError::Version(found))? {
@@ -431,10 +450,11 @@ impl Journal {
         tx.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
         tx.commit()?;
         Ok(Self {
-            db: Arc::new(Mutex::new(db)),
+            db: Arc::new(Disk::new(db)),
             processes: Processes::of_system(),
             agent: None,
             policies: law::Read::default(),
+            meters: meters::Kept::default(),
         })
     }
 
@@ -473,7 +493,7 @@ impl Journal {
 
     /// The rules, and the time that they are applied at.
     pub fn terms(&self, clock: &Clock) -> Result<Terms, JournalError> {
-        self.within(|tx| {
+        self.db.look(|tx| {
             Ok(Terms {
                 law: self.law_now(tx)?,
                 devnet: get(tx, "devnet")?.is_some(),
@@ -552,7 +572,7 @@ impl Journal {
     pub fn unpin(&self, authority: &str) -> Result<usize, JournalError> {
         self.within(|tx| {
             audit::setting_changed(tx, "unpin", authority)?;
-            Ok(tx.execute("DELETE FROM pin WHERE authority = ?1", [authority])?)
+            run(tx, "DELETE FROM pin WHERE authority = ?1", [authority])
         })
     }
 
@@ -561,7 +581,7 @@ impl Journal {
 
     /// What [`Journal::reserve`] would decide. Changes nothing.
     pub fn preview(&self, request: &Request, clock: &Clock) -> Result<Decision, JournalError> {
-        self.within(|tx| {
+        self.db.look(|tx| {
             let now = believed(tx, clock)?.time;
             self.ruling(tx, request, now, true)
         })
@@ -606,7 +626,8 @@ impl Journal {
             self.own(tx, id)?;
             self.may_sign(tx)?;
             become_(tx, id, State::Signed, clock)?;
-            tx.execute(
+            run(
+                tx,
                 "UPDATE purchase SET header_name = ?2, header_value = ?3, instruction = ?4 WHERE id = ?1",
                 params![key(id), header.name, header.value, instruction.as_bytes()],
             )?;
@@ -642,8 +663,7 @@ impl Journal {
                 become_(tx, id, State::Presented, clock)?;
             }
             // What another process had in hand when it ended is not here.
-            tx.execute(
-                "UPDATE purchase SET shown = shown + 1, holder = ?2, delivered = iif(delivered = 2, 0, delivered)
+            run(tx, "UPDATE purchase SET shown = shown + 1, holder = ?2, delivered = iif(delivered = 2, 0, delivered)
                  WHERE id = ?1",
                 params![key(id), self.processes.this],
             )?;
@@ -663,7 +683,7 @@ impl Journal {
     pub fn received(&self, id: &PurchaseId) -> Result<(), JournalError> {
         self.within(|tx| {
             self.own(tx, id)?;
-            tx.execute("UPDATE purchase SET delivered = 1 WHERE id = ?1 AND delivered = 2", [key(id)])?;
+            run(tx, "UPDATE purchase SET delivered = 1 WHERE id = ?1 AND delivered = 2", [key(id)])?;
             audit::outcome(tx, id)
         })
     }
@@ -672,7 +692,8 @@ impl Journal {
     pub fn finalize(&self, id: &PurchaseId) -> Result<(), JournalError> {
         self.within(|tx| {
             self.own(tx, id)?;
-            tx.execute(
+            run(
+                tx,
                 "UPDATE purchase SET confirmed = 2 WHERE id = ?1 AND state = 'settled' AND confirmed = 1",
                 [key(id)],
             )?;
@@ -840,7 +861,8 @@ impl Journal {
     /// all.
     ///
     /// That are those whose outcome is unknown, those that are settled, for as long as [`GOODS_OWED`], and those that
-    /// were on their way, or whose answer was in the hands of their process, when it ended.
+    /// were on their way, or whose answer was in the hands of their process, when it ended. Asked for one request, those
+    /// too that were refused and can still be settled: a seller that refuses and settles later must not get two.
     pub fn abandoned(
         &self,
         request: Option<&RequestHash>,
@@ -848,20 +870,23 @@ impl Journal {
     ) -> Result<Vec<Purchase>, JournalError> {
         self.within(|tx| {
             let owed_since = believed(tx, clock)?.time.minus(GOODS_OWED);
+            let wall = believable(clock).wall;
             let of_request = if request.is_some() { "request_hash = ?2" } else { "?2 IS NULL" };
             let sql = format!(
                 "SELECT {COLUMNS}, holder, delivered = 2 AS in_hand FROM purchase
                  WHERE {OWN} AND {of_request} AND delivered <> 1 AND (state IN ('signed', 'presented', 'unknown')
-                 OR (state = 'settled' AND updated_ms >= ?3)) ORDER BY id DESC LIMIT {MAX_HISTORY}"
+                 OR (state = 'settled' AND updated_ms >= ?3)
+                 OR (state = 'refused' AND ?2 IS NOT NULL AND channel IS NULL AND expires_ms > ?4))
+                 ORDER BY id DESC LIMIT {MAX_HISTORY}"
             );
             let mut found = tx.prepare_cached(&sql)?;
             let hash = request.map(|hash| &hash.0[..]);
-            let mut rows = found.query(params![self.agent_name(), hash, millis(owed_since)])?;
+            let mut rows = found.query(params![self.agent_name(), hash, millis(owed_since), millis(wall)])?;
             let mut left = Vec::new();
             while let Some(row) = rows.next()? {
                 let purchase = read(row)?;
                 // What was shown and is open may be shown again by anybody: it is one payment, however often.
-                let open = matches!(purchase.state, State::Unknown | State::Settled)
+                let open = matches!(purchase.state, State::Unknown | State::Settled | State::Refused)
                     && !row.get::<_, bool>("in_hand")?;
                 if open || (self.processes.is_gone)(&row.get::<_, String>("holder")?) {
                     left.push(purchase);
@@ -885,7 +910,7 @@ impl Journal {
 
     fn within<T>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, JournalError>,
+        work: impl FnOnce(&Connection) -> Result<T, JournalError>,
     ) -> Result<T, JournalError> {
         self.try_within(work)
     }
@@ -893,18 +918,9 @@ impl Journal {
     /// The same, for calls that fail in other ways, too. An error undoes all of it.
     fn try_within<T, E: From<JournalError>>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+        work: impl FnOnce(&Connection) -> Result<T, E>,
     ) -> Result<T, E> {
-        let mut db = self.lock();
-        let tx = db.transaction_with_behavior(TransactionBehavior::Immediate).map_err(JournalError::from)?;
-        let result = work(&tx)?;
-        tx.commit().map_err(JournalError::from)?;
-        Ok(result)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Connection> {
-        // A panic in the middle rolled its transaction back, so the connection is as good as before.
-        self.db.lock().unwrap_or_else(PoisonError::into_inner)
+        self.db.step(work)
     }
 }
 
@@ -912,53 +928,60 @@ fn key(id: &PurchaseId) -> Vec<u8> {
     id.to_bytes().to_vec()
 }
 
-fn get(tx: &Transaction<'_>, name: &str) -> Result<Option<String>, JournalError> {
+/// Executes a statement that is read once.
+fn run(tx: &Connection, sql: &str, values: impl Params) -> Result<usize, JournalError> {
+    Ok(tx.prepare_cached(sql)?.execute(values)?)
+}
+
+fn get(tx: &Connection, name: &str) -> Result<Option<String>, JournalError> {
     let mut found = tx.prepare_cached("SELECT value FROM setting WHERE key = ?1")?;
     Ok(found.query_row([name], |row| row.get(0)).optional()?)
 }
 
-fn put(tx: &Transaction<'_>, name: &str, value: &str) -> Result<(), JournalError> {
-    tx.execute(
+fn put(tx: &Connection, name: &str, value: &str) -> Result<(), JournalError> {
+    run(
+        tx,
         "INSERT INTO setting (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
         [name, value],
     )?;
     Ok(())
 }
 
-fn forget(tx: &Transaction<'_>, name: &str) -> Result<(), JournalError> {
-    tx.execute("DELETE FROM setting WHERE key = ?1", [name])?;
+fn forget(tx: &Connection, name: &str) -> Result<(), JournalError> {
+    run(tx, "DELETE FROM setting WHERE key = ?1", [name])?;
     Ok(())
 }
 
-fn rules(tx: &Transaction<'_>) -> Result<Rules, JournalError> {
+fn rules(tx: &Connection) -> Result<Rules, JournalError> {
     get(tx, "rules")?.as_deref().and_then(record::read_rules).ok_or(JournalError::Corrupt("rule set"))
 }
 
-fn mark(tx: &Transaction<'_>) -> Result<Option<Mark>, JournalError> {
+fn mark(tx: &Connection) -> Result<Option<Mark>, JournalError> {
     let Some(text) = get(tx, "mark")? else { return Ok(None) };
     record::read_mark(&text).map(Some).ok_or(JournalError::Corrupt("mark of time"))
 }
 
 /// The time that the books go by, if they are looked at now.
-fn believed(tx: &Transaction<'_>, clock: &Clock) -> Result<Mark, JournalError> {
+fn believed(tx: &Connection, clock: &Clock) -> Result<Mark, JournalError> {
     Ok(Mark::advance(mark(tx)?.as_ref(), &believable(clock)))
 }
 
 /// The same, from now on.
-fn advance(tx: &Transaction<'_>, clock: &Clock) -> Result<Timestamp, JournalError> {
+fn advance(tx: &Connection, clock: &Clock) -> Result<Timestamp, JournalError> {
     let next = believed(tx, clock)?;
     put(tx, "mark", &record::print_mark(&next))?;
     Ok(next.time)
 }
 
 fn pin(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     authority: &str,
     network: &Network,
     payee: &Address,
     now: Timestamp,
 ) -> Result<(), JournalError> {
-    tx.execute(
+    run(
+        tx,
         "INSERT OR IGNORE INTO pin (authority, network, payee, since_ms) VALUES (?1, ?2, ?3, ?4)",
         params![authority, network.as_str(), payee.as_str(), millis(now)],
     )?;
@@ -966,7 +989,7 @@ fn pin(
 }
 
 fn insert(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     request: &Request,
     draft: &Draft,
     authority: &str,
@@ -977,8 +1000,7 @@ fn insert(
     // our clock lives on where the chain's is behind.
     let counts_until = now.plus(request.validity).max(draft.expires).plus(draft.lag);
     let charge: &Charge = &request.charge;
-    tx.execute(
-        "INSERT INTO purchase (id, state, created_ms, updated_ms, counts_until_ms, expires_ms, authority, method, url,
+    run(tx, "INSERT INTO purchase (id, state, created_ms, updated_ms, counts_until_ms, expires_ms, authority, method, url,
          request_hash, asset, atoms, dollars, payee, payer, consumption, holder, tool)
          VALUES (?1, 'intended', ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
         params![
@@ -1003,39 +1025,34 @@ fn insert(
     Ok(())
 }
 
-fn state(tx: &Transaction<'_>, id: &PurchaseId) -> Result<State, JournalError> {
+fn state(tx: &Connection, id: &PurchaseId) -> Result<State, JournalError> {
     let mut found = tx.prepare_cached("SELECT state FROM purchase WHERE id = ?1")?;
     let state: Option<String> = found.query_row([key(id)], |row| row.get(0)).optional()?;
     let state = state.ok_or(JournalError::NotFound(*id))?;
     State::parse(&state).ok_or(JournalError::Corrupt("state"))
 }
 
-fn become_(tx: &Transaction<'_>, id: &PurchaseId, to: State, clock: &Clock) -> Result<(), JournalError> {
+fn become_(tx: &Connection, id: &PurchaseId, to: State, clock: &Clock) -> Result<(), JournalError> {
     let from = state(tx, id)?;
     if !from.may_become(to) {
         return Err(JournalError::Transition { from, to });
     }
     let now = advance(tx, clock)?;
-    tx.execute(
+    run(
+        tx,
         "UPDATE purchase SET state = ?2, updated_ms = ?3 WHERE id = ?1",
         params![key(id), to.name(), millis(now)],
     )?;
     Ok(())
 }
 
-fn conclude(
-    tx: &Transaction<'_>,
-    id: &PurchaseId,
-    outcome: &Outcome,
-    clock: &Clock,
-) -> Result<(), JournalError> {
+fn conclude(tx: &Connection, id: &PurchaseId, outcome: &Outcome, clock: &Clock) -> Result<(), JournalError> {
     let from = state(tx, id)?;
     match outcome {
         Outcome::Settled { tx: hash, confirmed, goods, receipt, note: said } => {
             become_(tx, id, State::Settled, clock)?;
             // What a chain confirmed stays so, whatever a seller says later. A chain may correct itself.
-            tx.execute(
-                "UPDATE purchase SET confirmed = max(confirmed, ?4), tx = iif(confirmed > ?4, tx, coalesce(?2, tx)),
+            run(tx, "UPDATE purchase SET confirmed = max(confirmed, ?4), tx = iif(confirmed > ?4, tx, coalesce(?2, tx)),
                  receipt = coalesce(?3, receipt), note = coalesce(?5, note),
                  delivered = iif(delivered = 1 OR ?6 = 0, delivered, ?6)
                  WHERE id = ?1",
@@ -1046,15 +1063,15 @@ fn conclude(
         Outcome::Unknown { .. } | Outcome::Refused { .. } if from == State::Settled => {}
         Outcome::Unknown { tx: hash, goods, receipt, note: said } => {
             become_(tx, id, State::Unknown, clock)?;
-            tx.execute(
-                "UPDATE purchase SET tx = coalesce(?2, tx), note = ?3,
+            run(tx, "UPDATE purchase SET tx = coalesce(?2, tx), note = ?3,
                  delivered = iif(delivered = 1 OR ?4 = 0, delivered, ?4), receipt = coalesce(?5, receipt) WHERE id = ?1",
                 params![key(id), hash, said, goods.code(), receipt],
             )?;
         }
         Outcome::Refused { receipt, note: said } => {
             become_(tx, id, State::Refused, clock)?;
-            tx.execute(
+            run(
+                tx,
                 "UPDATE purchase SET receipt = coalesce(?2, receipt), note = ?3 WHERE id = ?1",
                 params![key(id), receipt, said],
             )?;
@@ -1063,14 +1080,14 @@ fn conclude(
     audit::outcome(tx, id)
 }
 
-fn note(tx: &Transaction<'_>, id: &PurchaseId, text: &str) -> Result<(), JournalError> {
-    tx.execute("UPDATE purchase SET note = ?2 WHERE id = ?1", params![key(id), text])?;
+fn note(tx: &Connection, id: &PurchaseId, text: &str) -> Result<(), JournalError> {
+    run(tx, "UPDATE purchase SET note = ?2 WHERE id = ?1", params![key(id), text])?;
     Ok(())
 }
 
 /// Nobody has what was only intended or only signed, and after its end nobody could use it. Both clocks must agree on
 /// the end, so that a clock that ran ahead for a while releases nothing early.
-fn lapse(tx: &Transaction<'_>, now: Timestamp, wall: Timestamp) -> Result<usize, JournalError> {
+fn lapse(tx: &Connection, now: Timestamp, wall: Timestamp) -> Result<usize, JournalError> {
     let mut lapsed = tx.prepare_cached(
         "UPDATE purchase SET state = 'released', note = 'never_shown', updated_ms = ?1
          WHERE state IN ('intended', 'signed') AND counts_until_ms < ?1 AND expires_ms < ?2 RETURNING id",
@@ -1087,58 +1104,69 @@ fn lapse(tx: &Transaction<'_>, now: Timestamp, wall: Timestamp) -> Result<usize,
 
 /// Everything that counts or may count, of as far back as is asked for; `None` is for ever.
 fn movements(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     now: Timestamp,
     memory: Option<Duration>,
 ) -> Result<Vec<Movement>, JournalError> {
-    let since = memory.map_or(Timestamp::from_millis(0), |memory| now.minus(memory));
-    let mut found = tx.prepare_cached(
-        "SELECT asset, atoms, dollars, counts_until_ms, agent, authority, payee, tool FROM purchase
-         WHERE counts_until_ms >= ?1 AND state <> 'released' AND channel IS NULL",
-    )?;
-    let mut rows = found.query([millis(since)])?;
-    let mut movements = Vec::new();
-    while let Some(row) = rows.next()? {
-        let asset: String = row.get(0)?;
-        let asset: AssetId = asset.parse().map_err(|_| JournalError::Corrupt("asset"))?;
-        // What may still move counts as if it moved now, so that it is in every window.
-        let until = Timestamp::from_millis(row.get::<_, i64>(3)?.cast_unsigned()).min(now);
-        let amount = wide(row.get(1)?)?;
-        let payee = Address::parse(asset.network(), &row.get::<_, String>(6)?);
-        let of = Arc::new(Source {
-            agent: agents::read(row.get(4)?)?,
-            authority: row.get(5)?,
-            payee: Some(payee.map_err(|_| JournalError::Corrupt("payee"))?),
-            tool: row.get(7)?,
-        });
-        movements.push(Movement { bucket: Bucket::Asset(asset), amount, until, of: of.clone() });
-        if let Some(dollars) = row.get::<_, Option<Vec<u8>>>(2)? {
-            movements.push(Movement { bucket: Bucket::Dollar, amount: wide(dollars)?, until, of });
-        }
-    }
+    let since = memory.map(|memory| now.minus(memory));
+    let mut movements = purchase_movements(tx, since)?;
     channels::movements(tx, since, now, &mut movements)?;
     Ok(movements)
 }
 
+/// The columns that [`movements_of`] reads.
+const PURCHASE_MOVEMENT: &str = "asset, atoms, dollars, counts_until_ms, agent, authority, payee, tool";
+
+/// What purchases count, but for those that a channel pays for.
+fn purchase_movements(tx: &Connection, since: Option<Timestamp>) -> Result<Vec<Movement>, JournalError> {
+    let mut found = tx.prepare_cached(&format!(
+        "SELECT {PURCHASE_MOVEMENT} FROM purchase
+         WHERE counts_until_ms >= ?1 AND state <> 'released' AND channel IS NULL"
+    ))?;
+    let mut rows = found.query([millis(since.unwrap_or(Timestamp::from_millis(0)))])?;
+    let mut movements = Vec::new();
+    while let Some(row) = rows.next()? {
+        movements.extend(movements_of(row)?);
+    }
+    Ok(movements)
+}
+
+/// One for the bucket of its asset, and another for dollars. What may still move has a moment to come, and so is in every
+/// window.
+fn movements_of(row: &Row<'_>) -> Result<Vec<Movement>, JournalError> {
+    let asset: AssetId = row.get::<_, String>(0)?.parse().map_err(|_| JournalError::Corrupt("asset"))?;
+    let until = Timestamp::from_millis(row.get::<_, i64>(3)?.cast_unsigned());
+    let amount = wide(row.get(1)?)?;
+    let payee = Address::parse(asset.network(), &row.get::<_, String>(6)?);
+    let of = Arc::new(Source {
+        agent: agents::read(row.get(4)?)?,
+        authority: row.get(5)?,
+        payee: Some(payee.map_err(|_| JournalError::Corrupt("payee"))?),
+        tool: row.get(7)?,
+    });
+    let mut movements = vec![Movement { bucket: Bucket::Asset(asset), amount, until, of: of.clone() }];
+    if let Some(dollars) = row.get::<_, Option<Vec<u8>>>(2)? {
+        movements.push(Movement { bucket: Bucket::Dollar, amount: wide(dollars)?, until, of });
+    }
+    Ok(movements)
+}
+
 /// What the same thing cost when it was last paid for, in atoms.
-fn usual_price(tx: &Transaction<'_>, request: &Request) -> Result<Option<u128>, JournalError> {
+fn usual_price(tx: &Connection, request: &Request) -> Result<Option<u128>, JournalError> {
     let mut found = tx.prepare_cached(
-        "SELECT atoms FROM purchase WHERE url = ?1 AND method = ?2 AND asset = ?3 AND state = 'settled'
+        "SELECT atoms FROM purchase WHERE url = ?1 AND method = ?2 AND asset = ?3 AND tool IS ?4 AND state = 'settled'
          ORDER BY id DESC LIMIT 1",
     )?;
     let caller = &request.caller;
     let asset = request.charge.money().asset().to_string();
-    let atoms: Option<Vec<u8>> =
-        found.query_row(params![caller.url, caller.method, asset], |row| row.get(0)).optional()?;
+    let atoms: Option<Vec<u8>> = found
+        .query_row(params![caller.url, caller.method, asset, caller.tool], |row| row.get(0))
+        .optional()?;
     atoms.map(wide).transpose()
 }
 
-fn history(
-    tx: &Transaction<'_>,
-    law: &Law,
-    request: &Request,
-    now: Timestamp,
-) -> Result<History, JournalError> {
+/// What the rules need to know of the past, but for what was spent.
+fn history(tx: &Connection, law: &Law, request: &Request, now: Timestamp) -> Result<History, JournalError> {
     let authority = request.origin.authority();
     let network = request.charge.money().asset().network();
     let mut found = tx.prepare_cached("SELECT payee FROM pin WHERE authority = ?1 AND network = ?2")?;
@@ -1158,8 +1186,7 @@ fn history(
         }
     };
     let usual_price = if law.minds_prices() { usual_price(tx, request)? } else { None };
-    let movements = movements(tx, now, law.memory())?;
-    Ok(History { movements, pinned, refusals, usual_price, ..History::default() })
+    Ok(History { pinned, refusals, usual_price, ..History::default() })
 }
 
 const COLUMNS: &str = "id, state, created_ms, updated_ms, expires_ms, authority, method, url, request_hash, asset, \
@@ -1169,7 +1196,7 @@ const COLUMNS: &str = "id, state, created_ms, updated_ms, expires_ms, authority,
 /// Whose a row is: everybody's for the owner, whose name is NULL; else the agent's own.
 const OWN: &str = "(?1 IS NULL OR agent = ?1)";
 
-fn find(tx: &Transaction<'_>, id: &PurchaseId) -> Result<Purchase, JournalError> {
+fn find(tx: &Connection, id: &PurchaseId) -> Result<Purchase, JournalError> {
     let sql = format!("SELECT {COLUMNS} FROM purchase WHERE id = ?1");
     let mut found = tx.prepare_cached(&sql)?;
     let purchase = found.query_row([key(id)], |row| Ok(read(row))).optional()?;

@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aes::Aes128;
 use alloy_primitives::keccak256;
@@ -16,6 +17,10 @@ use farthing_primitives::Address;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
+
+use crate::signer::Signer;
+use crate::signer::kms::{Access, KmsError, KmsKey, KmsRef, NotAKmsRef};
+use crate::signer::pkcs11::{NotAPkcs11Ref, Pkcs11Error, Pkcs11Key, Pkcs11Ref};
 
 /// The longest key file that is read, in bytes. Real ones have about 500.
 pub const MAX_KEY_FILE_BYTES: u64 = 16 * 1024;
@@ -45,6 +50,11 @@ impl Passphrase {
 
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// The text itself, for what it opens.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
     }
 }
 
@@ -102,8 +112,22 @@ pub enum KeystoreError {
     NoVariable(String),
     #[error("a passphrase is needed and nobody is there to type it: set FARTHING_PASSPHRASE")]
     NoPassphrase,
-    #[error("not a key reference (expected env:NAME, file:PATH or keystore:NAME)")]
+    #[error(
+        "not a key reference (expected env:NAME, file:PATH, keystore:NAME, kms:REGION/KEY_ID or pkcs11:…)"
+    )]
     Reference,
+    #[error(
+        "{0} never leaves where it is, and this needs a key that can be read: such a key pays, and does no more"
+    )]
+    Remote(String),
+    #[error(transparent)]
+    Kms(#[from] Box<KmsError>),
+    #[error(transparent)]
+    KmsRef(#[from] NotAKmsRef),
+    #[error(transparent)]
+    Pkcs11(#[from] Pkcs11Error),
+    #[error(transparent)]
+    Pkcs11Ref(#[from] NotAPkcs11Ref),
     #[error("the system gives no random bytes")]
     Random,
     #[error("{path}: {error}")]
@@ -218,10 +242,38 @@ pub enum KeyRef {
     File(PathBuf),
     /// A name in the wallet's own keystore.
     Keystore(String),
+    /// In AWS KMS, which signs and never gives it out.
+    Kms(KmsRef),
+    /// In a device that speaks PKCS #11, of which the same is true.
+    Pkcs11(Box<Pkcs11Ref>),
 }
 
 impl KeyRef {
+    /// Who signs by it, wherever it is. The calling thread waits for a remote one's answer. `passphrase` is also asked for a
+    /// device's PIN.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; [`KeystoreError::Kms`] and [`KeystoreError::Pkcs11`] if service or device cannot be asked, or
+    /// has no such key to pay with.
+    pub fn signer(
+        &self,
+        keystore: &Keystore,
+        passphrase: impl FnOnce() -> Result<Passphrase, KeystoreError>,
+    ) -> Result<Arc<dyn Signer>, KeystoreError> {
+        match self {
+            Self::Kms(name) => {
+                let connect = || KmsKey::connect(name.clone(), Access::from_env()?);
+                Ok(Arc::new(connect().map_err(Box::new)?))
+            }
+            Self::Pkcs11(name) => Ok(Arc::new(Pkcs11Key::open(name, passphrase()?)?)),
+            _ => Ok(Arc::new(self.load(keystore, passphrase)?)),
+        }
+    }
+
     /// Reads the key. `passphrase` is asked for only if the key is encrypted.
+    ///
+    /// # Errors
+    /// [`KeystoreError`]; [`KeystoreError::Remote`] for a key that cannot be read.
     pub fn load(
         &self,
         keystore: &Keystore,
@@ -244,6 +296,8 @@ impl KeyRef {
                 keystore.info(name)?;
                 keystore.load(name, &passphrase()?)
             }
+            Self::Kms(name) => Err(KeystoreError::Remote(name.to_string())),
+            Self::Pkcs11(name) => Err(KeystoreError::Remote(name.to_string())),
         }
     }
 }
@@ -256,6 +310,9 @@ impl std::str::FromStr for KeyRef {
             Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             Some(("keystore", name)) if !name.is_empty() => Ok(Self::Keystore(name.to_owned())),
+            Some(("kms", name)) => Ok(Self::Kms(name.parse()?)),
+            Some(("arn", _)) => Ok(Self::Kms(text.parse()?)),
+            Some(("pkcs11", _)) => Ok(Self::Pkcs11(Box::new(text.parse()?))),
             // Whoever pastes the key itself here must not find any of it in the error.
             _ => Err(KeystoreError::Reference),
         }

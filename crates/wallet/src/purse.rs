@@ -30,6 +30,7 @@ use crate::force::SLACK;
 use crate::journal::channels::{Begun, Got, KeptChannel, NewChannel, NewSpend, Parties, Raised, Step};
 use crate::journal::{Draft, Header, JournalError, Outcome, law};
 use crate::offer::{Offer, OfferSession, SESSION};
+use crate::signer::ToSign;
 
 /// How many units a deposit is for if the seller suggests none.
 const UNITS_OF_A_DEPOSIT: u128 = 100;
@@ -71,6 +72,8 @@ pub enum SessionDenied {
     NotEvm,
     #[error("the payment was made for no session")]
     NoSession,
+    #[error("this wallet's key is where it can open no channel: its salt could not be found again")]
+    Signer,
 }
 
 impl SessionDenied {
@@ -88,6 +91,7 @@ impl SessionDenied {
             Self::NotUsable(_) => "channel_not_usable",
             Self::NotEvm => "not_an_evm_address",
             Self::NoSession => "not_a_session",
+            Self::Signer => "signer_without_channels",
         }
     }
 }
@@ -325,8 +329,8 @@ impl LocalAuthorizer {
     }
 
     /// The salt of a channel, which only this key can foretell and which it finds again without any memory.
-    fn salt(&self, parties: &Parties, number: u64) -> [u8; 32] {
-        let secret = keccak256(self.key.sign(keccak256(SALT_CONTEXT)).to_bytes());
+    fn salt(&self, parties: &Parties, number: u64) -> Result<[u8; 32], SessionDenied> {
+        let secret = self.signer.secret(SALT_CONTEXT).ok_or(SessionDenied::Signer)?;
         let mut input = SALT_CONTEXT.to_vec();
         input.extend_from_slice(secret.as_slice());
         for part in [parties.payee.as_str(), &parties.asset.to_string(), parties.escrow.as_str()] {
@@ -334,7 +338,7 @@ impl LocalAuthorizer {
             input.extend_from_slice(part.as_bytes());
         }
         input.extend_from_slice(&number.to_be_bytes());
-        keccak256(input).0
+        Ok(keccak256(input).0)
     }
 
     /// Spec: draft-evm-session-00, "Channel State". Vouchers are signed by the payer's own key.
@@ -344,7 +348,7 @@ impl LocalAuthorizer {
             payer: evm(&parties.payer)?,
             payee: evm(&parties.payee)?,
             token: evm(parties.asset.address())?,
-            salt: B256::from(self.salt(parties, number)),
+            salt: B256::from(self.salt(parties, number)?),
             authorized_signer: Default::default(),
             escrow: evm(&parties.escrow)?,
             chain_id: parties.asset.network().evm_chain_id().ok_or(SessionDenied::NotEvm)?,
@@ -396,7 +400,7 @@ impl LocalAuthorizer {
         let escrow = to_alloy(&terms.escrow).ok_or(SessionDenied::NotEvm)?;
         let domain = escrow_domain(chain, escrow);
         let voucher = voucher::Voucher { channel: B256::from(terms.id.0), cumulative };
-        let signature = self.key.sign(voucher.digest(&domain)).to_bytes();
+        let signature = self.signer.sign(&ToSign::voucher(&voucher, &domain))?.to_bytes();
         let signer = to_alloy(&terms.signer).ok_or(SessionDenied::NotEvm)?;
         // What leaves here is what the escrow would accept.
         voucher
@@ -428,7 +432,7 @@ impl LocalAuthorizer {
             valid_before: U256::from(expires.secs()),
             nonce,
         };
-        let signature = self.key.sign(transfer.receive_digest(&domain)).to_bytes().to_vec();
+        let signature = self.signer.sign(&ToSign::deposit(&transfer, &domain))?.to_bytes().to_vec();
         let authorization = WireAuthorization {
             from: self.payer.clone(),
             to: escrow.clone(),

@@ -22,7 +22,9 @@ const byPermit2 = {
   },
 };
 
-const server = new x402ResourceServer([new HTTPFacilitatorClient({ url: env("FACILITATOR_URL") })])
+// How long it waits for the facilitator, where a test has to know; otherwise the package's own patience.
+const timeoutMs = process.env.FACILITATOR_TIMEOUT_MS ? Number(process.env.FACILITATOR_TIMEOUT_MS) : undefined;
+const server = new x402ResourceServer([new HTTPFacilitatorClient({ url: env("FACILITATOR_URL"), timeoutMs })])
   .register("eip155:*", new ExactEvmScheme());
 const app = express();
 app.use(paymentMiddleware(

@@ -1,21 +1,25 @@
-//! `farthing approval` and `farthing approver`: payments that wait for people.
+//! `farthing approval`: payments that wait for people.
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use farthing_approval::{ApprovalId, ApproverKey, Ballot, PublicKey, Status, Verdict};
-use farthing_policy::AgentName;
+use farthing_approval::{ApprovalId, ApproverKey, Ballot, Proof, Status, Verdict};
 use farthing_primitives::Registry;
 use farthing_wallet::client::printable;
 use farthing_wallet::journal::approvals::{ApprovalError, KeptApproval};
-use farthing_wallet::keystore::create_private_file;
 use farthing_wallet::system_clock;
 use serde_json::{Value, json};
 
 use super::Failure;
 use super::wallet::{Out, home};
+
+mod desk;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod webhook;
 
 /// Answer machines that ask whether they may pay
 #[derive(Debug, Args)]
@@ -24,6 +28,7 @@ use super::wallet::{Out, home};
   farthing approval show apr_1f…
   farthing approval approve apr_1f… --as ada --key ada.key
   farthing approval deny apr_1f… --as ada --key ada.key
+  farthing approval serve                          a page on this machine, for people with passkeys
 
 What exactly is approved is in docs/reference/approvals.md. No approval lifts a limit; silence is no.
 
@@ -42,6 +47,7 @@ enum Command {
     Show(Show),
     Approve(Answer),
     Deny(Answer),
+    Serve(serve::ServeArgs),
 }
 
 /// List what waits for people
@@ -78,13 +84,14 @@ struct Answer {
     signature: Option<String>,
 }
 
-pub fn run(args: ApprovalArgs) -> Result<ExitCode, Failure> {
+pub async fn run(args: ApprovalArgs) -> Result<ExitCode, Failure> {
     let out = Out { json: args.json || !std::io::stdout().is_terminal() };
     match args.command {
         Command::List(List { all }) => list(all, &out),
         Command::Show(Show { id }) => show(&id, &out),
         Command::Approve(answer) => vote(&answer, Verdict::Approve, &out),
         Command::Deny(answer) => vote(&answer, Verdict::Deny, &out),
+        Command::Serve(args) => serve::run(args).await,
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -177,10 +184,8 @@ fn vote(answer: &Answer, verdict: Verdict, out: &Out) -> Result<(), Failure> {
         (Some(path), _) => Ballot::cast(&read_key(path)?, &asked.request, verdict),
         (None, signature) => {
             let signature = hex::decode(signature.as_deref().unwrap_or_default());
-            Ballot {
-                verdict,
-                signature: signature.map_err(|_| Failure::usage("the signature is hexadecimal"))?,
-            }
+            let signature = signature.map_err(|_| Failure::usage("the signature is hexadecimal"))?;
+            Ballot { verdict, proof: Proof::Signature(signature) }
         }
     };
     let kept = journal.vote(&answer.id, &answer.name, &ballot, &system_clock())?;
@@ -192,125 +197,4 @@ fn read_key(path: &Path) -> Result<ApproverKey, Failure> {
     let failed = |why: String| Failure::failed(format!("{}: {why}", path.display()));
     let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
     ApproverKey::read(&text).map_err(|error| failed(error.to_string()))
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-
-/// Name the people whose word counts
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  farthing approver new ada.key                         a key, on ada's own machine
-  farthing approver add ada ed25519:iojj3XQJ8ZX9…       her word counts from now on
-  farthing approver list
-
-Exit codes: 0 done; 1 it could not be done; 2 called wrongly.")]
-pub struct ApproverArgs {
-    #[command(subcommand)]
-    command: ApproverCommand,
-    /// Print JSON also on a terminal
-    #[arg(long, global = true)]
-    json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum ApproverCommand {
-    New(NewKey),
-    Add(Add),
-    List(ListApprovers),
-    Remove(Remove),
-}
-
-/// Make a key for somebody who approves, and print its public half
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  farthing approver new ada.key")]
-struct NewKey {
-    /// Where the secret half goes; readable by you alone
-    file: PathBuf,
-}
-
-/// Let somebody's word count
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:
-  farthing approver add ada ed25519:iojj3XQJ8ZX9UtstPLpdcspnCb8dlBIb83SIAbQPb1w
-  farthing approver add bob ed25519:… --runs acme/research    not for what that agent asks for")]
-struct Add {
-    /// What to call them
-    name: String,
-    /// Their public key
-    key: PublicKey,
-    /// They run this agent, and what is part of it, and do not approve what it asks for
-    #[arg(long, value_name = "AGENT")]
-    runs: Option<AgentName>,
-}
-
-/// List whose word counts
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  farthing approver list")]
-struct ListApprovers {}
-
-/// Let somebody's word count no longer, also in what is open
-#[derive(Debug, Args)]
-#[command(after_help = "Example:\n  farthing approver remove ada")]
-struct Remove {
-    name: String,
-}
-
-pub fn run_approver(args: ApproverArgs) -> Result<ExitCode, Failure> {
-    let out = Out { json: args.json || !std::io::stdout().is_terminal() };
-    match args.command {
-        ApproverCommand::New(NewKey { file }) => new_key(&file, &out),
-        ApproverCommand::Add(add) => add_approver(&add, &out),
-        ApproverCommand::List(ListApprovers {}) => list_approvers(&out),
-        ApproverCommand::Remove(Remove { name }) => remove(&name, &out),
-    }?;
-    Ok(ExitCode::SUCCESS)
-}
-
-fn new_key(file: &Path, out: &Out) -> Result<(), Failure> {
-    use std::io::Write;
-    let mut seed = [0; 32];
-    getrandom::fill(&mut seed).map_err(|error| Failure::failed(error.to_string()))?;
-    let key = ApproverKey::from_seed(seed).map_err(|error| Failure::failed(error.to_string()))?;
-    let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", file.display()));
-    // Nothing that is there is written over.
-    let mut made = create_private_file(file).map_err(failed)?;
-    writeln!(made, "{}", key.secret()).and_then(|()| made.sync_all()).map_err(failed)?;
-    let public = key.public().to_string();
-    out.say(
-        &json!({ "key": public, "file": file.display().to_string() }),
-        &format!("{public}\nThe owner of the wallet lets its word count with: farthing approver add NAME {public}\n"),
-    );
-    Ok(())
-}
-
-fn add_approver(add: &Add, out: &Out) -> Result<(), Failure> {
-    home()?.journal()?.add_approver(&add.name, &add.key, add.runs.as_ref(), &system_clock())?;
-    out.say(
-        &json!({ "name": add.name, "key": add.key.to_string(), "runs": add.runs.as_ref().map(ToString::to_string) }),
-        &format!("the word of {} counts", add.name),
-    );
-    Ok(())
-}
-
-fn list_approvers(out: &Out) -> Result<(), Failure> {
-    let known = home()?.journal()?.approvers()?;
-    let json: Vec<Value> = known
-        .iter()
-        .map(|one| json!({ "name": one.name, "key": one.key.to_string(), "runs": one.runs.as_ref().map(ToString::to_string) }))
-        .collect();
-    let lines: String = known
-        .iter()
-        .map(|one| {
-            let runs = one.runs.as_ref().map(|agent| format!("  runs {agent}")).unwrap_or_default();
-            format!("{:<24} {}{runs}\n", one.name, one.key)
-        })
-        .collect();
-    out.say(&json.into(), if lines.is_empty() { "nobody: farthing approver new, then add" } else { &lines });
-    Ok(())
-}
-
-fn remove(name: &str, out: &Out) -> Result<(), Failure> {
-    home()?.journal()?.remove_approver(name)?;
-    out.say(&json!({ "removed": name }), &format!("the word of {name} counts no longer"));
-    Ok(())
 }

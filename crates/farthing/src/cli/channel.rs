@@ -21,9 +21,9 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::Failure;
+use super::payer::authorizer;
 use super::wallet::{
-    Out, default_key, home, is_dev_key, load_key, money_json, nodes, shown_address, shown_money,
-    shown_network,
+    Out, default_key, home, load_key, money_json, nodes, shown_address, shown_money, shown_network,
 };
 
 /// How long a transaction of the wallet's own is waited for.
@@ -49,7 +49,7 @@ pub struct ChannelArgs {
     /// Print JSON also on a terminal
     #[arg(long, global = true)]
     json: bool,
-    /// The key that pays: a name, or env:NAME, file:PATH, keystore:NAME, dev:NUMBER
+    /// The key that pays: a name, or env:NAME, file:PATH, keystore:NAME, kms:REGION/KEY_ID, pkcs11:…, dev:NUMBER
     #[arg(long, visible_alias = "key", value_name = "KEY", env = "FARTHING_PAY_WITH", global = true)]
     pay_with: Option<String>,
     /// The file whose first line is the passphrase
@@ -181,18 +181,12 @@ impl From<ForceError> for Failure {
 struct Rig {
     wallet: LocalAuthorizer,
     client: Client,
-    key: LocalKey,
     chains: Vec<(Arc<dyn Chain>, Arc<dyn ChainView>)>,
 }
 
 async fn rig(args: &ChannelArgs, journal: Arc<Journal>) -> Result<Rig, Failure> {
     let home = home()?;
-    let reference = match &args.pay_with {
-        Some(reference) => reference.clone(),
-        None => default_key(&home, &journal)?,
-    };
-    let key = || load_key(&home.keystore(), &reference, args.password_file.as_ref());
-    let wallet = LocalAuthorizer::new(key()?, journal.clone(), Registry::builtin()).with_dev_keys(is_dev_key);
+    let wallet = authorizer(&home, &journal, args.pay_with.as_ref(), args.password_file.as_ref()).await?;
     let mut builder = Client::builder().wallet(wallet.clone()).patience(Patience::default());
     let mut chains = Vec::new();
     for (chain, devnet) in nodes(&journal, &args.rpc).await? {
@@ -201,7 +195,7 @@ async fn rig(args: &ChannelArgs, journal: Arc<Journal>) -> Result<Rig, Failure> 
         chains.push((chain, view));
     }
     let client = builder.build().map_err(|error| Failure::failed(error.to_string()))?;
-    Ok(Rig { wallet, client, key: LocalKey::new(key()?), chains })
+    Ok(Rig { wallet, client, chains })
 }
 
 fn journal() -> Result<Arc<Journal>, Failure> {
@@ -344,12 +338,16 @@ async fn force(args: &ChannelArgs, recover: &Recover, out: &Out) -> Result<(), F
         rig.chains.iter().find(|(chain, _)| *chain.network() == network).ok_or_else(|| {
             Failure::usage(format!("name a node of {}: --rpc URL", shown_network(&network)))
         })?;
+    // What the chain takes for it is paid by the key itself.
+    let home = home()?;
+    let reference = args.pay_with.clone().map_or_else(|| default_key(&home, &journal), Ok)?;
+    let key = LocalKey::new(load_key(&home.keystore(), &reference, args.password_file.as_ref())?);
     let world = TokioWorld::new();
     let force = Force {
         wallet: &rig.wallet,
         chain: chain.as_ref(),
         view: view.as_ref(),
-        key: &rig.key,
+        key: &key,
         world: &world,
         patience: TRANSACTION_PATIENCE,
     };

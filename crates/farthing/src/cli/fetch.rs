@@ -15,7 +15,7 @@ use farthing_wallet::client::{
     shown,
 };
 use farthing_wallet::journal::{Journal, Purchase};
-use farthing_wallet::{Denied, LocalAuthorizer, Offer};
+use farthing_wallet::{Denied, Offer};
 use farthing_wire::mpp::sse::Event;
 use farthing_wire::mpp::ws::Framing;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -23,9 +23,8 @@ use serde_json::{Value, json};
 use url::Url;
 
 use super::Failure;
-use super::wallet::{
-    default_key, home, is_dev_key, load_key, money_json, shown_address, shown_money, shown_network, views,
-};
+use super::remote::{Buyer, RemoteArgs, Ways};
+use super::wallet::{money_json, shown_address, shown_money, shown_network};
 
 /// The longest request body that is read from a file or from standard input, in bytes.
 const MAX_DATA_BYTES: u64 = 64 * 1024 * 1024;
@@ -107,12 +106,14 @@ pub struct FetchArgs {
     /// Say what would be paid, and pay nothing
     #[arg(long)]
     dry_run: bool,
-    /// The key that pays: a name, or env:NAME, file:PATH, keystore:NAME, dev:NUMBER
+    /// The key that pays: a name, or env:NAME, file:PATH, keystore:NAME, kms:REGION/KEY_ID, pkcs11:…, dev:NUMBER
     #[arg(long, visible_alias = "key", value_name = "KEY", env = "FARTHING_PAY_WITH")]
     pay_with: Option<String>,
     /// The file whose first line is the passphrase
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// Pay on this network only: base, base-sepolia, eip155:8453 …
     #[arg(long, value_name = "NETWORK")]
     network: Option<String>,
@@ -272,21 +273,20 @@ async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
     if !args.cheapest && requests.len() > 1 {
         return Err(Failure::usage("several URLs need --cheapest"));
     }
-    let home = home()?;
-    let journal = Arc::new(home.journal()?);
-    let reference = match &args.pay_with {
-        Some(reference) => reference.clone(),
-        None => default_key(&home, &journal)?,
+    let ways = Ways {
+        remote: &args.remote,
+        pay_with: args.pay_with.as_ref(),
+        password_file: args.password_file.as_ref(),
+        rpc: &args.rpc,
     };
-    let key = load_key(&home.keystore(), &reference, args.password_file.as_ref())?;
-    let authorizer =
-        LocalAuthorizer::new(key, journal.clone(), Registry::builtin()).with_dev_keys(is_dev_key);
+    let Buyer { authorizer, views, local, .. } = ways.buyer().await?;
+    let journal = local.as_ref().map(|local| &**local.journal());
     let mut patience = Patience::default();
     if let Some(secs) = args.max_time {
         patience.total = Duration::from_secs(secs);
     }
-    let mut builder = Client::builder().wallet(authorizer).patience(patience);
-    for view in views(&journal, &args.rpc).await? {
+    let mut builder = Client::builder().authorizer(authorizer).patience(patience);
+    for view in views {
         builder = builder.chain(view);
     }
     let client = builder.build().map_err(|error| Failure::failed(error.to_string()))?;
@@ -294,12 +294,13 @@ async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
     if let Some(id) = &args.resume {
         let id: PurchaseId = id.parse().map_err(|error| Failure::usage(format!("{error}")))?;
         let request = requests.into_iter().next();
-        let url = journal.get(&id)?.url;
+        let purchase = client.authorizer().purchase(&id).await;
+        let url = purchase.map_err(|error| Failure::failed(error.to_string()))?.url;
         let done = client.resume(&id, request, &options).await;
-        return Ok(ended(done, url, &journal).by(client));
+        return Ok(ended(done, url, journal).by(client));
     }
     if args.cheapest {
-        let told = cheapest(&client, requests, &options, &journal, args.new).await?;
+        let told = cheapest(&client, requests, &options, journal, args.new).await?;
         return Ok(told.by(client));
     }
     let Some(request) = requests.into_iter().next() else { return Err(Failure::usage("no URL")) };
@@ -308,14 +309,14 @@ async fn fetch(args: &FetchArgs) -> Result<Told, Failure> {
         true => client.fetch(request, &options).await,
         false => client.fetch_once(request, &options).await,
     };
-    Ok(ended(done, url, &journal).by(client))
+    Ok(ended(done, url, journal).by(client))
 }
 
 async fn cheapest(
     client: &Client,
     requests: Vec<HttpRequest>,
     options: &Options,
-    journal: &Journal,
+    journal: Option<&Journal>,
     new: bool,
 ) -> Result<Told, Failure> {
     // Whoever was paid by the same command before is not compared with anybody.
@@ -323,7 +324,7 @@ async fn cheapest(
         match client.resume_any(&requests, options).await {
             Ok(None) => {}
             Ok(Some(outcome)) => {
-                let url = journal_url(journal, &outcome);
+                let url = bought_from(client, &outcome).await;
                 return Ok(ended(Ok(outcome), url, journal));
             }
             Err(error) => return Ok(ended(Err(error), String::new(), journal)),
@@ -362,14 +363,14 @@ async fn cheapest(
 }
 
 /// What an outcome was bought from.
-fn journal_url(journal: &Journal, outcome: &Outcome) -> String {
+async fn bought_from(client: &Client, outcome: &Outcome) -> String {
     let id = match outcome {
         Outcome::Paid { payment, .. }
         | Outcome::Refused { payment, .. }
         | Outcome::Unknown { payment, .. } => payment.id,
         Outcome::Free(_) | Outcome::Planned(_) | Outcome::Denied { .. } => return String::new(),
     };
-    journal.get(&id).map(|purchase| purchase.url).unwrap_or_default()
+    client.authorizer().purchase(&id).await.map(|purchase| purchase.url).unwrap_or_default()
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -617,7 +618,7 @@ fn ordinal(n: u32) -> String {
 // ---------------------------------------------------------------------------------------------------------------------
 // How it ended.
 
-fn ended(done: Result<Outcome, FetchError>, url: String, journal: &Journal) -> Told {
+fn ended(done: Result<Outcome, FetchError>, url: String, journal: Option<&Journal>) -> Told {
     let registry = Registry::builtin();
     let mut told = Told::new(Exit::Failed, "error", url);
     match done {
@@ -703,7 +704,7 @@ fn ended(done: Result<Outcome, FetchError>, url: String, journal: &Journal) -> T
     told
 }
 
-fn failed(error: FetchError, told: &mut Told, journal: &Journal) {
+fn failed(error: FetchError, told: &mut Told, journal: Option<&Journal>) {
     told.lines.push(error.to_string());
     told.exit = match &error {
         FetchError::Send(SendError::Private(_)) => {
@@ -731,7 +732,7 @@ fn failed(error: FetchError, told: &mut Told, journal: &Journal) {
         FetchError::Denied(denied) => told.denied = Some(denied),
         _ => {}
     }
-    let frozen = journal.rules().is_ok_and(|rules| rules.frozen);
+    let frozen = journal.is_some_and(|journal| journal.rules().is_ok_and(|rules| rules.frozen));
     if frozen {
         told.lines.push("the wallet is frozen: farthing wallet unfreeze".to_owned());
     }

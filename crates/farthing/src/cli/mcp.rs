@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use farthing_mcp::{MAX_ANSWER_BYTES, MCP_PATH, Token, WalletServer, serve_http, serve_stdio};
+use farthing_mcp::{Finder, MAX_ANSWER_BYTES, MCP_PATH, Token, WalletServer, serve_http, serve_stdio};
 use farthing_policy::Dollars;
-use farthing_primitives::Registry;
+use farthing_wallet::Home;
 use farthing_wallet::client::Client;
-use farthing_wallet::{Home, LocalAuthorizer};
 use tokio::net::TcpListener;
 
 use super::find::WalletFinder;
-use super::wallet::{default_key, home, is_dev_key, load_key, views};
+use super::mcp_proxy::{self, ProxyArgs, ReloadArgs, ScanArgs, StatusArgs, ValidateArgs};
+use super::remote::{Buyer, RemoteArgs, Ways};
+use super::wallet::home;
 use super::{Failure, print_ready, until_stopped};
 
 /// The file with what agents show over HTTP, in the wallet's home.
@@ -25,7 +26,9 @@ const TOKEN_FILE: &str = "mcp-token";
 #[command(after_help = "Examples:
   farthing mcp serve                               over standard input and output, for an agent that starts it
   farthing mcp serve --http --max 0.05             over HTTP on this machine, at most 0.05 for each call
-  farthing mcp token                               what agents show over HTTP")]
+  farthing mcp token                               what agents show over HTTP
+  farthing mcp scan -- node server.mjs             a first policy for another server's tools
+  farthing mcp proxy -p policy.yaml -- node server.mjs    that server behind the policy, paid within it")]
 pub struct McpArgs {
     #[command(subcommand)]
     command: Command,
@@ -35,6 +38,11 @@ pub struct McpArgs {
 enum Command {
     Serve(Serve),
     Token(TokenArgs),
+    Proxy(ProxyArgs),
+    Scan(ScanArgs),
+    Validate(ValidateArgs),
+    Status(StatusArgs),
+    Reload(ReloadArgs),
 }
 
 /// Serve the wallet's tools: find, quote, pay_and_fetch, balance, budget, history
@@ -64,12 +72,14 @@ struct Serve {
     /// The most that one call may cost, in units of the token asked for: 0.02; $0.02 for dollars only
     #[arg(long, value_name = "AMOUNT")]
     max: Option<String>,
-    /// The key that pays: a name, or env:NAME, file:PATH, keystore:NAME, dev:NUMBER
+    /// The key that pays: a name, or env:NAME, file:PATH, keystore:NAME, kms:REGION/KEY_ID, pkcs11:…, dev:NUMBER
     #[arg(long, visible_alias = "key", value_name = "KEY", env = "FARTHING_PAY_WITH")]
     pay_with: Option<String>,
     /// The file whose first line is the passphrase
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    #[command(flatten)]
+    remote: RemoteArgs,
     /// A node to confirm payments by, besides those that the wallet knows
     #[arg(long, value_name = "URL", env = "FARTHING_RPC", value_delimiter = ',')]
     rpc: Vec<String>,
@@ -89,12 +99,17 @@ pub async fn run(args: McpArgs) -> Result<ExitCode, Failure> {
             println!("{}", token(&home()?)?.as_str());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Proxy(args) => mcp_proxy::proxy(args).await,
+        Command::Scan(args) => mcp_proxy::scan(args).await,
+        Command::Validate(args) => mcp_proxy::validate(&args),
+        Command::Status(args) => mcp_proxy::status(&args),
+        Command::Reload(args) => mcp_proxy::reload(&args),
     }
 }
 
 fn token(home: &Home) -> Result<Token, Failure> {
-    // The home exists, for its owner alone, once the journal does.
-    home.journal()?;
+    let failed = |error: std::io::Error| Failure::failed(format!("{}: {error}", home.path().display()));
+    home.make().map_err(failed)?;
     Token::load_or_make(&home.path().join(TOKEN_FILE)).map_err(|error| Failure::failed(error.to_string()))
 }
 
@@ -110,14 +125,14 @@ async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     if let Some(max) = &args.max {
         Dollars::parse(max).map_err(|error| Failure::usage(format!("--max {max:?}: {error}")))?;
     }
-    let home = home()?;
-    let server = wallet(&home, &args).await?;
+    let server = wallet(&args).await?;
     let Some(address) = args.http else {
         return match serve_stdio(server, until_stopped()).await {
             Ok(()) => Ok(ExitCode::SUCCESS),
             Err(why) => Err(Failure::failed(format!("the agent could not be served: {why}"))),
         };
     };
+    let home = home()?;
     let token = token(&home)?;
     let failed = |error: std::io::Error| Failure::failed(format!("{address}: {error}"));
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -129,22 +144,24 @@ async fn serve(args: Serve) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The wallet's tools over its default key, or the one that is named.
-async fn wallet(home: &Home, args: &Serve) -> Result<WalletServer, Failure> {
-    let journal = Arc::new(home.journal()?);
-    let reference = match &args.pay_with {
-        Some(reference) => reference.clone(),
-        None => default_key(home, &journal)?,
+/// The wallet's tools over its default key, the one that is named, or a guard.
+async fn wallet(args: &Serve) -> Result<WalletServer, Failure> {
+    let ways = Ways {
+        remote: &args.remote,
+        pay_with: args.pay_with.as_ref(),
+        password_file: args.password_file.as_ref(),
+        rpc: &args.rpc,
     };
-    let key = load_key(&home.keystore(), &reference, args.password_file.as_ref())?;
-    let authorizer =
-        LocalAuthorizer::new(key, journal.clone(), Registry::builtin()).with_dev_keys(is_dev_key);
-    let views = views(&journal, &args.rpc).await?;
-    let mut builder = Client::builder().wallet(authorizer).max_body(MAX_ANSWER_BYTES);
+    let Buyer { authorizer, books, views, local } = ways.buyer().await?;
+    let mut builder = Client::builder().authorizer(authorizer).max_body(MAX_ANSWER_BYTES);
     for view in &views {
         builder = builder.chain(view.clone());
     }
     let client = builder.build().map_err(|error| Failure::failed(error.to_string()))?;
-    let finder = Arc::new(WalletFinder::new(home.clone(), journal.clone()));
-    Ok(WalletServer::with_finder(client, journal, views, args.max.clone(), Some(finder)))
+    // Whom the owner has indexed is in the wallet's home.
+    let finder = match local {
+        Some(local) => Some(Arc::new(WalletFinder::new(home()?, local.journal().clone())) as Arc<dyn Finder>),
+        None => None,
+    };
+    Ok(WalletServer::with_finder(client, books, views, args.max.clone(), finder))
 }

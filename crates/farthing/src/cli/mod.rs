@@ -5,7 +5,9 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+mod agent;
 mod approval;
+mod approver;
 mod audit;
 mod channel;
 mod devnet;
@@ -14,10 +16,17 @@ mod find;
 mod guard;
 mod ledger;
 mod load;
+mod local_page;
 mod mcp;
+mod mcp_proxy;
+mod payer;
 mod policy;
+mod proxy;
 mod refund;
+mod remote;
+mod vault;
 pub mod wallet;
+mod wallet_serve;
 
 /// Machines that pay machines: sell any API by the request, buy with a budget, settle on EVM chains.
 #[derive(Debug, Parser)]
@@ -47,11 +56,16 @@ enum Command {
     Wallet(wallet::WalletArgs),
     Policy(policy::PolicyArgs),
     Approval(approval::ApprovalArgs),
-    Approver(approval::ApproverArgs),
+    Approver(approver::ApproverArgs),
     Guard(guard::GuardArgs),
+    Agent(agent::AgentArgs),
+    Freeze(agent::FreezeArgs),
+    Unfreeze(agent::UnfreezeArgs),
     Channel(channel::ChannelArgs),
     Audit(audit::AuditArgs),
+    Vault(vault::VaultArgs),
     Mcp(mcp::McpArgs),
+    Proxy(proxy::ProxyArgs),
     Gateway(crate::gateway::GatewayArgs),
     Facilitator(crate::facilitator::FacilitatorArgs),
     Refund(refund::RefundArgs),
@@ -97,12 +111,17 @@ pub async fn main() -> ExitCode {
         Command::Find(args) => Ok(find::run(args).await),
         Command::Wallet(args) => Ok(wallet::run(args).await),
         Command::Policy(args) => policy::run(args),
-        Command::Approval(args) => approval::run(args),
-        Command::Approver(args) => approval::run_approver(args),
+        Command::Approval(args) => approval::run(args).await,
+        Command::Approver(args) => approver::run(args).await,
         Command::Guard(args) => guard::run(args).await,
+        Command::Agent(args) => agent::run(args),
+        Command::Freeze(args) => agent::freeze(args).await,
+        Command::Unfreeze(args) => agent::unfreeze(args),
         Command::Channel(args) => Ok(channel::run(args).await),
         Command::Audit(args) => audit::run(args),
+        Command::Vault(args) => Ok(vault::run(args).await),
         Command::Mcp(args) => mcp::run(args).await,
+        Command::Proxy(args) => proxy::run(args).await,
         Command::Gateway(args) => crate::gateway::run_command(args).await,
         Command::Facilitator(args) => crate::facilitator::run(args).await,
         Command::Refund(args) => refund::run(args).await,
@@ -158,6 +177,17 @@ pub async fn until_stopped() {
         () = interrupt => {}
         () = terminate => {}
     }
+}
+
+/// Whether nobody on the way reads or writes what is sent there.
+fn is_kept_private(url: &url::Url) -> bool {
+    let is_local = match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    url.scheme() == "https" || url.scheme() == "http" && is_local
 }
 
 #[cfg(test)]

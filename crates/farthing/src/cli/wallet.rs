@@ -10,6 +10,7 @@ use clap::{Args, Subcommand};
 use farthing_chain::{ChainConfig, RpcChain};
 use farthing_engine::Chain;
 use farthing_evm::{Key, eip55, from_alloy, to_alloy};
+use farthing_guard::Whom;
 use farthing_policy::{Bucket, Caps, Dollars, HostPattern, HostRule, Rules, Window};
 use farthing_primitives::{Address, Network, Registry};
 use farthing_wallet::client::{Client, printable};
@@ -20,6 +21,8 @@ use farthing_wallet::{ChainView, EngineView, Home, LocalAuthorizer, system_clock
 use serde_json::{Value, json};
 
 use super::Failure;
+use super::agent::freeze_here;
+use super::payer::signer;
 
 /// Where the passphrase is if nobody is asked for it.
 pub(super) const PASSWORD_VARIABLE: &str = "FARTHING_PASSPHRASE";
@@ -55,6 +58,7 @@ pub struct WalletArgs {
 enum Command {
     New(New),
     Import(Import),
+    Use(Use),
     List(List),
     Show(Show),
     Balance(Balance),
@@ -63,6 +67,7 @@ enum Command {
     Freeze(Freeze),
     Unfreeze(Unfreeze),
     History(History),
+    Serve(super::wallet_serve::ServeArgs),
 }
 
 /// Make a key
@@ -93,6 +98,25 @@ struct Import {
     /// Where it is: env:NAME (hex), or file:PATH (hex, or a version 3 keystore with the same passphrase)
     #[arg(long, value_name = "REFERENCE")]
     from: String,
+    /// The file whose first line is the passphrase
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+/// Pay with this key if none is named: one of the wallet's own, or one that is somewhere else
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  farthing wallet use agent
+  farthing wallet use kms:eu-central-1/1234abcd-12ab-34cd-56ef-1234567890ab
+  farthing wallet use kms:eu-central-1/alias/agent
+  farthing wallet use 'pkcs11:token=farthing;object=agent?module-path=/usr/lib/softhsm/libsofthsm2.so'
+
+A key in AWS KMS or in a device that speaks PKCS #11 never leaves it: each payment is signed there. KMS is
+asked with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN; a device's PIN is the
+passphrase. docs/operating/keys.md says which kind of key it has to be.")]
+struct Use {
+    /// A name, or env:NAME, file:PATH, keystore:NAME, kms:REGION/KEY_ID, pkcs11:…
+    key: String,
     /// The file whose first line is the passphrase
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
@@ -221,14 +245,16 @@ pub async fn run(args: WalletArgs) -> ExitCode {
     let done = match args.command {
         Command::New(new) => make(&new, &out),
         Command::Import(import) => take_over(&import, &out),
+        Command::Use(chosen) => choose(&chosen, &out).await,
         Command::List(List {}) => list(&out),
         Command::Show(Show {}) => show(&out),
         Command::Balance(balance) => balances(&balance, &out).await,
         Command::Limit(limit) => set_limit(&limit, &out),
         Command::Allow(allow) => set_allowed(&allow, &out),
-        Command::Freeze(Freeze {}) => set_frozen(true, &out),
-        Command::Unfreeze(Unfreeze {}) => set_frozen(false, &out),
+        Command::Freeze(Freeze {}) => freeze(&out).await,
+        Command::Unfreeze(Unfreeze {}) => unfreeze(&out),
         Command::History(history) => past(&history, &out).await,
+        Command::Serve(serve) => super::wallet_serve::run(serve).await.map(drop),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -308,23 +334,23 @@ pub(super) fn load_key(
     reference: &str,
     password_file: Option<&PathBuf>,
 ) -> Result<Key, Failure> {
-    if let Some(number) = reference.strip_prefix("dev:") {
-        return dev_key(number.parse().map_err(|_| no_dev_key())?);
+    match reference.strip_prefix("dev:") {
+        Some(number) => dev_key(number),
+        None => Ok(key_ref(reference)?.load(keystore, || passphrase(password_file, "Passphrase: "))?),
     }
-    let reference: KeyRef =
-        if reference.contains(':') { reference.parse()? } else { KeyRef::Keystore(reference.to_owned()) };
-    Ok(reference.load(keystore, || passphrase(password_file, "Passphrase: "))?)
 }
 
-fn no_dev_key() -> Failure {
-    Failure::usage(format!(
-        "development keys have the numbers 0 to {}",
-        farthing_devnet::DEV_ACCOUNT_COUNT - 1
-    ))
+/// A reference as it is written on a command line, where a name alone is one in the keystore.
+pub(super) fn key_ref(reference: &str) -> Result<KeyRef, KeystoreError> {
+    if reference.contains(':') { reference.parse() } else { Ok(KeyRef::Keystore(reference.to_owned())) }
 }
 
-fn dev_key(number: usize) -> Result<Key, Failure> {
-    let account = farthing_devnet::dev_account(number).ok_or_else(no_dev_key)?;
+/// A development key by its number.
+pub(super) fn dev_key(number: &str) -> Result<Key, Failure> {
+    let account = number.parse().ok().and_then(farthing_devnet::dev_account).ok_or_else(|| {
+        let last = farthing_devnet::DEV_ACCOUNT_COUNT - 1;
+        Failure::usage(format!("development keys have the numbers 0 to {last}"))
+    })?;
     Key::from_bytes(account.private_key.0).map_err(|error| Failure::failed(error.to_string()))
 }
 
@@ -341,6 +367,16 @@ pub(super) fn default_key(home: &Home, journal: &Journal) -> Result<String, Fail
             Err(Failure::usage(format!("name a key with --pay-with: {}", names.join(", "))))
         }
     }
+}
+
+/// Views of chains by the nodes at `urls` alone.
+pub(super) async fn views_by(urls: &[String]) -> Result<Vec<Arc<dyn ChainView>>, Failure> {
+    let mut views: Vec<Arc<dyn ChainView>> = Vec::new();
+    for url in urls.iter().filter(|url| !url.is_empty()) {
+        let (chain, devnet) = node(url, None).await?;
+        views.push(Arc::new(EngineView::new(chain, devnet)));
+    }
+    Ok(views)
 }
 
 /// Views of chains by the nodes at `urls`, and by those that the wallet knows for other networks.
@@ -367,7 +403,7 @@ pub(super) async fn nodes(
 }
 
 /// A chain by one node, which is asked for its id and whether it is one for development.
-async fn node(url: &str, expected: Option<&Network>) -> Result<(Arc<dyn Chain>, bool), Failure> {
+pub(super) async fn node(url: &str, expected: Option<&Network>) -> Result<(Arc<dyn Chain>, bool), Failure> {
     let parsed: url::Url = url.parse().map_err(|_| Failure::usage("the RPC address is no URL"))?;
     let shown = farthing_wallet::client::shown(&parsed);
     let http = reqwest::Client::builder()
@@ -437,7 +473,7 @@ fn make(new: &New, out: &Out) -> Result<(), Failure> {
     let home = home()?;
     let journal = home.journal()?;
     let (reference, address) = if let Some(number) = new.devnet {
-        let key = dev_key(number)?;
+        let key = dev_key(&number.to_string())?;
         if !home.keystore().list()?.is_empty() {
             return Err(Failure::usage(
                 "this wallet has keys of its own; give the development key another $FARTHING_HOME",
@@ -481,6 +517,21 @@ fn take_over(import: &Import, out: &Out) -> Result<(), Failure> {
         journal.set_default_key(&info.name)?;
     }
     made(&info.name, &from_alloy(key.address()), &home, &journal, out)
+}
+
+async fn choose(chosen: &Use, out: &Out) -> Result<(), Failure> {
+    let home = home()?;
+    let journal = home.journal()?;
+    let key = chosen.key.strip_prefix("keystore:").unwrap_or(&chosen.key);
+    let signer = signer(&home, key, chosen.password_file.as_ref()).await?;
+    let address = signer.address();
+    if journal.is_devnet()? != key.starts_with("dev:") {
+        return Err(Failure::usage(
+            "a wallet for development keys is made by \"farthing wallet new --devnet\", and has no others",
+        ));
+    }
+    journal.set_default_key(key)?;
+    made(key, &address, &home, &journal, out)
 }
 
 fn new_passphrase(file: Option<&PathBuf>) -> Result<Passphrase, Failure> {
@@ -527,9 +578,10 @@ fn list(out: &Out) -> Result<(), Failure> {
     let default = journal.default_key()?;
     let mut keys: Vec<(String, Option<Address>)> =
         home.keystore().list()?.into_iter().map(|key| (key.name, key.address)).collect();
-    if let Some(number) = default.as_deref().and_then(|key| key.strip_prefix("dev:")) {
-        let key = dev_key(number.parse().map_err(|_| no_dev_key())?)?;
-        keys.push((format!("dev:{number}"), Some(from_alloy(key.address()))));
+    if let Some(reference) = default.as_deref().filter(|key| key.contains(':')) {
+        let number = reference.strip_prefix("dev:");
+        let address = number.map(|number| Ok::<_, Failure>(from_alloy(dev_key(number)?.address())));
+        keys.push((reference.to_owned(), address.transpose()?));
     }
     let is_default = |name: &str| default.as_deref() == Some(name);
     let json: Vec<Value> = keys
@@ -543,7 +595,7 @@ fn list(out: &Out) -> Result<(), Failure> {
         })
         .collect();
     let rows = keys.iter().map(|(name, address)| {
-        let address = address.as_ref().map_or_else(|| "(address not in the file)".to_owned(), shown_address);
+        let address = address.as_ref().map_or_else(|| "(known when it is opened)".to_owned(), shown_address);
         format!("{} {name:<20} {address}\n", if is_default(name) { "*" } else { " " })
     });
     let text: String = rows.collect();
@@ -698,14 +750,14 @@ async fn balances(balance: &Balance, out: &Out) -> Result<(), Failure> {
         ));
     }
     let owners: Vec<(String, Address)> = match &balance.name {
-        Some(name) => vec![(name.clone(), address_of(&home, name)?)],
+        Some(name) => vec![(name.clone(), address_of(&home, name).await?)],
         None => {
             let mut owners = Vec::new();
             for key in home.keystore().list()? {
                 owners.extend(key.address.map(|address| (key.name, address)));
             }
-            if let Some(dev) = journal.default_key()?.filter(|key| key.starts_with("dev:")) {
-                owners.push((dev.clone(), address_of(&home, &dev)?));
+            if let Some(elsewhere) = journal.default_key()?.filter(|key| key.contains(':')) {
+                owners.push((elsewhere.clone(), address_of(&home, &elsewhere).await?));
             }
             owners
         }
@@ -745,17 +797,17 @@ async fn balances(balance: &Balance, out: &Out) -> Result<(), Failure> {
 }
 
 /// The address of a key, without opening it where the file says it.
-fn address_of(home: &Home, reference: &str) -> Result<Address, Failure> {
+pub(super) async fn address_of(home: &Home, reference: &str) -> Result<Address, Failure> {
     let name = reference.strip_prefix("keystore:").unwrap_or(reference);
     if !name.contains(':')
         && let Some(address) = home.keystore().info(name)?.address
     {
         return Ok(address);
     }
-    Ok(from_alloy(load_key(&home.keystore(), reference, None)?.address()))
+    Ok(signer(home, reference, None).await?.address())
 }
 
-fn network(text: &str) -> Result<Network, Failure> {
+pub(super) fn network(text: &str) -> Result<Network, Failure> {
     Network::from_name(text).map_err(|error| Failure::usage(error.to_string()))
 }
 
@@ -900,15 +952,20 @@ fn authorities(patterns: &[HostPattern], wanted: bool) -> Result<Vec<String>, Fa
     patterns.iter().map(authority).collect()
 }
 
-fn set_frozen(frozen: bool, out: &Out) -> Result<(), Failure> {
+async fn freeze(out: &Out) -> Result<(), Failure> {
+    freeze_here(&Whom::All).await?;
+    out.say(&json!({ "frozen": true }), "frozen: nothing new is signed or shown");
+    Ok(())
+}
+
+pub(super) fn unfreeze(out: &Out) -> Result<(), Failure> {
     let journal = home()?.journal()?;
     journal.note_time(&system_clock())?;
     journal.change_rules(|rules| {
-        rules.frozen = frozen;
+        rules.frozen = false;
         Ok(())
     })?;
-    let text = if frozen { "frozen: nothing new is signed or shown" } else { "not frozen" };
-    out.say(&json!({ "frozen": frozen }), text);
+    out.say(&json!({ "frozen": false }), "not frozen");
     Ok(())
 }
 

@@ -34,6 +34,7 @@ use url::Url;
 pub use document::ConfigError;
 pub use key::read_key;
 pub use mcp::{McpConfig, McpSource};
+pub(crate) use reader::parse_duration;
 pub use routes::MAX_STORED_BYTES;
 pub(crate) use routes::checksum_holds;
 pub use secret::SecretRef;

@@ -24,6 +24,7 @@ const LIMITS: Limits = Limits {
     stall_timeout: Duration::from_secs(10),
     min_rate: 1024,
     shutdown_timeout: Duration::ZERO,
+    half_close: true,
 };
 
 /// Serves `/health` (the process runs), `/ready` (the store answers) and `/status` (numbers). Never returns.

@@ -28,6 +28,7 @@ pub fn limits(config: &LimitsConfig) -> Limits {
         stall_timeout: config.stall_timeout,
         min_rate: config.min_rate,
         shutdown_timeout: config.shutdown_timeout,
+        half_close: true,
     }
 }
 

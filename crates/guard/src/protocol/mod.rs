@@ -5,16 +5,19 @@
 //! in any order. The records are versioned types of their own; what is not known is an error on both sides.
 //! `docs/reference/guard.md` says it for whoever writes a client in another language.
 
+mod books;
 mod records;
 
 use std::time::Duration;
 
-use farthing_policy::Decision;
+use farthing_policy::{Decision, Fact};
 use farthing_wallet::Denied;
 use farthing_wallet::journal::JournalError;
+use farthing_wallet::journal::approvals::ApprovalError;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+pub use books::*;
 pub use records::*;
 
 /// The version of everything here.
@@ -53,6 +56,16 @@ pub const MAX_NOTE_CHARS: usize = 300;
 
 /// How many purchases or channels one answer lists.
 pub const MAX_LISTED: usize = 24;
+
+/// How many purchases the latest ones go back.
+pub const MAX_HISTORY_ROWS: u32 = 100;
+
+/// The longest name of a call, in bytes.
+pub const MAX_CALL_NAME_BYTES: usize = 128;
+
+/// How many names of calls one agent may bind within [`CALL_NAMES_WITHIN`]: each is kept for a day.
+pub const MAX_CALL_NAMES: u32 = 3_600;
+pub const CALL_NAMES_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// How long an agent waits for an answer. Without one it is denied.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -143,6 +156,13 @@ impl From<Denied> for Refusal {
                 message: decision.to_string(),
                 findings: Some(DecisionRecord::of(&decision).findings),
             },
+            Denied::Approval(ApprovalError::NotAsked(decision)) => Self {
+                code: decision.denials().next().map_or("approval_not_needed", Fact::code).to_owned(),
+                message: decision.to_string(),
+                findings: (!decision.is_allowed()).then(|| DecisionRecord::of(&decision).findings),
+            },
+            // How the books are kept is no agent's business.
+            Denied::Approval(ApprovalError::Journal(error)) => Self::from(Denied::Journal(error)),
             // What is another's is not told apart from what is nobody's.
             Denied::Journal(JournalError::NotFound(_) | JournalError::NoChannel(_)) => Self::not_found(),
             Denied::Journal(JournalError::Corrupt("attempt")) => Self::not_found(),

@@ -14,12 +14,12 @@ use farthing_wire::mpp;
 use farthing_wire::x402::{Message, v1, v2};
 use serde::{Deserialize, Serialize};
 
-use super::{MAX_NOTE_CHARS, MAX_OFFER_BYTES, MAX_RECEIPT_BYTES, MAX_URL_BYTES, Refusal};
+use super::{MAX_NOTE_CHARS, MAX_OFFER_BYTES, MAX_RECEIPT_BYTES, MAX_URL_BYTES, Refusal, WaitsRecord};
 
 /// Turns what was read into what it means, or says why it means nothing.
-type Read<T> = Result<T, Refusal>;
+pub(super) type Read<T> = Result<T, Refusal>;
 
-fn no(what: &str) -> Refusal {
+pub(super) fn no(what: &str) -> Refusal {
     Refusal::malformed(format!("{what} cannot be read"))
 }
 
@@ -238,11 +238,29 @@ pub struct FindingRecord {
     pub code: String,
     pub denies: bool,
     pub text: String,
+    /// People could agree to what this rule denies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waits: Option<WaitsRecord>,
+}
+
+impl FindingRecord {
+    fn of(fact: &Fact) -> Self {
+        let waits = match fact {
+            Fact::ApprovalRequired { rule, quorum, pending } => {
+                Some(WaitsRecord { rule: rule.clone(), quorum: *quorum, pending: pending.clone() })
+            }
+            _ => None,
+        };
+        Self { code: fact.code().to_owned(), denies: fact.denies(), text: fact.to_string(), waits }
+    }
 }
 
 impl From<FindingRecord> for Fact {
-    fn from(FindingRecord { code, denies, text }: FindingRecord) -> Self {
-        Self::Told { code, denies, text }
+    fn from(FindingRecord { code, denies, text, waits }: FindingRecord) -> Self {
+        match waits {
+            Some(WaitsRecord { rule, quorum, pending }) => Self::ApprovalRequired { rule, quorum, pending },
+            None => Self::Told { code, denies, text },
+        }
     }
 }
 
@@ -255,12 +273,8 @@ pub struct DecisionRecord {
 
 impl DecisionRecord {
     pub fn of(decision: &Decision) -> Self {
-        let finding = |fact: &Fact| FindingRecord {
-            code: fact.code().to_owned(),
-            denies: fact.denies(),
-            text: fact.to_string(),
-        };
-        Self { allowed: decision.is_allowed(), findings: decision.findings.iter().map(finding).collect() }
+        let findings = decision.findings.iter().map(FindingRecord::of).collect();
+        Self { allowed: decision.is_allowed(), findings }
     }
 
     pub fn read(self) -> Read<Decision> {

@@ -76,25 +76,25 @@ fn code(code: i64) -> ErrorCode {
 }
 
 /// The same JSON, as the wire reads it.
-pub(super) fn to_wire(value: &Value, limits: Limits) -> Result<Json, MppError> {
+pub(crate) fn to_wire(value: &Value, limits: Limits) -> Result<Json, MppError> {
     Ok(json::parse(value.to_string().as_bytes(), limits)?)
 }
 
-pub(super) fn to_object(value: &Value) -> Option<Object> {
+pub(crate) fn to_object(value: &Value) -> Option<Object> {
     match to_wire(value, OWN_ANSWER) {
         Ok(Json::Object(object)) => Some(object),
         _ => None,
     }
 }
 
-fn from_wire(json: impl Into<Json>) -> Value {
+pub(crate) fn from_wire(json: impl Into<Json>) -> Value {
     // INVARIANT: what the wire prints is JSON.
     serde_json::from_str(&json.into().to_string()).unwrap_or(Value::Null)
 }
 
 /// Arguments in one form, however they were written: keys in the order of their UTF-16 code units, no blanks. A payment
 /// is bound to these bytes.
-pub(super) fn canonical(arguments: &Map<String, Value>) -> Result<Bytes, ErrorData> {
+pub(crate) fn canonical(arguments: &Map<String, Value>) -> Result<Bytes, ErrorData> {
     fn print(out: &mut String, value: &Value) {
         match value {
             Value::Object(map) => {

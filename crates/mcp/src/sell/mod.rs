@@ -4,7 +4,7 @@
 //! other request: what pays and what is answered travels in headers there, and in `_meta` and errors towards agents.
 //! Nothing of the payment's path is built twice.
 
-mod exchange;
+pub(crate) mod exchange;
 mod front;
 mod service;
 mod upstream;
@@ -12,6 +12,7 @@ mod upstream;
 pub use exchange::{IDEMPOTENCY_KEY_META, MAX_ARGUMENT_BYTES, Unpaid, X402_PAYMENT, X402_RESPONSE};
 pub use front::{MAX_CALL_BYTES, MAX_MESSAGE_MEMORY, MESSAGE_WITHIN, Shop, Stall};
 pub use service::ToolService;
+pub(crate) use upstream::{Ear, Note};
 pub use upstream::{Source, Upstream, UpstreamError};
 
 use std::convert::Infallible;
@@ -44,4 +45,4 @@ pub fn is_tool_name(name: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

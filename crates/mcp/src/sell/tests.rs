@@ -68,28 +68,27 @@ impl ServerHandler for Behind {
     }
 }
 
-impl Behind {
-    /// Its address.
-    async fn listen(&self) -> String {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}/mcp", listener.local_addr().unwrap());
-        let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false);
-        let each = self.clone();
-        let sessions = Arc::new(NeverSessionManager::default());
-        let service = StreamableHttpService::new(move || Ok(each.clone()), sessions, config);
-        let handler = move |request: http::Request<Inbound>, _: Peer| {
-            let service = service.clone();
-            async move {
-                let Ok(answer) = service.oneshot(request).await;
-                answer
-            }
-        };
-        let server =
-            Server { handler, limits: Limits::default(), tls: None, stands_for_many: Arc::new(|_| false) };
-        tokio::spawn(farthing_listener::serve(server, listener, std::future::pending()));
-        url
-    }
+/// Serves over streamable HTTP; returns the address.
+pub(crate) async fn listen(server: impl ServerHandler + Clone) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/mcp", listener.local_addr().unwrap());
+    let config = StreamableHttpServerConfig::default().with_legacy_session_mode(false);
+    let sessions = Arc::new(NeverSessionManager::default());
+    let service = StreamableHttpService::new(move || Ok(server.clone()), sessions, config);
+    let handler = move |request: http::Request<Inbound>, _: Peer| {
+        let service = service.clone();
+        async move {
+            let Ok(answer) = service.oneshot(request).await;
+            answer
+        }
+    };
+    let server =
+        Server { handler, limits: Limits::default(), tls: None, stands_for_many: Arc::new(|_| false) };
+    tokio::spawn(farthing_listener::serve(server, listener, std::future::pending()));
+    url
+}
 
+impl Behind {
     fn called(&self) -> Vec<(String, Value)> {
         self.called.lock().unwrap().clone()
     }
@@ -136,7 +135,7 @@ struct Bench {
 
 async fn bench(others_free: bool) -> Bench {
     let behind = Behind::default();
-    let upstream = Upstream::new(Source::Http { url: behind.listen().await, headers: Vec::new() });
+    let upstream = Upstream::new(Source::Http { url: listen(behind.clone()).await, headers: Vec::new() });
     let seen = Seen::default();
     let paywall = till(ToolService::new(upstream.clone()), seen.clone());
     let tools: BTreeSet<String> = ["forecast", "fails", "elicits"].map(str::to_owned).into();
@@ -174,7 +173,7 @@ impl Bench {
     }
 }
 
-fn install_provider() {
+pub(crate) fn install_provider() {
     // The HTTP client takes whichever the process has; the second test to come here finds it done.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

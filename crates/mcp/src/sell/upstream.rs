@@ -1,24 +1,38 @@
 //! The server whose tools are sold: asked over streamable HTTP, or started and asked over its standard input and output.
 
+// Logs are of the protocol's first generation, and servers have them.
+#![expect(deprecated)]
+
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::process::Stdio;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use http::{HeaderName, HeaderValue};
-use rmcp::model::{ClientCapabilities, ClientConfig, Implementation, ServerPeerInfo};
-use rmcp::service::{Peer, RunningService, ServiceExt};
+use rmcp::model::{
+    ClientCapabilities, ClientConfig, Implementation, JsonRpcMessage, LoggingMessageNotificationParam,
+    ProgressNotificationParam, ResourceUpdatedNotificationParam, ServerNotification, ServerPeerInfo,
+};
+use rmcp::service::{
+    NotificationContext, Peer, RunningService, RxJsonRpcMessage, ServiceExt, TxJsonRpcMessage,
+};
 use rmcp::transport::streamable_http_client::StreamableHttpClientTransportConfig;
-use rmcp::transport::{StreamableHttpClientTransport, TokioChildProcess};
+use rmcp::transport::{StreamableHttpClientTransport, TokioChildProcess, Transport};
 use rmcp::{ClientHandler, RoleClient};
 use tokio::process::Command;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, timeout};
 
 /// How long a server may take to say who it is.
 const HELLO: Duration = Duration::from_secs(30);
 /// After a failure a server is left alone for so long: one that ends at once is not started over and over.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How many words about progress wait for whoever listens; then the server waits.
+const MAX_UNHEARD: usize = 64;
+/// How long an answer waits for what was said before it.
+const HEARD_WITHIN: Duration = Duration::from_secs(1);
 
 /// Where the tools are.
 #[derive(Clone)]
@@ -52,17 +66,131 @@ pub enum UpstreamError {
     Paused,
 }
 
+/// What a server says unasked.
+#[derive(Debug)]
+pub(crate) enum Note {
+    Progress(ProgressNotificationParam),
+    Log(LoggingMessageNotificationParam),
+    ResourceUpdated(ResourceUpdatedNotificationParam),
+    ResourcesChanged,
+    ToolsChanged,
+    PromptsChanged,
+}
+
+/// Who listens to what a server says unasked.
+pub(crate) trait Ear: Send + Sync {
+    fn heard(&self, note: Note) -> BoxFuture<'_, ()>;
+}
+
 /// Who we are to the server. We ask for nothing but tools, resources and prompts, so there is nothing that it may ask of
 /// us: an agent's model, its user and its files are not ours to offer.
-#[derive(Debug, Clone)]
-struct Hello;
+#[derive(Clone)]
+struct Hello {
+    name: &'static str,
+    ear: Option<Arc<dyn Ear>>,
+}
+
+impl Hello {
+    async fn hear(&self, note: Note) {
+        if let Some(ear) = &self.ear {
+            ear.heard(note).await;
+        }
+    }
+}
 
 impl ClientHandler for Hello {
     fn get_info(&self) -> ClientConfig {
         ClientConfig::new(
             ClientCapabilities::default(),
-            Implementation::new("farthing-gateway", env!("CARGO_PKG_VERSION")),
+            Implementation::new(self.name, env!("CARGO_PKG_VERSION")),
         )
+    }
+
+    async fn on_logging_message(
+        &self,
+        params: LoggingMessageNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
+        self.hear(Note::Log(params)).await;
+    }
+
+    async fn on_resource_updated(
+        &self,
+        params: ResourceUpdatedNotificationParam,
+        _: NotificationContext<RoleClient>,
+    ) {
+        self.hear(Note::ResourceUpdated(params)).await;
+    }
+
+    async fn on_resource_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.hear(Note::ResourcesChanged).await;
+    }
+
+    async fn on_tool_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.hear(Note::ToolsChanged).await;
+    }
+
+    async fn on_prompt_list_changed(&self, _: NotificationContext<RoleClient>) {
+        self.hear(Note::PromptsChanged).await;
+    }
+}
+
+/// What goes to whoever listens, in the order in which the server said it.
+enum Spoken {
+    Progress(ProgressNotificationParam),
+    /// Everything before this was heard.
+    Mark(oneshot::Sender<()>),
+}
+
+/// A transport that takes progress out in the order in which it comes: the service that reads from it handles every
+/// notification in a task of its own, so that the last word about a call may come after its answer, or before the first.
+struct InOrder<T> {
+    inner: T,
+    spoken: Option<mpsc::Sender<Spoken>>,
+    /// Read, and not passed on yet: whoever reads may give up at any time.
+    held: Option<RxJsonRpcMessage<RoleClient>>,
+}
+
+impl<T: Transport<RoleClient>> Transport<RoleClient> for InOrder<T> {
+    type Error = T::Error;
+
+    fn name() -> Cow<'static, str> {
+        T::name()
+    }
+
+    fn send(
+        &mut self,
+        item: TxJsonRpcMessage<RoleClient>,
+    ) -> impl Future<Output = Result<(), Self::Error>> + Send + 'static {
+        self.inner.send(item)
+    }
+
+    async fn receive(&mut self) -> Option<RxJsonRpcMessage<RoleClient>> {
+        if self.held.is_none() {
+            self.held = Some(self.inner.receive().await?);
+        }
+        if let (Some(JsonRpcMessage::Notification(said)), Some(spoken)) = (&self.held, &self.spoken)
+            && let ServerNotification::ProgressNotification(progress) = &said.notification
+            && let Ok(place) = spoken.reserve().await
+        {
+            place.send(Spoken::Progress(progress.params.clone()));
+        }
+        self.held.take()
+    }
+
+    async fn close(&mut self) -> Result<(), Self::Error> {
+        self.inner.close().await
+    }
+}
+
+/// Passes on what is spoken, one after the other, until nobody speaks any more.
+async fn pass_on(mut spoken: mpsc::Receiver<Spoken>, ear: Arc<dyn Ear>) {
+    while let Some(spoken) = spoken.recv().await {
+        match spoken {
+            Spoken::Progress(params) => ear.heard(Note::Progress(params)).await,
+            // Who no longer waits for it has its answer.
+            Spoken::Mark(reached) => drop(reached.send(())),
+        }
     }
 }
 
@@ -72,9 +200,12 @@ pub struct Upstream(Arc<Inner>);
 
 struct Inner {
     source: Source,
+    hello: Hello,
     state: Mutex<State>,
     /// What it said of itself last.
     info: RwLock<Option<Arc<ServerPeerInfo>>>,
+    /// To whoever listens to the connection of now.
+    spoken: RwLock<Option<mpsc::Sender<Spoken>>>,
 }
 
 #[derive(Default)]
@@ -91,14 +222,29 @@ impl std::fmt::Debug for Upstream {
 
 impl Upstream {
     pub fn new(source: Source) -> Self {
-        Self(Arc::new(Inner { source, state: Mutex::default(), info: RwLock::default() }))
+        Self::with(source, Hello { name: "farthing-gateway", ear: None })
+    }
+
+    /// The same for a proxy, which passes on what the server says unasked.
+    pub(crate) fn heard_by(source: Source, ear: Arc<dyn Ear>) -> Self {
+        Self::with(source, Hello { name: "farthing-mcp-proxy", ear: Some(ear) })
+    }
+
+    fn with(source: Source, hello: Hello) -> Self {
+        Self(Arc::new(Inner {
+            source,
+            hello,
+            state: Mutex::default(),
+            info: RwLock::default(),
+            spoken: RwLock::default(),
+        }))
     }
 
     /// The server, connected.
     ///
     /// # Errors
     /// [`UpstreamError`]; [`UpstreamError::Paused`] for a moment after each failure.
-    pub(super) async fn peer(&self) -> Result<Peer<RoleClient>, UpstreamError> {
+    pub(crate) async fn peer(&self) -> Result<Peer<RoleClient>, UpstreamError> {
         let mut state = self.0.state.lock().await;
         if let Some(running) = &state.running
             && !running.is_closed()
@@ -136,7 +282,8 @@ impl Upstream {
                 let headers: HashMap<HeaderName, HeaderValue> = headers.iter().cloned().collect();
                 let config =
                     StreamableHttpClientTransportConfig::with_uri(url.as_str()).custom_headers(headers);
-                Hello.serve(StreamableHttpClientTransport::from_config(config)).await.map_err(silent)
+                let inner = StreamableHttpClientTransport::from_config(config);
+                self.0.hello.clone().serve(self.in_order(inner)).await.map_err(silent)
             }
             Source::Command { program, arguments } => {
                 let mut command = Command::new(program);
@@ -144,13 +291,37 @@ impl Upstream {
                 // What it has to say goes where our own log goes.
                 let started = TokioChildProcess::builder(command).stderr(Stdio::inherit()).spawn();
                 let (child, _) = started.map_err(|error| UpstreamError::Start(error.to_string()))?;
-                Hello.serve(child).await.map_err(silent)
+                self.0.hello.clone().serve(self.in_order(child)).await.map_err(silent)
             }
         }
     }
 
+    fn in_order<T>(&self, inner: T) -> InOrder<T> {
+        let spoken = self.0.hello.ear.clone().map(|ear| {
+            let (spoken, hears) = mpsc::channel(MAX_UNHEARD);
+            tokio::spawn(pass_on(hears, ear));
+            spoken
+        });
+        self.0.spoken.write().unwrap_or_else(PoisonError::into_inner).clone_from(&spoken);
+        InOrder { inner, spoken, held: None }
+    }
+
+    /// Waits, for a moment at most, until what the server said of progress so far was heard.
+    pub(crate) async fn heard(&self) {
+        let spoken = self.0.spoken.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(spoken) = spoken else { return };
+        let (mark, reached) = oneshot::channel();
+        let heard = async {
+            if spoken.send(Spoken::Mark(mark)).await.is_ok() {
+                let _ = reached.await;
+            }
+        };
+        // An agent that does not read holds nobody up for longer.
+        let _ = timeout(HEARD_WITHIN, heard).await;
+    }
+
     /// What the server said of itself when it was last connected to.
-    pub(super) fn info(&self) -> Option<Arc<ServerPeerInfo>> {
+    pub(crate) fn info(&self) -> Option<Arc<ServerPeerInfo>> {
         self.0.info.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

@@ -8,7 +8,7 @@ use farthing_policy::{Bucket, Caps, HostRule, Rules};
 use farthing_primitives::Network;
 use farthing_wallet::LocalAuthorizer;
 use farthing_wallet::client::{Exchange, Patience, Reach};
-use farthing_wallet::journal::Header;
+use farthing_wallet::journal::{Header, Journal};
 use farthing_wire::x402::{Message, SettlementResponse, header as names, v2};
 use http::{HeaderMap, StatusCode, Version};
 use rmcp::model::ContentBlock;
@@ -130,13 +130,10 @@ fn server(seller: &Arc<Seller>, journal: &Arc<Journal>, max: Option<&str>) -> Wa
         presentations: 2,
         ..Patience::default()
     };
-    let client = Client::builder()
-        .wallet(LocalAuthorizer::new(key, journal.clone(), Registry::builtin()))
-        .exchange(seller.clone())
-        .patience(quick)
-        .build()
-        .unwrap();
-    WalletServer::new(client, journal.clone(), Vec::new(), max.map(str::to_owned))
+    let wallet = LocalAuthorizer::new(key, journal.clone(), Registry::builtin());
+    let client =
+        Client::builder().wallet(wallet.clone()).exchange(seller.clone()).patience(quick).build().unwrap();
+    WalletServer::new(client, Arc::new(wallet), Vec::new(), max.map(str::to_owned))
 }
 
 /// Calls a tool and returns its result as it goes over the wire, and whether it is an error.
@@ -417,8 +414,8 @@ async fn sellers_are_found_and_their_words_are_not_ours() {
     let (seller, journal) = (Seller::new("goods"), journal(100));
     let bare = server(&seller, &journal, None);
     assert!(bare.call("find", json!({ "query": "weather" })).await.is_none(), "nobody finds anything here");
-    let client = bare.0.client.clone();
-    let agent = WalletServer::with_finder(client, journal, Vec::new(), None, Some(Arc::new(Talker)));
+    let (client, books) = (bare.0.client.clone(), bare.0.books.clone());
+    let agent = WalletServer::with_finder(client, books, Vec::new(), None, Some(Arc::new(Talker)));
     let query = json!({ "query": "weather 52.5,13.4", "max": "0.01" });
     let (facts, result) = call(&agent, "find", query).await;
     assert_eq!(facts["results"][0]["url"], "https://shop.example/weather");

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use farthing_primitives::Timestamp;
 
+use crate::meter::Number;
 use crate::{Bucket, Movement, Request};
 
 /// What one node of the tree may spend, with everything below it.
@@ -10,6 +11,24 @@ use crate::{Bucket, Movement, Request};
 pub struct Budget {
     pub limits: Vec<Limit>,
     pub counts: Vec<Count>,
+    /// The number of its first limit in the policy; the others follow, and then its counts.
+    pub(crate) first: Number,
+}
+
+impl Budget {
+    /// How many limits and counts it has.
+    pub(super) fn held(&self) -> Number {
+        Number::try_from(self.limits.len() + self.counts.len()).unwrap_or(Number::MAX)
+    }
+
+    pub(crate) fn numbered(&self) -> impl Iterator<Item = (Number, &Limit)> {
+        (self.first..).zip(&self.limits)
+    }
+
+    pub(crate) fn numbered_counts(&self) -> impl Iterator<Item = (Number, &Count)> {
+        let first = self.first.saturating_add(Number::try_from(self.limits.len()).unwrap_or(Number::MAX));
+        (first..).zip(&self.counts)
+    }
 }
 
 /// At most `most` of `bucket` in `span`.
@@ -87,6 +106,16 @@ impl Calendar {
             }
             Self::Month => (ms / DAY_MS - day_of_month(ms / DAY_MS)) * DAY_MS,
         })
+    }
+
+    /// Into what parts it is divided where moments are not kept apart: none of them is in two hours, days, weeks or months.
+    pub(crate) const fn grain_ms(self) -> u64 {
+        match self {
+            Self::Hour => 1_000,
+            Self::Day => 60_000,
+            Self::Week => 300_000,
+            Self::Month => 900_000,
+        }
     }
 
     const fn longest(self) -> Duration {

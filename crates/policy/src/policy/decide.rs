@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use super::rule::is_over;
 use super::{Allow, Budget, Limit, PayTo, Per, Policy, Span};
-use crate::decide::{breaker, payee, validity_within};
-use crate::{AgentName, Bucket, Decision, Fact, History, Request};
+use crate::decide::{breaker, payee, secret, validity_within};
+use crate::meter::{Counted, Number, OWN_DAY, OWN_MINUTE, Whose};
+use crate::{AgentName, Bucket, Decision, Fact, History, Request, Source};
 
 /// Over how long an average minute is taken.
 const DAY: Duration = Duration::from_secs(86_400);
@@ -22,6 +23,9 @@ impl Policy {
         if asked == 0 {
             findings.push(Fact::ZeroAmount);
         }
+        if !self.secrets_in_url {
+            findings.extend(secret(request));
+        }
         if let Some(limit) = request.max {
             findings.push(if asked <= limit {
                 Fact::WithinMax { limit, asked }
@@ -30,7 +34,7 @@ impl Policy {
             });
         }
         self.only(request, &mut findings);
-        for rule in &self.deny {
+        for rule in self.deny.about(&request.origin) {
             if rule.matcher.stops(request, now) && is_over(&rule.over, request) {
                 findings.push(Fact::DeniedByRule(rule.name.clone()));
             }
@@ -54,7 +58,7 @@ impl Policy {
     /// The first rule that covers everything; or what the one that comes nearest lacks.
     fn allowed(&self, history: &History, request: &Request, now: Timestamp, findings: &mut Vec<Fact>) {
         let mut nearest: Option<(&Allow, Vec<&'static str>)> = None;
-        for rule in &self.allow {
+        for rule in self.allow.about(&request.origin) {
             let lacks = match rule.matcher.objection(request, now) {
                 // A rule for other hosts or agents tells whoever is refused nothing.
                 Some("hosts" | "agents") => continue,
@@ -99,13 +103,14 @@ impl Policy {
             });
         }
         if let Some(times) = self.velocity_jump {
-            let own = |length| {
-                let since = Span::Rolling(length).since(now);
-                let agent = &request.caller.agent;
-                history.payments(|m| m.of.agent == *agent && since.is_some_and(|since| m.until >= since))
+            let own = |number, length| {
+                let span = Span::Rolling(length);
+                let (since, agent) = (span.since(now), &request.caller.agent);
+                history
+                    .payments(number, |m| m.of.agent == *agent && since.is_some_and(|since| m.until >= since))
             };
             // Who has hardly paid yet is new, and not fast: the count of a budget is for that.
-            let (minute, day) = (own(MINUTE), own(DAY));
+            let (minute, day) = (own(OWN_MINUTE, MINUTE), own(OWN_DAY, DAY));
             let usual = (day / MINUTES_OF_A_DAY).max(1);
             let most = usual.saturating_mul(times.into());
             found.push(if minute >= most {
@@ -144,16 +149,17 @@ impl Policy {
     ) -> bool {
         let mut limited = false;
         let own = |agent: Option<&AgentName>| self.counts_in(agent, name);
-        for limit in &budget.limits {
+        for (number, limit) in budget.numbered() {
             let Some(asked) = request.charge.amount_in(&limit.bucket) else { continue };
             limited = true;
-            let before = self.spent(name, limit, history, request, now);
+            let before = self.spent(name, (number, limit), history, request, now);
             findings.push(weigh(name, limit, before, asked));
         }
-        for count in &budget.counts {
+        for (number, count) in budget.numbered_counts() {
             let since = count.span.since(now);
-            let before =
-                history.payments(|m| own(m.of.agent.as_ref()) && since.is_some_and(|since| m.until >= since));
+            let before = history.payments(number, |m| {
+                own(m.of.agent.as_ref()) && since.is_some_and(|since| m.until >= since)
+            });
             let (budget, span, most) = (name.clone(), count.span, count.most);
             findings.push(if before < most.into() {
                 Fact::WithinCount { budget, span, most, before }
@@ -168,7 +174,7 @@ impl Policy {
     pub(crate) fn spent(
         &self,
         name: &AgentName,
-        limit: &Limit,
+        (number, limit): (Number, &Limit),
         history: &History,
         request: &Request,
         now: Timestamp,
@@ -179,7 +185,34 @@ impl Policy {
             .iter()
             .filter(|m| m.bucket == limit.bucket && m.until >= since)
             .filter(|m| self.counts_in(m.of.agent.as_ref(), name) && limit.per.covers(m, request))
-            .try_fold(0u128, |sum, m| sum.checked_add(m.amount))
+            .try_fold(history.summed(number)?, |sum, m| sum.checked_add(m.amount))
+    }
+
+    /// Calls `each` with every limit that what comes from `source` counts in.
+    pub(crate) fn counted<'a>(&'a self, source: &'a Source, mut each: impl FnMut(Counted<'a>)) {
+        let mut of_budget = |budget: &'a Budget| {
+            for (number, limit) in budget.numbered().filter(|(_, limit)| limit.span != Span::Payment) {
+                let (of, bucket) = (Whose::new(limit.per, source), Some(&limit.bucket));
+                each(Counted { limit: number, of, bucket, span: limit.span });
+            }
+            for (number, count) in budget.numbered_counts() {
+                each(Counted { limit: number, of: Whose::All, bucket: None, span: count.span });
+            }
+        };
+        match source.agent.as_ref().or(self.owner.as_ref()) {
+            Some(agent) => self.above(agent).for_each(|(_, budget)| of_budget(budget)),
+            // As in `counts_in`.
+            None => {
+                let roots = self.budgets.iter().filter(|(name, _)| name.parent().is_none());
+                roots.for_each(|(_, budget)| of_budget(budget));
+            }
+        }
+        if self.velocity_jump.is_some() {
+            for (limit, length) in [(OWN_MINUTE, MINUTE), (OWN_DAY, DAY)] {
+                let of = Whose::Agent(source.agent.clone());
+                each(Counted { limit, of, bucket: None, span: Span::Rolling(length) });
+            }
+        }
     }
 
     /// What is used of each limit that adds up everything in a budget; of those that `agent` is held to, or of all.
@@ -211,7 +244,7 @@ impl Policy {
     }
 
     fn approvals(&self, history: &History, request: &Request, now: Timestamp, findings: &mut Vec<Fact>) {
-        for rule in &self.approve {
+        for rule in self.approve.about(&request.origin) {
             let asks = rule.matcher.stops(request, now)
                 && is_over(&rule.over, request)
                 && (!rule.new_payee || history.pinned.is_empty());

@@ -61,6 +61,9 @@ struct FileRecord {
     /// The longest time that a signed payment may stay valid, `5m` unless said.
     #[serde(default, deserialize_with = "given")]
     max_validity: Option<String>,
+    /// `allow` lets an address be paid for that seems to hold a key, a password or the number of a card.
+    #[serde(default)]
+    secrets_in_url: SecretsRecord,
     #[serde(default, deserialize_with = "given")]
     breaker: Option<BreakerRecord>,
     /// Budgets by name. `acme/research` is part of `acme`: what it spends counts in both, and it can only be narrower.
@@ -83,6 +86,14 @@ enum ModeRecord {
     #[default]
     Enforce,
     Observe,
+}
+
+#[derive(Deserialize, JsonSchema, Default, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum SecretsRecord {
+    #[default]
+    Deny,
+    Allow,
 }
 
 /// When payments stop by themselves.
@@ -415,6 +426,11 @@ fn compile(file: FileRecord) -> Result<Policy, PolicyError> {
         let at = format!("budgets.{name}");
         budgets.insert(parsed(&at, &name)?, budget(&at, record)?);
     }
+    let mut numbered: u32 = 0;
+    for budget in budgets.values_mut() {
+        budget.first = numbered;
+        numbered = numbered.saturating_add(budget.held());
+    }
     if let Some(owner) = owner.as_ref().filter(|owner| !budgets.contains_key(*owner)) {
         return Err(value("owner", format!("there is no budget {owner}")));
     }
@@ -426,13 +442,14 @@ fn compile(file: FileRecord) -> Result<Policy, PolicyError> {
         },
         owner,
         max_validity,
+        secrets_in_url: file.secrets_in_url == SecretsRecord::Allow,
         breaker,
         price_jump,
         velocity_jump,
         budgets,
-        allow: each("allow", file.allow, allow)?,
-        deny: each("deny", file.deny, deny)?,
-        approve: each("approve", file.approve, approve)?,
+        allow: each("allow", file.allow, allow)?.into(),
+        deny: each("deny", file.deny, deny)?.into(),
+        approve: each("approve", file.approve, approve)?.into(),
     };
     Ok(policy)
 }
@@ -679,7 +696,7 @@ fn budget(at: &str, record: BudgetRecord) -> Result<Budget, PolicyError> {
     for (text, most) in record.payments {
         counts.push(Count { span: Span::Rolling(length(&format!("{at}.payments"), &text)?), most });
     }
-    Ok(Budget { limits, counts })
+    Ok(Budget { limits, counts, first: 0 })
 }
 
 /// Reads a length of time as a policy writes it, `30s`, `5m`, `24h` or `7d`: from a second to ten years.

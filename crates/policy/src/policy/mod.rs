@@ -6,6 +6,7 @@
 mod budget;
 mod decide;
 mod document;
+mod listed;
 mod rule;
 mod tighter;
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use budget::{Budget, Calendar, Limit, Per, Span};
 pub use document::{MAX_DEPTH, MAX_FILE_BYTES, MAX_RULES, PolicyError, length_of, schema};
+pub use listed::{Listed, Rule};
 pub use rule::{Allow, Approve, Deny, Hours, Matcher, PayTo, Weekday};
 pub use tighter::Loosening;
 
@@ -30,15 +32,17 @@ pub struct Policy {
     pub owner: Option<AgentName>,
     /// The longest time that a signed payment may stay valid.
     pub max_validity: Duration,
+    /// An address that seems to hold a secret may be paid for all the same.
+    pub secrets_in_url: bool,
     pub breaker: Option<Breaker>,
     /// A price is refused from this many times the last price of the same thing on.
     pub price_jump: Option<u32>,
     /// Payments stop if the last minute has this many times as many of them as a minute of the last day has on average.
     pub velocity_jump: Option<u32>,
     pub budgets: BTreeMap<AgentName, Budget>,
-    pub allow: Vec<Allow>,
-    pub deny: Vec<Deny>,
-    pub approve: Vec<Approve>,
+    pub allow: Listed<Allow>,
+    pub deny: Listed<Deny>,
+    pub approve: Listed<Approve>,
 }
 
 /// Whether a policy decides, or is only looked at beside the one that does.
@@ -65,22 +69,26 @@ impl Policy {
     }
 
     /// The budgets that a payment of `agent` counts in, its own first and the root last. `None` if it has none.
-    pub fn chain(&self, agent: Option<&AgentName>) -> Option<Vec<(&AgentName, &Budget)>> {
+    pub fn chain<'a>(&'a self, agent: Option<&'a AgentName>) -> Option<Vec<(&'a AgentName, &'a Budget)>> {
         let agent = match (agent, &self.owner) {
             (Some(agent), _) | (None, Some(agent)) => agent,
             // Whoever has one tree need not say which.
             (None, None) => {
                 let mut roots = self.budgets.keys().filter(|name| name.parent().is_none());
                 let only = roots.next()?;
-                return roots.next().is_none().then(|| self.above(only));
+                return roots.next().is_none().then(|| self.above(only).collect());
             }
         };
-        let found = self.above(agent);
+        let found: Vec<_> = self.above(agent).collect();
         (!found.is_empty()).then_some(found)
     }
 
-    fn above(&self, agent: &AgentName) -> Vec<(&AgentName, &Budget)> {
-        let line = std::iter::successors(Some(agent.clone()), AgentName::parent);
-        line.filter_map(|name| self.budgets.get_key_value(&name)).collect()
+    /// The budgets on the way from an agent's own up to the root.
+    pub(crate) fn above<'a>(
+        &'a self,
+        agent: &'a AgentName,
+    ) -> impl Iterator<Item = (&'a AgentName, &'a Budget)> {
+        let line = std::iter::successors(Some(agent.as_str()), |name| Some(name.rsplit_once('/')?.0));
+        line.filter_map(|name| self.budgets.get_key_value(name))
     }
 }

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    AgentName, Approval, Bucket, Caller, Charge, Decision, Fact, History, Law, Movement, Origin, Request,
-    Source,
+    AgentName, Approval, Bucket, Caller, Charge, Decision, Fact, History, HostPattern, Law, Meters, Movement,
+    Origin, Request, Source, Sums,
 };
 
 /// A Tuesday, 22:13:20 UTC.
@@ -18,6 +18,7 @@ const MICRO: u128 = 1_000_000_000_000;
 const ACME: &str = r#"
 version: 1
 owner: acme
+secrets_in_url: deny
 max_validity: 2m
 breaker: {refusals: 3, within: 10m, price_jump: 10, velocity_jump: 100}
 budgets:
@@ -93,6 +94,7 @@ fn request(agent_name: &str, url: &str, micros: u128) -> Request {
             agent: agent(agent_name),
             tool: Some("forecast".to_owned()),
             method: "GET".to_owned(),
+            url: url.to_string(),
             path: url.path().to_owned(),
             ..Caller::default()
         },
@@ -140,6 +142,18 @@ fn check(history: &History, request: &Request, expected: &[&str]) {
     let decision = acme().decide(false, history, request, NOW);
     assert_eq!(denials(&decision), expected, "{decision}");
     assert_eq!(decision.is_allowed(), expected.is_empty());
+}
+
+#[test]
+fn attack_33_an_address_with_a_secret_is_not_paid_for_unless_the_owner_says_so() {
+    let history = known(Vec::new());
+    let asked = request("acme", "https://api.weather.example/v1/now?api_key=hunter2", 1);
+    check(&history, &asked, &["secret_in_url"]);
+    assert!(!acme().decide(false, &history, &asked, NOW).to_string().contains("hunter2"));
+    let lenient = Policy::parse(&ACME.replace("secrets_in_url: deny", "secrets_in_url: allow")).unwrap();
+    assert!(lenient.decide(false, &history, &asked, NOW).is_allowed());
+    assert_eq!(lenient.loosens(&acme()), [Loosening::Secrets]);
+    assert!(acme().loosens(&lenient).is_empty());
 }
 
 #[test]
@@ -378,7 +392,7 @@ fn what_is_not_exactly_a_policy_is_none() {
         let error = bad(from, to);
         assert!(error.contains(said), "{to}: {error}");
     }
-    assert!(bad("per_payment: $1", "per_payment: 1").contains("line 8"), "a place in the text is named");
+    assert!(bad("per_payment: $1", "per_payment: 1").contains("line 9"), "a place in the text is named");
     assert_eq!(Policy::parse(&" ".repeat(MAX_FILE_BYTES + 1)), Err(PolicyError::TooLong));
     assert!(matches!(Policy::parse(""), Err(PolicyError::Text(_))));
     let bomb = format!("version: 1\nallow: {}", "[".repeat(100_000));
@@ -544,7 +558,7 @@ fn a_path_in_disguise_escapes_no_rule_that_stops() {
     }
     let mut dear = request("acme/research", WEATHER, 350_000);
     dear.caller.path = "/v1/de%61r/x".to_owned();
-    let without = Policy { deny: Vec::new(), ..policy };
+    let without = Policy { deny: Vec::new().into(), ..policy };
     assert_eq!(denials(&without.decide(false, &known(Vec::new()), &dear, NOW)), ["approval_required"]);
     assert!(Policy::parse(&ACME.replace("/v1/secret/*", "/v1/../secret/*")).is_err());
 }
@@ -558,6 +572,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         "https://eu.data.example/x",
         "https://x.example/",
         "http://api.weather.example/v1/now",
+        "https://api.weather.example/v1/now?api_key=x",
     ];
     (
         prop::sample::select(agents.to_vec()),
@@ -576,6 +591,23 @@ fn any_request() -> impl Strategy<Value = Request> {
         })
 }
 
+fn any_pattern() -> impl Strategy<Value = HostPattern> {
+    let patterns = [
+        "*",
+        "api.weather.example",
+        "*.weather.example",
+        "*.example",
+        "eu.data.example",
+        "eu.data.example:443",
+        "eu.data.example:8443",
+        "*.data.example",
+        "x.example",
+        "weather.example",
+        "127.0.0.1",
+    ];
+    prop::sample::select(patterns.to_vec()).prop_map(|text| text.parse().unwrap())
+}
+
 fn any_history() -> impl Strategy<Value = History> {
     let spent = (
         prop::sample::select(vec!["acme", "acme/research/scout", "acme/sales"]),
@@ -590,13 +622,14 @@ fn any_history() -> impl Strategy<Value = History> {
             refusals,
             usual_price: None,
             approval: voices.map(|voices| Approval { id: "apr_1".to_owned(), voices }),
-            pending: None,
+            ..History::default()
         },
     )
 }
 
 /// Edits of the policy above: some tighter, some looser, some neither.
-const EDITS: [(&str, &str); 16] = [
+const EDITS: [(&str, &str); 17] = [
+    ("secrets_in_url: deny", "secrets_in_url: allow"),
     ("per_payment: $1", "per_payment: $0.50"),
     ("per_payment: $1", "per_payment: $2"),
     ("rolling: {24h: $5}", "rolling: {24h: $6}"),
@@ -643,6 +676,48 @@ proptest! {
         if policy.decide(false, &more, &request, NOW).is_allowed() {
             prop_assert!(policy.decide(false, &history, &request, NOW).is_allowed());
         }
+    }
+
+    /// The rules that are looked at are all that are about a host, in their order.
+    #[test]
+    fn no_rule_about_a_host_is_left_out(
+        lists in prop::collection::vec(prop::collection::vec(any_pattern(), 0..4), 0..12), request in any_request(),
+    ) {
+        let rules: Vec<Deny> = lists.into_iter().enumerate().map(|(n, hosts)| {
+            let hosts = (!hosts.is_empty()).then_some(hosts);
+            Deny { name: n.to_string(), matcher: Matcher { hosts, ..Matcher::default() }, over: Vec::new() }
+        }).collect();
+        let about = |rule: &&Deny| rule.matcher.objection(&request, NOW).is_none();
+        let listed = Listed::from(rules.clone());
+        let found: Vec<_> = listed.about(&request.origin).filter(about).collect();
+        prop_assert_eq!(found, rules.iter().filter(about).collect::<Vec<_>>());
+    }
+
+    /// A decision by sums is the decision by everything that they are of.
+    #[test]
+    fn sums_decide_as_everything_they_are_of_does(
+        request in any_request(), history in any_history(), others in any_history(),
+    ) {
+        let law = Law::Policy { frozen: false, policy: Arc::new(acme()) };
+        let history = History { movements: [history.movements, others.movements].concat(), ..others };
+        let mut meters = Meters::default();
+        for movement in &history.movements {
+            meters.add(&law, movement);
+        }
+        let sums = meters.read(&law, &Source::of(&request), NOW);
+        prop_assert!(sums.is_some());
+        let summed = History { movements: Vec::new(), sums, ..history.clone() };
+        prop_assert_eq!(law.decide(&summed, &request, NOW), law.decide(&history, &request, NOW));
+        // Taken back, nothing is left of it.
+        for movement in &history.movements {
+            meters.take_back(&law, movement);
+        }
+        let none = History { sums: meters.read(&law, &Source::of(&request), NOW), ..summed };
+        let never = History { sums: None, ..none.clone() };
+        prop_assert_eq!(law.decide(&none, &request, NOW), law.decide(&never, &request, NOW));
+        // A sum that is needed and not there cannot be counted.
+        let lost = History { sums: Some(Sums::default()), ..never };
+        prop_assert!(!law.decide(&lost, &request, NOW).is_allowed());
     }
 
     /// What is allowed leaves every budget above within its limits, by a sum that is made another way.

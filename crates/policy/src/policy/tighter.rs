@@ -15,6 +15,7 @@ pub enum Loosening {
     Approve(String),
     Breaker,
     Validity,
+    Secrets,
     Owner,
 }
 
@@ -28,6 +29,7 @@ impl fmt::Display for Loosening {
             Self::Approve(rule) => write!(f, "{rule} asked for an approval that is not asked for any more"),
             Self::Breaker => f.write_str("the breaker opens later"),
             Self::Validity => f.write_str("signed payments stay valid for longer"),
+            Self::Secrets => f.write_str("addresses that seem to hold secrets are paid for"),
             Self::Owner => f.write_str("whoever pays without a name has another budget"),
         }
     }
@@ -64,6 +66,9 @@ impl Policy {
         if self.max_validity > old.max_validity {
             found.push(Loosening::Validity);
         }
+        if self.secrets_in_url && !old.secrets_in_url {
+            found.push(Loosening::Secrets);
+        }
         // Of several trees one may go, and whoever has no name then has the one that is left.
         if self.owner != old.owner || (self.chain(None).is_some() && old.chain(None).is_none()) {
             found.push(Loosening::Owner);
@@ -95,7 +100,7 @@ impl Policy {
                 continue;
             }
             // What no budget counts is not paid with, so that a limit lets in what nothing limited before.
-            let above = old.above(name);
+            let above: Vec<_> = old.above(name).collect();
             let counted =
                 |limit: &&Limit| above.iter().any(|(_, b)| b.limits.iter().any(|l| l.bucket == limit.bucket));
             if let Some(limit) = budget.limits.iter().find(|limit| !counted(limit)) {

@@ -10,7 +10,7 @@ use http::{StatusCode, header};
 
 use super::challenge::{Challenge, Receipt, check_receipt, is_mpp};
 use super::exchange::{Answer, Body, HttpRequest, SendError, printable};
-use super::plan::{request_hash, same_origin_target, whole};
+use super::plan::{Unpaid, request_hash, same_origin_target, whole};
 use super::session::lags_behind;
 use super::{
     Asked, AskedAnswer, Client, FetchError, MAX_REDIRECTS, Options, Outcome, Payment, Plan, Settlement, Step,
@@ -99,6 +99,26 @@ impl Client {
             return Ok(outcome);
         }
         let plan = self.plan(unpaid, options).await?;
+        self.pay(plan, options, deadline).await
+    }
+
+    /// Goes on from the answer that `request` got unpaid, by whoever asked: if it is a price that the wallet's owner
+    /// allows, pays the cheapest offer, once. Whoever wants an earlier payment shown again calls
+    /// [`Client::resume_any`] before it asks.
+    ///
+    /// # Errors
+    /// [`FetchError`] if nothing was shown to a seller. After that, everything is an [`Outcome`].
+    pub async fn pay_for(
+        &self,
+        request: HttpRequest,
+        answer: Answer,
+        options: &Options,
+    ) -> Result<Outcome, FetchError> {
+        if answer.status != StatusCode::PAYMENT_REQUIRED {
+            return Ok(Outcome::Free(whole(answer)?));
+        }
+        let deadline = self.deadline();
+        let plan = self.plan(Unpaid { request, answer }, options).await?;
         self.pay(plan, options, deadline).await
     }
 

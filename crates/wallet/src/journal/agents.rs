@@ -7,10 +7,10 @@
 use farthing_channel::ChannelId;
 use farthing_policy::{AgentName, Clock, Rules};
 use farthing_primitives::{AttemptId, PurchaseId, Timestamp};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use subtle::ConstantTimeEq;
 
-use super::{Journal, JournalError, audit, key, millis, rules};
+use super::{Journal, JournalError, audit, key, millis, rules, run};
 use crate::holder::Processes;
 
 /// What names of fronts begin with, among the holders of purchases. No process has such a name.
@@ -90,6 +90,7 @@ impl Journal {
             processes: self.processes.clone(),
             agent: Some(Scope { name, credential }),
             policies: self.policies.clone(),
+            meters: self.meters.clone(),
         }
     }
 
@@ -101,6 +102,8 @@ impl Journal {
         let mut journal = self.as_process(&format!("{FRONT}{front}"), move |holder| {
             holder.strip_prefix(FRONT).map_or_else(|| others(holder), |front| !is_alive(front))
         });
+        // It is one process still, which counts once.
+        journal.meters = self.meters.clone();
         if front.is_empty() {
             // The guard itself holds nothing, and is a process like any other.
             journal.processes.this = Processes::of_system().this;
@@ -134,12 +137,12 @@ impl Journal {
             if known >= MAX_AGENTS {
                 return Err(AgentError::TooMany);
             }
-            tx.execute(
+            run(
+                tx,
                 "INSERT INTO agent (name, created_ms) VALUES (?1, ?2)
                  ON CONFLICT (name) DO UPDATE SET revoked_ms = NULL",
                 params![name.as_str(), millis(clock.wall)],
-            )
-            .map_err(JournalError::from)?;
+            )?;
             audit::setting_changed(tx, "agent_added", name.as_str())?;
             Ok(insert(tx, name, kind, credential, clock)?)
         })
@@ -171,11 +174,11 @@ impl Journal {
             }
             drop_credentials(tx, name)?;
             audit::setting_changed(tx, "agent_revoked", name.as_str())?;
-            tx.execute(
+            run(
+                tx,
                 "UPDATE agent SET revoked_ms = ?2 WHERE name = ?1",
                 params![name.as_str(), millis(clock.wall)],
-            )
-            .map_err(JournalError::from)?;
+            )?;
             Ok(())
         })
     }
@@ -210,7 +213,8 @@ impl Journal {
     /// From the moment in which this returns nothing new is signed for an agent, nor for any that is part of it.
     pub fn freeze_agent(&self, name: &AgentName, clock: &Clock) -> Result<(), JournalError> {
         self.within(|tx| {
-            tx.execute(
+            run(
+                tx,
                 "INSERT OR IGNORE INTO agent_frozen (name, since_ms) VALUES (?1, ?2)",
                 params![name.as_str(), millis(clock.wall)],
             )?;
@@ -222,7 +226,7 @@ impl Journal {
     pub fn unfreeze_agent(&self, name: &AgentName) -> Result<bool, JournalError> {
         self.within(|tx| {
             audit::agent_frozen(tx, name.as_str(), false)?;
-            Ok(tx.execute("DELETE FROM agent_frozen WHERE name = ?1", [name.as_str()])? > 0)
+            Ok(run(tx, "DELETE FROM agent_frozen WHERE name = ?1", [name.as_str()])? > 0)
         })
     }
 
@@ -269,7 +273,7 @@ impl Journal {
     }
 
     /// The rules that hold for whoever uses this journal: those of a frozen agent are frozen.
-    pub(super) fn rules_now(&self, tx: &Transaction<'_>) -> Result<Rules, JournalError> {
+    pub(super) fn rules_now(&self, tx: &Connection) -> Result<Rules, JournalError> {
         let mut rules = rules(tx)?;
         if let Some(scope) = &self.agent {
             if let Some(credential) = &scope.credential
@@ -283,29 +287,29 @@ impl Journal {
     }
 
     /// Whether a signature may count from this transaction on.
-    pub(super) fn may_sign(&self, tx: &Transaction<'_>) -> Result<(), JournalError> {
+    pub(super) fn may_sign(&self, tx: &Connection) -> Result<(), JournalError> {
         if self.rules_now(tx)?.frozen { Err(JournalError::Frozen) } else { Ok(()) }
     }
 
     /// Whether a purchase is there, for whoever uses this journal.
-    pub(super) fn own(&self, tx: &Transaction<'_>, id: &PurchaseId) -> Result<(), JournalError> {
+    pub(super) fn own(&self, tx: &Connection, id: &PurchaseId) -> Result<(), JournalError> {
         let is_there = self.is_own(tx, "SELECT agent FROM purchase WHERE id = ?1", &key(id))?;
         if is_there { Ok(()) } else { Err(JournalError::NotFound(*id)) }
     }
 
-    pub(super) fn own_channel(&self, tx: &Transaction<'_>, id: &ChannelId) -> Result<(), JournalError> {
+    pub(super) fn own_channel(&self, tx: &Connection, id: &ChannelId) -> Result<(), JournalError> {
         let is_there = self.is_own(tx, "SELECT agent FROM channel WHERE id = ?1", &id.0)?;
         if is_there { Ok(()) } else { Err(JournalError::NoChannel(*id)) }
     }
 
-    pub(super) fn own_attempt(&self, tx: &Transaction<'_>, id: &AttemptId) -> Result<(), JournalError> {
+    pub(super) fn own_attempt(&self, tx: &Connection, id: &AttemptId) -> Result<(), JournalError> {
         let sql = "SELECT agent FROM channel JOIN channel_attempt ON channel_attempt.channel = channel.id
                    WHERE channel_attempt.id = ?1";
         let is_there = self.is_own(tx, sql, &id.to_bytes())?;
         if is_there { Ok(()) } else { Err(JournalError::Corrupt("attempt")) }
     }
 
-    fn is_own(&self, tx: &Transaction<'_>, sql: &str, id: &[u8]) -> Result<bool, JournalError> {
+    fn is_own(&self, tx: &Connection, sql: &str, id: &[u8]) -> Result<bool, JournalError> {
         let Some(name) = self.agent_name() else { return Ok(true) };
         let mut found = tx.prepare_cached(sql)?;
         let owner: Option<Option<String>> = found.query_row([id], |row| row.get(0)).optional()?;
@@ -313,23 +317,23 @@ impl Journal {
     }
 
     /// What was just written down is the agent's.
-    pub(super) fn assign(&self, tx: &Transaction<'_>, id: &PurchaseId) -> Result<(), JournalError> {
+    pub(super) fn assign(&self, tx: &Connection, id: &PurchaseId) -> Result<(), JournalError> {
         if let Some(name) = self.agent_name() {
-            tx.execute("UPDATE purchase SET agent = ?2 WHERE id = ?1", params![key(id), name])?;
+            run(tx, "UPDATE purchase SET agent = ?2 WHERE id = ?1", params![key(id), name])?;
         }
         Ok(())
     }
 
-    pub(super) fn assign_channel(&self, tx: &Transaction<'_>, id: &ChannelId) -> Result<(), JournalError> {
+    pub(super) fn assign_channel(&self, tx: &Connection, id: &ChannelId) -> Result<(), JournalError> {
         if let Some(name) = self.agent_name() {
-            tx.execute("UPDATE channel SET agent = ?2 WHERE id = ?1", params![&id.0[..], name])?;
+            run(tx, "UPDATE channel SET agent = ?2 WHERE id = ?1", params![&id.0[..], name])?;
         }
         Ok(())
     }
 
     fn agents_within<T>(
         &self,
-        work: impl FnOnce(&Transaction<'_>) -> Result<T, AgentError>,
+        work: impl FnOnce(&Connection) -> Result<T, AgentError>,
     ) -> Result<T, AgentError> {
         let mut refused = None;
         let done = self.within(|tx| {
@@ -358,7 +362,7 @@ fn parse(name: &str) -> Result<AgentName, JournalError> {
     name.parse().map_err(|_| JournalError::Corrupt("agent"))
 }
 
-fn is_frozen(tx: &Transaction<'_>, name: &AgentName) -> Result<bool, JournalError> {
+fn is_frozen(tx: &Connection, name: &AgentName) -> Result<bool, JournalError> {
     let mut found = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM agent_frozen WHERE name = ?1)")?;
     for name in name.lineage() {
         if found.query_row([name.as_str()], |row| row.get(0))? {
@@ -368,14 +372,14 @@ fn is_frozen(tx: &Transaction<'_>, name: &AgentName) -> Result<bool, JournalErro
     Ok(false)
 }
 
-fn credentials(tx: &Transaction<'_>, name: &AgentName) -> Result<Vec<Vec<u8>>, JournalError> {
+fn credentials(tx: &Connection, name: &AgentName) -> Result<Vec<Vec<u8>>, JournalError> {
     let mut found = tx.prepare_cached("SELECT hash FROM agent_credential WHERE agent = ?1")?;
     let rows = found.query_map([name.as_str()], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// In a time that does not tell how much of a guess is right.
-fn knows(tx: &Transaction<'_>, name: &AgentName, credential: &Credential) -> Result<bool, JournalError> {
+fn knows(tx: &Connection, name: &AgentName, credential: &Credential) -> Result<bool, JournalError> {
     let mut known = false;
     for hash in credentials(tx, name)? {
         known |= bool::from(hash.ct_eq(&credential.0[..]));
@@ -384,21 +388,22 @@ fn knows(tx: &Transaction<'_>, name: &AgentName, credential: &Credential) -> Res
 }
 
 fn insert(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     name: &AgentName,
     kind: CredentialKind,
     credential: &Credential,
     clock: &Clock,
 ) -> Result<(), JournalError> {
-    tx.execute(
+    run(
+        tx,
         "INSERT INTO agent_credential (hash, agent, kind, created_ms) VALUES (?1, ?2, ?3, ?4)",
         params![&credential.0[..], name.as_str(), kind.name(), millis(clock.wall)],
     )?;
     Ok(())
 }
 
-fn drop_credentials(tx: &Transaction<'_>, name: &AgentName) -> Result<(), JournalError> {
-    tx.execute("DELETE FROM agent_credential WHERE agent = ?1", [name.as_str()])?;
+fn drop_credentials(tx: &Connection, name: &AgentName) -> Result<(), JournalError> {
+    run(tx, "DELETE FROM agent_credential WHERE agent = ?1", [name.as_str()])?;
     Ok(())
 }
 

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use farthing_approval::{
-    ApprovalId, ApprovalRequest, Ballot, PublicKey, Status, Subject, Verdict, Vote, VoteError, tally,
+    AnyKey, ApprovalId, ApprovalRequest, Ballot, Credential, CredentialId, Passkey, Proof, PublicKey, Site,
+    Status, Subject, Verdict, Vote, VoteError, tally,
 };
 use farthing_policy::{AgentName, Approval, Clock, Decision, Fact, History, Law, Request};
 use farthing_primitives::Timestamp;
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Journal, JournalError, advance, audit, believed, millis};
+use super::{Journal, JournalError, advance, audit, believed, millis, run};
 
 /// How long people have to answer, and the payment to be made.
 pub const APPROVAL_LASTS: Duration = Duration::from_secs(15 * 60);
@@ -24,7 +25,7 @@ const MAX_LISTED: u32 = 1000;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approver {
     pub name: String,
-    pub key: PublicKey,
+    pub credential: Credential,
     /// They run this agent and what is part of it, and do not approve what it asks for.
     pub runs: Option<AgentName>,
     pub created: Timestamp,
@@ -107,21 +108,52 @@ impl Journal {
         runs: Option<&AgentName>,
         clock: &Clock,
     ) -> Result<(), ApprovalError> {
-        if !farthing_approval::is_name(name) {
-            return Err(ApprovalError::Name(name.chars().take(64).collect()));
-        }
+        self.add(name, &Credential::Key(*key), runs, clock)
+    }
+
+    /// The same for somebody who answers with a passkey.
+    pub fn add_passkey(
+        &self,
+        name: &str,
+        passkey: &Passkey,
+        runs: Option<&AgentName>,
+        clock: &Clock,
+    ) -> Result<(), ApprovalError> {
+        self.add(name, &Credential::Passkey(passkey.clone()), runs, clock)
+    }
+
+    /// Whether somebody of that name could be added.
+    pub fn has_room_for(&self, name: &str) -> Result<(), ApprovalError> {
+        self.try_within(|tx| room_for(tx, name))
+    }
+
+    fn add(
+        &self,
+        name: &str,
+        credential: &Credential,
+        runs: Option<&AgentName>,
+        clock: &Clock,
+    ) -> Result<(), ApprovalError> {
         self.try_within(|tx| {
             let now = advance(tx, clock)?;
-            let known: u32 = tx.query_row("SELECT count(*) FROM approver", [], |row| row.get(0))?;
-            if known >= MAX_APPROVERS {
-                return Err(ApprovalError::TooManyApprovers);
-            }
+            room_for(tx, name)?;
+            let key = credential.key().to_string();
             // One key has one voice.
-            let added = tx.execute(
+            let mut added = run(
+                tx,
                 "INSERT OR IGNORE INTO approver (name, key, runs, created_ms) VALUES (?1, ?2, ?3, ?4)",
-                params![name, key.to_string(), runs.map(AgentName::as_str), millis(now)],
+                params![name, key, runs.map(AgentName::as_str), millis(now)],
             )?;
-            audit::setting_changed(tx, "approver_added", &key.to_string())?;
+            if let Credential::Passkey(passkey) = credential {
+                // Spec: WebAuthn Level 3 section 7.1 step 25: a credential is registered for one person.
+                added &= run(
+                    tx,
+                    "INSERT OR IGNORE INTO passkey (approver, credential, origin, sign_count)
+                     VALUES (?1, ?2, ?3, ?4)",
+                    params![name, passkey.id.as_bytes(), passkey.site.origin(), passkey.count],
+                )?;
+            }
+            audit::setting_changed(tx, "approver_added", &key)?;
             if added == 1 { Ok(()) } else { Err(ApprovalError::Exists(name.to_owned())) }
         })
     }
@@ -129,21 +161,22 @@ impl Journal {
     /// Whoever is no approver any more has not said yes to what is open, either. A no stays.
     pub fn remove_approver(&self, name: &str) -> Result<(), ApprovalError> {
         self.try_within(|tx| {
-            tx.execute(
+            run(
+                tx,
                 "DELETE FROM vote WHERE approver = ?1 AND verdict = 'approve'
                  AND approval IN (SELECT id FROM approval WHERE used_by IS NULL)",
                 [name],
             )?;
             audit::approver_removed(tx, name)?;
-            let removed = tx.execute("DELETE FROM approver WHERE name = ?1", [name])?;
+            run(tx, "DELETE FROM passkey WHERE approver = ?1", [name])?;
+            let removed = run(tx, "DELETE FROM approver WHERE name = ?1", [name])?;
             if removed == 1 { Ok(()) } else { Err(ApprovalError::Unknown(name.to_owned())) }
         })
     }
 
     pub fn approvers(&self) -> Result<Vec<Approver>, JournalError> {
         self.within(|tx| {
-            let mut found =
-                tx.prepare_cached("SELECT name, key, runs, created_ms FROM approver ORDER BY name")?;
+            let mut found = tx.prepare_cached(&format!("{APPROVER} ORDER BY name"))?;
             let rows = found.query_map([], |row| Ok(read_approver(row)))?;
             rows.map(|row| row?).collect()
         })
@@ -193,8 +226,7 @@ impl Journal {
                 expires: now.plus(APPROVAL_LASTS),
             };
             let id = ApprovalId::of(&asked.digest());
-            tx.execute(
-                "INSERT OR IGNORE INTO approval (id, subject, text, agent, rule, quorum, created_ms, expires_ms)
+            run(tx, "INSERT OR IGNORE INTO approval (id, subject, text, agent, rule, quorum, created_ms, expires_ms)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 params![
                     id.to_string(),
@@ -259,11 +291,10 @@ impl Journal {
         self.try_within(|tx| {
             let now = advance(tx, clock)?;
             let kept = find(tx, id, now)?.ok_or(ApprovalError::NotFound(*id))?;
-            let mut found =
-                tx.prepare_cached("SELECT name, key, runs, created_ms FROM approver WHERE name = ?1")?;
+            let mut found = tx.prepare_cached(&format!("{APPROVER} WHERE name = ?1"))?;
             let known = found.query_row([approver], |row| Ok(read_approver(row))).optional()?;
             let known = known.transpose()?.ok_or(VoteError::UnknownApprover)?;
-            let verdict = ballot.check(&known.key, &kept.request, now)?;
+            let heard = ballot.check(&known.credential, &kept.request, now)?;
             let agent = kept.request.subject.agent.as_ref();
             if known.runs.as_ref().is_some_and(|runs| agent.is_some_and(|agent| agent.is_within(runs))) {
                 return Err(VoteError::OwnRequest.into());
@@ -272,12 +303,29 @@ impl Journal {
                 return Err(VoteError::Decided.into());
             }
             // A yes may become a no as long as the payment is not made; a no stays.
-            tx.execute(
-                "INSERT INTO vote (approval, approver, verdict, signature, at_ms) VALUES (?1, ?2, ?3, ?4, ?5)
-                 ON CONFLICT (approval, approver) DO UPDATE SET verdict = ?3, signature = ?4, at_ms = ?5",
-                params![id.to_string(), approver, verdict.name(), ballot.signature, millis(now)],
+            let (data, client) = match &ballot.proof {
+                Proof::Signature(_) => (None, None),
+                Proof::Passkey(said) => (Some(&said.authenticator_data), Some(&said.client_data)),
+            };
+            run(tx, "INSERT INTO vote (approval, approver, verdict, signature, at_ms, authenticator_data, client_data)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+                 ON CONFLICT (approval, approver) DO UPDATE SET verdict = ?3, signature = ?4, at_ms = ?5,
+                 authenticator_data = ?6, client_data = ?7",
+                params![
+                    id.to_string(),
+                    approver,
+                    heard.verdict.name(),
+                    ballot.proof.signature(),
+                    millis(now),
+                    data,
+                    client
+                ],
             )?;
-            audit::voted(tx, &id.to_string(), approver, ballot, verdict)?;
+            if let Some(count) = heard.count {
+                // Spec: WebAuthn Level 3 section 7.2 step 24, after all else that a word must be.
+                run(tx, "UPDATE passkey SET sign_count = ?2 WHERE approver = ?1", params![approver, count])?;
+            }
+            audit::voted(tx, &id.to_string(), approver, ballot, heard.verdict)?;
             find(tx, id, now)?.ok_or(ApprovalError::NotFound(*id))
         })
     }
@@ -299,7 +347,7 @@ fn subject(request: &Request) -> Option<Subject> {
 
 /// Puts into the history what people said of exactly this payment, or that they are asked.
 pub(super) fn recall(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     law: &Law,
     request: &Request,
     now: Timestamp,
@@ -335,17 +383,14 @@ pub(super) fn recall(
 }
 
 /// Uses up the approval by which `decision` allows, in the transaction that reserves what it is for.
-pub(super) fn consume(
-    tx: &Transaction<'_>,
-    decision: &Decision,
-    purchase: &[u8],
-) -> Result<(), JournalError> {
+pub(super) fn consume(tx: &Connection, decision: &Decision, purchase: &[u8]) -> Result<(), JournalError> {
     let used = decision.findings.iter().find_map(|fact| match fact {
         Fact::Approved { by, .. } => Some(by),
         _ => None,
     });
     if let Some(id) = used {
-        let changed = tx.execute(
+        let changed = run(
+            tx,
             "UPDATE approval SET used_by = ?2 WHERE id = ?1 AND used_by IS NULL",
             params![id, purchase],
         )?;
@@ -357,7 +402,7 @@ pub(super) fn consume(
     Ok(())
 }
 
-fn find(tx: &Transaction<'_>, id: &ApprovalId, now: Timestamp) -> Result<Option<KeptApproval>, JournalError> {
+fn find(tx: &Connection, id: &ApprovalId, now: Timestamp) -> Result<Option<KeptApproval>, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT text, rule, quorum, created_ms, used_by IS NOT NULL FROM approval WHERE id = ?1",
     )?;
@@ -384,7 +429,7 @@ fn find(tx: &Transaction<'_>, id: &ApprovalId, now: Timestamp) -> Result<Option<
     Ok(Some(KeptApproval { id: *id, request, rule, quorum, created, votes, used, status }))
 }
 
-fn votes(tx: &Transaction<'_>, id: &ApprovalId) -> Result<Vec<Vote>, JournalError> {
+fn votes(tx: &Connection, id: &ApprovalId) -> Result<Vec<Vote>, JournalError> {
     let mut found =
         tx.prepare_cached("SELECT approver, verdict FROM vote WHERE approval = ?1 ORDER BY at_ms")?;
     let rows =
@@ -397,15 +442,40 @@ fn votes(tx: &Transaction<'_>, id: &ApprovalId) -> Result<Vec<Vote>, JournalErro
     .collect()
 }
 
+fn room_for(tx: &Connection, name: &str) -> Result<(), ApprovalError> {
+    if !farthing_approval::is_name(name) {
+        return Err(ApprovalError::Name(name.chars().take(64).collect()));
+    }
+    let known: u32 = tx.query_row("SELECT count(*) FROM approver", [], |row| row.get(0))?;
+    if known >= MAX_APPROVERS {
+        return Err(ApprovalError::TooManyApprovers);
+    }
+    let mut found = tx.prepare_cached("SELECT 1 FROM approver WHERE name = ?1")?;
+    if found.exists([name])? { Err(ApprovalError::Exists(name.to_owned())) } else { Ok(()) }
+}
+
+/// What [`read_approver`] reads.
+const APPROVER: &str = "SELECT name, key, runs, created_ms, credential, origin, sign_count
+    FROM approver LEFT JOIN passkey ON passkey.approver = approver.name";
+
 fn read_approver(row: &Row<'_>) -> Result<Approver, JournalError> {
-    let corrupt = |_| JournalError::Corrupt("approver");
+    const CORRUPT: JournalError = JournalError::Corrupt("approver");
+    let key = row.get::<_, String>(1)?.parse().map_err(|_| CORRUPT)?;
+    let credential = match (key, row.get::<_, Option<Vec<u8>>>(4)?) {
+        (AnyKey::Key(key), None) => Credential::Key(key),
+        (AnyKey::Passkey(key), Some(id)) => Credential::Passkey(Passkey {
+            id: CredentialId::new(&id).ok_or(CORRUPT)?,
+            key,
+            site: Site::of(&row.get::<_, String>(5)?).map_err(|_| CORRUPT)?,
+            count: row.get(6)?,
+        }),
+        (AnyKey::Key(_), Some(_)) | (AnyKey::Passkey(_), None) => return Err(CORRUPT),
+    };
+    let runs = row.get::<_, Option<String>>(2)?;
     Ok(Approver {
         name: row.get(0)?,
-        key: row.get::<_, String>(1)?.parse().map_err(corrupt)?,
-        runs: row
-            .get::<_, Option<String>>(2)?
-            .map(|name| name.parse().map_err(|_| JournalError::Corrupt("approver")))
-            .transpose()?,
+        credential,
+        runs: runs.map(|name| name.parse().map_err(|_| CORRUPT)).transpose()?,
         created: Timestamp::from_millis(row.get::<_, i64>(3)?.cast_unsigned()),
     })
 }

@@ -11,12 +11,12 @@ use farthing_audit::{Kind, Leaf, LeafError, Leaves, LeavesError, SALT_BYTES, Sec
 use farthing_channel::{ChannelId, Payer, PayerAction};
 use farthing_policy::{AgentName, Clock, Decision, Fact, Request, Rules};
 use farthing_primitives::{AttemptId, PurchaseId, Timestamp};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::{
     Draft, GOODS_OWED, Journal, JournalError, Purchase, State, advance, believed, find, forget, get, key,
-    mark, millis, put,
+    mark, millis, put, run,
 };
 use crate::record;
 
@@ -77,7 +77,7 @@ pub enum EraseError {
 /// A decision about a purchase: an intent if it is allowed, and otherwise a denial. `cumulative` is what its channel's
 /// voucher would be worth.
 pub(super) fn decided(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     decision: &Decision,
     request: &Request,
     draft: &Draft,
@@ -118,7 +118,7 @@ fn approval_of(decision: &Decision) -> Option<&str> {
 
 /// A decision about a deposit: what opens a channel, or adds to it.
 pub(super) fn deposit(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     decision: &Decision,
     request: &Request,
     (payer, attempt, url): (&Payer, Option<AttemptId>, Option<&str>),
@@ -137,7 +137,7 @@ pub(super) fn deposit(
 
 /// A transaction of our own for a channel, about to be sent.
 pub(super) fn transaction(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     payer: &Payer,
     attempt: &AttemptId,
     action: &PayerAction,
@@ -163,7 +163,7 @@ fn action_name(action: &PayerAction) -> &'static str {
 }
 
 /// A channel that is in another state than it was. What vouchers raise is in the leaves of their purchases.
-pub(super) fn channel_moved(tx: &Transaction<'_>, before: &Payer, next: &Payer) -> Result<(), JournalError> {
+pub(super) fn channel_moved(tx: &Connection, before: &Payer, next: &Payer) -> Result<(), JournalError> {
     if before.state().name() == next.state().name() && before.settled() == next.settled() {
         return Ok(());
     }
@@ -171,7 +171,7 @@ pub(super) fn channel_moved(tx: &Transaction<'_>, before: &Payer, next: &Payer) 
 }
 
 /// A channel as it is now.
-pub(super) fn channel_is(tx: &Transaction<'_>, payer: &Payer) -> Result<(), JournalError> {
+pub(super) fn channel_is(tx: &Connection, payer: &Payer) -> Result<(), JournalError> {
     let draft = Entry::new(tx, Kind::Outcome)?
         .text("channel", payer.terms().id.to_string())
         .text("state", payer.state().name())
@@ -184,7 +184,7 @@ pub(super) fn channel_is(tx: &Transaction<'_>, payer: &Payer) -> Result<(), Jour
 }
 
 /// What became of a purchase, unless the log says just that already.
-pub(super) fn outcome(tx: &Transaction<'_>, id: &PurchaseId) -> Result<(), JournalError> {
+pub(super) fn outcome(tx: &Connection, id: &PurchaseId) -> Result<(), JournalError> {
     let purchase = find(tx, id)?;
     let mut draft = Entry::new(tx, Kind::Outcome)?
         .text("purchase", id.to_string())
@@ -217,14 +217,14 @@ pub(super) fn outcome(tx: &Transaction<'_>, id: &PurchaseId) -> Result<(), Journ
 }
 
 /// A purchase that moved no money, nor ever can.
-pub(super) fn released(tx: &Transaction<'_>, id: &PurchaseId, proof: &str) -> Result<(), JournalError> {
+pub(super) fn released(tx: &Connection, id: &PurchaseId, proof: &str) -> Result<(), JournalError> {
     let draft = Entry::new(tx, Kind::Released)?.text("purchase", id.to_string()).text("proof", proof);
     draft.append(tx, Some(&key(id)))?;
     Ok(())
 }
 
 /// The owner's rules are about to be `next`.
-pub(super) fn rules_changed(tx: &Transaction<'_>, next: &Rules) -> Result<(), JournalError> {
+pub(super) fn rules_changed(tx: &Connection, next: &Rules) -> Result<(), JournalError> {
     let text = record::print_rules(next);
     let before = super::rules(tx)?;
     let thawed = Rules { frozen: before.frozen, ..next.clone() };
@@ -246,7 +246,7 @@ pub(super) fn rules_changed(tx: &Transaction<'_>, next: &Rules) -> Result<(), Jo
 }
 
 /// Another policy is about to be in force, or none.
-pub(super) fn policy_changed(tx: &Transaction<'_>, next: Option<&str>) -> Result<(), JournalError> {
+pub(super) fn policy_changed(tx: &Connection, next: Option<&str>) -> Result<(), JournalError> {
     let mut entry = Entry::new(tx, Kind::RulesChanged)?
         .text("change", "policy")
         .text("before", policy_hash(tx)?)
@@ -260,7 +260,7 @@ pub(super) fn policy_changed(tx: &Transaction<'_>, next: Option<&str>) -> Result
 }
 
 /// An agent, and what is part of it, may sign nothing more, or may again.
-pub(super) fn agent_frozen(tx: &Transaction<'_>, name: &str, frozen: bool) -> Result<(), JournalError> {
+pub(super) fn agent_frozen(tx: &Connection, name: &str, frozen: bool) -> Result<(), JournalError> {
     let kind = if frozen { Kind::Frozen } else { Kind::Unfrozen };
     Entry::new(tx, kind)?.text("agent", name).parties(tx)?.append(tx, None)?;
     Ok(())
@@ -268,7 +268,7 @@ pub(super) fn agent_frozen(tx: &Transaction<'_>, name: &str, frozen: bool) -> Re
 
 /// People are asked about a payment.
 pub(super) fn asked_people(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     id: &str,
     asked: &ApprovalRequest,
     quorum: u32,
@@ -293,7 +293,7 @@ pub(super) fn asked_people(
 
 /// Somebody's word on it. Who that is, is committed to; the signature is one over the digest.
 pub(super) fn voted(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     id: &str,
     approver: &str,
     ballot: &Ballot,
@@ -302,14 +302,14 @@ pub(super) fn voted(
     let kind = if verdict == Verdict::Approve { Kind::ApprovalGranted } else { Kind::ApprovalDenied };
     Entry::new(tx, kind)?
         .text("approval", id)
-        .text("signature", sha256(ballot.signature.as_ref()))
+        .text("signature", sha256(ballot.proof.signature()))
         .secret("approver", approver.to_owned())
         .append(tx, None)?;
     Ok(())
 }
 
 /// Somebody's word counts no more.
-pub(super) fn approver_removed(tx: &Transaction<'_>, name: &str) -> Result<(), JournalError> {
+pub(super) fn approver_removed(tx: &Connection, name: &str) -> Result<(), JournalError> {
     let entry = Entry::new(tx, Kind::RulesChanged)?.text("change", "approver_removed");
     entry.secret("approver", name.to_owned()).append(tx, None)?;
     Ok(())
@@ -320,7 +320,7 @@ fn lineage(agent: &AgentName) -> Value {
 }
 
 /// Another thing that the owner says, and that decides about payments.
-pub(super) fn setting_changed(tx: &Transaction<'_>, change: &str, value: &str) -> Result<(), JournalError> {
+pub(super) fn setting_changed(tx: &Connection, change: &str, value: &str) -> Result<(), JournalError> {
     let draft =
         Entry::new(tx, Kind::RulesChanged)?.text("change", change).text("value", value).parties(tx)?;
     draft.append(tx, None)?;
@@ -338,7 +338,7 @@ struct Entry {
 
 impl Entry {
     /// At the time that the books go by, which whoever calls has set.
-    fn new(tx: &Transaction<'_>, kind: Kind) -> Result<Self, JournalError> {
+    fn new(tx: &Connection, kind: Kind) -> Result<Self, JournalError> {
         let at = mark(tx)?.map_or(0, |mark| mark.time.millis());
         Ok(Self { leaf: Leaf::new(kind, at), secrets: Vec::new() })
     }
@@ -367,7 +367,7 @@ impl Entry {
     }
 
     /// Who it is for, if the owner said so.
-    fn parties(mut self, tx: &Transaction<'_>) -> Result<Self, JournalError> {
+    fn parties(mut self, tx: &Connection) -> Result<Self, JournalError> {
         for name in ["principal", "operator", "jurisdiction"] {
             if let Some(value) = get(tx, &format!("{PARTY}{name}"))? {
                 self = self.text(name, value);
@@ -376,7 +376,7 @@ impl Entry {
         Ok(self)
     }
 
-    fn append(self, tx: &Transaction<'_>, subject: Option<&[u8]>) -> Result<u64, JournalError> {
+    fn append(self, tx: &Connection, subject: Option<&[u8]>) -> Result<u64, JournalError> {
         let mut leaf = self.leaf;
         let mut secrets = Vec::with_capacity(self.secrets.len());
         for ((field, value), salt) in self.secrets.iter().zip(salts(tx, self.secrets.len())?) {
@@ -406,12 +406,12 @@ fn short(text: &str) -> Value {
     if text.len() > MAX_TEXT_BYTES { Value::text(sha256(text.as_bytes())) } else { Value::text(text) }
 }
 
-fn sha256(bytes: &[u8]) -> String {
+pub(super) fn sha256(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
 }
 
 /// Salts that nobody can tell from another who does not have the ratchet of that time, of which nothing is kept.
-fn salts(tx: &Transaction<'_>, count: usize) -> Result<Vec<[u8; SALT_BYTES]>, JournalError> {
+fn salts(tx: &Connection, count: usize) -> Result<Vec<[u8; SALT_BYTES]>, JournalError> {
     if count == 0 {
         return Ok(Vec::new());
     }
@@ -433,7 +433,11 @@ fn salts(tx: &Transaction<'_>, count: usize) -> Result<Vec<[u8; SALT_BYTES]>, Jo
 }
 
 /// The hash of what decides: the policy in force, else the rules as they are stored.
-fn policy_hash(tx: &Transaction<'_>) -> Result<String, JournalError> {
+fn policy_hash(tx: &Connection) -> Result<String, JournalError> {
+    if let Some(hash) = get(tx, super::law::POLICY_HASH)? {
+        return Ok(hash);
+    }
+    // Applied by an earlier version.
     if let Some(text) = get(tx, super::law::POLICY)? {
         return Ok(sha256(text.as_bytes()));
     }
@@ -442,7 +446,7 @@ fn policy_hash(tx: &Transaction<'_>) -> Result<String, JournalError> {
 
 /// What was asked for and what was found, of whatever is decided.
 fn weighed(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     decision: &Decision,
     request: &Request,
     url: Option<&str>,
@@ -540,7 +544,7 @@ fn budgets(decision: &Decision) -> Value {
 }
 
 fn write(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     decision: &Decision,
     request: &Request,
     draft: Entry,
@@ -557,7 +561,7 @@ fn write(
 
 /// A denial, or one more of those that are counted into the next leaf of its reason and agent.
 fn denied(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     codes: &str,
     agent: &str,
     draft: Entry,
@@ -573,7 +577,7 @@ fn denied(
     if let Some((until, _, _)) = known
         && stored(now) < until
     {
-        tx.execute("UPDATE audit_denied SET repeats = repeats + 1 WHERE reason = ?1", [&reason])?;
+        run(tx, "UPDATE audit_denied SET repeats = repeats + 1 WHERE reason = ?1", [&reason])?;
         return Ok(());
     }
     let repeats = known.map_or(0, |(_, _, repeats)| repeats.cast_unsigned());
@@ -582,7 +586,8 @@ fn denied(
         _ => LEAST_DENIED_WINDOW_MS,
     };
     let draft = if repeats > 0 { draft.number("repeats", repeats) } else { draft };
-    tx.execute(
+    run(
+        tx,
         "INSERT INTO audit_denied (reason, until_ms, window_ms, repeats) VALUES (?1, ?2, ?3, 0)
          ON CONFLICT (reason) DO UPDATE SET until_ms = ?2, window_ms = ?3, repeats = 0",
         params![reason, stored(now.saturating_add(window)), stored(window)],
@@ -592,7 +597,7 @@ fn denied(
 }
 
 /// Whether the last leaf about a purchase says the same: what is open, and what it committed to.
-fn is_known(tx: &Transaction<'_>, id: &PurchaseId, draft: &Entry) -> Result<bool, JournalError> {
+fn is_known(tx: &Connection, id: &PurchaseId, draft: &Entry) -> Result<bool, JournalError> {
     let mut found =
         tx.prepare_cached("SELECT idx, leaf FROM audit_leaf WHERE subject = ?1 ORDER BY idx DESC LIMIT 1")?;
     let last: Option<(i64, Vec<u8>)> =
@@ -614,7 +619,7 @@ fn is_known(tx: &Transaction<'_>, id: &PurchaseId, draft: &Entry) -> Result<bool
     Ok(same_secrets && last.kind == draft.leaf.kind && last.fields == open)
 }
 
-fn secrets(tx: &Transaction<'_>, index: i64) -> Result<Vec<Secret>, JournalError> {
+fn secrets(tx: &Connection, index: i64) -> Result<Vec<Secret>, JournalError> {
     let mut found =
         tx.prepare_cached("SELECT field, salt, value FROM audit_secret WHERE idx = ?1 ORDER BY field")?;
     let rows = found.query_map([index], |row| {
@@ -677,7 +682,7 @@ impl Journal {
             };
             let mut written = 0;
             for (reason, repeats) in rows {
-                tx.execute("DELETE FROM audit_denied WHERE reason = ?1", [&reason])?;
+                run(tx, "DELETE FROM audit_denied WHERE reason = ?1", [&reason])?;
                 if repeats > 0 {
                     let (codes, agent) = reason.rsplit_once(' ').unwrap_or((&reason, ""));
                     let mut draft = Entry::new(tx, Kind::Denied)?
@@ -764,7 +769,7 @@ impl Journal {
     /// [`EraseError::Open`] as long as its payment could still be shown, or its goods asked for.
     pub fn erase(&self, id: &PurchaseId, clock: &Clock) -> Result<usize, EraseError> {
         // What is erased is to be written over, and not only let go.
-        self.lock().pragma_update(None, "secure_delete", "ON").map_err(JournalError::from)?;
+        self.db.alone(|db| db.pragma_update(None, "secure_delete", "ON"))?;
         let erased = self.within(|tx| {
             let now = believed(tx, clock)?.time;
             if let Some(purchase) = find(tx, id).map(Some).or_else(absent)? {
@@ -773,7 +778,8 @@ impl Journal {
                 }
                 forget_request(tx, &purchase)?;
             }
-            let erased = tx.execute(
+            let erased = run(
+                tx,
                 "DELETE FROM audit_secret WHERE idx IN (SELECT idx FROM audit_leaf WHERE subject = ?1)",
                 [key(id)],
             )?;
@@ -781,9 +787,7 @@ impl Journal {
         })?;
         let erased = erased.map_err(EraseError::Open)?;
         // Nor is it to stay in the write-ahead log, which somebody who reads now keeps until he has read.
-        self.lock()
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .map_err(JournalError::from)?;
+        self.db.alone(|db| db.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))?;
         Ok(erased)
     }
 }
@@ -805,30 +809,29 @@ fn is_over(purchase: &Purchase, now: Timestamp) -> bool {
     }
 }
 
-fn forget_request(tx: &Transaction<'_>, purchase: &Purchase) -> Result<(), JournalError> {
+fn forget_request(tx: &Connection, purchase: &Purchase) -> Result<(), JournalError> {
     let mut url = purchase.url.clone();
     url.truncate(url.find(['?', '#']).unwrap_or(url.len()));
     let hash = hex::encode(purchase.request_hash.0);
-    tx.execute(
+    run(
+        tx,
         "UPDATE purchase SET url = ?2, method = '', request_hash = zeroblob(32), header_name = NULL,
          header_value = NULL, receipt = NULL, note = NULL WHERE id = ?1",
         params![key(&purchase.id), url],
     )?;
     // What people were asked about it, and said.
-    tx.execute(
+    run(
+        tx,
         "DELETE FROM vote WHERE approval IN (SELECT id FROM approval WHERE used_by = ?1)",
         [key(&purchase.id)],
     )?;
-    tx.execute("DELETE FROM approval WHERE used_by = ?1", [key(&purchase.id)])?;
+    run(tx, "DELETE FROM approval WHERE used_by = ?1", [key(&purchase.id)])?;
     // The names that callers gave it.
-    tx.execute(
-        "DELETE FROM setting WHERE key GLOB 'call:*' AND instr(value, ?1) > 0",
-        [format!("\"{hash}\"")],
-    )?;
+    run(tx, "DELETE FROM setting WHERE key GLOB 'call:*' AND instr(value, ?1) > 0", [format!("\"{hash}\"")])?;
     Ok(())
 }
 
-fn kept(tx: &Transaction<'_>, (index, bytes): (i64, Vec<u8>)) -> Result<KeptLeaf, JournalError> {
+fn kept(tx: &Connection, (index, bytes): (i64, Vec<u8>)) -> Result<KeptLeaf, JournalError> {
     let leaf = Leaf::read(&bytes).map_err(unwritable)?;
     Ok(KeptLeaf { index: index.cast_unsigned(), bytes, leaf, secrets: secrets(tx, index)? })
 }

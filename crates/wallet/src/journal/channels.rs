@@ -13,11 +13,11 @@ use farthing_channel::{
 use farthing_payment::{Fault, Reason};
 use farthing_policy::{Bucket, Decision, Movement, Request, Source};
 use farthing_primitives::{Address, AssetId, AttemptId, PurchaseId, Timestamp};
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     Draft, Goods, Header, Journal, JournalError, MAX_HISTORY, Outcome, State, advance, audit, become_, find,
-    key, millis, pin, state, wide,
+    key, millis, pin, run, state, wide,
 };
 use crate::clock::believable;
 
@@ -290,7 +290,8 @@ impl Journal {
                 .and(PayerEvent::Named { attempt, tx: tx_name }, now)?;
             write(tx, &payer, step, now)?;
             intend(tx, &attempt, channel, Timestamp::from_millis(u64::MAX >> 1), &self.processes.this)?;
-            tx.execute(
+            run(
+                tx,
                 "UPDATE channel_attempt SET state = 'shown', raw = ?2 WHERE id = ?1",
                 params![&attempt.to_bytes()[..], raw],
             )?;
@@ -312,7 +313,8 @@ impl Journal {
         self.within(|tx| {
             self.own_attempt(tx, attempt)?;
             self.may_sign(tx)?;
-            let changed = tx.execute(
+            let changed = run(
+                tx,
                 "UPDATE channel_attempt SET state = 'signed', header_name = ?2, header_value = ?3, url = ?4
                  WHERE id = ?1 AND state = 'intended'",
                 params![&attempt.to_bytes()[..], header.name, header.value, url],
@@ -329,8 +331,7 @@ impl Journal {
             if found.state == AttemptState::Signed {
                 self.may_sign(tx)?;
             }
-            tx.execute(
-                "UPDATE channel_attempt SET state = 'shown', holder = ?2 WHERE id = ?1 AND state <> 'intended'",
+            run(tx, "UPDATE channel_attempt SET state = 'shown', holder = ?2 WHERE id = ?1 AND state <> 'intended'",
                 params![&attempt.to_bytes()[..], self.processes.this],
             )?;
             found.header.ok_or(JournalError::Corrupt("header"))
@@ -495,7 +496,8 @@ impl Journal {
             self.assign(tx, &draft.id)?;
             super::law::keep_decision(tx, &draft.id, &decision)?;
             super::approvals::consume(tx, &decision, &key(&draft.id))?;
-            tx.execute(
+            run(
+                tx,
                 "UPDATE purchase SET channel = ?2, cumulative = ?3, held = ?4 WHERE id = ?1",
                 params![
                     key(&draft.id),
@@ -521,7 +523,8 @@ impl Journal {
             self.own(tx, id)?;
             self.may_sign(tx)?;
             become_(tx, id, State::Signed, clock)?;
-            tx.execute(
+            run(
+                tx,
                 "UPDATE purchase SET header_name = ?2, header_value = ?3 WHERE id = ?1",
                 params![key(id), header.name, header.value],
             )?;
@@ -537,7 +540,8 @@ impl Journal {
         self.within(|tx| {
             self.own(tx, id)?;
             self.may_sign(tx)?;
-            tx.execute(
+            run(
+                tx,
                 "UPDATE purchase SET header_name = ?2, header_value = ?3
                  WHERE id = ?1 AND state IN ('signed', 'presented', 'unknown')",
                 params![key(id), header.name, header.value],
@@ -580,7 +584,8 @@ impl Journal {
             let ahead = |next: &Payer, to: u128| to.saturating_sub(others).saturating_sub(next.used());
             let book = |to: u128, ahead: u128| -> Result<(), JournalError> {
                 let atoms = had.saturating_add(ahead);
-                tx.execute(
+                run(
+                    tx,
                     "UPDATE purchase SET cumulative = ?2, atoms = ?3, held = ?4 WHERE id = ?1",
                     params![
                         key(id),
@@ -664,7 +669,8 @@ impl Journal {
                 // Now it is known what of the vouched it cost. Without a last word of the seller's it stays at all of it.
                 if got.atoms.is_some() || said.is_some() && got.is_whole {
                     let had = purchase.money.atoms().saturating_sub(ahead_of(tx, id)?);
-                    tx.execute(
+                    run(
+                        tx,
                         "UPDATE purchase SET atoms = ?2, held = ?3 WHERE id = ?1",
                         params![
                             key(id),
@@ -679,13 +685,11 @@ impl Journal {
             }
             write(tx, &payer, step, now)?;
             if let Some(receipt) = receipt {
-                tx.execute(
-                    "UPDATE channel SET receipt = ?2 WHERE id = ?1",
-                    params![&channel.0[..], receipt],
-                )?;
+                run(tx, "UPDATE channel SET receipt = ?2 WHERE id = ?1", params![&channel.0[..], receipt])?;
             }
             // It goes on no more.
-            tx.execute(
+            run(
+                tx,
                 "UPDATE purchase SET note = NULL WHERE id = ?1 AND note = ?2",
                 params![key(id), STREAMS],
             )?;
@@ -709,12 +713,12 @@ impl Journal {
             let now = advance(tx, clock)?;
             let payer = known(tx, channel)?;
             write(tx, &payer, payer.step(PayerEvent::Told(receipt), now)?, now)?;
-            tx.execute("UPDATE channel SET receipt = ?2 WHERE id = ?1", params![&channel.0[..], json])?;
+            run(tx, "UPDATE channel SET receipt = ?2 WHERE id = ?1", params![&channel.0[..], json])?;
             self.kept(tx, channel)?.ok_or(JournalError::NoChannel(*channel))
         })
     }
 
-    fn usable(&self, tx: &Transaction<'_>, parties: &Parties) -> Result<Option<KeptChannel>, JournalError> {
+    fn usable(&self, tx: &Connection, parties: &Parties) -> Result<Option<KeptChannel>, JournalError> {
         let mut found = tx.prepare_cached(
             // A deposit is in the budget of who made it, so nobody else pays from it: IS also compares NULL.
             "SELECT id FROM channel WHERE parties = ?1 AND agent IS ?2 AND state IN ('opening', 'open')
@@ -728,7 +732,7 @@ impl Journal {
         }
     }
 
-    fn kept(&self, tx: &Transaction<'_>, id: &ChannelId) -> Result<Option<KeptChannel>, JournalError> {
+    fn kept(&self, tx: &Connection, id: &ChannelId) -> Result<Option<KeptChannel>, JournalError> {
         let mut found = tx.prepare_cached(
             "SELECT record, number, authority, method, url, created_ms, updated_ms, receipt, note FROM channel
              WHERE id = ?1",
@@ -762,7 +766,7 @@ fn received(atoms: u128) -> Result<PayerEvent, JournalError> {
 }
 
 /// What was vouched for requests that are on their way, or whose outcome is open.
-fn held(tx: &Transaction<'_>, channel: &ChannelId) -> Result<u128, JournalError> {
+fn held(tx: &Connection, channel: &ChannelId) -> Result<u128, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT held FROM purchase WHERE channel = ?1 AND state IN ('intended', 'signed', 'presented', 'unknown')",
     )?;
@@ -778,7 +782,7 @@ fn held(tx: &Transaction<'_>, channel: &ChannelId) -> Result<u128, JournalError>
 ///
 /// Spec: draft-evm-session-00, "Concurrency Model": there is one at a time; whether its seller keeps to that is not ours
 /// to say.
-fn streams_ahead(tx: &Transaction<'_>, channel: &ChannelId, but: &PurchaseId) -> Result<u128, JournalError> {
+fn streams_ahead(tx: &Connection, channel: &ChannelId, but: &PurchaseId) -> Result<u128, JournalError> {
     let mut found =
         tx.prepare_cached("SELECT held FROM purchase WHERE channel = ?1 AND note = 'stream' AND id <> ?2")?;
     let mut rows = found.query(params![&channel.0[..], key(but)])?;
@@ -790,7 +794,7 @@ fn streams_ahead(tx: &Transaction<'_>, channel: &ChannelId, but: &PurchaseId) ->
     Ok(sum)
 }
 
-fn held_by(tx: &Transaction<'_>, id: &PurchaseId) -> Result<u128, JournalError> {
+fn held_by(tx: &Connection, id: &PurchaseId) -> Result<u128, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT held FROM purchase WHERE id = ?1 AND state IN ('intended', 'signed', 'presented', 'unknown')",
     )?;
@@ -799,16 +803,15 @@ fn held_by(tx: &Transaction<'_>, id: &PurchaseId) -> Result<u128, JournalError> 
 }
 
 /// How much of a purchase's amount is vouched and not known to be used, also once a stream has begun.
-fn ahead_of(tx: &Transaction<'_>, id: &PurchaseId) -> Result<u128, JournalError> {
+fn ahead_of(tx: &Connection, id: &PurchaseId) -> Result<u128, JournalError> {
     let mut found = tx.prepare_cached("SELECT held FROM purchase WHERE id = ?1")?;
     let held: Option<Vec<u8>> = found.query_row([key(id)], |row| row.get(0))?;
     held.map_or(Ok(0), wide)
 }
 
-fn insert(tx: &Transaction<'_>, new: &NewChannel, now: Timestamp) -> Result<(), JournalError> {
+fn insert(tx: &Connection, new: &NewChannel, now: Timestamp) -> Result<(), JournalError> {
     let payer = &new.payer;
-    tx.execute(
-        "INSERT INTO channel (id, record, state, parties, number, asset, locked, dollar, authority, method, url,
+    run(tx, "INSERT INTO channel (id, record, state, parties, number, asset, locked, dollar, authority, method, url,
          created_ms, updated_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
         params![
             &payer.terms().id.0[..],
@@ -829,14 +832,15 @@ fn insert(tx: &Transaction<'_>, new: &NewChannel, now: Timestamp) -> Result<(), 
 }
 
 /// Writes the next state, if it is the next of what is there.
-fn write(tx: &Transaction<'_>, before: &Payer, step: PayerStep, now: Timestamp) -> Result<(), JournalError> {
+fn write(tx: &Connection, before: &Payer, step: PayerStep, now: Timestamp) -> Result<(), JournalError> {
     if step.is_empty() {
         return Ok(());
     }
     let next = &step.next;
     audit::channel_moved(tx, before, next)?;
     let id = next.terms().id;
-    tx.execute(
+    run(
+        tx,
         "UPDATE channel SET record = ?2, state = ?3, locked = ?4, updated_ms = ?5 WHERE id = ?1",
         params![
             &id.0[..],
@@ -848,7 +852,8 @@ fn write(tx: &Transaction<'_>, before: &Payer, step: PayerStep, now: Timestamp) 
     )?;
     let taken = next.settled().saturating_sub(before.settled());
     if taken > 0 {
-        tx.execute(
+        run(
+            tx,
             "INSERT OR IGNORE INTO channel_taken (channel, settled, atoms, at_ms) VALUES (?1, ?2, ?3, ?4)",
             params![&id.0[..], &next.settled().to_be_bytes()[..], &taken.to_be_bytes()[..], millis(now)],
         )?;
@@ -857,19 +862,20 @@ fn write(tx: &Transaction<'_>, before: &Payer, step: PayerStep, now: Timestamp) 
     if let Some(done) = before.pending()
         && next.pending().is_none_or(|pending| pending.id != done.id)
     {
-        tx.execute("DELETE FROM channel_attempt WHERE id = ?1", [&done.id.to_bytes()[..]])?;
+        run(tx, "DELETE FROM channel_attempt WHERE id = ?1", [&done.id.to_bytes()[..]])?;
     }
     Ok(())
 }
 
 fn intend(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     attempt: &AttemptId,
     channel: &ChannelId,
     expires: Timestamp,
     holder: &str,
 ) -> Result<(), JournalError> {
-    tx.execute(
+    run(
+        tx,
         "INSERT INTO channel_attempt (id, channel, state, expires_ms, holder) VALUES (?1, ?2, 'intended', ?3, ?4)",
         params![&attempt.to_bytes()[..], &channel.0[..], millis(expires), holder],
     )?;
@@ -877,7 +883,7 @@ fn intend(
 }
 
 /// An attempt that nobody saw comes to nothing.
-fn fail(tx: &Transaction<'_>, attempt: &AttemptId, now: Timestamp) -> Result<(), JournalError> {
+fn fail(tx: &Connection, attempt: &AttemptId, now: Timestamp) -> Result<(), JournalError> {
     let mut found = tx.prepare_cached("SELECT channel FROM channel_attempt WHERE id = ?1")?;
     let channel: Vec<u8> = found.query_row([&attempt.to_bytes()[..]], |row| row.get(0))?;
     let payer = known(tx, &id(channel)?)?;
@@ -885,13 +891,13 @@ fn fail(tx: &Transaction<'_>, attempt: &AttemptId, now: Timestamp) -> Result<(),
     write(tx, &payer, payer.step(PayerEvent::Failed { attempt: *attempt, reason }, now)?, now)
 }
 
-fn load(tx: &Transaction<'_>, id: &ChannelId) -> Result<Option<Payer>, JournalError> {
+fn load(tx: &Connection, id: &ChannelId) -> Result<Option<Payer>, JournalError> {
     let mut found = tx.prepare_cached("SELECT record FROM channel WHERE id = ?1")?;
     let record: Option<Vec<u8>> = found.query_row([&id.0[..]], |row| row.get(0)).optional()?;
     record.map(|bytes| decode_payer(&bytes).map_err(|_| JournalError::Corrupt("channel"))).transpose()
 }
 
-fn known(tx: &Transaction<'_>, id: &ChannelId) -> Result<Payer, JournalError> {
+fn known(tx: &Connection, id: &ChannelId) -> Result<Payer, JournalError> {
     load(tx, id)?.ok_or(JournalError::NoChannel(*id))
 }
 
@@ -914,7 +920,7 @@ fn read(row: &Row<'_>) -> Result<KeptChannel, JournalError> {
 }
 
 fn read_attempt(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     attempt: &AttemptId,
     is_gone: impl Fn(&str) -> bool,
 ) -> Result<Option<KeptAttempt>, JournalError> {
@@ -954,8 +960,8 @@ fn attempt_id(bytes: Vec<u8>) -> Result<AttemptId, JournalError> {
 
 /// What channels count against the caps: what they tie up, as long as they do, and what was taken from them.
 pub(super) fn movements(
-    tx: &Transaction<'_>,
-    since: Timestamp,
+    tx: &Connection,
+    since: Option<Timestamp>,
     now: Timestamp,
     movements: &mut Vec<Movement>,
 ) -> Result<(), JournalError> {
@@ -966,7 +972,7 @@ pub(super) fn movements(
          SELECT asset, atoms, dollar, at_ms, agent, authority, parties FROM channel_taken JOIN channel ON channel.id = channel_taken.channel
          WHERE at_ms >= ?1",
     )?;
-    let mut rows = found.query([millis(since), millis(now)])?;
+    let mut rows = found.query([since.map_or(0, millis), millis(now)])?;
     while let Some(row) = rows.next()? {
         let asset: AssetId = row.get::<_, String>(0)?.parse().map_err(|_| JournalError::Corrupt("asset"))?;
         let atoms = wide(row.get(1)?)?;

@@ -8,15 +8,17 @@ use farthing_policy::policy::{Limit, Loosening};
 use farthing_policy::{AgentName, Bucket, Caller, Charge, Origin};
 use farthing_policy::{Decision, Fact, History, Law, Movement, Policy, PolicyError, Request, Source};
 use farthing_primitives::{Address, Money, Network, PurchaseId, Registry, Timestamp};
-use rusqlite::{OptionalExtension, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Journal, JournalError, MAX_HISTORY, Purchase, State, audit, forget, get, put};
+use super::{Journal, JournalError, MAX_HISTORY, Purchase, State, audit, forget, get, put, run};
 
 /// What names the policy in force, and its text, among the settings.
 const POLICY_ID: &str = "policy_id";
 pub(super) const POLICY: &str = "policy";
+/// The SHA-256 of the text, so that not every leaf has to read it.
+pub(super) const POLICY_HASH: &str = "policy_hash";
 /// What marks the books of a program that only decides.
 const DECISIONS: &str = "decisions";
 
@@ -99,6 +101,7 @@ impl Journal {
             audit::policy_changed(tx, Some(text))?;
             put(tx, POLICY, text)?;
             put(tx, POLICY_ID, &id)?;
+            put(tx, POLICY_HASH, &super::audit::sha256(text.as_bytes()))?;
             Ok(None)
         })?;
         match refused {
@@ -115,6 +118,7 @@ impl Journal {
                 audit::policy_changed(tx, None)?;
                 forget(tx, POLICY)?;
                 forget(tx, POLICY_ID)?;
+                forget(tx, POLICY_HASH)?;
             }
             Ok(had)
         })?;
@@ -142,7 +146,7 @@ impl Journal {
         })
     }
 
-    fn kept_policy(&self, tx: &Transaction<'_>) -> Result<Option<KeptPolicy>, JournalError> {
+    fn kept_policy(&self, tx: &Connection) -> Result<Option<KeptPolicy>, JournalError> {
         let Some(id) = get(tx, POLICY_ID)? else { return Ok(None) };
         let text = get(tx, POLICY)?.filter(|text| policy_id(text) == id);
         let text = text.ok_or(JournalError::Corrupt("policy"))?;
@@ -151,7 +155,7 @@ impl Journal {
         Ok(Some(KeptPolicy { id, text, policy: Arc::new(policy) }))
     }
 
-    pub(super) fn law_now(&self, tx: &Transaction<'_>) -> Result<Law, JournalError> {
+    pub(super) fn law_now(&self, tx: &Connection) -> Result<Law, JournalError> {
         let rules = self.rules_now(tx)?;
         let Some(id) = get(tx, POLICY_ID)? else { return Ok(Law::Rules(rules)) };
         let mut read = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -168,7 +172,7 @@ impl Journal {
     /// Decides by what is in force, for whoever uses this journal. `sums` is whether the windows of budgets count.
     pub(super) fn ruling(
         &self,
-        tx: &Transaction<'_>,
+        tx: &Connection,
         request: &Request,
         now: Timestamp,
         sums: bool,
@@ -176,11 +180,25 @@ impl Journal {
         let law = self.law_now(tx)?;
         let request = self.as_own(request);
         let mut history = super::history(tx, &law, &request, now)?;
-        if !sums {
-            history.movements = Vec::new();
+        if sums {
+            self.spent_before(tx, &law, &request, now, &mut history)?;
         }
         super::approvals::recall(tx, &law, &request, now, &mut history)?;
         Ok(law.decide(&history, &request, now))
+    }
+
+    /// Adds what was spent already.
+    fn spent_before(
+        &self,
+        tx: &Connection,
+        law: &Law,
+        request: &Request,
+        now: Timestamp,
+        history: &mut History,
+    ) -> Result<(), JournalError> {
+        history.sums = Some(self.sums(tx, law, request, now)?.unwrap_or_default());
+        let since = law.memory().map(|memory| now.minus(memory));
+        super::channels::movements(tx, since, now, &mut history.movements)
     }
 
     /// Whose request it is says the journal that is asked, and not the request.
@@ -203,7 +221,11 @@ impl Journal {
             let now = super::believed(tx, clock)?.time;
             let law = self.law_now(tx)?;
             let atom = self.as_own(atom);
-            let history = if spent { Some(super::history(tx, &law, &atom, now)?) } else { None };
+            let mut history = None;
+            if spent {
+                let history = history.insert(super::history(tx, &law, &atom, now)?);
+                self.spent_before(tx, &law, &atom, now, history)?;
+            }
             Ok(law.room(history.as_ref(), &atom, now))
         })
     }
@@ -356,11 +378,12 @@ pub(crate) fn request_of(
 
 /// Keeps why a purchase was allowed.
 pub(super) fn keep_decision(
-    tx: &Transaction<'_>,
+    tx: &Connection,
     id: &PurchaseId,
     decision: &Decision,
 ) -> Result<(), JournalError> {
-    tx.execute(
+    run(
+        tx,
         "UPDATE purchase SET decision = ?2 WHERE id = ?1",
         params![super::key(id), print_decision(decision)],
     )?;

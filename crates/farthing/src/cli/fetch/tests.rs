@@ -7,7 +7,7 @@ use farthing_primitives::{Address, AssetId, Timestamp};
 use farthing_rails::exact_evm::Checked;
 use farthing_wallet::client::{Exchange, Reach};
 use farthing_wallet::journal::Header;
-use farthing_wallet::{ChainView, Permit2State, Sight};
+use farthing_wallet::{ChainView, LocalAuthorizer, Permit2State, Sight};
 use farthing_wire::x402::{Message, header as names, v2};
 
 use super::*;
@@ -106,7 +106,7 @@ async fn a_budget_that_another_process_spends_meanwhile_is_a_denial_with_its_cod
     let client =
         Client::builder().wallet(wallet()).exchange(Arc::new(Seller)).chain(Arc::new(chain)).build().unwrap();
     let done = client.fetch_once(request(), &Options::default()).await;
-    let told = ended(done, request().url.to_string(), &journal);
+    let told = ended(done, request().url.to_string(), Some(&journal));
     let json = report(&told, true, Duration::ZERO);
     assert_eq!((&json["outcome"], &json["exit"]), (&"denied".into(), &3.into()), "{json}");
     // The offer itself was permitted when it was looked at.

@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::*;
 use crate::journal::SCHEMA;
+use crate::journal::tests::back_to;
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 const MICRO: u128 = 1_000_000_000_000;
@@ -259,18 +260,7 @@ fn a_wallet_of_the_second_version_keeps_its_deposit() {
         attempt
     };
     let db = Connection::open(&path).unwrap();
-    // What later versions added, the latest first.
-    for added in [
-        "DROP TABLE audit_leaf; DROP TABLE audit_secret; DROP TABLE audit_denied",
-        "ALTER TABLE purchase DROP COLUMN tool; ALTER TABLE purchase DROP COLUMN decision;
-         DROP TABLE approver; DROP TABLE approval; DROP TABLE vote",
-        "DROP INDEX purchase_by_agent; ALTER TABLE purchase DROP COLUMN agent; ALTER TABLE channel DROP COLUMN agent;
-         DROP TABLE agent; DROP TABLE agent_credential; DROP TABLE agent_frozen",
-        "ALTER TABLE channel_attempt DROP COLUMN url; DROP INDEX purchase_streams",
-    ] {
-        db.execute_batch(added).unwrap();
-    }
-    db.pragma_update(None, "user_version", 2).unwrap();
+    back_to(&db, 2);
     drop(db);
     let journal = Journal::open(&path).unwrap();
     let kept = journal.channel(&ChannelId([1; 32])).unwrap().attempt.unwrap();

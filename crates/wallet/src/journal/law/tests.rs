@@ -2,14 +2,21 @@
 
 use std::sync::Barrier;
 
-use farthing_approval::{ApprovalRequest, ApproverKey, Ballot, Status, Verdict, VoteError};
-use farthing_payment::ConsumptionKey;
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use farthing_approval::{
+    ApprovalRequest, ApproverKey, Assertion, Ballot, Credential, CredentialId, Passkey, PasskeyError,
+    PasskeyKey, Proof, Site, Status, Verdict, VoteError,
+};
+use farthing_payment::{ConsumptionKey, Instruction};
 use farthing_policy::{AgentName, Clock, Window};
 use farthing_primitives::RequestHash;
+use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::journal::Draft;
-use crate::journal::approvals::{APPROVAL_LASTS, ApprovalError, MAX_PENDING};
+use crate::journal::approvals::{APPROVAL_LASTS, ApprovalError, Approver, MAX_PENDING};
+use crate::journal::tests::back_to;
+use crate::journal::{Draft, Header};
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
@@ -364,6 +371,106 @@ fn one_key_has_one_voice() {
     assert_eq!(journal.approvers().unwrap().len(), 3);
 }
 
+const PAGE: &str = "http://localhost:8405";
+
+fn passkey(n: u8, key: &ApproverKey) -> Passkey {
+    Passkey {
+        id: CredentialId::new(&[n; 16]).unwrap(),
+        key: PasskeyKey::Ed25519(key.public().0),
+        site: Site::of(PAGE).unwrap(),
+        count: 0,
+    }
+}
+
+/// What a device says that counts, as a browser passes it on.
+fn answered(key: &ApproverKey, request: &ApprovalRequest, verdict: Verdict, count: u32) -> Ballot {
+    let challenge = URL_SAFE_NO_PAD.encode(verdict.message(&request.digest()));
+    let client_data =
+        format!(r#"{{"type":"webauthn.get","challenge":"{challenge}","origin":"{PAGE}"}}"#).into_bytes();
+    let present_and_verified = [0b101];
+    let authenticator_data =
+        [&Sha256::digest("localhost")[..], &present_and_verified, &count.to_be_bytes()].concat();
+    let signature = key.sign(&[&authenticator_data[..], &Sha256::digest(&client_data)].concat());
+    Ballot { verdict, proof: Proof::Passkey(Assertion { authenticator_data, client_data, signature }) }
+}
+
+#[test]
+fn attack_66_a_passkeys_word_counts_like_a_keys_and_its_counter_is_kept() {
+    let owner = journal();
+    let [ada, bob, _] = with_people(&owner);
+    let [carol, eve] = [4, 5].map(|n| ApproverKey::from_seed([n; 32]).unwrap());
+    owner.add_passkey("carol", &passkey(4, &carol), None, &at(0)).unwrap();
+    owner.add_passkey("dan", &passkey(5, &eve), Some(&name("acme")), &at(0)).unwrap();
+    let agent = owner.for_agent(name("acme/b"), None);
+    let asked = agent.ask_people(&request(600_000), &at(1)).unwrap();
+    let vote = |person: &str, ballot: &Ballot| {
+        owner.vote(&asked.id, person, ballot, &at(2)).map(|kept| kept.status).map_err(|error| match error {
+            ApprovalError::Vote(error) => error,
+            other => panic!("{other}"),
+        })
+    };
+    let counted = || match owner.approvers().unwrap().into_iter().find(|one| one.name == "carol") {
+        Some(Approver { credential: Credential::Passkey(passkey), .. }) => passkey.count,
+        other => panic!("{other:?}"),
+    };
+    let yes = answered(&carol, &asked.request, Verdict::Approve, 3);
+    let other_kind = Err(VoteError::Passkey(PasskeyError::OtherKind));
+    assert_eq!(vote("ada", &yes), other_kind);
+    assert_eq!(vote("carol", &Ballot::cast(&carol, &asked.request, Verdict::Approve)), other_kind);
+    assert_eq!(
+        vote("carol", &Ballot { verdict: Verdict::Deny, ..yes.clone() }),
+        Err(VoteError::Passkey(PasskeyError::Challenge))
+    );
+    let for_agents_boss = answered(&eve, &asked.request, Verdict::Approve, 1);
+    assert_eq!(vote("dan", &for_agents_boss), Err(VoteError::OwnRequest));
+    assert_eq!(counted(), 0, "what did not count, counts nothing");
+    assert_eq!(vote("carol", &yes), Ok(Status::Pending { voices: 1, quorum: 2 }));
+    assert_eq!(counted(), 3);
+    assert_eq!(vote("carol", &yes), Err(VoteError::Passkey(PasskeyError::Counter)), "a copy, or said again");
+    assert_eq!(
+        vote("bob", &Ballot::cast(&bob, &asked.request, Verdict::Approve)),
+        Ok(Status::Approved { voices: 2 })
+    );
+    assert!(reserve_as(&agent, &request(600_000), 1, &at(3)).1.is_allowed());
+
+    // One passkey has one voice, and a name that is free again is another's.
+    let again = |person: &str, made: &Passkey| owner.add_passkey(person, made, None, &at(4));
+    assert!(matches!(again("carol2", &passkey(4, &ada)), Err(ApprovalError::Exists(_))));
+    assert!(matches!(again("carol2", &passkey(9, &carol)), Err(ApprovalError::Exists(_))));
+    assert!(matches!(again("carol", &passkey(9, &ada)), Err(ApprovalError::Exists(_))));
+    assert_eq!(owner.approvers().unwrap().len(), 5);
+    owner.remove_approver("carol").unwrap();
+    again("carol", &passkey(4, &carol)).unwrap();
+    assert_eq!(counted(), 0);
+}
+
+/// What people said before there were passkeys is what they said.
+#[test]
+fn a_wallet_of_the_sixth_version_keeps_its_approvers_and_their_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wallet.db");
+    let (people, asked) = {
+        let journal = Journal::open(&path).unwrap();
+        journal.apply_policy(POLICY, false).unwrap();
+        let [ada, ..] = with_people(&journal);
+        let asked = journal.for_agent(name("acme/b"), None).ask_people(&request(600_000), &at(1)).unwrap();
+        say(&journal, &asked.request, "ada", &ada, Verdict::Approve, &at(2)).unwrap();
+        (journal.approvers().unwrap(), journal.approval(&asked.id, &at(3)).unwrap())
+    };
+    let db = rusqlite::Connection::open(&path).unwrap();
+    back_to(&db, 6);
+    drop(db);
+    let journal = Journal::open(&path).unwrap();
+    assert_eq!(journal.approvers().unwrap(), people);
+    assert_eq!(journal.approval(&asked.id, &at(3)).unwrap(), asked);
+    assert_eq!(asked.status, Status::Pending { voices: 1, quorum: 2 });
+    let carol = ApproverKey::from_seed([4; 32]).unwrap();
+    journal.add_passkey("carol", &passkey(4, &carol), None, &at(3)).unwrap();
+    let word = answered(&carol, &asked.request, Verdict::Approve, 0);
+    let now = journal.vote(&asked.id, "carol", &word, &at(4)).unwrap();
+    assert_eq!(now.status, Status::Approved { voices: 2 });
+}
+
 #[test]
 fn the_past_is_decided_again_by_another_policy() {
     let owner = journal();
@@ -406,4 +513,114 @@ fn room_is_what_a_payment_could_be() {
     let plain = Journal::in_memory().unwrap();
     assert_eq!(plain.room(&atom, true, &at(0)).unwrap(), 100_000);
     assert_eq!(Window::ALL.len(), 2);
+}
+
+/// Every kind of sum that there is.
+const SUMS: &str = "
+version: 1
+owner: acme
+breaker: {refusals: 1000, within: 10m, velocity_jump: 1000}
+budgets:
+  acme: {per_payment: $1, rolling: {1h: $20, 24h: $60}, calendar: {day: $50}, lifetime: $300, payments: {1m: 40}}
+  acme/a: {rolling: {1h: $10}, per_host: {1h: $6}, per_payee: {24h: $30}}
+  acme/a/inner: {per_tool: {1h: $3}, payments: {1h: 90}}
+  acme/b: {rolling: {24h: $25}}
+allow:
+  - {hosts: [\"*.example\"]}
+";
+
+/// What a decision is if everything that was ever spent is looked at for it.
+fn by_everything(journal: &Journal, request: &Request, clock: &Clock) -> Decision {
+    let decided = journal.within(|tx| {
+        let now = super::super::believed(tx, clock)?.time;
+        let law = journal.law_now(tx)?;
+        let request = journal.as_own(request);
+        let mut history = super::super::history(tx, &law, &request, now)?;
+        history.movements = super::super::movements(tx, now, law.memory())?;
+        Ok(law.decide(&history, &request, now))
+    });
+    decided.unwrap()
+}
+
+#[test]
+fn what_several_processes_count_as_it_comes_is_what_the_books_say() {
+    for seed in 1..=3u64 {
+        let mut chance = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut below = |most: u64| {
+            chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (chance >> 33) % most
+        };
+        let first = Journal::in_memory().unwrap();
+        first.apply_policy(SUMS, false).unwrap();
+        let second = first.as_process("second", |_| false);
+        let mut fronts = Vec::new();
+        for process in [&first, &second] {
+            fronts.push(process.as_process("owner", |_| false));
+            for agent in ["acme/a", "acme/a/inner", "acme/b"] {
+                fronts.push(process.for_agent(name(agent), None));
+            }
+        }
+        let (mut secs, mut live) = (0, Vec::new());
+        let (mut allowed, mut denied) = (0, 0);
+        for n in 0..250 {
+            secs += below(240);
+            let clock = at(secs);
+            let which = usize::try_from(below(8)).unwrap();
+            let front = &fronts[which];
+            let mut asked = request(u128::from(below(900_000)) + 1);
+            let host = format!("https://seller-{}.example/", below(3));
+            asked.origin = Origin::of(&host.parse().unwrap()).unwrap();
+            asked.payee = address(asked.origin.authority().as_bytes()[7]);
+            asked.caller.tool = [None, Some("one".to_owned()), Some("two".to_owned())]
+                [usize::try_from(below(3)).unwrap()]
+            .clone();
+            let check = |when: &str| {
+                let expected = by_everything(front, &asked, &clock);
+                assert_eq!(front.preview(&asked, &clock).unwrap(), expected, "seed {seed}, step {n}, {when}");
+                expected
+            };
+            check("before");
+            // What lapses does so in the step that reserves, or before it.
+            let lapsed = below(2) == 0;
+            if lapsed {
+                fronts[0].recover(&clock).unwrap();
+            }
+            let expected = check("after what lapsed");
+            let (id, decision) = reserve_as(front, &asked, n, &clock);
+            assert!(!lapsed || decision == expected, "seed {seed}, step {n}: {decision}");
+            check("afterwards");
+            if decision.is_allowed() {
+                allowed += 1;
+                // What is shown no longer lapses.
+                if below(8) > 0 {
+                    let header = Header { name: "X-PAYMENT".to_owned(), value: "signed".to_owned() };
+                    front.signed(&id, &header, &Instruction::new(Vec::new()), &clock).unwrap();
+                    front.present(&id, &clock).unwrap();
+                }
+                live.push((which, id));
+            } else {
+                denied += 1;
+            }
+            // Some are given up, some lapse, and the others stay; a policy that reads otherwise begins to count anew.
+            if below(6) == 0
+                && let Some((which, id)) = (!live.is_empty()).then(|| live.swap_remove(live.len() / 2))
+            {
+                // It may have lapsed before.
+                let _ = fronts[which].release(&id, crate::journal::Proof::UnusedAfterExpiry, &clock);
+            }
+            match below(60) {
+                0 => first.apply_policy(&format!("{SUMS}# {n}\n"), false).map(drop).unwrap(),
+                // What fails is undone, and what was counted of it, too.
+                1 => assert!(
+                    first
+                        .within(|tx| first
+                            .ruling(tx, &asked, clock.wall, true)
+                            .and(Err::<(), _>(JournalError::Frozen)))
+                        .is_err()
+                ),
+                _ => {}
+            }
+        }
+        assert!(allowed > 50 && denied > 20, "{allowed} allowed, {denied} denied");
+    }
 }

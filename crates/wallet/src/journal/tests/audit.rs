@@ -116,7 +116,7 @@ fn what_is_given_up_is_said_to_be() {
 #[test]
 fn what_cannot_be_written_down_is_not_reserved() {
     let journal = ready();
-    journal.lock().execute_batch("ALTER TABLE audit_leaf RENAME TO gone").unwrap();
+    journal.db.alone(|db| db.execute_batch("ALTER TABLE audit_leaf RENAME TO gone")).unwrap();
     assert!(journal.reserve(&request(1_000), &draft(&at(0)), &at(0)).is_err());
     assert!(
         journal
@@ -126,13 +126,13 @@ fn what_cannot_be_written_down_is_not_reserved() {
             })
             .is_err()
     );
-    journal.lock().execute_batch("ALTER TABLE gone RENAME TO audit_leaf").unwrap();
+    journal.db.alone(|db| db.execute_batch("ALTER TABLE gone RENAME TO audit_leaf")).unwrap();
     assert!(journal.history(10).unwrap().is_empty());
     assert!(!journal.rules().unwrap().frozen);
     assert!(reserve(&journal, 1_000, &at(0)).is_some());
-    let locked = journal.lock();
-    assert!(locked.execute("DELETE FROM audit_leaf", []).is_err(), "the log only grows");
-    assert!(locked.execute("UPDATE audit_leaf SET kind = 'outcome'", []).is_err());
+    for change in ["DELETE FROM audit_leaf", "UPDATE audit_leaf SET kind = 'outcome'"] {
+        assert!(journal.db.alone(|db| db.execute(change, [])).is_err(), "the log only grows");
+    }
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn salts_follow_from_the_seed_and_not_from_what_is_left_of_it() {
     let run = |seed: [u8; 32]| {
         let journal = ready();
         // Of a journal in memory, which was not given one.
-        journal.lock().execute("DELETE FROM setting WHERE key = 'audit_ratchet'", []).unwrap();
+        journal.db.alone(|db| db.execute("DELETE FROM setting WHERE key = 'audit_ratchet'", [])).unwrap();
         journal.seed_audit(seed).unwrap();
         let id = PurchaseId::new(NOW, [9; 10]);
         let draft = Draft {
@@ -294,10 +294,8 @@ fn salts_follow_from_the_seed_and_not_from_what_is_left_of_it() {
             ..draft(&at(0))
         };
         assert!(journal.reserve(&request(1_000), &draft, &at(0)).unwrap().decision.is_allowed());
-        let left: String = journal
-            .lock()
-            .query_row("SELECT value FROM setting WHERE key = 'audit_ratchet'", [], |row| row.get(0))
-            .unwrap();
+        let ratchet = "SELECT value FROM setting WHERE key = 'audit_ratchet'";
+        let left: String = journal.db.alone(|db| db.query_row(ratchet, [], |row| row.get(0))).unwrap();
         (journal.audit_leaves_of(&id.to_bytes()).unwrap().remove(0), left)
     };
     let (one, left) = run([1; 32]);

@@ -1,0 +1,43 @@
+//! Whose key pays for what the commands buy.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use farthing_primitives::Registry;
+use farthing_wallet::journal::Journal;
+use farthing_wallet::signer::Signer;
+use farthing_wallet::{Home, LocalAuthorizer};
+
+use super::Failure;
+use super::wallet::{default_key, dev_key, is_dev_key, key_ref, passphrase};
+
+/// What decides and signs: over the key that is named, or else the wallet's own, wherever it is.
+pub(super) async fn authorizer(
+    home: &Home,
+    journal: &Arc<Journal>,
+    named: Option<&String>,
+    password_file: Option<&PathBuf>,
+) -> Result<LocalAuthorizer, Failure> {
+    let reference = named.map_or_else(|| default_key(home, journal), |reference| Ok(reference.clone()))?;
+    let signer = signer(home, &reference, password_file).await?;
+    Ok(LocalAuthorizer::by(signer, journal.clone(), Registry::builtin()).with_dev_keys(is_dev_key))
+}
+
+/// Who signs by a key: `NAME`, `keystore:NAME`, `env:NAME`, `file:PATH`, `dev:NUMBER`, `kms:REGION/KEY_ID`, `pkcs11:…`.
+pub(super) async fn signer(
+    home: &Home,
+    reference: &str,
+    password_file: Option<&PathBuf>,
+) -> Result<Arc<dyn Signer>, Failure> {
+    if let Some(number) = reference.strip_prefix("dev:") {
+        return Ok(Arc::new(dev_key(number)?));
+    }
+    let (reference, keystore) = (key_ref(reference)?, home.keystore());
+    let file = password_file.cloned();
+    // A person who types, a key file that is hard to open, and a service far away: all of them take their time.
+    let opened = tokio::task::spawn_blocking(move || {
+        reference.signer(&keystore, || passphrase(file.as_ref(), "Passphrase: "))
+    });
+    let opened = opened.await.map_err(|error| Failure::failed(format!("the key was not opened: {error}")))?;
+    Ok(opened?)
+}
