@@ -1,16 +1,16 @@
 // What the end-to-end scripts share: processes of our binary, a service behind the gateway that can be slow, a node
 // that can be held up, payments signed by viem, and a count of what held. Not a script itself.
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createRequire } from "node:module";
-import { createServer } from "node:http";
+import { createServer, request } from "node:http";
 import { createServer as createSocket } from "node:net";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { webcrypto } from "node:crypto";
+import { createHash, webcrypto } from "node:crypto";
 
-import { farthingBin, repo } from "../../interop/support/paths.mjs";
+import { cacheDir, farthingBin, repo } from "../../interop/support/paths.mjs";
 
 // The scripts have no packages of their own.
 const { privateKeyToAccount } = createRequire(join(repo, "interop/package.json"))("viem/accounts");
@@ -22,6 +22,8 @@ export const NETWORK = "eip155:84532";
 
 // The development accounts that the scripts use; everybody knows these keys.
 export const RELAYER_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
+/** Of a second seller on the same chain: two that shared one key would take each other's nonces. */
+export const OTHER_RELAYER_KEY = "0x8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba";
 export const payer = privateKeyToAccount("0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d");
 export const PAYER_KEY = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
 export const PAYEE = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
@@ -60,8 +62,15 @@ export async function script(body) {
   process.exit(failed === 0 && passed > 0 ? 0 : 1);
 }
 
+// What nobody catches must not leave services behind that somebody waits for.
+process.on("uncaughtException", async (error) => {
+  check("the script runs to its end", false, error.stack ?? String(error));
+  await cleanUp();
+  process.exit(1);
+});
+
 const cleaning = [];
-async function cleanUp() {
+export async function cleanUp() {
   for (const step of cleaning.splice(0).reverse()) await step();
 }
 for (const signal of ["SIGINT", "SIGTERM"]) {
@@ -106,9 +115,9 @@ export async function until(what, probe, ms = PATIENCE_MS) {
 /** The environment, without what it says of other wallets and worlds. */
 export const surroundings = () => Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith("FARTHING_")));
 
-/** Starts a service and waits for the line that says where it listens. */
-export async function service(args, env = {}) {
-  const child = spawn(bin, args, { stdio: ["ignore", "pipe", "inherit"], env: { ...surroundings(), ...env } });
+/** Starts a service and waits for the line that says where it listens. `as` says by which program and user, if not by ours. */
+export async function service(args, env = {}, { program = bin, ...as } = {}) {
+  const child = spawn(program, args, { stdio: ["ignore", "pipe", "inherit"], env: { ...surroundings(), ...env }, ...as });
   let ended = false;
   const exited = new Promise((done) => child.once("exit", (code, signal) => {
     ended = true;
@@ -132,6 +141,21 @@ export async function service(args, env = {}) {
   });
   const said = await within(ready, `the start of farthing ${args[0]}`);
   return { ...said, pid: child.pid, url: said.url.replace(/\/$/, ""), kill: () => end("SIGKILL"), stop: () => end("SIGTERM"), exited };
+}
+
+/** A Python with the packages that a file beside this one names, made once. */
+export function python(requirements) {
+  const wanted = join(repo, "scripts/e2e", requirements);
+  const home = join(cacheDir(), `python-${createHash("sha256").update(readFileSync(wanted)).digest("hex").slice(0, 16)}`);
+  const program = join(home, "bin/python3");
+  if (!existsSync(join(home, ".installed"))) {
+    mkdirSync(home, { recursive: true });
+    const quietly = { stdio: ["ignore", "ignore", "inherit"] };
+    execFileSync("python3", ["-m", "venv", home], quietly);
+    execFileSync(program, ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", wanted], quietly);
+    writeFileSync(join(home, ".installed"), "");
+  }
+  return program;
 }
 
 /** Runs a command to its end. `hear` is told what it says on standard error, as it says it. */
@@ -329,6 +353,21 @@ export async function wallet(rpcUrl, ...hosts) {
   await wallet("new", "--devnet", "1");
   await wallet("allow", "--network", "base-sepolia", "--rpc", rpcUrl, ...hosts);
   return { env, wallet, fetch: (words, hear) => run(["fetch", ...words], env, hear) };
+}
+
+/** One request through `farthing proxy`, whose environment for programs is `env`. */
+export function through(env, agent, url, headers = {}) {
+  const proxy = new URL(env.http_proxy);
+  const credentials = Buffer.from(`${proxy.username}:${proxy.password}`).toString("base64");
+  return new Promise((done, fail) => {
+    const asking = request({
+      agent, host: proxy.hostname, port: proxy.port, path: url,
+      headers: { ...headers, host: new URL(url).host, "proxy-authorization": `Basic ${credentials}` },
+    }, (answer) => {
+      answer.resume().on("end", () => done({ status: answer.statusCode, headers: answer.headers })).on("error", fail);
+    });
+    asking.on("error", fail).end();
+  });
 }
 
 /** A gateway with its own relayer (or a remote facilitator), on a port that stays the same over restarts. */
