@@ -12,8 +12,8 @@ function farthingDir() {
   return dirname(bin);
 }
 
-/** Returns whether the command ended well; prints one line, and its output if it did not. */
-function run(command, note) {
+/** Whether the command ended well; prints one line, and its output if it did not. */
+function run(command, note, { atLeastOneTest = false } = {}) {
   const start = Date.now();
   const { status, signal, stdout, stderr, error } = spawnSync("bash", ["-euo", "pipefail", "-c", command], {
     cwd: root,
@@ -23,11 +23,12 @@ function run(command, note) {
     timeout: TIMEOUT_MS,
     maxBuffer: 64 * 1024 * 1024,
   });
-  const good = status === 0;
+  const found = !atLeastOneTest || /^test result: ok\. [1-9]/m.test(stdout);
+  const good = status === 0 && found;
   const [first] = command.split("\n");
   console.log(`${good ? "ok  " : "FAIL"} ${String(Date.now() - start).padStart(7)} ms  ${first}  (${note})`);
   if (!good) {
-    console.log(`     ${error?.message ?? `ended with ${signal ?? status}`}`);
+    console.log(`     ${error?.message ?? (found ? `ended with ${signal ?? status}` : "it ran no test")}`);
     // What failed comes first, for readers who see the beginning alone.
     const lines = `${stdout}\n${stderr}`.trim().split("\n");
     const failed = lines.filter((line) => line.startsWith("FAIL"));
