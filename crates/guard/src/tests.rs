@@ -296,7 +296,7 @@ async fn a_purchase_lives_through_the_socket_as_it_does_without() {
     assert_eq!(held(&house), 1);
     let id = authorization.id;
     let signed = front.purchase(&id).await.unwrap();
-    assert_eq!((signed.state, signed.agent.as_ref()), (State::Signed, Some(front.agent())));
+    assert_eq!((signed.state, signed.agent.as_ref()), (State::Intended, Some(front.agent())));
     let header = front.present(&id).await.unwrap();
     assert_eq!(front.present(&id).await.unwrap(), header, "the same bytes, every time");
     assert_eq!(header, house.journal.get(&id).unwrap().header.unwrap());
@@ -352,7 +352,9 @@ async fn long_lists_come_in_pages() {
     let front = house.front("buyer").await;
     let mut made = HashSet::new();
     for n in 0..=u8::try_from(MAX_LISTED).unwrap() {
-        made.insert(front.authorize(intent(n)).await.unwrap().id);
+        let id = front.authorize(intent(n)).await.unwrap().id;
+        front.present(&id).await.unwrap();
+        made.insert(id);
     }
     let listed = Authorizer::open(&front).await.unwrap();
     assert_eq!(listed.len(), MAX_LISTED + 1);
@@ -396,7 +398,7 @@ async fn a_guard_that_is_away_is_a_denial_and_the_front_comes_back_to_it() {
     let front = house.front("buyer").await;
     let before = front.authorize(intent(1)).await.unwrap();
     let header = front.present(&before.id).await.unwrap();
-    let signed = front.authorize(intent(2)).await.unwrap();
+    let unseen = front.authorize(intent(2)).await.unwrap();
 
     house.away.store(true, Ordering::SeqCst);
     let front_elsewhere = RemoteAuthorizer::connect(Arc::new(Door(house.clone())), Some("a:b")).await;
@@ -405,9 +407,9 @@ async fn a_guard_that_is_away_is_a_denial_and_the_front_comes_back_to_it() {
     house.away.store(false, Ordering::SeqCst);
     let again = house.guard();
     again.sweep().await.unwrap();
-    assert_eq!(held(&house), 2, "what was signed is held, whoever is gone");
+    assert_eq!(held(&house), 1, "what could be out is held, whoever is gone, and what nobody saw is not");
     assert_eq!(front.present(&before.id).await.unwrap(), header, "nothing is signed twice");
-    assert!(front.present(&signed.id).await.is_ok());
+    assert_eq!(code(front.present(&unseen.id).await), "wrong_state");
     assert_eq!(house.journal.history(10).unwrap().len(), 2);
 }
 
@@ -449,24 +451,31 @@ async fn what_pays_leaves_by_present_alone() {
     let house = House::open(Vec::new());
     let token = house.token("thief");
     let mut thief = house.raw(&token).await;
-    let said = thief.ask("authorize", json!({ "intent": intent_json(1) })).await;
-    let id = said["ok"]["id"].as_str().unwrap().to_owned();
-    let parsed: PurchaseId = id.parse().unwrap();
-    let secret = house.journal.get(&parsed).unwrap().header.unwrap().value;
-    let instruction = house.journal.get(&parsed).unwrap().instruction.unwrap();
-    let signature = hex::encode(&instruction.as_bytes()[instruction.as_bytes().len() - 60..]);
-    let mut heard = said.to_string();
-    for (what, with) in
-        [("purchase", json!({ "id": id })), ("open_purchases", json!({})), ("abandoned", json!({}))]
-    {
-        heard += &thief.ask(what, with).await.to_string();
+    let mut heard = String::new();
+    let mut authorized = Vec::new();
+    for n in [1, 2] {
+        let said = thief.ask("authorize", json!({ "intent": intent_json(n) })).await;
+        authorized.push(said["ok"]["id"].as_str().unwrap().to_owned());
+        heard += &said.to_string();
+        let id = authorized.last().unwrap();
+        for (what, with) in
+            [("purchase", json!({ "id": id })), ("open_purchases", json!({})), ("abandoned", json!({}))]
+        {
+            heard += &thief.ask(what, with).await.to_string();
+        }
     }
+    let [shown, given_up] = [&authorized[0], &authorized[1]].map(|id| json!({ "id": id }));
+    thief.ask("present", shown).await;
+    let purchase = house.journal.get(&authorized[0].parse().unwrap()).unwrap();
+    let (secret, instruction) = (purchase.header.unwrap().value, purchase.instruction.unwrap());
+    let signature = hex::encode(&instruction.as_bytes()[instruction.as_bytes().len() - 60..]);
     assert!(!heard.contains(&secret) && !heard.contains(&signature), "a payment leaked before it was shown");
-    // Nobody has seen it, so it may be given up. After that there is nothing to show.
-    assert!(thief.ask("release", json!({ "id": id })).await["ok"].is_object());
-    assert_eq!(held(&house), 0);
-    assert_eq!(thief.code("present", json!({ "id": id })).await, "wrong_state");
-    assert!(!thief.ask("purchase", json!({ "id": id })).await.to_string().contains("\"value\":\""));
+    // Nobody has seen the other, so it may be given up. After that there is nothing to show.
+    assert_eq!(held(&house), 2);
+    assert!(thief.ask("release", given_up.clone()).await["ok"].is_object());
+    assert_eq!(held(&house), 1);
+    assert_eq!(thief.code("present", given_up.clone()).await, "wrong_state");
+    assert!(!thief.ask("purchase", given_up).await.to_string().contains("\"value\":\""));
 }
 
 #[tokio::test]

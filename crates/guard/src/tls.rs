@@ -1,13 +1,16 @@
 //! The same protocol between machines: TLS 1.3 with certificates on both sides, and the token besides. A certificate says
 //! which machines may ask at all, the token which agent it is that asks.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use farthing_listener::network_of;
 use farthing_wallet::journal::agents::Credential;
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
@@ -18,6 +21,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_rustls::server::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::client::{Dial, Stream};
@@ -25,6 +29,10 @@ use crate::guard::Guard;
 use crate::protocol::HELLO_PATIENCE;
 use crate::serve::{Peer, serve};
 use crate::socket::MAX_CONNECTIONS;
+
+/// How many handshakes go on at once, of all and of one peer: an IPv4 address or an IPv6 /64.
+pub const MAX_STRANGERS: usize = 256;
+pub const MAX_STRANGERS_PER_NETWORK: usize = 32;
 
 /// Why a side of a connection cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -118,7 +126,7 @@ impl TlsSocket {
 
     /// Serves whoever connects with a certificate of ours; for ever.
     pub async fn serve(&self, guard: &Guard) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let (places, strangers) = (Arc::new(Semaphore::new(MAX_CONNECTIONS)), Strangers::default());
         loop {
             let (stream, from) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -129,31 +137,83 @@ impl TlsSocket {
                     continue;
                 }
             };
-            // Beyond the bound nobody waits: a front asks again.
-            let Ok(place) = places.clone().try_acquire_owned() else { continue };
-            let (guard, acceptor) = (guard.clone(), self.acceptor.clone());
+            // Beyond the bounds nobody waits: a front asks again.
+            let Some(stranger) = strangers.enter(from.ip()) else { continue };
+            let (guard, acceptor, places) = (guard.clone(), self.acceptor.clone(), places.clone());
             tokio::spawn(async move {
-                admit(guard, acceptor, stream, from).await;
-                drop(place);
+                let Some((stream, peer)) = greet(&acceptor, stream, from).await else { return };
+                drop(stranger);
+                // Whoever has a certificate takes no place from those that have none, and the other way round.
+                if let Ok(_place) = places.try_acquire() {
+                    serve(guard, stream, peer).await;
+                }
             });
         }
     }
 }
 
-async fn admit(guard: Guard, acceptor: TlsAcceptor, stream: TcpStream, from: SocketAddr) {
+/// Finds out which machine it is. `None` lets it in no further.
+async fn greet(
+    acceptor: &TlsAcceptor,
+    stream: TcpStream,
+    from: SocketAddr,
+) -> Option<(TlsStream<TcpStream>, Peer)> {
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HELLO_PATIENCE, acceptor.accept(stream)).await {
         Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return tracing::info!(%from, %error, "a machine is not let in"),
-        Err(_) => return tracing::debug!(%from, "a TLS handshake took too long"),
+        Ok(Err(error)) => {
+            tracing::info!(%from, %error, "a machine is not let in");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!(%from, "a TLS handshake took too long");
+            return None;
+        }
     };
-    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     // INVARIANT: the verifier lets nobody through who shows none.
-    let Some(shown) = shown else { return };
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first)?;
     let hash: [u8; 32] = Sha256::digest(shown).into();
     let peer =
         Peer { key: format!("certificate:{}", hex::encode(hash)), certificate: Some(Credential(hash)) };
-    serve(guard, stream, peer).await;
+    Some((stream, peer))
+}
+
+/// Connections of which nobody knows yet whose they are. They are few, and one peer has few of them, so that whoever has
+/// no certificate keeps those out who have one only from many networks at once, and for no longer than a handshake may take.
+#[derive(Debug, Clone, Default)]
+struct Strangers(Arc<Mutex<HashMap<IpAddr, usize>>>);
+
+/// The place of one of them.
+#[derive(Debug)]
+struct Stranger {
+    all: Strangers,
+    network: IpAddr,
+}
+
+impl Strangers {
+    fn enter(&self, from: IpAddr) -> Option<Stranger> {
+        let network = network_of(from);
+        let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let in_all: usize = open.values().sum();
+        let of_network = open.get(&network).copied().unwrap_or_default();
+        if in_all >= MAX_STRANGERS || of_network >= MAX_STRANGERS_PER_NETWORK {
+            return None;
+        }
+        open.insert(network, of_network + 1);
+        Some(Stranger { all: self.clone(), network })
+    }
+}
+
+impl Drop for Stranger {
+    fn drop(&mut self) {
+        let mut open = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = open.entry(self.network) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
 }
 
 /// A guard on another machine.
@@ -199,5 +259,34 @@ impl Dial for TlsDial {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         stream.set_nodelay(true)?;
         Ok(Box::new(self.connector.connect(self.name.clone(), stream).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_network_cannot_take_the_places_of_all() {
+        let strangers = Strangers::default();
+        let from = |n: usize| IpAddr::V4([10, 0, 0, u8::try_from(n).unwrap()].into());
+        let mut of_one: Vec<_> =
+            (0..MAX_STRANGERS_PER_NETWORK).map(|_| strangers.enter(from(1)).unwrap()).collect();
+        assert!(strangers.enter(from(1)).is_none());
+        assert!(strangers.enter(from(2)).is_some(), "another is let in, and gone again");
+        of_one.pop();
+        assert!(strangers.enter(from(1)).is_some());
+        drop(of_one);
+        assert!(strangers.0.lock().unwrap().is_empty(), "nothing is kept of those that are gone");
+        let all: Vec<_> = (0..=255)
+            .flat_map(|n| (0..MAX_STRANGERS_PER_NETWORK).map(move |_| n))
+            .map_while(|n| strangers.enter(from(n)))
+            .collect();
+        assert_eq!(all.len(), MAX_STRANGERS);
+        // A home with many addresses is one.
+        drop(all);
+        let six = |n: u16| IpAddr::V6([0x2001, 0xdb8, 0, 0, 0, 0, 0, n].into());
+        let home: Vec<_> = (0..1_000).map_while(|n| strangers.enter(six(n))).collect();
+        assert_eq!(home.len(), MAX_STRANGERS_PER_NETWORK);
     }
 }

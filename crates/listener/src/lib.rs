@@ -27,6 +27,7 @@ pub use limits::{
 };
 pub use outbound::Outbound;
 pub use serve::{Peer, Server, serve, serve_taken};
+pub use table::network_of;
 pub use takeover::{Taken, Takeover};
 
 /// Any error of a body.

@@ -165,8 +165,8 @@ impl Open {
     }
 }
 
-/// One home has a whole /64 of addresses.
-fn network_of(peer: IpAddr) -> IpAddr {
+/// What counts as one peer: an IPv4 address, or a /64, since one home has a whole one of addresses.
+pub fn network_of(peer: IpAddr) -> IpAddr {
     match peer {
         IpAddr::V4(_) => peer,
         IpAddr::V6(v6) => match v6.to_ipv4_mapped() {

@@ -24,6 +24,7 @@ use crate::offer::{EchoError, Offer};
 use crate::purse::{Purse, SessionDenied, channel_code};
 use crate::signer::{SignError, Signer, ToSign};
 use crate::system_clock;
+use crate::unshown::Unshown;
 
 /// A payment that a program wants to make. It says what it would buy and where, never what to sign.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -189,8 +190,8 @@ pub trait Authorizer: Send + Sync {
     /// What [`Authorizer::authorize`] would decide. Signs and reserves nothing.
     async fn preview(&self, intent: &Intent) -> Result<Decision, Denied>;
 
-    /// Evaluates the policy, reserves the amount and writes the intent down, signs, and stores what was signed, in
-    /// this order, each step durable before the next.
+    /// Evaluates the policy, reserves the amount and writes the intent down, durably; then signs. Nobody has what was
+    /// signed before [`Authorizer::present`], and if this process ends before that, nobody ever will.
     async fn authorize(&self, intent: Intent) -> Result<Authorization, Denied>;
 
     /// Asks people whether this may be paid, if they are all that stands in the way. Whoever asks for the same again gets
@@ -206,7 +207,7 @@ pub trait Authorizer: Send + Sync {
         Err(Denied::NoPeople)
     }
 
-    /// Writes down that the payment is about to be shown, and gives it out.
+    /// Writes down the payment and that it is about to be shown, durably; then gives it out.
     async fn present(&self, id: &PurchaseId) -> Result<Header, Denied>;
 
     /// Writes down what became of it.
@@ -262,6 +263,8 @@ pub struct LocalAuthorizer {
     tokens: Arc<Tokens>,
     pub(crate) is_dev_key: IsDevKey,
     pub(crate) clock: Arc<dyn Fn() -> Clock + Send + Sync>,
+    /// Of all that share the key.
+    unshown: Arc<Unshown>,
     /// `None` is the real one.
     world: Option<Arc<dyn World>>,
 }
@@ -288,6 +291,7 @@ impl LocalAuthorizer {
             registry: Arc::new(registry),
             is_dev_key: |_| false,
             clock: Arc::new(system_clock),
+            unshown: Arc::default(),
             world: None,
         }
     }
@@ -411,16 +415,18 @@ impl LocalAuthorizer {
             return Err(Denied::Policy(Box::new(decision)));
         }
         // INVARIANT: the intent is on the disk. From here on the amount counts, whatever happens to this process.
-        match self.sign(intent, &requirement, &unsigned, &clock, &id) {
-            Ok((header, instruction)) => {
-                self.journal.signed(&id, &header, &instruction, &(self.clock)()).inspect_err(|_| {
-                    self.give_up(&id);
-                })?;
+        let kept = self.sign(intent, &requirement, &unsigned, &clock, &id).and_then(|signed| {
+            // It is shown from memory, so that the disk is waited for once before a signature and once after it.
+            match self.unshown.keep(id, signed, unsigned.expires(), clock.wall) {
+                Ok(()) => Ok(()),
+                Err((header, instruction)) => {
+                    Ok(self.journal.signed(&id, &header, &instruction, &(self.clock)())?)
+                }
             }
-            Err(error) => {
-                self.give_up(&id);
-                return Err(error);
-            }
+        });
+        if let Err(error) = kept {
+            self.give_up(&id);
+            return Err(error);
         }
         Ok(Authorization {
             id,
@@ -502,8 +508,7 @@ impl LocalAuthorizer {
             if decision.is_allowed() {
                 // What was shown never lapses: it may have been paid.
                 let nothing = Header { name: COUNTED.to_owned(), value: String::new() };
-                this.journal.signed(&id, &nothing, &Instruction::new(Vec::new()), &clock)?;
-                this.journal.present(&id, &clock)?;
+                this.journal.present_signed(&id, &nothing, &Instruction::new(Vec::new()), &clock)?;
             }
             Ok(decision)
         })
@@ -566,7 +571,16 @@ impl Authorizer for LocalAuthorizer {
 
     async fn present(&self, id: &PurchaseId) -> Result<Header, Denied> {
         let id = *id;
-        self.on_disk(move |this| Ok(this.journal.present(&id, &(this.clock)())?)).await
+        self.on_disk(move |this| {
+            let clock = (this.clock)();
+            let Some((header, instruction)) = this.unshown.get(&id) else {
+                return Ok(this.journal.present(&id, &clock)?);
+            };
+            let header = this.journal.present_signed(&id, &header, &instruction, &clock)?;
+            this.unshown.forget(&id);
+            Ok(header)
+        })
+        .await
     }
 
     async fn conclude(&self, id: &PurchaseId, outcome: Outcome) -> Result<(), Denied> {

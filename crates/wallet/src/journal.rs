@@ -116,7 +116,8 @@ const NEVER_SIGNED: &str = "never_signed";
 /// Where a purchase stands, and what is to be done if the process starts again here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
-    /// Reserved and written down; nothing is signed that anybody could have. Restart: it is released.
+    /// Reserved and written down; nothing is signed that anybody could have: what is, is in its process's memory alone.
+    /// Restart: it is released.
     Intended,
     /// Signed and stored; nobody else has seen it. Restart: show it, or let it lapse.
     Signed,
@@ -611,7 +612,7 @@ impl Journal {
         })
     }
 
-    /// Writes down what was signed. Only after this may anybody see it.
+    /// Writes down what was signed, for whoever shows it later.
     ///
     /// # Errors
     /// [`JournalError::Frozen`] if the owner froze the wallet in between: the signature is to be dropped.
@@ -624,14 +625,7 @@ impl Journal {
     ) -> Result<(), JournalError> {
         self.within(|tx| {
             self.own(tx, id)?;
-            self.may_sign(tx)?;
-            become_(tx, id, State::Signed, clock)?;
-            run(
-                tx,
-                "UPDATE purchase SET header_name = ?2, header_value = ?3, instruction = ?4 WHERE id = ?1",
-                params![key(id), header.name, header.value, instruction.as_bytes()],
-            )?;
-            Ok(())
+            self.sign(tx, id, header, instruction, clock)
         })
     }
 
@@ -656,19 +650,60 @@ impl Journal {
     pub fn present(&self, id: &PurchaseId, clock: &Clock) -> Result<Header, JournalError> {
         self.within(|tx| {
             self.own(tx, id)?;
-            if state(tx, id)? == State::Signed {
-                self.may_sign(tx)?;
-            }
-            if state(tx, id)? != State::Settled {
-                become_(tx, id, State::Presented, clock)?;
-            }
-            // What another process had in hand when it ended is not here.
-            run(tx, "UPDATE purchase SET shown = shown + 1, holder = ?2, delivered = iif(delivered = 2, 0, delivered)
-                 WHERE id = ?1",
-                params![key(id), self.processes.this],
-            )?;
-            find(tx, id)?.header.ok_or(JournalError::Corrupt("header"))
+            self.show(tx, id, clock)
         })
+    }
+
+    /// [`Journal::signed`], unless it was, and [`Journal::present`] in one step. Only after this may anybody see it.
+    pub fn present_signed(
+        &self,
+        id: &PurchaseId,
+        header: &Header,
+        instruction: &Instruction,
+        clock: &Clock,
+    ) -> Result<Header, JournalError> {
+        self.within(|tx| {
+            self.own(tx, id)?;
+            if state(tx, id)? == State::Intended {
+                self.sign(tx, id, header, instruction, clock)?;
+            }
+            self.show(tx, id, clock)
+        })
+    }
+
+    fn sign(
+        &self,
+        tx: &Connection,
+        id: &PurchaseId,
+        header: &Header,
+        instruction: &Instruction,
+        clock: &Clock,
+    ) -> Result<(), JournalError> {
+        self.may_sign(tx)?;
+        become_(tx, id, State::Signed, clock)?;
+        run(
+            tx,
+            "UPDATE purchase SET header_name = ?2, header_value = ?3, instruction = ?4 WHERE id = ?1",
+            params![key(id), header.name, header.value, instruction.as_bytes()],
+        )?;
+        Ok(())
+    }
+
+    fn show(&self, tx: &Connection, id: &PurchaseId, clock: &Clock) -> Result<Header, JournalError> {
+        if state(tx, id)? == State::Signed {
+            self.may_sign(tx)?;
+        }
+        if state(tx, id)? != State::Settled {
+            become_(tx, id, State::Presented, clock)?;
+        }
+        // What another process had in hand when it ended is not here.
+        run(
+            tx,
+            "UPDATE purchase SET shown = shown + 1, holder = ?2, delivered = iif(delivered = 2, 0, delivered)
+             WHERE id = ?1",
+            params![key(id), self.processes.this],
+        )?;
+        find(tx, id)?.header.ok_or(JournalError::Corrupt("header"))
     }
 
     /// Writes down what became of a payment that was shown. None of it frees the reservation.

@@ -21,6 +21,7 @@ mod record;
 mod refusals;
 pub mod signer;
 pub mod transact;
+mod unshown;
 pub mod vault;
 mod world;
 

@@ -212,12 +212,27 @@ pub async fn freeze(args: FreezeArgs) -> Result<ExitCode, Failure> {
     }
     match whom {
         Whom::Agent(agent) => {
-            let text = format!("{agent} is frozen, with all that are part of it");
-            out().say(&json!({ "agent": agent.as_str(), "frozen": true }), &text);
+            let mut text = format!("{agent} is frozen, with all that are part of it");
+            let mut said = json!({ "agent": agent.as_str(), "frozen": true });
+            // Whoever errs in the name of a machine that runs wild has to see it at once.
+            if args.at.is_none() {
+                let known = is_known(&agent)?;
+                said["known"] = known.into();
+                if !known {
+                    text += "; no agent of this name was added, so look at `farthing agent list`";
+                }
+            }
+            out().say(&said, &text);
         }
         Whom::All => out().say(&json!({ "frozen": true }), "the wallet is frozen"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether an agent was added by this name or as a part of it.
+fn is_known(name: &AgentName) -> Result<bool, Failure> {
+    let agents = home()?.journal()?.agents()?;
+    Ok(agents.iter().any(|agent| agent.name.is_within(name)))
 }
 
 pub(super) async fn freeze_here(whom: &Whom) -> Result<(), Failure> {

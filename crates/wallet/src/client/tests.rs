@@ -1004,27 +1004,35 @@ async fn attack_22_a_refusal_frees_nothing_until_the_chain_proves_it() {
 }
 
 #[tokio::test]
-async fn attack_25_after_a_crash_the_signed_payment_is_shown_and_none_other_signed() {
+async fn attack_25_after_a_crash_what_could_be_out_is_shown_again_and_none_other_signed() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("wallet.db");
     let shop = Shop::honest(cent()).await;
-    let id = {
-        let journal = Arc::new(Journal::open(&path).unwrap());
+    let (unseen, id, header) = {
+        let journal = Arc::new(Journal::open(&path).unwrap().as_process("gone", |_| false));
         allow(&journal, "127.0.0.1");
         let options = Options { dry_run: true, ..Options::default() };
         let planned = client(&journal).fetch(shop.at("/"), &options).await.unwrap();
         let Outcome::Planned(plan) = planned else { panic!("{planned:?}") };
-        // Signed and stored; then the process is gone before anything is sent.
-        authorizer(&journal).authorize(plan.chosen().unwrap().intent.clone()).await.unwrap().id
+        let wallet = authorizer(&journal);
+        let intent = &plan.chosen().unwrap().intent;
+        let unseen = wallet.authorize(intent.clone()).await.unwrap().id;
+        // Written down as one that is about to be shown; then the process is gone before anything is sent.
+        let id = wallet.authorize(intent.clone()).await.unwrap().id;
+        let header = wallet.present(&id).await.unwrap();
+        (unseen, id, header)
     };
     assert!(shop.payments().is_empty());
-    let journal = Arc::new(Journal::open(&path).unwrap());
-    let purchase = journal.get(&id).unwrap();
-    assert_eq!((purchase.state, held(&journal)), (State::Signed, 10_000));
+    let journal = Arc::new(Journal::open(&path).unwrap().as_process("next", |process| process == "gone"));
+    let states = [&unseen, &id].map(|id| journal.get(id).unwrap().state);
+    assert_eq!((states, held(&journal)), ([State::Intended, State::Presented], 20_000));
+    assert_eq!(authorizer(&journal).recover().await.unwrap(), 1);
+    assert_eq!(journal.get(&unseen).unwrap().state, State::Released, "nobody has what was signed for it");
+    assert!(client(&journal).resume(&unseen, None, &Options::default()).await.is_err());
     let outcome = client(&journal).resume(&id, None, &Options::default()).await.unwrap();
     assert!(matches!(outcome, Outcome::Paid { .. }), "{outcome:?}");
-    assert_eq!(shop.payments(), [(header::PAYMENT_SIGNATURE.to_owned(), purchase.header.unwrap().value)]);
-    assert_eq!((journal.history(10).unwrap().len(), held(&journal)), (1, 10_000));
+    assert_eq!(shop.payments(), [(header::PAYMENT_SIGNATURE.to_owned(), header.value)]);
+    assert_eq!((journal.history(10).unwrap().len(), held(&journal)), (2, 10_000));
 }
 
 #[tokio::test]
