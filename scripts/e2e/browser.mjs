@@ -28,8 +28,16 @@ function chromium() {
 /** Starts a browser with nothing in it. */
 export async function browser() {
   const home = mkdtempSync(join(tmpdir(), "farthing-chromium-"));
-  // Its helpers may write for a moment after it has ended.
-  cleanAfter(() => rmSync(home, { recursive: true, force: true, maxRetries: 20 }));
+  // Its helpers may write for a moment after it has ended: what they write comes back into what is being removed.
+  cleanAfter(() => until("the browser's files are gone", () => {
+    try {
+      rmSync(home, { recursive: true, force: true });
+      return true;
+    } catch (error) {
+      if (error.code === "ENOTEMPTY") return false;
+      throw error;
+    }
+  }));
   const flags = [
     "--headless", "--remote-debugging-pipe", `--user-data-dir=${home}`, "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage",
@@ -37,12 +45,17 @@ export async function browser() {
     ...(process.getuid() === 0 ? ["--no-sandbox"] : []),
     "about:blank",
   ];
-  const child = spawn(chromium(), flags, { stdio: ["ignore", "ignore", "pipe", "pipe", "pipe"] });
+  // A group of its own, so that its helpers end with it.
+  const child = spawn(chromium(), flags, { detached: true, stdio: ["ignore", "ignore", "pipe", "pipe", "pipe"] });
   let said = "";
   child.stderr.setEncoding("utf8").on("data", (text) => (said = (said + text).slice(-4_000)));
   const gone = new Promise((done) => child.once("exit", done));
   cleanAfter(async () => {
-    child.kill("SIGKILL");
+    try {
+      process.kill(-child.pid, "SIGKILL");
+    } catch {
+      // It has ended, with all of them.
+    }
     await gone;
   });
   const [, , , to, from] = child.stdio;

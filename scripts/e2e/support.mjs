@@ -71,7 +71,14 @@ process.on("uncaughtException", async (error) => {
 
 const cleaning = [];
 export async function cleanUp() {
-  for (const step of cleaning.splice(0).reverse()) await step();
+  for (const step of cleaning.splice(0).reverse()) {
+    try {
+      await step();
+    } catch (error) {
+      // What comes after it is done all the same: services that are left behind would keep whoever reads their output.
+      check("what the script started is put away", false, error.stack ?? String(error));
+    }
+  }
 }
 for (const signal of ["SIGINT", "SIGTERM"]) {
   process.on(signal, async () => {
