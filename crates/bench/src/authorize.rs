@@ -1,4 +1,4 @@
-//! From an agent's wish to pay to a signed payment that is durable, at a rate that does not wait, beside what the disk
+//! From an agent's wish to pay to a signature whose intent is durable, at a rate that does not wait, beside what the disk
 //! itself syncs: under a policy of a thousand rules, by an agent four levels deep in the tree of budgets, with more or
 //! less of a past.
 
