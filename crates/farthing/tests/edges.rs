@@ -22,7 +22,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("rails", &["primitives", "wire", "evm", "payment"]),
     // `wire` for the rail of remote facilitators, whose answers are judged there.
     ("engine", &["primitives", "wire", "evm", "ledger", "payment", "channel", "rails"]),
-    ("store", &["primitives", "ledger", "payment", "channel", "engine"]),
+    // `ap2` for the book of used mandates, which says what has to be kept.
+    ("store", &["primitives", "ledger", "payment", "channel", "engine", "ap2"]),
     ("chain", &["primitives", "evm", "engine"]),
     ("devnet", &["primitives", "evm"]),
     ("paywall", &["primitives", "wire", "evm", "payment", "channel", "rails", "engine"]),
@@ -66,6 +67,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("load", &["primitives", "evm"]),
     // It decides on calls of tools, and knows neither wallets nor wires.
     ("toolguard", &["primitives"]),
+    // Mandates say who may buy what; what then moves money is no business of theirs. `wire` for its JSON and its times.
+    ("ap2", &["primitives", "wire"]),
     ("mcp", &["primitives", "wire", "policy", "approval", "wallet", "listener", "toolguard"]),
     ("proxy", &["primitives", "policy", "wallet", "listener"]),
 ];

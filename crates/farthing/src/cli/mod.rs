@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod agent;
+mod ap2;
 mod approval;
 mod approver;
 mod audit;
@@ -64,6 +65,7 @@ enum Command {
     Channel(channel::ChannelArgs),
     Audit(audit::AuditArgs),
     Vault(vault::VaultArgs),
+    Ap2(ap2::Ap2Args),
     Mcp(mcp::McpArgs),
     Proxy(proxy::ProxyArgs),
     Gateway(crate::gateway::GatewayArgs),
@@ -120,6 +122,7 @@ pub async fn main() -> ExitCode {
         Command::Channel(args) => Ok(channel::run(args).await),
         Command::Audit(args) => audit::run(args),
         Command::Vault(args) => Ok(vault::run(args).await),
+        Command::Ap2(args) => ap2::run(args),
         Command::Mcp(args) => mcp::run(args).await,
         Command::Proxy(args) => proxy::run(args).await,
         Command::Gateway(args) => crate::gateway::run_command(args).await,
