@@ -29,7 +29,7 @@ fn flipped(chain: &str) -> String {
     for at in (0..32).rev() {
         let digit = i16::from(n[at]) - i16::from(signature[32 + at]) - borrow;
         borrow = i16::from(digit < 0);
-        signature[32 + at] = (digit + 256 * borrow) as u8;
+        signature[32 + at] = u8::try_from(digit + 256 * borrow).unwrap();
     }
     format!("{before}~~{signed}.{}~{disclosures}", b64(&signature))
 }

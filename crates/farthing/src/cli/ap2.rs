@@ -206,7 +206,14 @@ impl Verify {
                         ));
                     }
                 };
-                self.conclude(verify_payment(&chain, &expect, link), now, tell_payment)
+                let mut verdict = self.conclude(verify_payment(&chain, &expect, link), now, tell_payment)?;
+                if let Ok(told) = &mut verdict {
+                    told.json["checkout"] = json!(if checkout.is_some() { "seen" } else { "told" });
+                    if checkout.is_none() {
+                        told.text += "\nThe checkout was not seen: its hash is the word of whoever told you.";
+                    }
+                }
+                Ok(verdict)
             }
         }
     }
