@@ -143,11 +143,10 @@ fn optional(object: &Object, name: &str) -> Option<Option<String>> {
 ///
 /// Spec: AP2 says "ISO8601 date"; its examples are RFC 3339.
 pub(crate) fn moment(value: &Json, name: &'static str) -> Result<Timestamp, Refusal> {
-    const BAD: fn(&'static str) -> Refusal = Refusal::Date;
-    let text = value.as_str().ok_or(BAD(name))?;
+    let text = value.as_str().ok_or(Refusal::Date(name))?;
     // What is finer than a millisecond would be cut off, and might have decided.
     if text.split_once('.').is_some_and(|(_, rest)| rest.bytes().take_while(u8::is_ascii_digit).count() > 3) {
-        return Err(BAD(name));
+        return Err(Refusal::Date(name));
     }
-    text.parse::<WireTime>().map(|time| time.at()).map_err(|_| BAD(name))
+    text.parse::<WireTime>().map(|time| time.at()).map_err(|_| Refusal::Date(name))
 }
