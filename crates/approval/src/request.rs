@@ -165,39 +165,56 @@ impl ApprovalRequest {
     }
 }
 
-fn print<T: Serialize>(record: &T) -> String {
+pub(crate) fn print<T: Serialize>(record: &T) -> String {
     // INVARIANT: a struct of texts always serializes; were it not so, the digest would be that of nothing, which nobody
     // signs.
     serde_json::to_string(record).unwrap_or_default()
 }
 
-fn hash(context: &[u8], text: &str) -> [u8; 32] {
+pub(crate) fn hash(context: &[u8], text: &str) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(context);
     hash.update(text.as_bytes());
     hash.finalize().into()
 }
 
-/// Names a request among those of one wallet: `apr_` and 32 hexadecimal digits.
+/// Names a request among those of one wallet: `apr_`, or `grt_` if it is for a grant, and 32 hexadecimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ApprovalId([u8; 16]);
+pub struct ApprovalId {
+    grant: bool,
+    id: [u8; 16],
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an approval is named \"apr_\" and 32 hexadecimal digits")]
+#[error("an approval is named \"apr_\", or \"grt_\" if it is a grant, and 32 hexadecimal digits")]
 pub struct IdError;
+
+const PAYMENT: &str = "apr_";
+const GRANT: &str = "grt_";
 
 impl ApprovalId {
     /// The first 16 bytes of the digest: one request has one name, wherever it is shown.
     pub fn of(digest: &Digest) -> Self {
         let mut id = [0; 16];
         id.copy_from_slice(&digest.0[..16]);
-        Self(id)
+        Self { grant: false, id }
+    }
+
+    /// The same for a grant's digest. Whoever reads the name sees which of the two it is.
+    pub fn of_grant(digest: &Digest) -> Self {
+        Self { grant: true, ..Self::of(digest) }
+    }
+
+    /// Whether it names a grant.
+    pub const fn is_grant(&self) -> bool {
+        self.grant
     }
 }
 
 impl fmt::Display for ApprovalId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "apr_{}", hex::encode(self.0))
+        let prefix = if self.grant { GRANT } else { PAYMENT };
+        write!(f, "{prefix}{}", hex::encode(self.id))
     }
 }
 
@@ -205,10 +222,11 @@ impl FromStr for ApprovalId {
     type Err = IdError;
 
     fn from_str(text: &str) -> Result<Self, IdError> {
-        let digits = text.strip_prefix("apr_").ok_or(IdError)?;
+        let grant = text.starts_with(GRANT);
+        let digits = text.strip_prefix(if grant { GRANT } else { PAYMENT }).ok_or(IdError)?;
         let mut id = [0; 16];
         hex::decode_to_slice(digits, &mut id).map_err(|_| IdError)?;
-        let id = Self(id);
+        let id = Self { grant, id };
         if id.to_string() == text { Ok(id) } else { Err(IdError) }
     }
 }

@@ -6,9 +6,9 @@ use sha2::{Digest as _, Sha256};
 
 use crate::*;
 
-const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
+pub(crate) const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
-fn request() -> ApprovalRequest {
+pub(crate) fn request() -> ApprovalRequest {
     ApprovalRequest {
         subject: Subject {
             agent: Some("acme/research".parse().unwrap()),
@@ -24,7 +24,7 @@ fn request() -> ApprovalRequest {
     }
 }
 
-fn key(n: u8) -> ApproverKey {
+pub(crate) fn key(n: u8) -> ApproverKey {
     ApproverKey::from_seed([n; 32]).unwrap()
 }
 
@@ -211,6 +211,7 @@ proptest! {
     #[test]
     fn no_text_panics(text in "\\PC{0,300}") {
         let _ = ApprovalRequest::read(&text);
+        let _ = Asked::read(&text);
         let _ = text.parse::<ApprovalId>();
         let _ = text.parse::<AnyKey>();
         let _ = ApproverKey::read(&text);

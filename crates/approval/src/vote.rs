@@ -5,7 +5,7 @@ use std::str::FromStr;
 use farthing_primitives::Timestamp;
 
 use crate::{
-    ApprovalRequest, ApproverKey, Assertion, Digest, KeyError, Passkey, PasskeyError, PasskeyKey, PublicKey,
+    ApproverKey, Assertion, Digest, KeyError, Passkey, PasskeyError, PasskeyKey, PublicKey, Question,
 };
 
 /// What somebody says. There is no third word: silence is no.
@@ -27,10 +27,19 @@ impl Verdict {
         [Self::Approve, Self::Deny].into_iter().find(|verdict| verdict.name() == text)
     }
 
-    /// What is signed to say it, and what a passkey gets as its challenge. A yes for a request is no yes for any other,
-    /// nor a no.
+    /// What is signed to say it of one payment, and what a passkey gets as its challenge. A yes for a request is no yes
+    /// for any other, nor a no.
     pub fn message(self, digest: &Digest) -> Vec<u8> {
-        let mut message = format!("farthing approval vote v1\n{}\n", self.name()).into_bytes();
+        self.on("farthing approval vote v1", digest)
+    }
+
+    /// The same of a grant. Whoever can be brought to sign for one payment has signed for no grant, whatever the digest.
+    pub fn message_for_grant(self, digest: &Digest) -> Vec<u8> {
+        self.on("farthing grant vote v1", digest)
+    }
+
+    fn on(self, context: &str, digest: &Digest) -> Vec<u8> {
+        let mut message = format!("{context}\n{}\n", self.name()).into_bytes();
         message.extend_from_slice(&digest.0);
         message
     }
@@ -118,8 +127,8 @@ pub struct Heard {
 }
 
 impl Ballot {
-    pub fn cast(key: &ApproverKey, request: &ApprovalRequest, verdict: Verdict) -> Self {
-        let signature = key.sign(&verdict.message(&request.digest()));
+    pub fn cast(key: &ApproverKey, request: &impl Question, verdict: Verdict) -> Self {
+        let signature = key.sign(&request.message(verdict));
         Self { verdict, proof: Proof::Signature(signature) }
     }
 
@@ -127,13 +136,13 @@ impl Ballot {
     pub fn check(
         &self,
         credential: &Credential,
-        request: &ApprovalRequest,
+        request: &impl Question,
         now: Timestamp,
     ) -> Result<Heard, VoteError> {
-        if now >= request.expires {
+        if now >= request.expires() {
             return Err(VoteError::Expired);
         }
-        let message = self.verdict.message(&request.digest());
+        let message = request.message(self.verdict);
         let count = match (credential, &self.proof) {
             (Credential::Key(key), Proof::Signature(signature)) if key.verifies(&message, signature) => None,
             (Credential::Key(_), Proof::Signature(_)) => return Err(VoteError::Signature),
