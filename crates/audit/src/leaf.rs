@@ -37,10 +37,12 @@ pub enum Kind {
     ApprovalGranted,
     ApprovalDenied,
     ApprovalUsed,
+    /// The owner took it back.
+    ApprovalRevoked,
 }
 
 impl Kind {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Intent,
         Self::Outcome,
         Self::Denied,
@@ -52,6 +54,7 @@ impl Kind {
         Self::ApprovalGranted,
         Self::ApprovalDenied,
         Self::ApprovalUsed,
+        Self::ApprovalRevoked,
     ];
 
     pub const fn name(self) -> &'static str {
@@ -67,6 +70,7 @@ impl Kind {
             Self::ApprovalGranted => "approval_granted",
             Self::ApprovalDenied => "approval_denied",
             Self::ApprovalUsed => "approval_used",
+            Self::ApprovalRevoked => "approval_revoked",
         }
     }
 

@@ -22,9 +22,9 @@ use crate::protocol::{
     DecisionRecord, DepositRecord, Detail, Done, HeaderRecord, Hosts, IntentRecord, MAX_AMOUNT_CHARS,
     MAX_CALL_NAME_BYTES, MAX_CALL_NAMES, MAX_HISTORY_ROWS, MAX_LISTED, May, MaybeChannel, MaybeDeposit,
     MaybePurchase, Nothing, PurchaseRecord, Purchases, QuoteRecord, Refusal, Secret, SpentRecord,
-    TicketRecord, WithBrought, WithChannel, WithHash, WithHistory, WithId, WithIntent, WithIntentAndChannel,
-    WithIntentFrom, WithName, WithNeed, WithOffer, WithOutcome, WithReceipt, WithRequest, WithTopUp, WithUrl,
-    channel_id, print_channel, purchase_id,
+    TicketRecord, WithBrought, WithChannel, WithGrant, WithHash, WithHistory, WithId, WithIntent,
+    WithIntentAndChannel, WithIntentFrom, WithName, WithNeed, WithOffer, WithOutcome, WithReceipt,
+    WithRequest, WithTopUp, WithUrl, channel_id, print_channel, purchase_id,
 };
 
 /// How many channels of the same parties are looked at for a number that is free on the chain.
@@ -84,6 +84,7 @@ impl Agent {
             "channel" => ok(&self.channel(read(with)?).await?),
             "channels" => ok(&self.channels(read(with)?).await?),
             "ask_people" => ok(&self.ask_people(read(with)?).await?),
+            "ask_for_grant" => ok(&self.ask_for_grant(read(with)?).await?),
             "ticket" => ok(&self.ticket(read(with)?).await?),
             "hosts" => ok(&self.hosts(read(with)?).await?),
             "latest" => ok(&self.latest(read(with)?).await?),
@@ -355,6 +356,13 @@ impl Agent {
     async fn ask_people(&self, with: WithIntent) -> Result<TicketRecord, Refusal> {
         let intent = self.intent(&with.intent).await?;
         Ok(TicketRecord::of(&self.wallet.ask_people(&intent).await?))
+    }
+
+    /// Has people asked for a grant. An agent's word on it is none.
+    async fn ask_for_grant(&self, with: WithGrant) -> Result<TicketRecord, Refusal> {
+        let ask = with.grant.read()?;
+        let intent = self.intent(&with.intent).await?;
+        Ok(TicketRecord::of(&self.wallet.ask_for_grant(&intent, &ask).await?))
     }
 
     async fn ticket(&self, with: WithId) -> Result<TicketRecord, Refusal> {

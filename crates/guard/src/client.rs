@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use farthing_approval::ApprovalId;
+use farthing_approval::{ApprovalId, GrantAsk};
 use farthing_channel::{ChannelId, Need, Receipt};
 use farthing_policy::{AgentName, Decision, HostPattern, Origin};
 use farthing_primitives::{Address, AttemptId, PurchaseId, Registry, RequestHash};
@@ -29,12 +29,13 @@ use zeroize::Zeroizing;
 use crate::lines::Lines;
 use crate::protocol::{
     self, Answered, AnsweredRecord, Asking, AuthorizationRecord, Bound, BroughtRecord, BudgetRecord,
-    Candidate, ChannelRecord, Channels, DecisionRecord, DepositRecord, Done, HeaderRecord, Hello, Hosts,
-    IntentRecord, LINE_PATIENCE, MAX_LINE_BYTES, May, MaybeChannel, MaybeDeposit, MaybePurchase, NeedRecord,
-    Nothing, OfferRecord, OutcomeRecord, PATIENCE, PurchaseRecord, Purchases, QuoteRecord, ReceiptRecord,
-    Refusal, Secret, SpentRecord, TicketRecord, VERSION, Welcome, WithBrought, WithChannel, WithHash,
-    WithHistory, WithId, WithIntent, WithIntentAndChannel, WithIntentFrom, WithName, WithNeed, WithOffer,
-    WithOutcome, WithReceipt, WithRequest, WithTopUp, WithUrl, print_channel, print_hash,
+    Candidate, ChannelRecord, Channels, DecisionRecord, DepositRecord, Done, GrantRecord, HeaderRecord,
+    Hello, Hosts, IntentRecord, LINE_PATIENCE, MAX_LINE_BYTES, May, MaybeChannel, MaybeDeposit,
+    MaybePurchase, NeedRecord, Nothing, OfferRecord, OutcomeRecord, PATIENCE, PurchaseRecord, Purchases,
+    QuoteRecord, ReceiptRecord, Refusal, Secret, SpentRecord, TicketRecord, VERSION, Welcome, WithBrought,
+    WithChannel, WithGrant, WithHash, WithHistory, WithId, WithIntent, WithIntentAndChannel, WithIntentFrom,
+    WithName, WithNeed, WithOffer, WithOutcome, WithReceipt, WithRequest, WithTopUp, WithUrl, print_channel,
+    print_hash,
 };
 
 /// How many requests wait to be written at once.
@@ -396,6 +397,12 @@ impl Authorizer for RemoteAuthorizer {
 
     async fn ask_people(&self, intent: &Intent) -> Result<Ticket, Denied> {
         let said: TicketRecord = self.ask("ask_people", &with_intent(intent)?).await?;
+        Ok(said.read()?)
+    }
+
+    async fn ask_for_grant(&self, intent: &Intent, ask: &GrantAsk) -> Result<Ticket, Denied> {
+        let with = WithGrant { intent: with_intent(intent)?.intent, grant: GrantRecord::of(ask) };
+        let said: TicketRecord = self.ask("ask_for_grant", &with).await?;
         Ok(said.read()?)
     }
 

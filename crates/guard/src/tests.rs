@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use farthing_approval::{ApproverKey, Ballot, Status, Verdict};
+use farthing_approval::{ApproverKey, Ballot, GrantAsk, Status, Uses, Verdict};
 use farthing_engine::TxHash;
 use farthing_evm::Key;
 use farthing_policy::{AgentName, HostRule, Rules};
@@ -894,6 +894,44 @@ async fn people_are_asked_through_the_socket_and_their_yes_is_good_once() {
     assert_eq!(code(front.ask_people(&intent(3)).await), "approval_not_needed");
     let beyond = Intent { offer: offer(6 * CENT), ..dear(4) };
     assert_eq!(code(front.ask_people(&beyond).await), "over_budget", "no approval lifts a limit");
+}
+
+#[tokio::test]
+async fn an_agent_asks_for_a_grant_and_gives_itself_none() {
+    let house = House::open(Vec::new());
+    house.journal.apply_policy(POLICY, false).unwrap();
+    let (front, other) = (house.front("acme/a").await, house.front("acme/b").await);
+    let ada = ApproverKey::from_seed([1; 32]).unwrap();
+    house.journal.add_approver("ada", &ada.public(), None, &system_clock()).unwrap();
+    let ask = |bounds: &str| bounds.parse::<GrantAsk>().unwrap();
+    for (bounds, why) in [
+        ("n=0,until=1h", "grant_payments"),
+        ("n=2,until=31d", "grant_length"),
+        ("n=2,until=1h,total=0.07", "grant_amounts"),
+        ("n=2,until=1h,each=0.02", "grant_amounts"),
+        ("n=2,until=1h,each=cheap", "grant_amount"),
+        ("n=2,until=1h,below=https://other.example/", "grant_place"),
+    ] {
+        assert_eq!(code(front.ask_for_grant(&dear(1), &ask(bounds)).await), why, "{bounds}");
+    }
+    let two = ask("n=2,total=0.06,until=1h,below=https://seller.example/,body=any");
+    assert_eq!(code(front.ask_for_grant(&intent(1), &two).await), "approval_not_needed");
+    let ticket = front.ask_for_grant(&dear(1), &two).await.unwrap();
+    assert_eq!(ticket.left, Some(Uses { payments: 2, atoms: 6 * CENT }));
+    assert_eq!(code(other.ticket(&ticket.id).await), "approval_unknown", "it is nobody else's");
+    assert_eq!(code(front.authorize(dear(1)).await), "approval_required", "to ask is not to be told yes");
+
+    let kept = house.journal.approval(&ticket.id, &system_clock()).unwrap();
+    let yes = Ballot::cast(&ada, &kept.request, Verdict::Approve);
+    house.journal.vote(&ticket.id, "ada", &yes, &system_clock()).unwrap();
+    assert_eq!(code(other.authorize(dear(1)).await), "approval_required");
+    for n in 1..=2 {
+        let paid = front.authorize(dear(n)).await.unwrap();
+        assert!(front.present(&paid.id).await.is_ok());
+    }
+    let ticket = front.ticket(&ticket.id).await.unwrap();
+    assert_eq!((ticket.used, ticket.left), (true, Some(Uses::default())));
+    assert_eq!(code(front.authorize(dear(3)).await), "approval_required", "two, and not three");
 }
 
 #[tokio::test]

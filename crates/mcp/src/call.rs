@@ -1,10 +1,12 @@
 //! A tool's arguments, and the request that they ask for.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use farthing_approval::GrantAsk;
 use farthing_policy::Dollars;
 use farthing_wallet::client::HttpRequest;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -89,8 +91,31 @@ pub struct PayArgs {
     /// Where a rule wants people to approve, they are asked.
     #[serde(default)]
     pub ask_approval: bool,
+    /// They are asked for a grant, and not for one payment.
+    pub ask_grant: Option<GrantArgs>,
     #[serde(default)]
     pub offset: usize,
+}
+
+/// The bounds of a grant that is asked for. What comes of it is for people to say.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantArgs {
+    payments: u32,
+    each: Option<String>,
+    total: Option<String>,
+    hours: u32,
+    below: Option<String>,
+    #[serde(default)]
+    any_body: bool,
+}
+
+impl GrantArgs {
+    pub fn ask(&self) -> GrantAsk {
+        let Self { payments, each, total, hours, below, any_body } = self.clone();
+        let lasts = Duration::from_secs(u64::from(hours) * 60 * 60);
+        GrantAsk { payments, each, total, lasts, below, any_body }
+    }
 }
 
 impl QuoteArgs {

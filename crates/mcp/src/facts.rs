@@ -88,13 +88,17 @@ pub fn ticket(ticket: &Ticket) -> Value {
         Status::Approved { voices } => (voices, ticket.quorum),
         Status::Denied | Status::Expired => (0, ticket.quorum),
     };
-    json!({
+    let mut facts = json!({
         "id": ticket.id.to_string(),
         "status": if ticket.used { "used" } else { ticket.status.name() },
         "voices": voices,
         "quorum": quorum,
         "expires": ticket.expires.to_string(),
-    })
+    });
+    if let Some(left) = ticket.left {
+        facts["left"] = json!({ "payments": left.payments, "atoms": left.atoms.to_string() });
+    }
+    facts
 }
 
 pub fn purchase(registry: &Registry, purchase: &Purchase) -> Value {

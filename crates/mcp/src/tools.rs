@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use farthing_approval::MAX_GRANT_PAYMENTS;
 use farthing_policy::Origin;
 use farthing_primitives::{Registry, RequestHash};
 use farthing_wallet::client::{
@@ -28,7 +29,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex as Lane, OnceCell, Semaphore};
 
-use crate::call::{CallError, PayArgs, QuoteArgs, strictest};
+use crate::call::{CallError, GrantArgs, PayArgs, QuoteArgs, strictest};
 use crate::facts;
 use crate::untrusted::{Untrusted, meta_of};
 
@@ -351,7 +352,9 @@ impl WalletServer {
             },
             None => None,
         };
-        let options = Options { max, ask_people: args.ask_approval, ..Options::default() };
+        let grant = args.ask_grant.as_ref().map(GrantArgs::ask);
+        let ask_people = args.ask_approval || grant.is_some();
+        let options = Options { max, ask_people, grant, ..Options::default() };
         let mut delivered = false;
         let done = match earlier {
             Some(earlier) if earlier.state == State::Intended => return CallError::InProgress.into(),
@@ -726,6 +729,22 @@ fn tools() -> Vec<Tool> {
         "description": "Where a rule of the owner wants people to approve, ask them; then call again with the same \
                         arguments once they have"
     });
+    pay["ask_grant"] = json!({
+        "type": "object", "additionalProperties": false, "required": ["payments", "hours"],
+        "description": "Instead of ask_approval, where many such payments will be needed: ask people for a grant. They \
+                        see each bound, and may refuse it",
+        "properties": {
+            "payments": { "type": "integer", "minimum": 1, "maximum": MAX_GRANT_PAYMENTS, "description": "How many" },
+            "hours": { "type": "integer", "minimum": 1, "maximum": 720, "description": "For how long" },
+            "each": { "type": "string", "description": "The most of each, in whole units: 0.02; what this one costs" },
+            "total": { "type": "string", "description": "The most of all together: 1.50; as much as so many can be" },
+            "below": {
+                "type": "string",
+                "description": "Not for this URL alone but for all below one that ends in a slash: https://api.example/v1/"
+            },
+            "any_body": { "type": "boolean", "description": "Whatever the request's body is; else this one alone" },
+        },
+    });
     let reads = |title: &str| {
         ToolAnnotations::from_raw(Some(title.to_owned()), Some(true), Some(false), Some(true), None)
     };
@@ -771,7 +790,7 @@ fn tools() -> Vec<Tool> {
         Tool::new(
             "approval",
             "How far people are who were asked whether a payment may be made.",
-            schema(json!({ "id": { "type": "string", "description": "apr_…, as pay_and_fetch gave it" } }), &["id"]),
+            schema(json!({ "id": { "type": "string", "description": "apr_… or grt_…, as pay_and_fetch gave it" } }), &["id"]),
         )
         .annotate(reads("Approval").open_world(false)),
     ]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use farthing_approval::{ApprovalId, Status};
+use farthing_approval::{ApprovalId, GrantAsk, Status, Uses};
 use farthing_engine::World;
 use farthing_evm::{Key, U256};
 use farthing_payment::{ConsumptionKey, Instruction};
@@ -96,12 +96,15 @@ pub struct Ticket {
     pub used: bool,
     /// What exactly they are asked.
     pub text: String,
+    /// What is left of a grant; `None` if it is for one payment.
+    pub left: Option<Uses>,
 }
 
 impl From<KeptApproval> for Ticket {
     fn from(kept: KeptApproval) -> Self {
+        let left = kept.left();
         let KeptApproval { id, request, quorum, used, status, .. } = kept;
-        Self { id, status, quorum, expires: request.expires, used, text: request.text() }
+        Self { id, status, quorum, expires: request.expires(), used, text: request.text(), left }
     }
 }
 
@@ -198,6 +201,13 @@ pub trait Authorizer: Send + Sync {
     /// the same ticket; once they agree, the same intent is allowed, once.
     async fn ask_people(&self, intent: &Intent) -> Result<Ticket, Denied> {
         let _ = intent;
+        Err(Denied::NoPeople)
+    }
+
+    /// Asks people for a grant that this would be the first use of, if they are all that stands in the way of it. To ask is
+    /// all that a machine can do: what comes of it is for people to say.
+    async fn ask_for_grant(&self, intent: &Intent, ask: &GrantAsk) -> Result<Ticket, Denied> {
+        let _ = (intent, ask);
         Err(Denied::NoPeople)
     }
 
@@ -560,6 +570,24 @@ impl Authorizer for LocalAuthorizer {
                 _ => this.weigh(&intent, &clock)?.request,
             };
             Ok(this.journal.ask_people(&request, &clock)?.into())
+        })
+        .await
+    }
+
+    async fn ask_for_grant(&self, intent: &Intent, ask: &GrantAsk) -> Result<Ticket, Denied> {
+        let (intent, ask) = (intent.clone(), ask.clone());
+        self.on_disk(move |this| {
+            let clock = (this.clock)();
+            if matches!(intent.offer, Offer::Session(_)) {
+                return Err(ApprovalError::NoGrantForChannels.into());
+            }
+            let request = this.weigh(&intent, &clock)?.request;
+            // By our own registry's decimals, never a seller's.
+            let money = request.charge.money();
+            let asset = this.registry.get(money.asset());
+            let asset = asset.ok_or_else(|| ChargeError::UnknownAsset(money.asset().clone()))?;
+            let terms = ask.terms(asset).map_err(ApprovalError::from)?;
+            Ok(this.journal.ask_for_grant(&request, &terms, &clock)?.into())
         })
         .await
     }

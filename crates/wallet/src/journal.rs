@@ -63,6 +63,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("journal/schema-6.sql"),
     include_str!("journal/schema-7.sql"),
     include_str!("journal/schema-8.sql"),
+    include_str!("journal/schema-9.sql"),
 ];
 
 const SCHEMA: &str = "
@@ -605,7 +606,7 @@ impl Journal {
                 insert(tx, request, draft, &authority, &self.processes.this, now)?;
                 self.assign(tx, &draft.id)?;
                 law::keep_decision(tx, &draft.id, &decision)?;
-                approvals::consume(tx, &decision, &key(&draft.id))?;
+                approvals::consume(tx, &decision, request, &key(&draft.id), now)?;
             }
             audit::decided(tx, &decision, &self.as_own(request), draft, None)?;
             Ok(Reserved { decision })

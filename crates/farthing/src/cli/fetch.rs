@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use farthing_approval::GrantAsk;
 use farthing_policy::{Decision, Dollars};
 use farthing_primitives::{Network, PurchaseId, Registry};
 use farthing_wallet::client::{
@@ -103,6 +104,9 @@ pub struct FetchArgs {
     /// Where a rule of the policy wants people to approve, ask them
     #[arg(long)]
     ask: bool,
+    /// Ask them for a grant, of which this would be the first payment: n=10,total=1.00,until=24h
+    #[arg(long, value_name = "BOUNDS")]
+    ask_grant: Option<GrantAsk>,
     /// Say what would be paid, and pay nothing
     #[arg(long)]
     dry_run: bool,
@@ -492,7 +496,8 @@ fn options(args: &FetchArgs) -> Result<Options, Failure> {
         max: args.max.clone(),
         only,
         tool: None,
-        ask_people: args.ask,
+        ask_people: args.ask || args.ask_grant.is_some(),
+        grant: args.ask_grant.clone(),
         follow: args.location,
         allow_private: args.allow_private,
         sessions,

@@ -1,14 +1,15 @@
 //! What is said of an owner's books and of people who are asked.
 
 use std::fmt;
+use std::time::Duration;
 
-use farthing_approval::Status;
-use farthing_primitives::Timestamp;
+use farthing_approval::{GrantAsk, Status, Uses};
+use farthing_primitives::{Timestamp, parse_atoms};
 use farthing_wallet::{Budget, Cap, Limits, Share, Ticket, Used};
 use serde::{Deserialize, Serialize};
 
-use super::PurchaseRecord;
 use super::records::{Read, no};
+use super::{IntentRecord, MAX_URL_BYTES, PurchaseRecord};
 
 /// A rule of the owner's that waits for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,63 @@ pub struct TicketRecord {
     pub expires_ms: u64,
     pub used: bool,
     pub text: String,
+    /// Of a grant: what is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub left: Option<LeftRecord>,
+}
+
+/// What is left of a grant: payments, and atoms for all of them together.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeftRecord {
+    pub payments: u32,
+    pub atoms: String,
+}
+
+/// A payment, and the grant that is asked for with it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithGrant {
+    pub intent: IntentRecord,
+    pub grant: GrantRecord,
+}
+
+/// The bounds of a grant; amounts in whole units of the asset that is asked for.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantRecord {
+    pub payments: u32,
+    /// The most of each; what this payment costs if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub each: Option<String>,
+    /// The most of all together; as much as so many can be if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total: Option<String>,
+    pub lasts_s: u64,
+    /// For everything below this URL, which ends in a slash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub below: Option<String>,
+    #[serde(default)]
+    pub any_body: bool,
+}
+
+/// The longest text of an amount.
+const MAX_AMOUNT_BYTES: usize = 64;
+
+impl GrantRecord {
+    pub fn of(ask: &GrantAsk) -> Self {
+        let GrantAsk { payments, each, total, lasts, below, any_body } = ask.clone();
+        Self { payments, each, total, lasts_s: lasts.as_secs(), below, any_body }
+    }
+
+    pub fn read(self) -> Read<GrantAsk> {
+        let Self { payments, each, total, lasts_s, below, any_body } = self;
+        let long = |text: &Option<String>| text.as_ref().is_some_and(|text| text.len() > MAX_AMOUNT_BYTES);
+        if long(&each) || long(&total) || below.as_ref().is_some_and(|below| below.len() > MAX_URL_BYTES) {
+            return Err(no("a grant"));
+        }
+        Ok(GrantAsk { payments, each, total, lasts: Duration::from_secs(lasts_s), below, any_body })
+    }
 }
 
 impl TicketRecord {
@@ -50,6 +108,9 @@ impl TicketRecord {
             expires_ms: ticket.expires.millis(),
             used: ticket.used,
             text: ticket.text.clone(),
+            left: ticket
+                .left
+                .map(|left| LeftRecord { payments: left.payments, atoms: left.atoms.to_string() }),
         }
     }
 
@@ -68,6 +129,12 @@ impl TicketRecord {
             expires: Timestamp::from_millis(self.expires_ms),
             used: self.used,
             text: self.text,
+            left: match self.left {
+                None => None,
+                Some(LeftRecord { payments, atoms }) => {
+                    Some(Uses { payments, atoms: parse_atoms(&atoms).map_err(|_| no("an amount"))? })
+                }
+            },
         })
     }
 }

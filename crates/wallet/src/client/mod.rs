@@ -21,6 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use farthing_approval::GrantAsk;
 use farthing_channel::ChannelId;
 use farthing_engine::World;
 use farthing_policy::{Decision, OriginError};
@@ -87,6 +88,8 @@ pub struct Options {
     pub tool: Option<String>,
     /// Ask people where a rule wants their approval and nothing else stands in the way.
     pub ask_people: bool,
+    /// Ask them for this grant, and not for one payment.
+    pub grant: Option<GrantAsk>,
     /// Follow redirects. A payment goes to its own origin only.
     pub follow: bool,
     /// Reach this machine's own network also where the owner did not allow it. It is still not paid there.
@@ -113,6 +116,7 @@ impl fmt::Debug for Options {
             .field("only", &self.only)
             .field("tool", &self.tool)
             .field("ask_people", &self.ask_people)
+            .field("grant", &self.grant)
             .field("follow", &self.follow)
             .field("allow_private", &self.allow_private)
             .field("sessions", &self.sessions)

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use farthing_approval::GrantAsk;
 use farthing_evm::U256;
 use farthing_policy::{Charge, Decision, Origin};
 use farthing_primitives::{Network, PullMethod, RequestHash, Timestamp};
@@ -216,21 +217,24 @@ impl Client {
         };
         self.choose(&mut plan).await;
         if options.ask_people && !options.dry_run && plan.best.is_none() {
-            plan.ticket = self.ask_people(&plan).await;
+            plan.ticket = self.ask_people(&plan, options.grant.as_ref()).await;
         }
         options.tell(&Step::Challenged(&plan));
         Ok(plan)
     }
 
     /// Asks people for the cheapest offer that they alone stand in the way of.
-    async fn ask_people(&self, plan: &Plan) -> Option<Result<Ticket, Denied>> {
+    async fn ask_people(&self, plan: &Plan, grant: Option<&GrantAsk>) -> Option<Result<Ticket, Denied>> {
         let waits = |considered: &&Considered| match &considered.objection {
             Some(Objection::Denied(Denied::Policy(decision))) => decision.asks_for_approval().is_some(),
             _ => false,
         };
         let cheapest = plan.considered.iter().filter(waits);
         let cheapest = cheapest.min_by(|a, b| compare(a.charge.as_ref(), b.charge.as_ref()))?;
-        Some(self.inner.authorizer.ask_people(&cheapest.intent).await)
+        Some(match grant {
+            None => self.inner.authorizer.ask_people(&cheapest.intent).await,
+            Some(grant) => self.inner.authorizer.ask_for_grant(&cheapest.intent, grant).await,
+        })
     }
 
     async fn consider(&self, intent: Intent) -> Considered {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use farthing_approval::{ApprovalRequest, Ballot, Verdict};
+use farthing_approval::{Asked, Ballot, Body, Verdict};
 use farthing_audit::{Kind, Leaf, LeafError, Leaves, LeavesError, SALT_BYTES, Secret, Value};
 use farthing_channel::{ChannelId, Payer, PayerAction};
 use farthing_policy::{AgentName, Clock, Decision, Fact, Request, Rules};
@@ -103,10 +103,18 @@ pub(super) fn decided(
     }
     write(tx, decision, request, entry, &key(&draft.id))?;
     let Some(approval) = approval_of(decision).filter(|_| decision.is_allowed()) else { return Ok(()) };
-    let used =
+    let mut used =
         Entry::new(tx, Kind::ApprovalUsed)?.text("purchase", draft.id.to_string()).text("approval", approval);
+    // What is used is what was signed: a grant is used again and again, and its name is only half of its digest.
+    if let Some(digest) = super::approvals::digest(tx, approval)? {
+        used = used.text("digest", signed_digest(&digest));
+    }
     used.append(tx, Some(&key(&draft.id)))?;
     Ok(())
+}
+
+fn signed_digest(digest: &farthing_approval::Digest) -> String {
+    format!("sha256:{}", hex::encode(digest.0))
 }
 
 fn approval_of(decision: &Decision) -> Option<&str> {
@@ -266,25 +274,43 @@ pub(super) fn agent_frozen(tx: &Connection, name: &str, frozen: bool) -> Result<
     Ok(())
 }
 
-/// People are asked about a payment.
+/// People are asked about a payment, or about several.
 pub(super) fn asked_people(
     tx: &Connection,
     id: &str,
-    asked: &ApprovalRequest,
+    asked: &Asked,
     quorum: u32,
 ) -> Result<(), JournalError> {
-    let subject = &asked.subject;
     let mut entry = Entry::new(tx, Kind::ApprovalRequested)?
         .text("approval", id)
-        .text("digest", format!("sha256:{}", hex::encode(asked.digest().0)))
-        .text("payee", subject.payee.as_str())
-        .text("asset", subject.asset.to_string())
-        .number("max", asked.max)
-        .number("expires_ms", asked.expires.millis())
+        .text("digest", signed_digest(&asked.digest()))
+        .text("payee", asked.payee().as_str())
+        .text("asset", asked.asset().to_string())
+        .number("max", asked.max())
+        .number("expires_ms", asked.expires().millis())
         .number("quorum", quorum)
         .text("policy", policy_hash(tx)?)
         .secret("request", asked.text());
-    if let Some(agent) = &subject.agent {
+    if let Some(grant) = asked.grant() {
+        entry = entry
+            .number("payments", grant.payments)
+            .number("total", grant.total)
+            .flag("any_body", grant.body == Body::Any);
+    }
+    if let Some(agent) = asked.agent() {
+        entry = entry.with("agents", lineage(agent));
+    }
+    entry.append(tx, None)?;
+    Ok(())
+}
+
+/// The owner took it back, whatever people said.
+pub(super) fn approval_revoked(tx: &Connection, id: &str, asked: &Asked) -> Result<(), JournalError> {
+    let mut entry = Entry::new(tx, Kind::ApprovalRevoked)?
+        .text("approval", id)
+        .text("digest", signed_digest(&asked.digest()))
+        .parties(tx)?;
+    if let Some(agent) = asked.agent() {
         entry = entry.with("agents", lineage(agent));
     }
     entry.append(tx, None)?;
@@ -776,7 +802,7 @@ impl Journal {
                 if !is_over(&purchase, now) {
                     return Ok(Err(purchase.state));
                 }
-                forget_request(tx, &purchase)?;
+                forget_request(tx, &purchase, now)?;
             }
             let erased = run(
                 tx,
@@ -809,7 +835,7 @@ fn is_over(purchase: &Purchase, now: Timestamp) -> bool {
     }
 }
 
-fn forget_request(tx: &Connection, purchase: &Purchase) -> Result<(), JournalError> {
+fn forget_request(tx: &Connection, purchase: &Purchase, now: Timestamp) -> Result<(), JournalError> {
     let mut url = purchase.url.clone();
     url.truncate(url.find(['?', '#']).unwrap_or(url.len()));
     let hash = hex::encode(purchase.request_hash.0);
@@ -826,6 +852,7 @@ fn forget_request(tx: &Connection, purchase: &Purchase) -> Result<(), JournalErr
         [key(&purchase.id)],
     )?;
     run(tx, "DELETE FROM approval WHERE used_by = ?1", [key(&purchase.id)])?;
+    super::approvals::forget_grants(tx, &purchase.id, now)?;
     // The names that callers gave it.
     run(tx, "DELETE FROM setting WHERE key GLOB 'call:*' AND instr(value, ?1) > 0", [format!("\"{hash}\"")])?;
     Ok(())

@@ -218,7 +218,7 @@ impl Journal {
             self.assign_channel(tx, &new.payer.terms().id)?;
             let Some(attempt) = new.payer.pending() else { return Err(JournalError::Corrupt("attempt")) };
             intend(tx, &attempt.id, &new.payer.terms().id, new.expires, &self.processes.this)?;
-            super::approvals::consume(tx, &decision, &attempt.id.to_bytes())?;
+            super::approvals::consume(tx, &decision, request, &attempt.id.to_bytes(), now)?;
             Ok(Begun::New(decision))
         })
     }
@@ -264,7 +264,7 @@ impl Journal {
                 let action = PayerAction::TopUp { amount, reaches: 0 };
                 write(tx, &payer, payer.step(PayerEvent::Intended { attempt, action }, now)?, now)?;
                 intend(tx, &attempt, channel, expires, &self.processes.this)?;
-                super::approvals::consume(tx, &decision, &attempt.to_bytes())?;
+                super::approvals::consume(tx, &decision, request, &attempt.to_bytes(), now)?;
             }
             Ok(decision)
         })
@@ -495,7 +495,7 @@ impl Journal {
             super::insert(tx, request, draft, &authority, &self.processes.this, now)?;
             self.assign(tx, &draft.id)?;
             super::law::keep_decision(tx, &draft.id, &decision)?;
-            super::approvals::consume(tx, &decision, &key(&draft.id))?;
+            super::approvals::consume(tx, &decision, request, &key(&draft.id), now)?;
             run(
                 tx,
                 "UPDATE purchase SET channel = ?2, cumulative = ?3, held = ?4 WHERE id = ?1",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use farthing_approval::{ApprovalId, Ballot, Credential, Passkey, Site, Verdict};
+use farthing_approval::{ApprovalId, Ballot, Credential, Passkey, Question, Site, Verdict};
 use farthing_policy::AgentName;
 use farthing_primitives::Timestamp;
 use farthing_wallet::journal::approvals::{ApprovalError, Approver, KeptApproval};
@@ -140,14 +140,13 @@ fn people(approvers: Vec<Approver>, site: &Site) -> Vec<(Approver, Passkey)> {
 
 fn show(kept: &KeptApproval, people: &[(Approver, Passkey)]) -> Value {
     let mut shown = super::facts(kept);
-    let agent = kept.request.subject.agent.as_ref();
+    let agent = kept.request.agent();
     let runs = |boss: &AgentName| agent.is_some_and(|agent| agent.is_within(boss));
     let may = |one: &Approver| {
         !one.runs.as_ref().is_some_and(runs) && !kept.votes.iter().any(|vote| vote.approver == one.name)
     };
-    let digest = kept.request.digest();
-    let challenge = |verdict: Verdict| URL_SAFE_NO_PAD.encode(verdict.message(&digest));
-    shown["network"] = kept.request.subject.asset.network().to_string().into();
+    let challenge = |verdict: Verdict| URL_SAFE_NO_PAD.encode(kept.request.message(verdict));
+    shown["network"] = kept.request.asset().network().to_string().into();
     shown["host"] = host(kept).into();
     shown["voters"] =
         people.iter().filter(|(one, _)| may(one)).map(|(one, _)| Value::from(one.name.clone())).collect();
@@ -157,7 +156,7 @@ fn show(kept: &KeptApproval, people: &[(Approver, Passkey)]) -> Value {
 
 /// The host and port that would be asked.
 pub fn host(kept: &KeptApproval) -> String {
-    let url = url::Url::parse(&kept.request.subject.url).ok();
+    let url = url::Url::parse(kept.request.url()).ok();
     let host = url.as_ref().and_then(|url| {
         let host = url.host_str()?;
         Some(url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}")))

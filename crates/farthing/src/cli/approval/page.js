@@ -47,7 +47,17 @@ function fill(made, request) {
     const place = made.querySelector(`[data-of="${name}"]`);
     if (place.textContent !== text) place.textContent = text;
   };
-  made.querySelector("h2").textContent = `${request.agent ?? "The owner's own"} would pay at most ${request.max} to ${request.host}`;
+  const asks = request.agent ?? "The owner's own";
+  const { grant } = request;
+  made.querySelector("h2").textContent = grant
+    ? `${asks} would pay up to ${grant.payments} times, at most ${request.max} each and ${grant.total} together, to ${request.host}`
+    : `${asks} would pay at most ${request.max} to ${request.host}`;
+  for (const place of made.querySelectorAll(".grant")) place.hidden = !grant;
+  made.querySelector('[data-verdict="approve"]').textContent = `Approve ${grant ? "the grant " : ""}with your passkey`;
+  if (grant) {
+    part("grant", `not one payment but up to ${grant.payments}, with ${grant.any_body ? "any body" : "one and the same body"}, without asking again`);
+    part("reach", grant.below ? "whatever is below" : "this alone:");
+  }
   part("asked", `${request.method} ${request.url}`);
   part("payee", request.payee);
   part("network", request.network);

@@ -8,7 +8,9 @@ use axum::body::Body;
 use axum::extract::Request;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use farthing_approval::{ApproverKey, CredentialId, Passkey, PasskeyKey, Site, Verdict};
+use farthing_approval::{
+    ApproverKey, CredentialId, GrantRequest, GrantTerms, Passkey, PasskeyKey, Question, Site, Verdict,
+};
 use farthing_policy::{Caller, Charge, Origin};
 use farthing_primitives::{Address, Network, Registry};
 use farthing_wallet::journal::Journal;
@@ -119,7 +121,7 @@ impl World {
 
 /// What the page sends when the device of person `n` signed.
 fn said(n: u8, name: &str, kept: &KeptApproval, verdict: Verdict, count: u32) -> Value {
-    let challenge = URL_SAFE_NO_PAD.encode(verdict.message(&kept.request.digest()));
+    let challenge = URL_SAFE_NO_PAD.encode(kept.request.message(verdict));
     let client = format!(r#"{{"type":"webauthn.get","challenge":"{challenge}","origin":"{PAGE}"}}"#);
     let present_and_verified = [0b101];
     let data = [&Sha256::digest("localhost")[..], &present_and_verified, &count.to_be_bytes()].concat();
@@ -163,7 +165,7 @@ async fn the_page_hears_of_what_waits_and_who_may_answer() {
     assert_eq!((&request["rule"], &request["quorum"]), (&json!("dear"), &json!(2)));
     assert_eq!(request["voters"], json!(["ada", "bob"]), "whoever runs it does not approve");
     for verdict in [Verdict::Approve, Verdict::Deny] {
-        let challenge = URL_SAFE_NO_PAD.encode(verdict.message(&kept.request.digest()));
+        let challenge = URL_SAFE_NO_PAD.encode(kept.request.message(verdict));
         assert_eq!(request["challenge"][verdict.name()], challenge);
     }
 
@@ -175,6 +177,47 @@ async fn the_page_hears_of_what_waits_and_who_may_answer() {
     assert_eq!((status, &now["status"]), (200, &json!("approved")), "{now}");
     assert_eq!(world.waiting(after["tag"].as_str().unwrap()).await["board"]["requests"], json!([]));
     looking.abort();
+}
+
+/// What the page gets of a grant says all that is signed, and its passkeys sign for a grant.
+#[tokio::test]
+async fn the_page_shows_a_grant_as_one_and_takes_its_answers() {
+    let world = world();
+    let one = world.ask("/now");
+    let terms = GrantTerms {
+        payments: 5,
+        each: None,
+        total: Some(2_000_000),
+        lasts: Duration::from_secs(3600),
+        below: Some("https://seller.example/".to_owned()),
+        any_body: true,
+    };
+    let request = one.request.payment().unwrap();
+    let grant = GrantRequest::new(&request.subject, request.max, &terms, system_clock().wall).unwrap();
+    let kept = world.journal.offer_grant(&one.id, &grant, None, &system_clock()).unwrap();
+    let desk = Arc::new(Desk::new(world.journal.clone(), Site::of(PAGE).unwrap()).unwrap());
+    let world = World { desk, ..world };
+    let shown = world.waiting("").await["board"]["requests"].clone();
+    let of = |id: String| shown.as_array().unwrap().iter().find(|one| one["id"] == id).cloned().unwrap();
+    let (shown, single) = (of(kept.id.to_string()), of(one.id.to_string()));
+    assert_eq!((&shown["kind"], &single["kind"]), (&json!("grant"), &json!("payment")));
+    assert_eq!(shown["grant"]["payments"], 5);
+    assert_eq!((&shown["max"], &shown["grant"]["total"]), (&json!("0.6 USDC"), &json!("2 USDC")));
+    assert_eq!((&shown["grant"]["below"], &shown["grant"]["any_body"]), (&json!(true), &json!(true)));
+    assert!(single["grant"].is_null(), "{single}");
+    assert_eq!(shown["voters"], json!(["ada", "bob"]), "whoever runs it does not approve");
+    let challenge = URL_SAFE_NO_PAD.encode(Verdict::Approve.message_for_grant(&grant.digest()));
+    assert_eq!(shown["challenge"]["approve"], challenge);
+    // A yes to the one payment is none to the grant.
+    let mut other = said(1, "ada", &one, Verdict::Approve, 0);
+    other["approval"] = kept.id.to_string().into();
+    assert_eq!(world.answer(&other).await.1["code"], "passkey_challenge");
+    assert_eq!(world.answer(&said(1, "ada", &kept, Verdict::Approve, 0)).await.0, 200);
+    let (status, now) = world.answer(&said(2, "bob", &kept, Verdict::Approve, 0)).await;
+    assert_eq!(
+        (status, &now["status"], &now["grant"]["left_payments"]),
+        (200, &json!("approved"), &json!(5))
+    );
 }
 
 #[tokio::test]

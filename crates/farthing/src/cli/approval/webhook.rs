@@ -41,6 +41,7 @@ const MAX_AT_ONCE: usize = 4;
 
 /// Spec: Standard Webhooks, "Payload structure".
 const EVENT: &str = "approval.requested";
+const GRANT_EVENT: &str = "approval.grant_requested";
 
 #[derive(Debug, Args)]
 pub struct WebhookArgs {
@@ -148,7 +149,7 @@ impl Webhook {
                 Sent::Failed => again_after.next().copied(),
             };
             // Nobody can answer any more what has expired.
-            let Some(next) = next.filter(|next| *next < left(kept.request.expires)) else {
+            let Some(next) = next.filter(|next| *next < left(kept.request.expires())) else {
                 tracing::warn!(approval = id, "the webhook did not take a message");
                 return Sent::Failed;
             };
@@ -184,26 +185,32 @@ fn sign(secret: &[u8], id: &str, secs: u64, body: &str) -> String {
 
 /// Who, whom, how much and until when; of the URL only the host, since there may be secrets in the rest.
 fn message(kept: &KeptApproval, page: &str) -> String {
-    let subject = &kept.request.subject;
-    let message = json!({
-        "type": EVENT,
+    let asked = &kept.request;
+    let mut message = json!({
+        // Whoever knows payments alone does not take a grant for one.
+        "type": if asked.grant().is_some() { GRANT_EVENT } else { EVENT },
         "timestamp": kept.created.to_string(),
         "data": {
             "id": kept.id.to_string(),
-            "agent": subject.agent.as_ref().map(ToString::to_string),
-            "method": subject.method,
+            "agent": asked.agent().map(ToString::to_string),
+            "method": asked.method(),
             "host": host(kept),
-            "payee": subject.payee.to_string(),
-            "payer": subject.payer.to_string(),
-            "asset": subject.asset.to_string(),
-            "max_atoms": kept.request.max.to_string(),
-            "max": super::amount(kept),
+            "payee": asked.payee().to_string(),
+            "payer": asked.payer().to_string(),
+            "asset": asked.asset().to_string(),
+            "max_atoms": asked.max().to_string(),
+            "max": super::amount(kept, asked.max()),
             "rule": kept.rule,
             "quorum": kept.quorum,
-            "expires": kept.request.expires.to_string(),
+            "expires": asked.expires().to_string(),
             "page": page,
         },
     });
+    if let Some(grant) = asked.grant() {
+        message["data"]["payments"] = grant.payments.into();
+        message["data"]["total_atoms"] = grant.total.to_string().into();
+        message["data"]["total"] = super::amount(kept, grant.total).into();
+    }
     message.to_string()
 }
 
@@ -216,7 +223,7 @@ mod tests {
 
     use axum::http::{HeaderMap, StatusCode};
     use axum::routing::post;
-    use farthing_approval::{ApprovalId, ApprovalRequest, Status, Subject};
+    use farthing_approval::{ApprovalId, ApprovalRequest, GrantRequest, Status, Subject, Uses};
     use farthing_primitives::{Address, Network, Registry};
 
     use super::*;
@@ -250,12 +257,14 @@ mod tests {
         };
         KeptApproval {
             id: ApprovalId::of(&request.digest()),
-            request,
+            request: request.into(),
             rule: "dear".to_owned(),
             quorum: 2,
             created: Timestamp::from_secs(1_700_000_000),
             votes: Vec::new(),
             used: false,
+            uses: Uses::default(),
+            revoked: false,
             status: Status::Pending { voices: 0, quorum: 2 },
         }
     }
@@ -270,6 +279,28 @@ mod tests {
         assert_eq!(said["data"]["max"], "0.35 USDC");
         assert_eq!(said["data"]["agent"], "acme/research");
         assert!(!text.contains("hush") && !text.contains("api_key"), "{text}");
+    }
+
+    #[test]
+    fn a_message_about_a_grant_is_of_another_type_and_says_its_bounds() {
+        let one = kept(1, Duration::from_secs(900));
+        let terms = "n=10,total=1.00,until=1h,body=any".parse::<farthing_approval::GrantAsk>().unwrap();
+        let payment = one.request.payment().unwrap();
+        let terms = terms.terms(Registry::builtin().get(&payment.subject.asset).unwrap()).unwrap();
+        let grant = GrantRequest::new(&payment.subject, payment.max, &terms, system_clock().wall).unwrap();
+        let text = message(
+            &KeptApproval { id: ApprovalId::of_grant(&grant.digest()), request: grant.into(), ..one },
+            "http://localhost:8405",
+        );
+        let said: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(said["type"], "approval.grant_requested");
+        let data = &said["data"];
+        assert!(data["id"].as_str().unwrap().starts_with("grt_"), "{data}");
+        assert_eq!(
+            (&data["payments"], &data["total"], &data["max"]),
+            (&10.into(), &"1 USDC".into(), &"0.35 USDC".into())
+        );
+        assert!(!text.contains("hush"), "{text}");
     }
 
     #[test]

@@ -5,18 +5,22 @@ use std::sync::Barrier;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use farthing_approval::{
-    ApprovalRequest, ApproverKey, Assertion, Ballot, Credential, CredentialId, Passkey, PasskeyError,
-    PasskeyKey, Proof, Site, Status, Verdict, VoteError,
+    ApproverKey, Asked, Assertion, Ballot, Credential, CredentialId, GrantRequest, GrantTerms, Passkey,
+    PasskeyError, PasskeyKey, Place, Proof, Question, Site, Status, Uses, Verdict, VoteError,
 };
+use farthing_audit::Leaves;
 use farthing_payment::{ConsumptionKey, Instruction};
 use farthing_policy::{AgentName, Clock, Window};
 use farthing_primitives::RequestHash;
 use sha2::{Digest, Sha256};
 
 use super::*;
-use crate::journal::approvals::{APPROVAL_LASTS, ApprovalError, Approver, MAX_PENDING};
+use crate::journal::approvals::{
+    APPROVAL_LASTS, ApprovalError, Approver, KeptApproval, MAX_GRANTS, MAX_PENDING,
+};
 use crate::journal::tests::back_to;
-use crate::journal::{Draft, Header};
+use crate::journal::{Draft, Header, Outcome, Proof as ReleaseProof};
+use crate::offer::SESSION;
 
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
 
@@ -220,13 +224,13 @@ fn with_people(journal: &Journal) -> [ApproverKey; 3] {
 
 fn say(
     journal: &Journal,
-    request: &ApprovalRequest,
+    request: &Asked,
     person: &str,
     key: &ApproverKey,
     verdict: Verdict,
     clock: &Clock,
 ) -> Result<Status, ApprovalError> {
-    let id = farthing_approval::ApprovalId::of(&request.digest());
+    let id = request.id();
     let ballot = Ballot::cast(key, request, verdict);
     journal.vote(&id, person, &ballot, clock).map(|kept| kept.status)
 }
@@ -383,8 +387,8 @@ fn passkey(n: u8, key: &ApproverKey) -> Passkey {
 }
 
 /// What a device says that counts, as a browser passes it on.
-fn answered(key: &ApproverKey, request: &ApprovalRequest, verdict: Verdict, count: u32) -> Ballot {
-    let challenge = URL_SAFE_NO_PAD.encode(verdict.message(&request.digest()));
+fn answered(key: &ApproverKey, request: &Asked, verdict: Verdict, count: u32) -> Ballot {
+    let challenge = URL_SAFE_NO_PAD.encode(request.message(verdict));
     let client_data =
         format!(r#"{{"type":"webauthn.get","challenge":"{challenge}","origin":"{PAGE}"}}"#).into_bytes();
     let present_and_verified = [0b101];
@@ -469,6 +473,39 @@ fn a_wallet_of_the_sixth_version_keeps_its_approvers_and_their_words() {
     let word = answered(&carol, &asked.request, Verdict::Approve, 0);
     let now = journal.vote(&asked.id, "carol", &word, &at(4)).unwrap();
     assert_eq!(now.status, Status::Approved { voices: 2 });
+}
+
+/// What was approved before there were grants is what it was, and there can be grants beside it.
+#[test]
+fn a_wallet_of_the_eighth_version_keeps_its_approvals_and_gets_grants() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wallet.db");
+    let [used, open] = {
+        let journal = Journal::open(&path).unwrap();
+        journal.apply_policy(POLICY, false).unwrap();
+        let keys = with_people(&journal);
+        let approved = |micros| {
+            let asked = journal.ask_people(&request(micros), &at(1)).unwrap();
+            assert_eq!(yes(&journal, &asked, &keys, &at(2)), Status::Approved { voices: 2 });
+            asked.id
+        };
+        let used = approved(600_000);
+        assert!(reserve_as(&journal, &request(600_000), 1, &at(2)).1.is_allowed());
+        [used, approved(700_000)]
+    };
+    let db = rusqlite::Connection::open(&path).unwrap();
+    back_to(&db, 8);
+    drop(db);
+    let journal = Journal::open(&path).unwrap();
+    assert_eq!(journal.approval(&used, &at(3)).unwrap().state(), "used");
+    assert_eq!(journal.approval(&open, &at(3)).unwrap().state(), "approved");
+    assert!(reserve_as(&journal, &request(700_000), 2, &at(3)).1.is_allowed());
+    assert!(!reserve_as(&journal, &request(700_000), 3, &at(3)).1.is_allowed());
+    let keys = [1, 2, 3].map(|n| ApproverKey::from_seed([n; 32]).unwrap());
+    let terms = GrantTerms { each: None, total: None, ..terms() };
+    let asked = journal.ask_for_grant(&request(600_000), &terms, &at(4)).unwrap();
+    assert_eq!(yes(&journal, &asked, &keys, &at(4)), Status::Approved { voices: 2 });
+    assert!(reserve_as(&journal, &request(600_000), 4, &at(5)).1.is_allowed());
 }
 
 #[test]
@@ -623,4 +660,329 @@ fn what_several_processes_count_as_it_comes_is_what_the_books_say() {
         }
         assert!(allowed > 50 && denied > 20, "{allowed} allowed, {denied} denied");
     }
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Grants.
+
+/// Ten cheap things or three dear ones, of one host, within an hour.
+fn terms() -> GrantTerms {
+    GrantTerms {
+        payments: 3,
+        each: Some(300_000),
+        total: Some(700_000),
+        lasts: Duration::from_secs(3600),
+        below: Some("https://seller.example/".to_owned()),
+        any_body: true,
+    }
+}
+
+/// A wallet whose agents ask for whatever is over a tenth of a dollar.
+fn granting() -> (Journal, [ApproverKey; 3]) {
+    let owner = Journal::in_memory().unwrap();
+    owner.apply_policy(&POLICY.replace("over: $0.50", "over: $0.10"), false).unwrap();
+    let keys = with_people(&owner);
+    (owner, keys)
+}
+
+fn yes(owner: &Journal, asked: &KeptApproval, keys: &[ApproverKey; 3], clock: &Clock) -> Status {
+    say(owner, &asked.request, "ada", &keys[0], Verdict::Approve, clock).unwrap();
+    say(owner, &asked.request, "bob", &keys[1], Verdict::Approve, clock).unwrap()
+}
+
+fn for_path(path: &str, micros: u128) -> Request {
+    let mut request = request(micros);
+    request.caller.url = format!("https://seller.example{path}");
+    request.caller.path = path.to_owned();
+    request
+}
+
+fn vote_error(error: ApprovalError) -> VoteError {
+    match error {
+        ApprovalError::Vote(error) => error,
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn attack_66_a_grant_is_good_for_its_payments_its_money_and_its_time() {
+    let (owner, keys) = granting();
+    let agent = owner.for_agent(name("acme/b"), None);
+    let asked = agent.ask_for_grant(&for_path("/a", 200_000), &terms(), &at(0)).unwrap();
+    assert!(asked.id.is_grant());
+    assert_eq!(
+        agent.ask_for_grant(&for_path("/b", 300_000), &terms(), &at(1)).unwrap().id,
+        asked.id,
+        "what waits is not asked for again"
+    );
+    let one = agent.ask_people(&for_path("/b", 300_000), &at(1)).unwrap();
+    assert!(!one.id.is_grant(), "one payment can be asked for beside it");
+    owner.revoke_approval(&one.id, &at(1)).unwrap();
+    // Whoever runs what asks does not agree to it.
+    let own = say(&owner, &asked.request, "eve", &keys[2], Verdict::Approve, &at(1)).unwrap_err();
+    assert_eq!(vote_error(own), VoteError::OwnRequest);
+    say(&owner, &asked.request, "ada", &keys[0], Verdict::Approve, &at(1)).unwrap();
+    assert!(!reserve_as(&agent, &for_path("/a", 200_000), 1, &at(1)).1.is_allowed(), "one of two");
+    assert_eq!(yes(&owner, &asked, &keys, &at(2)), Status::Approved { voices: 2 });
+
+    let left = |secs| owner.approval(&asked.id, &at(secs)).unwrap().left().unwrap();
+    assert_eq!(left(2), Uses { payments: 3, atoms: 700_000 });
+    // Another path, query and body, but not another agent, method, payee, payer or host, nor more for one.
+    let mut bodied = for_path("/b/c", 300_000);
+    bodied.caller.url.push_str("?x=1");
+    bodied.caller.body = Some([9; 32]);
+    assert!(reserve_as(&agent, &bodied, 2, &at(3)).1.is_allowed());
+    assert_eq!(left(3), Uses { payments: 2, atoms: 400_000 });
+    let sibling = owner.for_agent(name("acme/a"), None);
+    assert!(!reserve_as(&sibling, &for_path("/a", 200_000), 3, &at(3)).1.is_allowed());
+    for (n, change) in [
+        (|r: &mut Request| r.caller.method = "POST".to_owned()) as fn(&mut Request),
+        |r| r.caller.payer = Some(address(9)),
+        |r| r.caller.url = "https://seller.example:8443/a".to_owned(),
+        |r| r.caller.body = None,
+        |r| r.scheme = SESSION.to_owned(),
+        |r| *r = for_path("/a", 300_001),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut other = for_path("/a", 200_000);
+        change(&mut other);
+        assert!(!reserve_as(&agent, &other, 100 + n as u64, &at(3)).1.is_allowed(), "{other:?}");
+    }
+    // What needs nobody's word uses nothing up.
+    assert!(reserve_as(&agent, &for_path("/a", 100_000), 4, &at(3)).1.is_allowed());
+    assert_eq!(left(3), Uses { payments: 2, atoms: 400_000 });
+    // Together no more than the total, though there is a place.
+    let (second, decision) = reserve_as(&agent, &for_path("/a", 250_000), 5, &at(4));
+    assert!(decision.is_allowed(), "{decision}");
+    assert_eq!(codes(&reserve_as(&agent, &for_path("/a", 150_001), 6, &at(4)).1), ["approval_required"]);
+    assert!(reserve_as(&agent, &for_path("/a", 150_000), 7, &at(4)).1.is_allowed());
+    let kept = owner.approval(&asked.id, &at(4)).unwrap();
+    assert_eq!((kept.left(), kept.used), (Some(Uses::default()), true));
+    assert!(!reserve_as(&agent, &for_path("/a", 100_001), 8, &at(4)).1.is_allowed(), "no place and no money");
+    // A place comes back only with the proof that no money can move.
+    owner.drop_unsigned(&second, &at(5)).unwrap();
+    assert_eq!(left(5), Uses { payments: 1, atoms: 250_000 });
+    assert!(!agent.preview(&for_path("/a", 200_000), &at(3600)).unwrap().is_allowed(), "it has expired");
+    assert!(reserve_as(&agent, &for_path("/a", 200_000), 10, &at(3599)).1.is_allowed());
+}
+
+/// What was shown may still move, whatever the seller says of it.
+#[test]
+fn attack_66_a_refused_payment_keeps_its_place_in_a_grant() {
+    let (owner, keys) = granting();
+    let asked = owner.ask_for_grant(&request(300_000), &terms(), &at(0)).unwrap();
+    yes(&owner, &asked, &keys, &at(1));
+    let (id, _) = reserve_as(&owner, &request(300_000), 1, &at(2));
+    let header = Header { name: "payment".to_owned(), value: "x".to_owned() };
+    owner.signed(&id, &header, &Instruction::new(vec![1]), &at(2)).unwrap();
+    owner.present(&id, &at(2)).unwrap();
+    let refused = Outcome::Refused { receipt: None, note: "no".to_owned() };
+    owner.conclude(&id, &refused, &at(3)).unwrap();
+    let left = |secs| owner.approval(&asked.id, &at(secs)).unwrap().left().unwrap().payments;
+    assert_eq!(left(200), 2, "it was shown");
+    owner.release(&id, ReleaseProof::UnusedAfterExpiry, &at(200)).unwrap();
+    assert_eq!(left(200), 3);
+}
+
+#[test]
+fn attack_66_no_grant_lifts_a_cap_and_the_policy_is_asked_each_time() {
+    let (owner, keys) = granting();
+    let agent = owner.for_agent(name("acme/a"), None);
+    let terms = GrantTerms { payments: 1000, each: Some(1_000_000), total: None, ..terms() };
+    let asked = agent.ask_for_grant(&request(600_000), &terms, &at(0)).unwrap();
+    yes(&owner, &asked, &keys, &at(1));
+    assert!(reserve_as(&agent, &request(600_000), 1, &at(2)).1.is_allowed());
+    assert_eq!(codes(&reserve_as(&agent, &request(600_000), 2, &at(2)).1), ["over_budget"]);
+    // A policy that asks more people than agreed is not satisfied by those who did.
+    let stricter = POLICY.replace("over: $0.50, quorum: 2", "over: $0.10, quorum: 3");
+    owner.apply_policy(&stricter, false).unwrap();
+    assert_eq!(codes(&reserve_as(&agent, &request(200_000), 3, &at(3)).1), ["approval_required"]);
+    owner.apply_policy(&POLICY.replace("over: $0.50", "over: $0.10"), true).unwrap();
+    owner
+        .change_rules(|rules| {
+            rules.frozen = true;
+            Ok(())
+        })
+        .unwrap();
+    assert!(codes(&reserve_as(&agent, &request(200_000), 4, &at(3)).1).contains(&"frozen".to_owned()));
+}
+
+#[test]
+fn attack_66_a_grant_ends_at_once_by_the_owner_or_one_no() {
+    for end in ["owner", "ada", "removed"] {
+        let (owner, keys) = granting();
+        let asked = owner.ask_for_grant(&request(200_000), &terms(), &at(0)).unwrap();
+        yes(&owner, &asked, &keys, &at(1));
+        assert!(reserve_as(&owner, &request(200_000), 1, &at(2)).1.is_allowed());
+        assert_eq!(owner.open_grants(&at(2)).unwrap().len(), 1);
+        let (before, audited) = (owner.audit_count().unwrap(), end != "removed");
+        match end {
+            "owner" => assert!(owner.revoke_approval(&asked.id, &at(3)).unwrap().revoked),
+            "ada" => {
+                let said = say(&owner, &asked.request, "ada", &keys[0], Verdict::Deny, &at(3));
+                assert_eq!(said.unwrap(), Status::Denied);
+            }
+            _ => owner.remove_approver("bob").unwrap(),
+        }
+        let leaves = Leaves::read(&owner, before, 10).unwrap();
+        let said = String::from_utf8(leaves.concat()).unwrap();
+        assert!(!audited || said.contains(&asked.id.to_string()), "{end}: {said}");
+        assert_eq!(
+            codes(&reserve_as(&owner, &request(200_000), 2, &at(3)).1),
+            ["approval_required"],
+            "{end}"
+        );
+        assert!(owner.open_grants(&at(3)).unwrap().is_empty());
+        if audited {
+            let again = say(&owner, &asked.request, "bob", &keys[1], Verdict::Approve, &at(4));
+            assert_eq!(vote_error(again.unwrap_err()), VoteError::Decided, "{end}: it is over for good");
+            assert!(owner.revoke_approval(&asked.id, &at(4)).is_err());
+        }
+    }
+}
+
+#[test]
+fn attack_66_a_grant_in_the_place_of_a_request_is_about_the_same() {
+    let (owner, keys) = granting();
+    let agent = owner.for_agent(name("acme/b"), None);
+    let asked = agent.ask_people(&request(200_000), &at(0)).unwrap();
+    let one = asked.request.payment().unwrap().clone();
+    let grant = GrantRequest::new(&one.subject, one.max, &terms(), at(1).wall).unwrap();
+    let offer = |grant: &GrantRequest, who: &str, key: &ApproverKey| {
+        let ballot = Ballot::cast(key, grant, Verdict::Approve);
+        owner.offer_grant(&asked.id, grant, Some((who, &ballot)), &at(1))
+    };
+    // Not for another agent, thing or body, nor less, nor by somebody whose word does not count: and then it is not even
+    // asked for.
+    for change in [
+        (|g: &mut GrantRequest| g.agent = None) as fn(&mut GrantRequest),
+        |g| g.payee = address(9),
+        |g| g.method = "POST".to_owned(),
+        |g| g.place = Place::Exactly("https://seller.example/b".to_owned()),
+        |g| g.max = 199_999,
+        |g| g.expires = Timestamp::from_secs(0),
+        |g| g.payments = 0,
+    ] {
+        let mut other = grant.clone();
+        change(&mut other);
+        assert!(offer(&other, "ada", &keys[0]).is_err(), "{other:?}");
+    }
+    assert_eq!(vote_error(offer(&grant, "eve", &keys[2]).unwrap_err()), VoteError::OwnRequest);
+    assert_eq!(vote_error(offer(&grant, "bob", &keys[0]).unwrap_err()), VoteError::Signature);
+    assert_eq!(owner.approvals(false, &at(1)).unwrap().len(), 1);
+    let offered = offer(&grant, "ada", &keys[0]).unwrap();
+    assert_eq!(offered.status, Status::Pending { voices: 1, quorum: 2 });
+    assert_eq!((offered.rule.as_str(), offered.request.agent()), ("dear", Some(&name("acme/b"))));
+    assert!(!reserve_as(&agent, &request(200_000), 1, &at(2)).1.is_allowed());
+    say(&owner, &offered.request, "bob", &keys[1], Verdict::Approve, &at(2)).unwrap();
+    for n in 2..5 {
+        assert!(reserve_as(&agent, &request(200_000), n, &at(3)).1.is_allowed());
+    }
+    assert!(!reserve_as(&agent, &request(200_000), 5, &at(3)).1.is_allowed());
+    // The leaf of each use has what was signed.
+    let leaves = Leaves::read(&owner, 0, 1000).unwrap();
+    let digest = format!("sha256:{}", grant.digest());
+    let uses = leaves.iter().filter(|leaf| {
+        let leaf = std::str::from_utf8(leaf).unwrap();
+        leaf.contains("\"approval_used\"") && leaf.contains(&digest)
+    });
+    assert_eq!(uses.count(), 3);
+    // What is denied is not granted by another question.
+    say(&owner, &asked.request, "ada", &keys[0], Verdict::Deny, &at(4)).unwrap();
+    let later = GrantRequest { payments: 4, ..grant };
+    assert_eq!(vote_error(offer(&later, "ada", &keys[0]).unwrap_err()), VoteError::Decided);
+}
+
+#[test]
+fn attack_67_an_agent_has_so_many_grants_and_no_channel() {
+    let (owner, keys) = granting();
+    let mut agent = owner.for_agent(name("acme/b"), None);
+    let narrow = GrantTerms { below: None, ..terms() };
+    let ask =
+        |agent: &Journal, n: u32| agent.ask_for_grant(&for_path(&format!("/{n}"), 200_000), &narrow, &at(0));
+    for n in 0..MAX_PENDING {
+        ask(&agent, n).unwrap();
+    }
+    assert!(matches!(ask(&agent, MAX_PENDING), Err(ApprovalError::TooMany)));
+    // Those that people agreed to wait for nobody, and are bounded by themselves.
+    for asked in owner.approvals(true, &at(0)).unwrap() {
+        yes(&owner, &asked, &keys, &at(0));
+    }
+    for n in MAX_PENDING..MAX_GRANTS {
+        let asked = ask(&agent, n).unwrap();
+        yes(&owner, &asked, &keys, &at(0));
+    }
+    assert!(matches!(ask(&agent, MAX_GRANTS), Err(ApprovalError::TooManyGrants)));
+    assert_eq!(owner.open_grants(&at(0)).unwrap().len(), MAX_GRANTS as usize);
+    agent = owner.for_agent(name("acme/a"), None);
+    let session = Request { scheme: SESSION.to_owned(), ..request(200_000) };
+    let refused = agent.ask_for_grant(&session, &terms(), &at(0));
+    assert!(matches!(refused, Err(ApprovalError::NoGrantForChannels)));
+    assert!(ask(&agent, 0).is_ok());
+    let cheap = agent.ask_for_grant(&request(1), &terms(), &at(0));
+    assert!(matches!(cheap, Err(ApprovalError::NotAsked(_))), "nobody has to agree");
+}
+
+/// Many processes at once, over one file: as many pass as the grant has places.
+#[test]
+fn attack_20_two_at_once_do_not_both_have_the_last_place_of_a_grant() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wallet.db");
+    let owner = Journal::open(&path).unwrap();
+    owner.apply_policy(&POLICY.replace("over: $0.50", "over: $0.01"), false).unwrap();
+    let keys = with_people(&owner);
+    let agent = owner.for_agent(name("acme/b"), None);
+    for (payments, total, passes) in [(7, 140_000, 7), (50, 100_000, 5)] {
+        let url = format!("/{passes}/");
+        let terms = GrantTerms {
+            payments,
+            each: Some(20_000),
+            total: Some(total),
+            below: Some(format!("https://seller.example{url}")),
+            ..terms()
+        };
+        let asked = agent.ask_for_grant(&for_path(&url, 20_000), &terms, &at(0)).unwrap();
+        yes(&owner, &asked, &keys, &at(0));
+        let start = Barrier::new(8);
+        let passed: usize = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..8u64)
+                .map(|thread| {
+                    let (path, start, url) = (&path, &start, &url);
+                    scope.spawn(move || {
+                        let journal = Journal::open(path).unwrap().for_agent(name("acme/b"), None);
+                        start.wait();
+                        let buys = |n: &u64| {
+                            let n = passes as u64 * 10_000 + thread * 100 + n;
+                            reserve_as(&journal, &for_path(url, 20_000), n, &at(1)).1.is_allowed()
+                        };
+                        (0..5).filter(buys).count()
+                    })
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(passed, passes);
+        let uses = owner.approval(&asked.id, &at(1)).unwrap().uses;
+        assert_eq!((uses.payments as usize, uses.atoms), (passes, passes as u128 * 20_000));
+    }
+}
+
+/// What is asked for is forgotten with the last payment, once the grant is over.
+#[test]
+fn a_grant_is_forgotten_with_what_it_was_used_for() {
+    let (owner, keys) = granting();
+    let asked = owner.ask_for_grant(&request(200_000), &terms(), &at(0)).unwrap();
+    yes(&owner, &asked, &keys, &at(1));
+    let ids = [1, 2].map(|n| reserve_as(&owner, &request(200_000), n, &at(2)).0);
+    for id in &ids {
+        owner.drop_unsigned(id, &at(3)).unwrap();
+    }
+    let known = |secs| owner.approval(&asked.id, &at(secs)).is_ok();
+    owner.erase(&ids[0], &at(4)).unwrap();
+    owner.erase(&ids[1], &at(4)).unwrap();
+    assert!(known(4), "it is good for more");
+    owner.erase(&ids[0], &at(3600)).unwrap();
+    assert!(!known(3600));
 }
