@@ -2,7 +2,8 @@
 // Two people who approve with passkeys, in a real Chromium with its virtual authenticators. They make their passkeys on a
 // page of `farthing approver add --passkey`, see what waits on the page of `farthing approval serve` as soon as it does, and
 // a machine pays once they have agreed. What other pages, other devices and replayed answers say counts for nothing, and a
-// webhook is told, signed as Standard Webhooks has it. On the embedded chain.
+// webhook is told, signed as Standard Webhooks has it. A grant of several payments is shown and approved as one. On the
+// embedded chain.
 
 import { createHmac, timingSafeEqual } from "node:crypto";
 import { createServer } from "node:http";
@@ -144,6 +145,7 @@ script(async () => {
   const { json: [kept] } = await farthing("approval", "list");
   check("they see who would pay whom how much", (await tab.text("h2")) === `The owner's own would pay at most 0.05 USDC to 127.0.0.1:${new URL(shop.url).port}` && (await shown("payee")) === kept.payee, await tab.text("h2"));
   same("for what exactly", await shown("asked"), `GET ${kept.url}`);
+  check("nothing says that it is a grant", await tab.evaluate("[...document.querySelectorAll('#requests .grant')].every(({ hidden }) => hidden)"));
   check("that is marked as somebody else's", await tab.evaluate(`document.querySelector('[data-of="asked"]').matches('.theirs') && document.querySelector('[data-of="payee"]').matches('.theirs')`));
   check("which rule asks, and how many", (await shown("policy")) === "the rule “dear” asks 2 people; 0 said yes", await shown("policy"));
   check("until when", /1[45] minutes left/.test(await shown("until")), await shown("until"));
@@ -248,6 +250,25 @@ script(async () => {
   check("each message is signed and new", heard.every(({ signed, late }) => signed && late < 60), heard);
   same("each is of one request", new Set(heard.map(({ id }) => id)).size, 2);
   check("they say what waits, and no secret", heard.some(({ id }) => id === kept.id) && heard.every(({ body }) => body.includes("0.05 USDC") && !body.includes("hush") && !body.includes(session)), heard);
+
+  // A grant in the place of a request is shown as one, and answered like one.
+  await buy("/dear");
+  const [single] = (await farthing("approval", "list")).json;
+  const grant = (await farthing("approval", "grant", single.id, "n=2,until=1h")).json;
+  same("the request that it takes the place of is taken back", (await farthing("approval", "revoke", single.id)).json?.status, "revoked");
+  await tab.until("the grant on the page", "document.querySelectorAll('#requests > li').length === 1 && document.querySelector('#requests .grant').hidden === false");
+  const heading = `The owner's own would pay up to 2 times, at most 0.05 USDC each and 0.1 USDC together, to 127.0.0.1:${new URL(shop.url).port}`;
+  check("they see how often, and how much each and together", (await tab.text("h2")) === heading && /not one payment but up to 2, with one and the same body/.test(await shown("grant")), await tab.text("h2"));
+  same("and what they would approve", await tab.text('button[data-verdict="approve"]'), "Approve the grant with your passkey");
+  await tab.press('button[data-verdict="approve"]');
+  await tab.until("carol's yes to the grant", `document.querySelector('[data-of="votes"]').textContent === "carol: yes"`);
+  await take({ ...passkeys.dan, signCount: passkeys.dan.signCount + 9 });
+  await be("dan");
+  await tab.press('button[data-verdict="approve"]');
+  await tab.until("the agreement to the grant", "document.querySelectorAll('#requests > li').length === 0");
+  check("two are paid by it", (await buy("/dear")).code === 0 && (await buy("/dear")).code === 0 && (await sold()) === 150_000n, await sold());
+  same("and not a third", (await buy("/dear")).code, asked.code);
+  same("it is used up", (await farthing("approval", "show", grant.id)).json.status, "used");
   same("it stops as asked", await serving.stop(), 0);
   await tab.until("that it is gone", "document.querySelector('#wrong')?.hidden === false");
 });
