@@ -58,6 +58,13 @@ pub fn is_hidden(policy: &Policy, tool: &str) -> bool {
     policy.hide_all || policy.hide.contains(tool)
 }
 
+/// Whether the policy permits no call of a tool, whatever its arguments are, whoever agrees and however long one waits: it
+/// is hidden, it is named by no entry where that denies, or a rule without conditions denies it.
+pub fn never_permits(policy: &Policy, tool: &str) -> bool {
+    let unnamed = policy.default == Posture::Deny && !policy.tools.contains_key(tool);
+    is_hidden(policy, tool) || unnamed || policy.rules(tool).any(|(_, rule)| rule.action == Action::Deny)
+}
+
 /// The counters that the decision on a call of this tool reads or adds to, without those of what it costs.
 pub fn keys_of(policy: &Policy, tool: &str) -> BTreeSet<Key> {
     let mut keys = BTreeSet::new();

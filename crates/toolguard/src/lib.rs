@@ -16,7 +16,9 @@ mod read;
 mod scaffold;
 mod tally;
 
-pub use decide::{Call, Decision, Reason, Reservation, Taken, decide, decide_spend, is_hidden, keys_of};
+pub use decide::{
+    Call, Decision, Reason, Reservation, Taken, decide, decide_spend, is_hidden, keys_of, never_permits,
+};
 pub use decimal::{Decimal, MAX_DIGITS};
 pub use looser::{Loosening, loosened};
 pub use policy::{

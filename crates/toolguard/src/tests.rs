@@ -268,6 +268,34 @@ fn what_is_not_named_is_denied_and_what_is_hidden_is_not_there() {
     }
 }
 
+/// Whether a tool is shown at all goes by what could ever come of a call, and not by what comes of this one.
+#[test]
+fn what_no_call_can_ever_do_is_told_from_what_this_one_may_not() {
+    let head = "version: \"1\"\ndefault: deny\nhide: [h]\ntools:\n  h: { rules: [] }\n";
+    for (rules, tool, never) in [
+        ("  t: { rules: [] }", "t", false),
+        ("  t: { rules: [] }", "u", true),
+        ("  t: { rules: [] }", "h", true),
+        ("  t: { rules: [{ name: r, action: deny }] }", "t", true),
+        ("  t: { rules: [{ name: a, rate_limit: 1/day }, { name: r, action: deny }] }", "t", true),
+        ("  t: { rules: [] }\n  \"*\": { rules: [{ name: r, action: deny }] }", "t", true),
+        ("  \"*\": { rules: [] }", "t", true),
+        ("  t: { rules: [{ name: r, action: require_approval }] }", "t", false),
+        ("  t: { rules: [{ name: r, conditions: [{ path: args.a, op: eq, value: 1 }] }] }", "t", false),
+    ] {
+        let policy = policy(&format!("{head}{rules}"));
+        assert_eq!(never_permits(&policy, tool), never, "{rules} {tool}");
+        // Nobody's word and no waiting helps where it says never.
+        let call = |approved| {
+            let arguments = serde_json::Map::new();
+            decide(&policy, &Call { tool, arguments: &arguments }, &mut BTreeMap::new(), NOON, approved)
+        };
+        assert!(!never || matches!(call(true), Decision::Denied(_)), "{rules} {tool}");
+    }
+    let open = policy("version: \"1\"\ndefault: allow\ntools: { t: { rules: [{ name: r, action: deny }] } }");
+    assert!(never_permits(&open, "t") && !never_permits(&open, "u"));
+}
+
 #[test]
 fn rules_of_all_tools_bind_named_tools_and_rescue_none() {
     let text = "version: \"1\"\ndefault: deny\ntools:\n  a: { rules: [] }\n  b: { rules: [] }\n  \
