@@ -27,6 +27,9 @@ const MAX_MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 const MAX_CONNECTIONS: usize = 64;
 const SHUTDOWN: Duration = Duration::from_secs(5);
 const TOKEN_BYTES: usize = 32;
+/// What a file's mode grants to anybody but its owner.
+#[cfg(unix)]
+const OTHERS: u32 = 0o077;
 
 /// What an agent shows to be let in.
 #[derive(Clone)]
@@ -44,6 +47,11 @@ pub enum TokenError {
     Io { path: String, error: std::io::Error },
     #[error("{0} does not hold a token: remove it, and a new one is made")]
     NotAToken(String),
+    /// Whoever read it may spend with it, so a narrower mode alone does not mend it.
+    #[error(
+        "others on this machine can read {0} (chmod 600), so somebody else may have the token: remove it, and a new one is made"
+    )]
+    Open(String),
     #[error("the operating system gives no random bytes")]
     Random,
 }
@@ -71,6 +79,14 @@ impl Token {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
                 let mut text = String::new();
                 let file = std::fs::File::open(path).map_err(failed)?;
+                // Asked of what is open, and not of the name, which may be another file's by now.
+                #[cfg(unix)]
+                {
+                    use std::os::unix::fs::PermissionsExt;
+                    if file.metadata().map_err(failed)?.permissions().mode() & OTHERS != 0 {
+                        return Err(TokenError::Open(path.display().to_string()));
+                    }
+                }
                 file.take(1024).read_to_string(&mut text).map_err(failed)?;
                 let token = text.trim();
                 if token.len() != 2 * TOKEN_BYTES || !token.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -209,7 +225,17 @@ mod tests {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
+            let mode = |mode| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            for (given, taken) in
+                [(0o400, true), (0o640, false), (0o604, false), (0o620, false), (0o644, false), (0o600, true)]
+            {
+                mode(given);
+                let loaded = Token::load_or_make(&path);
+                assert_eq!(loaded.is_ok(), taken, "{given:o}");
+                let open = matches!(&loaded, Err(TokenError::Open(shown)) if shown.contains("mcp-token"));
+                assert_eq!(open, !taken, "{given:o}");
+            }
         }
         std::fs::write(&path, "short\n").unwrap();
         assert!(matches!(Token::load_or_make(&path), Err(TokenError::NotAToken(_))));
