@@ -338,7 +338,9 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
     let mut keys: BTreeSet<Key> = scopes.iter().flat_map(|tool| keys_of(policy, tool)).collect();
     keys.extend(scopes.iter().flat_map(|tool| policy.spend_keys(tool)));
     let failed = |error: farthing_mcp::proxy::StateError| Failure::failed(error.to_string());
-    let tallies = args.policy.open()?.tallies(&keys).map_err(failed)?;
+    let state = args.policy.open()?;
+    let tallies = state.tallies(&keys).map_err(failed)?;
+    let unseen = state.unseen().map_err(failed)?;
     let now = system_clock().wall;
     let rows: Vec<Value> = tallies.iter().map(|(key, tally)| row(policy, key, tally, now)).collect();
     if !std::io::stdout().is_terminal() {
@@ -347,6 +349,7 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
             "sha256": hex::encode(loaded.hash),
             "enforced_by": "farthing mcp proxy",
             "counters": rows,
+            "unseen_characters": unseen,
         });
         println!("{shown}");
         return Ok(ExitCode::SUCCESS);
@@ -366,6 +369,9 @@ pub fn status(args: &StatusArgs) -> Result<ExitCode, Failure> {
     }
     if rows.is_empty() {
         println!("the policy has no counters");
+    }
+    if unseen > 0 {
+        println!("{unseen} characters that nobody sees were written out in what the server said");
     }
     Ok(ExitCode::SUCCESS)
 }

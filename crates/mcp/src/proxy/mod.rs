@@ -8,6 +8,7 @@
 
 mod bill;
 mod forward;
+mod glass;
 mod guard;
 mod pay;
 mod reply;
@@ -23,7 +24,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use farthing_toolguard::{Call, Decision, Effect, Listed, Policy, Reservation, is_hidden, is_tool_name};
+use farthing_toolguard::{
+    Call, Decision, Effect, Listed, Policy, Reservation, is_hidden, is_tool_name, never_permits,
+};
 use farthing_wallet::system_clock;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -41,7 +44,9 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
 use crate::sell::{Ear, Note, Source, Upstream, UpstreamError};
+use crate::untrusted::legible;
 use forward::{Forward, Lost, Progress};
+use glass::Glass;
 use pay::{Answered, pays};
 use reply::{Denial, passed_on};
 
@@ -108,15 +113,17 @@ struct Listing {
 struct Ears {
     agent: RwLock<Option<Peer<RoleServer>>>,
     progress: Progress,
+    glass: Glass,
     /// The server's tools may be others now.
     stale: AtomicBool,
 }
 
 impl Ears {
-    fn new() -> Arc<Self> {
+    fn new(glass: Glass) -> Arc<Self> {
         Arc::new(Self {
             agent: RwLock::default(),
             progress: Arc::new(Mutex::new(HashMap::new())),
+            glass,
             stale: AtomicBool::new(false),
         })
     }
@@ -147,10 +154,17 @@ impl Ear for Ears {
                         return;
                     };
                     params.progress_token = token;
+                    let Ok(params) = self.glass.through(Ok(params)) else { return };
                     agent.notify_progress(params).await
                 }
-                Note::Log(params) => agent.notify_logging_message(params).await,
-                Note::ResourceUpdated(params) => agent.notify_resource_updated(params).await,
+                Note::Log(params) => {
+                    let Ok(params) = self.glass.through(Ok(params)) else { return };
+                    agent.notify_logging_message(params).await
+                }
+                Note::ResourceUpdated(params) => {
+                    let Ok(params) = self.glass.through(Ok(params)) else { return };
+                    agent.notify_resource_updated(params).await
+                }
                 Note::ResourcesChanged => agent.notify_resource_list_changed().await,
                 Note::ToolsChanged => agent.notify_tool_list_changed().await,
                 Note::PromptsChanged => agent.notify_prompt_list_changed().await,
@@ -162,7 +176,7 @@ impl Ear for Ears {
 
 impl Proxy {
     pub fn new(settings: Settings, guard: Guard) -> Self {
-        let ears = Ears::new();
+        let ears = Ears::new(Glass::new(guard.state().clone()));
         let ear: Arc<dyn Ear> = ears.clone();
         Self(Arc::new(Inner {
             name: settings.name,
@@ -208,6 +222,17 @@ impl Proxy {
         }
     }
 
+    fn glass(&self) -> &Glass {
+        &self.0.ears.glass
+    }
+
+    /// Whether a name can be written out and still be the same name.
+    fn is_plain(&self, name: &str) -> bool {
+        let unseen = legible(name).1;
+        self.glass().count(unseen);
+        unseen == 0
+    }
+
     async fn peer(&self) -> Result<Peer<RoleClient>, ErrorData> {
         self.0.upstream.peer().await.map_err(|error| {
             tracing::warn!(%error, "the server behind cannot be reached");
@@ -226,7 +251,7 @@ impl Proxy {
             Ok(tools) => tools,
             Err(error) => {
                 self.0.ears.stale.store(true, Ordering::SeqCst);
-                return Err(error);
+                return Err(self.glass().error(error));
             }
         };
         let seen: Vec<(String, [u8; 32])> =
@@ -314,7 +339,7 @@ impl Proxy {
             }
         };
         match answered {
-            Answered::Passed(answer) => answer,
+            Answered::Passed(answer) => self.glass().answer(answer),
             Answered::Denied(denial) => Ok(refuse(*denial)),
             Answered::NotSent(denial) => {
                 // INVARIANT: only here is a count taken back. Whatever the server says gives nothing back.
@@ -468,11 +493,12 @@ impl ServerHandler for Proxy {
         capabilities.logging = theirs.logging;
         capabilities.completions = theirs.completions;
         let mut config = ServerConfig::new(capabilities);
-        config.server_info = upstream
-            .as_ref()
-            .and_then(|info| info.server_info.clone())
+        let theirs = upstream.as_ref().and_then(|info| info.server_info.clone());
+        config.server_info = theirs
+            .and_then(|info| self.glass().through(Ok(info)).ok())
             .unwrap_or_else(|| Implementation::new("farthing-mcp-proxy", env!("CARGO_PKG_VERSION")));
-        config.instructions = upstream.and_then(|info| info.instructions.clone());
+        let instructions = upstream.and_then(|info| info.instructions.clone());
+        config.instructions = instructions.and_then(|text| self.glass().through(Ok(text)).ok());
         config
     }
 
@@ -488,9 +514,13 @@ impl ServerHandler for Proxy {
         self.0.ears.meet(&context.peer);
         let listing = self.listing(true).await?;
         let policy = self.0.guard.policy();
-        let shown = |tool: &&Tool| !is_hidden(&policy, &tool.name) && !listing.changed.contains(&*tool.name);
+        // What a server says of a tool is read by a model as soon as it is listed: of what can never be called, nothing is.
+        let shown =
+            |tool: &&Tool| !never_permits(&policy, &tool.name) && !listing.changed.contains(&*tool.name);
         // All at once: a page of the server's may hold nothing that is to be seen.
-        Ok(ListToolsResult::with_all_items(listing.tools.iter().filter(shown).cloned().collect()))
+        // Pinned is what the server said, and not how it is shown.
+        let tools = listing.tools.iter().filter(shown).cloned().collect();
+        self.glass().through(Ok(ListToolsResult::with_all_items(tools)))
     }
 
     async fn call_tool(
@@ -507,7 +537,11 @@ impl ServerHandler for Proxy {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListPromptsResult, ErrorData> {
-        answered(self.peer().await?.list_prompts(request)).await
+        let mut listed = answered(self.peer().await?.list_prompts(request)).await;
+        if let Ok(listed) = &mut listed {
+            listed.prompts.retain(|prompt| self.is_plain(&prompt.name));
+        }
+        self.glass().through(listed)
     }
 
     async fn get_prompt(
@@ -515,7 +549,7 @@ impl ServerHandler for Proxy {
         request: GetPromptRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        answered(self.peer().await?.get_prompt_once(request)).await
+        self.glass().prompt(answered(self.peer().await?.get_prompt_once(request)).await)
     }
 
     async fn list_resources(
@@ -523,7 +557,11 @@ impl ServerHandler for Proxy {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
-        answered(self.peer().await?.list_resources(request)).await
+        let mut listed = answered(self.peer().await?.list_resources(request)).await;
+        if let Ok(listed) = &mut listed {
+            listed.resources.retain(|resource| self.is_plain(&resource.uri));
+        }
+        self.glass().through(listed)
     }
 
     async fn list_resource_templates(
@@ -531,7 +569,11 @@ impl ServerHandler for Proxy {
         request: Option<PaginatedRequestParams>,
         _: RequestContext<RoleServer>,
     ) -> Result<ListResourceTemplatesResult, ErrorData> {
-        answered(self.peer().await?.list_resource_templates(request)).await
+        let mut listed = answered(self.peer().await?.list_resource_templates(request)).await;
+        if let Ok(listed) = &mut listed {
+            listed.resource_templates.retain(|template| self.is_plain(&template.uri_template));
+        }
+        self.glass().through(listed)
     }
 
     async fn read_resource(
@@ -539,7 +581,7 @@ impl ServerHandler for Proxy {
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        answered(self.peer().await?.read_resource_once(request)).await
+        self.glass().resource(answered(self.peer().await?.read_resource_once(request)).await)
     }
 
     async fn complete(
@@ -547,7 +589,7 @@ impl ServerHandler for Proxy {
         request: CompleteRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        answered(self.peer().await?.complete(request)).await
+        self.glass().through(answered(self.peer().await?.complete(request)).await)
     }
 
     async fn set_level(
@@ -555,7 +597,7 @@ impl ServerHandler for Proxy {
         request: SetLevelRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        answered(self.peer().await?.set_level(request)).await
+        self.glass().through(answered(self.peer().await?.set_level(request)).await)
     }
 
     async fn subscribe(
@@ -563,7 +605,7 @@ impl ServerHandler for Proxy {
         request: SubscribeRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        answered(self.peer().await?.subscribe(request)).await
+        self.glass().through(answered(self.peer().await?.subscribe(request)).await)
     }
 
     async fn unsubscribe(
@@ -571,7 +613,7 @@ impl ServerHandler for Proxy {
         request: UnsubscribeRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        answered(self.peer().await?.unsubscribe(request)).await
+        self.glass().through(answered(self.peer().await?.unsubscribe(request)).await)
     }
 }
 
@@ -596,7 +638,7 @@ const LAST_CALLS: Duration = Duration::from_secs(60);
 /// # Errors
 /// Why it cannot be asked.
 pub async fn scan(source: Source) -> Result<Vec<Listed>, String> {
-    let upstream = Upstream::heard_by(source, Ears::new());
+    let upstream = Upstream::heard_by(source, Ears::new(Glass::default()));
     let peer = upstream.peer().await.map_err(|error| error.to_string())?;
     let tools = all_tools(&peer).await.map_err(|error| error.to_string());
     upstream.close().await;

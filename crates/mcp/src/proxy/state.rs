@@ -24,6 +24,9 @@ CREATE TABLE IF NOT EXISTS setting (key TEXT PRIMARY KEY, value BLOB NOT NULL) S
 /// The policy that the owner accepted although it is looser: the hash of its text.
 const ACCEPTED: &str = "accepted_policy";
 
+/// How many unseen characters were written out in what the server said, in eight bytes.
+const UNSEEN: &str = "unseen_characters";
+
 /// The counters cannot be used, so nothing that they bound may go on.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
@@ -135,6 +138,29 @@ impl State {
         Ok(())
     }
 
+    /// Adds to the unseen characters that were written out in what the server said.
+    ///
+    /// # Errors
+    /// [`StateError`]: the count is as it was.
+    pub fn add_unseen(&self, more: u64) -> Result<(), StateError> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let count = unseen(&transaction)?.saturating_add(more);
+        transaction
+            .prepare_cached("INSERT OR REPLACE INTO setting (key, value) VALUES (?1, ?2)")?
+            .execute(params![UNSEEN, &count.to_be_bytes()[..]])?;
+        transaction.commit()?;
+        Ok(())
+    }
+
+    /// How many there were since the file was made.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn unseen(&self) -> Result<u64, StateError> {
+        unseen(&self.lock())
+    }
+
     pub fn is_accepted(&self, policy: &[u8; 32]) -> Result<bool, StateError> {
         let found: Option<Vec<u8>> = self
             .lock()
@@ -142,6 +168,16 @@ impl State {
             .optional()?;
         Ok(found.is_some_and(|found| found == policy))
     }
+}
+
+fn unseen(connection: &Connection) -> Result<u64, StateError> {
+    let kept: Option<Vec<u8>> = connection
+        .prepare_cached("SELECT value FROM setting WHERE key = ?1")?
+        .query_row(params![UNSEEN], |row| row.get(0))
+        .optional()?;
+    let Some(kept) = kept else { return Ok(0) };
+    let bytes = <[u8; 8]>::try_from(kept).map_err(|_| StateError::Corrupt(UNSEEN.to_owned()))?;
+    Ok(u64::from_be_bytes(bytes))
 }
 
 fn load(connection: &Connection, keys: &BTreeSet<Key>) -> Result<BTreeMap<Key, Tally>, StateError> {
