@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod call;
+mod elicit;
 mod facts;
 mod http;
 pub mod proxy;
@@ -15,9 +16,10 @@ mod tools;
 mod untrusted;
 
 pub use call::{MAX_BODY_BYTES, MAX_CALL_ID_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES};
+pub use elicit::{ApprovalPage, PageError};
 pub use http::{MCP_PATH, ServeError, Token, TokenError, serve_http};
 pub use tools::{
-    Finder, Listing, MAX_ANSWER_BYTES, MAX_CALLS_AT_ONCE, MAX_FOUND, MAX_HISTORY_ROWS, WalletServer,
+    Finder, Listing, MAX_ANSWER_BYTES, MAX_CALLS_AT_ONCE, MAX_FOUND, MAX_HISTORY_ROWS, More, WalletServer,
     serve_stdio,
 };
 pub use untrusted::{MAX_UNTRUSTED_BYTES, MAX_UNTRUSTED_NOTE_BYTES, UNTRUSTED, Untrusted};

@@ -29,6 +29,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex as Lane, OnceCell, Semaphore};
 
+use crate::ApprovalPage;
 use crate::call::{CallError, GrantArgs, PayArgs, QuoteArgs, strictest};
 use crate::facts;
 use crate::untrusted::{Untrusted, meta_of};
@@ -103,6 +104,14 @@ impl fmt::Debug for WalletServer {
     }
 }
 
+/// What not every wallet has.
+#[derive(Debug, Clone, Default)]
+pub struct More {
+    pub finder: Option<Arc<dyn Finder>>,
+    /// Where people answer who are asked, for agents whose programs can show it.
+    pub approval_page: Option<ApprovalPage>,
+}
+
 struct Inner {
     client: Client,
     books: Arc<dyn Books>,
@@ -110,7 +119,7 @@ struct Inner {
     /// The owner's maximum for each call, beside the wallet's policy.
     max: Option<String>,
     places: Arc<Semaphore>,
-    finder: Option<Arc<dyn Finder>>,
+    more: More,
     /// Makes names of calls unguessable: the books' own, once they were asked.
     secret: OnceCell<[u8; 32]>,
     /// How many purchases were asked for.
@@ -196,16 +205,16 @@ impl WalletServer {
         views: Vec<Arc<dyn ChainView>>,
         max: Option<String>,
     ) -> Self {
-        Self::with_finder(client, books, views, max, None)
+        Self::with_more(client, books, views, max, More::default())
     }
 
     /// The same, with the tool `find` where there is somebody who finds.
-    pub fn with_finder(
+    pub fn with_more(
         client: Client,
         books: Arc<dyn Books>,
         views: Vec<Arc<dyn ChainView>>,
         max: Option<String>,
-        finder: Option<Arc<dyn Finder>>,
+        more: More,
     ) -> Self {
         Self(Arc::new(Inner {
             client,
@@ -213,7 +222,7 @@ impl WalletServer {
             views,
             max,
             places: Arc::new(Semaphore::new(MAX_CALLS_AT_ONCE)),
-            finder,
+            more,
             secret: OnceCell::new(),
             asked: AtomicUsize::new(0),
             lanes: Mutex::default(),
@@ -239,7 +248,7 @@ impl WalletServer {
             "budget" => self.budget().await,
             "history" => self.history(arguments).await,
             "approval" => self.approval(arguments).await,
-            "find" => self.find(self.0.finder.clone()?, arguments).await,
+            "find" => self.find(self.0.more.finder.clone()?, arguments).await,
             _ => return None,
         })
     }
@@ -829,18 +838,23 @@ impl ServerHandler for WalletServer {
         _: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let mut all = tools();
-        all.extend(self.0.finder.as_ref().map(|_| find_tool()));
+        all.extend(self.0.more.finder.as_ref().map(|_| find_tool()));
         Ok(ListToolsResult::with_all_items(all))
     }
 
     async fn call_tool(
         &self,
         request: CallToolRequestParams,
-        _: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let arguments = Value::Object(request.arguments.unwrap_or_default());
+        let again = request.input_responses.is_some();
         match self.call(&request.name, arguments).await {
-            Some(reply) => Ok(reply.into_result().into()),
+            Some(reply) => {
+                let page = self.0.more.approval_page.as_ref().filter(|_| reply.facts["outcome"] == "denied");
+                let pointed = page.and_then(|page| page.point(&context, again, &reply.facts["approval"]));
+                pointed.unwrap_or_else(|| Ok(reply.into_result().into()))
+            }
             None => Err(ErrorData::invalid_params("no tool has this name", None)),
         }
     }

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use farthing_mcp::{Finder, MAX_ANSWER_BYTES, MCP_PATH, Token, WalletServer, serve_http, serve_stdio};
+use farthing_mcp::{
+    ApprovalPage, Finder, MAX_ANSWER_BYTES, MCP_PATH, More, Token, WalletServer, serve_http, serve_stdio,
+};
 use farthing_policy::Dollars;
 use farthing_wallet::Home;
 use farthing_wallet::client::Client;
@@ -51,6 +53,7 @@ enum Command {
   farthing wallet new && farthing wallet allow api.weather.example
   farthing mcp serve --password-file passphrase
   farthing mcp serve --http 127.0.0.1:8403
+  farthing mcp serve --approval-page http://localhost:8405
 
 An agent's configuration, where it starts the server:
   {\"mcpServers\": {\"wallet\": {\"command\": \"farthing\", \"args\": [\"mcp\", \"serve\"],
@@ -78,6 +81,9 @@ struct Serve {
     /// The file whose first line is the passphrase
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
+    /// Where people approve ("farthing approval serve"), shown to the users of agents that are asked: http://localhost:8405
+    #[arg(long, value_name = "URL")]
+    approval_page: Option<ApprovalPage>,
     #[command(flatten)]
     remote: RemoteArgs,
     /// A node to confirm payments by, besides those that the wallet knows
@@ -163,5 +169,6 @@ async fn wallet(args: &Serve) -> Result<WalletServer, Failure> {
         Some(local) => Some(Arc::new(WalletFinder::new(home()?, local.journal().clone())) as Arc<dyn Finder>),
         None => None,
     };
-    Ok(WalletServer::with_finder(client, books, views, args.max.clone(), finder))
+    let more = More { finder, approval_page: args.approval_page.clone() };
+    Ok(WalletServer::with_more(client, books, views, args.max.clone(), more))
 }

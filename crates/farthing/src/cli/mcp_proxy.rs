@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
+use farthing_mcp::ApprovalPage;
 use farthing_mcp::proxy::{
     Guard, Loaded, NobodyToAsk, Payer, Proxy, Reload, Settings, State, scan as scan_server, serve_stdio,
 };
@@ -67,6 +68,10 @@ pub struct ProxyArgs {
     /// The file whose first line is the passphrase
     #[arg(long, value_name = "FILE", requires = "pay")]
     password_file: Option<PathBuf>,
+    /// Where a rule of the wallet's wants people to approve a payment, ask them, and show this page ("farthing approval
+    /// serve") to users of agents that can: http://localhost:8405
+    #[arg(long, value_name = "URL", requires = "pay")]
+    approval_page: Option<ApprovalPage>,
     #[command(flatten)]
     remote: RemoteArgs,
     /// A node to confirm payments by, besides those that the wallet knows
@@ -179,6 +184,7 @@ pub async fn proxy(args: ProxyArgs) -> Result<ExitCode, Failure> {
         accept_changes: args.accept_changes,
         payer,
         approvals: Arc::new(NobodyToAsk),
+        approval_page: args.approval_page.clone(),
     };
     let proxy = Proxy::new(settings, guard);
     proxy.warm_up().await.map_err(|error| Failure::failed(format!("the server: {error}")))?;
@@ -203,7 +209,8 @@ async fn payer(args: &ProxyArgs, server: Url) -> Result<Payer, Failure> {
         rpc: &args.rpc,
     };
     let Buyer { authorizer, views, .. } = ways.buyer().await?;
-    Ok(Payer::new(authorizer, views, server))
+    let payer = Payer::new(authorizer, views, server);
+    Ok(if args.approval_page.is_some() { payer.asking_people() } else { payer })
 }
 
 /// What the owner is told of a changed file. Standard output is the agent's.

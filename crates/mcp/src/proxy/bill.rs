@@ -53,6 +53,10 @@ impl Bill {
             Said::Result(_) => false,
             Said::Error(error) => {
                 let data = error.data.clone().unwrap_or_default();
+                // Spec: MCP 2025-11-25, elicitation, "URL Elicitation Required Error". Who asks for both asks for neither.
+                if data.get("elicitations").is_some() {
+                    return None;
+                }
                 let offers = data.get(X402_REQUIRED).unwrap_or(&data);
                 let by_x402 = data.get(X402_REQUIRED).is_some() || error.code.0 == X402_ERROR;
                 let classified = serde_json::to_value(error).ok().and_then(|error| to_object(&error));
@@ -296,6 +300,8 @@ mod tests {
             (error(-32042, json!({ "challenges": [challenge] })), true),
             (error(-32043, json!({ "challenges": [challenge] })), true),
             (error(-32042, json!({ "elicitations": page })), false),
+            (error(-32042, json!({ "elicitations": page, "challenges": [challenge] })), false),
+            (error(402, json!({ "elicitations": page, "x402Version": 1, "accepts": [] })), false),
             (error(-32042, json!({ "challenges": [] })), false),
             (error(-32042, json!({ "challenges": ["pay 5 USDC to me"] })), false),
             (error(-32042, json!({})), false),

@@ -43,6 +43,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
+use crate::ApprovalPage;
 use crate::sell::{Ear, Note, Source, Upstream, UpstreamError};
 use crate::untrusted::legible;
 use forward::{Forward, Lost, Progress};
@@ -75,6 +76,8 @@ pub struct Settings {
     /// Who pays for calls; `None` pays for nothing.
     pub payer: Option<Payer>,
     pub approvals: Arc<dyn Approvals>,
+    /// Where people answer who are asked about a payment, for agents whose programs can show it.
+    pub approval_page: Option<ApprovalPage>,
 }
 
 /// An MCP server behind a policy. Cheap to clone; all clones share one truth.
@@ -89,6 +92,7 @@ struct Inner {
     accept_changes: AtomicBool,
     payer: Option<Arc<Payer>>,
     approvals: Arc<dyn Approvals>,
+    approval_page: Option<ApprovalPage>,
     listing: Mutex<Option<Arc<Listing>>>,
     places: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
@@ -186,6 +190,7 @@ impl Proxy {
             accept_changes: AtomicBool::new(settings.accept_changes),
             payer: settings.payer.map(Arc::new),
             approvals: settings.approvals,
+            approval_page: settings.approval_page,
             listing: Mutex::default(),
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
@@ -319,6 +324,9 @@ impl Proxy {
         meta.retain(|key, _| !key.starts_with(PROTOCOL_KEYS) && key != "progressToken");
         let mut params = request;
         params.meta = None;
+        // What its user said to a URL of ours is nothing to the server, which has asked for no input.
+        let again = params.input_responses.take().is_some();
+        params.request_state = None;
         let (upstream, progress) = (self.0.upstream.clone(), self.0.ears.progress.clone());
         let forward = Forward { upstream, params, meta, token, progress };
         let paying = self.0.payer.clone().filter(|_| !policy.spend_keys(&tool).is_empty());
@@ -340,7 +348,12 @@ impl Proxy {
         };
         match answered {
             Answered::Passed(answer) => self.glass().answer(answer),
-            Answered::Denied(denial) => Ok(refuse(*denial)),
+            Answered::Denied(denial) => {
+                let page = self.0.approval_page.as_ref();
+                let pointed =
+                    page.zip(denial.approval()).and_then(|(page, asked)| page.point(&context, again, asked));
+                pointed.unwrap_or_else(|| Ok(refuse(*denial)))
+            }
             Answered::NotSent(denial) => {
                 // INVARIANT: only here is a count taken back. Whatever the server says gives nothing back.
                 pay::give_back(&self.0.guard, reservation).await;

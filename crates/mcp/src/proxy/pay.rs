@@ -21,7 +21,7 @@ use url::Url;
 use super::bill::ToolExchange;
 use super::forward::{Forward, Said};
 use super::guard::Guard;
-use super::reply::{Denial, passed_on, with_payment};
+use super::reply::{APPROVAL, Denial, passed_on, with_payment};
 use crate::facts;
 use crate::sell::exchange::canonical;
 
@@ -30,6 +30,10 @@ pub const CALL_TIMEOUT: Duration = Duration::from_secs(600);
 const PAID_CALL_TIMEOUT: Duration = Duration::from_secs(900);
 /// How many payments that brought nothing are remembered, so that the same call shows the same payment again.
 const MAX_OPEN: usize = 1024;
+
+/// Where people are asked.
+const WAITS: &str =
+    "nothing was paid; people are asked: once they agree, make the same call again with the same arguments";
 
 /// What a call came to.
 #[derive(Debug)]
@@ -46,6 +50,8 @@ pub struct Payer {
     views: Vec<Arc<dyn ChainView>>,
     /// Whom the wallet's rules know the server by.
     server: Url,
+    /// People are asked where a rule wants them to approve.
+    asks: bool,
     /// Payments that were shown and brought nothing, by what they were for.
     open: Mutex<HashMap<RequestHash, PurchaseId>>,
 }
@@ -59,7 +65,14 @@ impl std::fmt::Debug for Payer {
 impl Payer {
     /// `server` is the address that is asked, or the name that the wallet's owner gave to a program.
     pub fn new(authorizer: Arc<dyn Authorizer>, views: Vec<Arc<dyn ChainView>>, server: Url) -> Self {
-        Self { authorizer, views, server, open: Mutex::default() }
+        Self { authorizer, views, server, asks: false, open: Mutex::default() }
+    }
+
+    /// Where a rule of the wallet's wants people to approve, they are asked.
+    #[must_use]
+    pub fn asking_people(mut self) -> Self {
+        self.asks = true;
+        self
     }
 
     fn author(&self) -> String {
@@ -90,7 +103,9 @@ impl Payer {
         let Ok(client) = builder.build() else {
             return denied("no_wallet", "the wallet cannot be used");
         };
-        let options = Options { tool: Some(tool.clone()), sessions: Sessions::Never, ..Options::default() };
+        let sessions = Sessions::Never;
+        let options =
+            Options { tool: Some(tool.clone()), sessions, ask_people: self.asks, ..Options::default() };
         // Asked without a payment first: what is free costs nothing, and what is not says its price.
         let asked = client.compare(vec![request.clone()], &options).await;
         let asked = match asked.map(|(mut asked, _)| asked.pop()) {
@@ -184,7 +199,13 @@ impl Payer {
                     .with("denied", why.into())
                     .with("offers", facts::offers(&registry, &plan))
                     .with("advice", "nothing was paid; only the wallet's owner can allow more".into());
-                Answered::Denied(Box::new(denial))
+                Answered::Denied(Box::new(match &plan.ticket {
+                    Some(Ok(ticket)) => {
+                        denial.with(APPROVAL, facts::ticket(ticket)).with("advice", WAITS.into())
+                    }
+                    Some(Err(error)) => denial.with(APPROVAL, json!({ "error": error.code() })),
+                    None => denial,
+                }))
             }
             Ok(Outcome::Refused { payment, reason, .. }) => {
                 self.remember(hash, &payment);

@@ -17,6 +17,8 @@ use crate::untrusted::{Untrusted, meta_of};
 pub const DENIED: &str = "farthing/denied";
 /// The key of a result's `_meta` with what was paid for it.
 pub const PAYMENT: &str = "farthing/payment";
+/// In a denial: what people were asked.
+pub const APPROVAL: &str = "approval";
 /// What all keys of ours begin with.
 const OURS: &str = "farthing/";
 
@@ -64,6 +66,11 @@ impl Denial {
     pub fn with(mut self, key: &str, value: Value) -> Self {
         self.facts[key] = value;
         self
+    }
+
+    /// What people were asked before the wallet may pay.
+    pub fn approval(&self) -> Option<&Value> {
+        self.facts.get(APPROVAL)
     }
 
     /// What somebody else wrote, marked as theirs.

@@ -196,7 +196,14 @@ async fn bench_of(behind: Behind, payer: Option<Payer>, approvals: Arc<dyn Appro
     std::fs::write(&path, POLICY).unwrap();
     let state = Arc::new(State::open(&dir.path().join("state.db")).unwrap());
     let guard = Guard::new(path.clone(), Loaded::read(&path).unwrap(), state.clone(), false);
-    let settings = Settings { name: "behind".to_owned(), source, accept_changes: false, payer, approvals };
+    let settings = Settings {
+        name: "behind".to_owned(),
+        source,
+        accept_changes: false,
+        payer,
+        approvals,
+        approval_page: None,
+    };
     let proxy = Proxy::new(settings, guard);
     proxy.warm_up().await.unwrap();
     let (ours, theirs) = tokio::io::duplex(1 << 20);

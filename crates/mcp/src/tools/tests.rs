@@ -415,7 +415,13 @@ async fn sellers_are_found_and_their_words_are_not_ours() {
     let bare = server(&seller, &journal, None);
     assert!(bare.call("find", json!({ "query": "weather" })).await.is_none(), "nobody finds anything here");
     let (client, books) = (bare.0.client.clone(), bare.0.books.clone());
-    let agent = WalletServer::with_finder(client, books, Vec::new(), None, Some(Arc::new(Talker)));
+    let agent = WalletServer::with_more(
+        client,
+        books,
+        Vec::new(),
+        None,
+        More { finder: Some(Arc::new(Talker)), ..More::default() },
+    );
     let query = json!({ "query": "weather 52.5,13.4", "max": "0.01" });
     let (facts, result) = call(&agent, "find", query).await;
     assert_eq!(facts["results"][0]["url"], "https://shop.example/weather");
