@@ -172,11 +172,14 @@ async function connected(command, env) {
   return client;
 }
 
+/** A text for a value that is the same however its members are ordered: the proxy writes JSON anew. */
+const canonical = (value) => JSON.stringify(value, (_, one) => (one && typeof one === "object" && !Array.isArray(one) ? Object.fromEntries(Object.entries(one).sort()) : one));
+
 /** What an agent reads of a server's tools before and after it calls one of them, and which of them it may still call. */
 async function sights(command, env, tool) {
   const client = await connected(command, env);
   const list = async () => (await client.listTools()).tools;
-  const words = (tools) => JSON.stringify(tools.map(({ name, description, inputSchema }) => ({ name, description, inputSchema })));
+  const words = (tools) => canonical(tools.map(({ name, description, inputSchema }) => ({ name, description, inputSchema })));
   const call = (name) => client.callTool({ name, arguments: {} });
   const before = words(await list());
   await call(tool);
