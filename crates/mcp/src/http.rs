@@ -49,7 +49,7 @@ pub enum TokenError {
     NotAToken(String),
     /// Whoever read it may spend with it, so a narrower mode alone does not mend it.
     #[error(
-        "others on this machine can read {0} (chmod 600), so somebody else may have the token: remove it, and a new one is made"
+        "others on this machine can read {0}, so they may have the token: remove it, and a new one is made"
     )]
     Open(String),
     #[error("the operating system gives no random bytes")]
