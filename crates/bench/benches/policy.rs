@@ -50,6 +50,7 @@ fn request(host: usize) -> Request {
         max: None,
         only: None,
         validity: Duration::from_secs(60),
+        screened: None,
         caller: Caller {
             agent: AGENT.parse().ok(),
             method: "GET".to_owned(),

@@ -118,6 +118,17 @@ impl Charge {
         self.decimals
     }
 
+    /// So many dollars as atoms of this asset, at par; `None` if that is no whole number of them, or too many.
+    pub fn atoms_of_dollars(&self, dollars: Dollars) -> Option<u128> {
+        match DOLLAR_DECIMALS.checked_sub(self.decimals) {
+            Some(down) => {
+                let each = 10u128.checked_pow(down.into())?;
+                dollars.0.is_multiple_of(each).then(|| dollars.0 / each)
+            }
+            None => dollars.0.checked_mul(10u128.checked_pow((self.decimals - DOLLAR_DECIMALS).into())?),
+        }
+    }
+
     /// How much of `bucket` this is; `None` if it does not count there.
     pub fn amount_in(&self, bucket: &Bucket) -> Option<u128> {
         match bucket {

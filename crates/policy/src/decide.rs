@@ -6,6 +6,7 @@ use std::time::Duration;
 use farthing_primitives::{Address, Network, Timestamp};
 
 use crate::meter::{Number, Sums};
+use crate::policy::Screened;
 use crate::rules::{Breaker, Fact, Rules, Window};
 use crate::secrets::secret_in;
 use crate::{AgentName, Bucket, Charge, Origin};
@@ -29,6 +30,8 @@ pub struct Request {
     /// How long the signed payment would stay valid.
     pub validity: Duration,
     pub caller: Caller,
+    /// What the policy's screener said of it. What was not asked is not answered, and denied where one has to be asked.
+    pub screened: Option<Screened>,
 }
 
 /// On whose behalf a payment is to be made, and for what request.
@@ -168,6 +171,13 @@ impl Decision {
                 _ => None,
             })
             .filter(|quorum| *quorum > 0)
+    }
+
+    /// Whether a screener's word is missing, and nothing but it and that of people.
+    pub fn asks_for_screening(&self) -> bool {
+        let missing = |fact: &Fact| matches!(fact, Fact::Unscreened);
+        self.denials().any(missing)
+            && self.denials().all(|fact| missing(fact) || matches!(fact, Fact::ApprovalRequired { .. }))
     }
 
     pub fn denials(&self) -> impl Iterator<Item = &Finding> {

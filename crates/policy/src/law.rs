@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use farthing_primitives::Timestamp;
 
-use crate::policy::{Allow, PayTo, Span};
-use crate::{Breaker, Bucket, Decision, History, Origin, Policy, Request, Rules, Window, decide};
+use crate::policy::{Allow, Matcher, PayTo, Span};
+use crate::{Breaker, Bucket, Decision, History, Origin, Policy, Request, Rules, Screener, Window, decide};
 
 /// What is in force: the rules that an owner sets by hand, or a policy from a file, which takes the place of all of them
 /// but the freeze.
@@ -34,6 +34,14 @@ impl Law {
         match self {
             Self::Rules(rules) => rules.breaker,
             Self::Policy { policy, .. } => policy.breaker,
+        }
+    }
+
+    /// Who has to be asked about a payment before it is signed.
+    pub fn screener(&self) -> Option<&Screener> {
+        match self {
+            Self::Rules(_) => None,
+            Self::Policy { policy, .. } => policy.screen.as_ref(),
         }
     }
 
@@ -99,6 +107,17 @@ impl Law {
         }
         room.unwrap_or(0)
     }
+
+    /// Whether a payment like `request` could be decided about otherwise if it became more, by an expression. Then one that
+    /// goes on has no room that can be told.
+    pub fn minds_growth(&self, request: &Request, now: Timestamp) -> bool {
+        let Self::Policy { policy, .. } = self else { return false };
+        let grows = |matcher: &Matcher| matcher.names_amount() && matcher.stops(request, now);
+        let origin = &request.origin;
+        policy.allow.about(origin).any(|rule| grows(&rule.matcher))
+            || policy.deny.about(origin).any(|rule| grows(&rule.matcher))
+            || policy.approve.about(origin).any(|rule| grows(&rule.matcher))
+    }
 }
 
 impl Policy {
@@ -109,7 +128,9 @@ impl Policy {
             || self
                 .deny
                 .about(&request.origin)
-                .any(|rule| rule.over.is_empty() && rule.matcher.stops(request, now))
+                .filter(|rule| rule.over.is_empty() && rule.matcher.stops(request, now))
+                // Of those that depend on the amount, each payment is told by itself.
+                .any(|rule| !rule.matcher.names_amount() && rule.matcher.holds(request, now) != Ok(false))
     }
 
     /// Calls `narrow` with everything that bounds a payment that is otherwise like `request`.
@@ -138,12 +159,12 @@ impl Policy {
         let deny = self
             .deny
             .about(&request.origin)
-            .filter(|rule| rule.matcher.stops(request, now))
+            .filter(|rule| rule.matcher.stops(request, now) && rule.matcher.may_hold(request, now))
             .flat_map(|rule| &rule.over);
         let ask = self
             .approve
             .about(&request.origin)
-            .filter(|rule| rule.matcher.stops(request, now))
+            .filter(|rule| rule.matcher.stops(request, now) && rule.matcher.may_hold(request, now))
             .flat_map(|rule| &rule.over);
         for (bucket, most) in allow.chain(deny).chain(ask) {
             narrow(bucket, *most);
@@ -155,6 +176,8 @@ impl Allow {
     /// Whether this rule is about a payment like `request`, whatever its amount.
     fn may_cover(&self, request: &Request, now: Timestamp) -> bool {
         let named = !matches!(&self.pay_to, PayTo::Only(payees) if !payees.contains(&request.payee));
-        named && self.matcher.objection(request, now).is_none()
+        named
+            && self.matcher.objection(request, now).is_none()
+            && (self.matcher.names_amount() || self.matcher.holds(request, now) == Ok(true))
     }
 }

@@ -25,6 +25,6 @@ pub use decide::{Approval, Caller, Decision, Finding, History, Movement, Request
 pub use host::{Host, HostError, HostPattern, Origin, OriginError, is_public};
 pub use law::Law;
 pub use meter::{MAX_MOMENTS, Meters, Sums};
-pub use policy::{Policy, PolicyError};
+pub use policy::{Asks, Policy, PolicyError, Question, ScreenFault, Screened, Screener, Screening};
 pub use rules::{Breaker, Caps, Fact, HostRule, Rules, Window};
 pub use secrets::{Secret, secret_in};

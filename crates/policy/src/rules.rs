@@ -5,7 +5,7 @@ use std::time::Duration;
 use farthing_primitives::{Address, Network};
 
 use crate::meter::Number;
-use crate::policy::{Limit, Span};
+use crate::policy::{Limit, ScreenFault, Span, Unfit};
 use crate::secrets::Secret;
 use crate::{AgentName, Bucket, Charge, Dollars, HostPattern};
 
@@ -270,6 +270,32 @@ pub enum Fact {
         /// The request that people were asked with, if they were.
         pending: Option<String>,
     },
+    /// The expression of a rule has no value.
+    ExpressionFailed {
+        rule: String,
+        why: Unfit,
+    },
+    /// A screener has to be asked, and was not: it is not asked about what is denied anyway.
+    Unscreened,
+    /// What a screener said was of another payment, or is another screener's word.
+    ScreenedOther,
+    ScreenAllowed {
+        by: String,
+        reason: Option<String>,
+    },
+    ScreenDenied {
+        by: String,
+        reason: Option<String>,
+    },
+    /// It wants people to say yes, which is looked at beside.
+    ScreenHeld {
+        by: String,
+        reason: Option<String>,
+    },
+    ScreenFailed {
+        by: String,
+        fault: ScreenFault,
+    },
     /// Found by another process that decided, in its words.
     Told {
         code: String,
@@ -299,6 +325,8 @@ impl Fact {
             | Self::WithinCount { .. }
             | Self::UsualPrice { .. }
             | Self::UsualVelocity { .. }
+            | Self::ScreenAllowed { .. }
+            | Self::ScreenHeld { .. }
             | Self::Approved { .. } => false,
             Self::Frozen
             | Self::SchemeNotAllowed(_)
@@ -322,6 +350,11 @@ impl Fact {
             | Self::OverCount { .. }
             | Self::PriceJump { .. }
             | Self::VelocityJump { .. }
+            | Self::ExpressionFailed { .. }
+            | Self::Unscreened
+            | Self::ScreenedOther
+            | Self::ScreenDenied { .. }
+            | Self::ScreenFailed { .. }
             | Self::ApprovalRequired { .. } => true,
         }
     }
@@ -373,6 +406,13 @@ impl Fact {
             Self::VelocityJump { .. } => "velocity_jump",
             Self::Approved { .. } => "approved",
             Self::ApprovalRequired { .. } => "approval_required",
+            Self::ExpressionFailed { .. } => "expression_failed",
+            Self::Unscreened => "screen_not_asked",
+            Self::ScreenedOther => "screen_of_another",
+            Self::ScreenAllowed { .. } => "screen_allowed",
+            Self::ScreenDenied { .. } => "screen_denied",
+            Self::ScreenHeld { .. } => "screen_held",
+            Self::ScreenFailed { fault, .. } => fault.code(),
         }
     }
 }
@@ -382,6 +422,12 @@ fn amount(bucket: &Bucket, n: u128) -> String {
         Bucket::Dollar => Dollars(n).to_string(),
         Bucket::Asset(id) => format!("{n} atoms of {id}"),
     }
+}
+
+/// What a screener says, with its reason.
+fn said(f: &mut fmt::Formatter<'_>, what: &str, by: &str, reason: Option<&str>) -> fmt::Result {
+    write!(f, "the screener ({by}) {what}")?;
+    reason.map_or(Ok(()), |reason| write!(f, ": {reason}"))
 }
 
 fn list<T: fmt::Display>(items: &[T]) -> String {
@@ -497,6 +543,15 @@ impl fmt::Display for Fact {
             Self::VelocityJump { minute, usual, times } => {
                 write!(f, "{minute} payments in the last minute, {times} times the usual {usual} or more")
             }
+            Self::ExpressionFailed { rule, why } => {
+                write!(f, "the expression of {rule} has no value here: {why}")
+            }
+            Self::Unscreened => f.write_str("the screener is not asked about what is denied anyway"),
+            Self::ScreenedOther => f.write_str("the screener's answer is not about this payment"),
+            Self::ScreenAllowed { by, reason } => said(f, "allows it", by, reason.as_deref()),
+            Self::ScreenDenied { by, reason } => said(f, "denies it", by, reason.as_deref()),
+            Self::ScreenHeld { by, reason } => said(f, "wants people to look at it", by, reason.as_deref()),
+            Self::ScreenFailed { by, fault } => write!(f, "the screener ({by}): {fault}"),
             Self::Approved { rule, by, .. } => write!(f, "what {rule} asks for is approved ({by})"),
             Self::ApprovalRequired { rule, quorum, pending } => {
                 let people = if *quorum == 1 { "a person".to_owned() } else { format!("{quorum} people") };

@@ -34,6 +34,7 @@ fn request(url: &str) -> Request {
         max: None,
         only: None,
         validity: Duration::from_secs(60),
+        screened: None,
         caller: farthing_policy::Caller::default(),
     }
 }

@@ -116,6 +116,7 @@ fn request() -> impl Strategy<Value = Request> {
             max,
             only: only.map(Network::eip155),
             validity: Duration::from_secs(validity),
+            screened: None,
             caller: Default::default(),
         })
 }

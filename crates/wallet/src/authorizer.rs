@@ -22,6 +22,7 @@ use crate::journal::approvals::{ApprovalError, KeptApproval};
 use crate::journal::{Draft, Header, Journal, JournalError, Outcome, Proof, Purchase, Terms};
 use crate::offer::{EchoError, Offer};
 use crate::purse::{Purse, SessionDenied, channel_code};
+use crate::screen::{Ask, Counts, Desk, For, Heard};
 use crate::signer::{SignError, Signer, ToSign};
 use crate::system_clock;
 use crate::unshown::Unshown;
@@ -135,6 +136,9 @@ pub enum Denied {
     Session(#[from] SessionDenied),
     #[error(transparent)]
     Approval(#[from] ApprovalError),
+    /// What a policy names as its screener has to be asked first, which the authorizer does. Were it to be seen, it denies.
+    #[error("the policy's screener was not asked")]
+    Unscreened(Box<Ask>),
     #[error("this authorizer asks nobody")]
     NoPeople,
     #[error(transparent)]
@@ -164,6 +168,7 @@ impl Denied {
             Self::SelfCheck(_) => "self_check_failed",
             Self::Session(denied) => denied.code(),
             Self::Approval(error) => error.code(),
+            Self::Unscreened(_) => "screen_not_asked",
             Self::NoPeople => "approval_unavailable",
             Self::Journal(JournalError::Channel(error)) => channel_code(error),
             Self::Journal(JournalError::OverMax { .. }) => "over_max",
@@ -275,6 +280,7 @@ pub struct LocalAuthorizer {
     pub(crate) clock: Arc<dyn Fn() -> Clock + Send + Sync>,
     /// Of all that share the key.
     unshown: Arc<Unshown>,
+    pub(crate) desk: Arc<Desk>,
     /// `None` is the real one.
     world: Option<Arc<dyn World>>,
 }
@@ -302,6 +308,7 @@ impl LocalAuthorizer {
             is_dev_key: |_| false,
             clock: Arc::new(system_clock),
             unshown: Arc::default(),
+            desk: Arc::default(),
             world: None,
         }
     }
@@ -346,12 +353,16 @@ impl LocalAuthorizer {
         Self { journal, ..self.clone() }
     }
 
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.world.is_some()
+    }
+
     pub fn journal(&self) -> &Arc<Journal> {
         &self.journal
     }
 
     /// Everything that is checked before the policy, and the question for it.
-    fn weigh(&self, intent: &Intent, clock: &Clock) -> Result<Weighed, Denied> {
+    fn weigh(&self, intent: &Intent, clock: &Clock, heard: &Heard) -> Result<Weighed, Denied> {
         let Terms { law, devnet, time } = self.journal.terms(clock)?;
         // Signatures for the chain id of a public testnet are valid there too.
         if (intent.devnet || devnet) && !(self.is_dev_key)(&self.payer) {
@@ -376,8 +387,10 @@ impl LocalAuthorizer {
             max,
             only: intent.only.clone(),
             validity,
+            screened: None,
             caller: intent.caller(&self.payer),
         };
+        let request = self.with_screening(&law, request, heard, Counts::All, clock)?;
         Ok(Weighed { requirement, request, lag })
     }
 
@@ -392,9 +405,9 @@ impl LocalAuthorizer {
         Ok(money.atoms())
     }
 
-    fn authorize_now(&self, intent: &Intent) -> Result<Authorization, Denied> {
+    fn authorize_now(&self, intent: &Intent, heard: &Heard) -> Result<Authorization, Denied> {
         let clock = (self.clock)();
-        let Weighed { requirement, request, lag } = self.weigh(intent, &clock)?;
+        let Weighed { requirement, request, lag } = self.weigh(intent, &clock, heard)?;
         let nonce = intent.offer.nonce(Nonce(self.random()?));
         let id = PurchaseId::new(clock.wall, self.random()?);
         let unsigned = match buy::authorize(&requirement, &self.payer, nonce, request.validity, clock.wall) {
@@ -499,9 +512,9 @@ impl LocalAuthorizer {
     /// Nothing is signed.
     pub(crate) async fn count(&self, intent: &Intent) -> Result<Decision, Denied> {
         let intent = intent.clone();
-        self.on_disk(move |this| {
+        self.screened(For::Payment, move |this, heard| {
             let clock = (this.clock)();
-            let Weighed { request, lag, .. } = this.weigh(&intent, &clock)?;
+            let Weighed { request, lag, .. } = this.weigh(&intent, &clock, heard)?;
             let id = PurchaseId::new(clock.wall, this.random()?);
             let draft = Draft {
                 id,
@@ -549,25 +562,28 @@ impl Authorizer for LocalAuthorizer {
 
     async fn preview(&self, intent: &Intent) -> Result<Decision, Denied> {
         let intent = intent.clone();
-        self.on_disk(move |this| {
+        self.screened(For::Sight, move |this, heard| {
             let clock = (this.clock)();
-            let request = this.weigh(&intent, &clock)?.request;
+            let request = this.weigh(&intent, &clock, heard)?.request;
             Ok(this.journal.preview(&request, &clock)?)
         })
         .await
     }
 
     async fn authorize(&self, intent: Intent) -> Result<Authorization, Denied> {
-        self.on_disk(move |this| this.noting(&intent, this.authorize_now(&intent))).await
+        self.screened(For::Payment, move |this, heard| {
+            this.noting(&intent, this.authorize_now(&intent, heard))
+        })
+        .await
     }
 
     async fn ask_people(&self, intent: &Intent) -> Result<Ticket, Denied> {
         let intent = intent.clone();
-        self.on_disk(move |this| {
+        self.screened(For::Sight, move |this, heard| {
             let clock = (this.clock)();
             let request = match &intent.offer {
-                Offer::Session(_) => this.session_question(&intent, &clock)?,
-                _ => this.weigh(&intent, &clock)?.request,
+                Offer::Session(_) => this.session_question(&intent, &clock, heard)?,
+                _ => this.weigh(&intent, &clock, heard)?.request,
             };
             Ok(this.journal.ask_people(&request, &clock)?.into())
         })

@@ -15,7 +15,7 @@ use farthing_evm::escrow::OnChain;
 use farthing_evm::voucher::{self, ChannelParts, escrow_domain};
 use farthing_evm::{B256, Domain, TransferAuthorization, U256, keccak256, to_alloy};
 use farthing_payment::{ConsumptionKey, Fault, Instruction, Reason};
-use farthing_policy::{Charge, Clock, Decision, Request};
+use farthing_policy::{Charge, Clock, Decision, Law, Request};
 use farthing_primitives::{Address, Asset, AttemptId, Money, PullMethod, PurchaseId, Timestamp};
 use farthing_rails::exact_evm::MIN_REMAINING;
 use farthing_wire::Uint256;
@@ -30,6 +30,7 @@ use crate::force::SLACK;
 use crate::journal::channels::{Begun, Got, KeptChannel, NewChannel, NewSpend, Parties, Raised, Step};
 use crate::journal::{Draft, Header, JournalError, Outcome, law};
 use crate::offer::{Offer, OfferSession, SESSION};
+use crate::screen::{Counts, For, Heard};
 use crate::signer::ToSign;
 
 /// How many units a deposit is for if the seller suggests none.
@@ -240,6 +241,7 @@ pub trait Purse: Send + Sync {
 
 /// What an intent for a session asks for.
 struct Weighed<'a> {
+    law: Law,
     offer: &'a OfferSession,
     asset: Asset,
     parties: Parties,
@@ -282,7 +284,7 @@ impl LocalAuthorizer {
         };
         escrows::known(&parties.escrow)
             .ok_or_else(|| SessionDenied::UnknownEscrow(parties.escrow.clone()))?;
-        Ok(Weighed { offer, asset, parties, price: asked.amount, max, validity, lag })
+        Ok(Weighed { law, offer, asset, parties, price: asked.amount, max, validity, lag })
     }
 
     /// The question for the policy: may so much be paid, or deposited?
@@ -297,6 +299,7 @@ impl LocalAuthorizer {
             max: weighed.max,
             only: intent.only.clone(),
             validity: weighed.validity,
+            screened: None,
             caller: intent.caller(&self.payer),
         })
     }
@@ -444,7 +447,7 @@ impl LocalAuthorizer {
         Ok(Funding::Authorization { authorization, signature })
     }
 
-    fn quote_now(&self, intent: &Intent, funds: Option<u128>) -> Result<Quote, Denied> {
+    fn quote_now(&self, intent: &Intent, funds: Option<u128>, heard: &Heard) -> Result<Quote, Denied> {
         let clock = (self.clock)();
         let weighed = self.session(intent, &clock)?;
         let open = self.journal.channel_between(&weighed.parties)?;
@@ -456,7 +459,7 @@ impl LocalAuthorizer {
         }
         // One that is being opened counts already.
         if let Some(open) = open {
-            let request = self.question(intent, &weighed, weighed.price)?;
+            let request = self.spend_question(intent, &weighed, heard, &clock)?;
             let decision = self.journal.preview_spend(&request, &clock)?;
             return Ok(Quote { decision, channel: Some(open.id()), deposit: None });
         }
@@ -464,20 +467,37 @@ impl LocalAuthorizer {
             return Err(SessionDenied::NotRelayed.into());
         }
         let atoms = self.deposit(intent, &weighed, funds, &clock)?;
-        let request = self.deposit_question(intent, &weighed, atoms)?;
+        let request = self.deposit_question(intent, &weighed, atoms, heard, &clock)?;
         let decision = self.journal.preview(&request, &clock)?;
         let deposit = Some(Money::new(weighed.asset.id.clone(), atoms));
         Ok(Quote { decision, channel: None, deposit })
     }
 
     /// What is asked of the rules first for a session: its price if there is a channel, else the deposit.
-    pub(crate) fn session_question(&self, intent: &Intent, clock: &Clock) -> Result<Request, Denied> {
+    pub(crate) fn session_question(
+        &self,
+        intent: &Intent,
+        clock: &Clock,
+        heard: &Heard,
+    ) -> Result<Request, Denied> {
         let weighed = self.session(intent, clock)?;
         if self.journal.channel_between(&weighed.parties)?.is_some() {
-            return self.question(intent, &weighed, weighed.price);
+            return self.spend_question(intent, &weighed, heard, clock);
         }
         let atoms = self.deposit(intent, &weighed, None, clock)?;
-        self.deposit_question(intent, &weighed, atoms)
+        self.deposit_question(intent, &weighed, atoms, heard, clock)
+    }
+
+    /// May a voucher be signed for what is asked for?
+    fn spend_question(
+        &self,
+        intent: &Intent,
+        weighed: &Weighed<'_>,
+        heard: &Heard,
+        clock: &Clock,
+    ) -> Result<Request, Denied> {
+        let request = self.question(intent, weighed, weighed.price)?;
+        self.with_screening(&weighed.law, request, heard, Counts::InDeposit, clock)
     }
 
     /// Who names a deposit means it also where it is more than this one call may cost.
@@ -486,12 +506,15 @@ impl LocalAuthorizer {
         intent: &Intent,
         weighed: &Weighed<'_>,
         atoms: u128,
+        heard: &Heard,
+        clock: &Clock,
     ) -> Result<Request, Denied> {
         let request = self.question(intent, weighed, atoms)?;
-        Ok(match intent.deposit {
+        let request = match intent.deposit {
             Some(_) => Request { max: None, ..request },
             None => request,
-        })
+        };
+        self.with_screening(&weighed.law, request, heard, Counts::All, clock)
     }
 
     fn open_now(
@@ -500,6 +523,7 @@ impl LocalAuthorizer {
         number: u64,
         facts: EscrowFacts,
         funds: Option<u128>,
+        heard: &Heard,
     ) -> Result<Option<Deposit>, Denied> {
         let clock = (self.clock)();
         let weighed = self.session(intent, &clock)?;
@@ -514,7 +538,7 @@ impl LocalAuthorizer {
             return Err(SessionDenied::Grace(facts.grace).into());
         }
         let deposit = self.deposit(intent, &weighed, funds, &clock)?;
-        let request = self.deposit_question(intent, &weighed, deposit)?;
+        let request = self.deposit_question(intent, &weighed, deposit, heard, &clock)?;
         let parts = self.parts(&weighed.parties, number)?;
         let terms = Self::channel_terms(&parts, &weighed.parties, facts.grace);
         let attempt = AttemptId::new(clock.wall, self.random()?);
@@ -581,7 +605,13 @@ impl LocalAuthorizer {
         })
     }
 
-    fn top_up_now(&self, intent: &Intent, id: &ChannelId, missing: u128) -> Result<Deposit, Denied> {
+    fn top_up_now(
+        &self,
+        intent: &Intent,
+        id: &ChannelId,
+        missing: u128,
+        heard: &Heard,
+    ) -> Result<Deposit, Denied> {
         let clock = (self.clock)();
         let weighed = self.session(intent, &clock)?;
         if !weighed.offer.takes_authorizations() {
@@ -594,7 +624,7 @@ impl LocalAuthorizer {
             return Ok(Deposit { channel: *id, attempt: pending.id, decision: None });
         }
         let amount = self.deposit(intent, &weighed, None, &clock)?.max(missing);
-        let request = self.deposit_question(intent, &weighed, amount)?;
+        let request = self.deposit_question(intent, &weighed, amount, heard, &clock)?;
         let attempt = AttemptId::new(clock.wall, self.random()?);
         let expires = clock.wall.plus(weighed.validity);
         let decision = self.journal.begin_top_up(&request, id, attempt, expires.plus(weighed.lag), &clock)?;
@@ -619,10 +649,10 @@ impl LocalAuthorizer {
         Ok(Deposit { channel: *id, attempt, decision: Some(decision) })
     }
 
-    fn spend_now(&self, intent: &Intent, channel: &ChannelId) -> Result<Spent, Denied> {
+    fn spend_now(&self, intent: &Intent, channel: &ChannelId, heard: &Heard) -> Result<Spent, Denied> {
         let clock = (self.clock)();
         let weighed = self.session(intent, &clock)?;
-        let request = self.question(intent, &weighed, weighed.price)?;
+        let request = self.spend_question(intent, &weighed, heard, &clock)?;
         let id = PurchaseId::new(clock.wall, self.random()?);
         let expires = clock.wall.plus(weighed.validity);
         let draft = Draft {
@@ -688,7 +718,12 @@ impl LocalAuthorizer {
         let channel = purchase.channel.ok_or(SessionDenied::NoSession)?;
         let asset = self.registry.get(purchase.money.asset()).ok_or(SessionDenied::Token)?;
         let atom = law::request_of(&purchase, SESSION, Money::new(asset.id.clone(), 1), &self.registry)?;
-        let largest = self.journal.room(&atom, false, &clock)?;
+        let mut largest = self.journal.room(&atom, false, &clock)?;
+        // A rule may say of more what it does not say of this much, and nobody asks it again: it stays what it was.
+        let now = self.journal.terms(&clock)?;
+        if now.law.minds_growth(&self.journal.as_own(&atom), now.time) {
+            largest = largest.min(purchase.money.atoms());
+        }
         let most = match most {
             Some(text) => self.atoms_of(text, asset)?.min(largest),
             None => largest,
@@ -815,7 +850,7 @@ pub(crate) fn offer_of(header: Option<&Header>, now: Timestamp) -> Option<OfferS
 impl Purse for LocalAuthorizer {
     async fn quote(&self, intent: &Intent, funds: Option<u128>) -> Result<Quote, Denied> {
         let intent = intent.clone();
-        self.on_disk(move |this| this.quote_now(&intent, funds)).await
+        self.screened(For::Sight, move |this, heard| this.quote_now(&intent, funds, heard)).await
     }
 
     async fn usable(&self, intent: &Intent) -> Result<Option<KeptChannel>, Denied> {
@@ -845,12 +880,18 @@ impl Purse for LocalAuthorizer {
         funds: Option<u128>,
     ) -> Result<Option<Deposit>, Denied> {
         let intent = intent.clone();
-        self.on_disk(move |this| this.noting(&intent, this.open_now(&intent, number, escrow, funds))).await
+        self.screened(For::Payment, move |this, heard| {
+            this.noting(&intent, this.open_now(&intent, number, escrow, funds, heard))
+        })
+        .await
     }
 
     async fn top_up(&self, intent: &Intent, channel: &ChannelId, missing: u128) -> Result<Deposit, Denied> {
         let (intent, channel) = (intent.clone(), *channel);
-        self.on_disk(move |this| this.noting(&intent, this.top_up_now(&intent, &channel, missing))).await
+        self.screened(For::Payment, move |this, heard| {
+            this.noting(&intent, this.top_up_now(&intent, &channel, missing, heard))
+        })
+        .await
     }
 
     async fn show_deposit(&self, attempt: &AttemptId) -> Result<Header, Denied> {
@@ -860,7 +901,10 @@ impl Purse for LocalAuthorizer {
 
     async fn spend(&self, intent: &Intent, channel: &ChannelId) -> Result<Spent, Denied> {
         let (intent, channel) = (intent.clone(), *channel);
-        self.on_disk(move |this| this.noting(&intent, this.spend_now(&intent, &channel))).await
+        self.screened(For::Payment, move |this, heard| {
+            this.noting(&intent, this.spend_now(&intent, &channel, heard))
+        })
+        .await
     }
 
     async fn raise(

@@ -11,6 +11,8 @@ impl LocalAuthorizer {
             let is_written = match denied {
                 // The journal wrote down what it decided. One that cannot be used writes nothing down.
                 Denied::Policy(_) | Denied::Unavailable => true,
+                // It is not decided yet.
+                Denied::Unscreened(_) => true,
                 Denied::Journal(error) => !matches!(
                     error,
                     JournalError::Frozen | JournalError::OverMax { .. } | JournalError::Channel(_)

@@ -90,6 +90,7 @@ fn ours() -> Result<impl FnMut() -> Result<bool, Failure>, Failure> {
         max: None,
         only: None,
         validity: Duration::from_secs(60),
+        screened: None,
         caller: Caller {
             agent: Some(BUDGETS[3].parse()?),
             method: "GET".to_owned(),

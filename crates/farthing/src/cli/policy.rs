@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 use farthing_policy::Policy;
 use farthing_policy::policy::{MAX_FILE_BYTES, Mode, length_of};
 use farthing_primitives::{PurchaseId, Registry};
-use farthing_wallet::journal::law::{ApplyError, Replayed, policy_id};
+use farthing_wallet::journal::law::{ApplyError, Recalled, Replayed, policy_id};
 use farthing_wallet::system_clock;
 use serde_json::{Value, json};
 
@@ -99,7 +99,8 @@ struct Clear {
   farthing policy test policy.yaml --replay 24h --json | jq '.changed[].code'
 
 What was denied at the time is not in the journal, so it is not tried again; nor are purchases by
-voucher, whose deposits are.")]
+voucher, whose deposits are. No screener is asked: what it said at the time counts again; where it was
+not asked, or another was, its word is not known, is taken for a yes, and is counted as unknown.")]
 struct Test {
     /// The file; - is standard input
     file: PathBuf,
@@ -174,6 +175,7 @@ fn summary(text: &str, policy: &Policy) -> Value {
         "allow": policy.allow.len(),
         "deny": policy.deny.len(),
         "approve": policy.approve.len(),
+        "screen": policy.screen.as_ref().map(|screener| screener.asks.to_string()),
     })
 }
 
@@ -185,7 +187,10 @@ fn line(policy: &Policy) -> String {
         count(policy.allow.len(), "rule", "rules"),
         policy.deny.len(),
         policy.approve.len(),
-    )
+    ) + &policy
+        .screen
+        .as_ref()
+        .map_or_else(String::new, |screener| format!("; screened by {}", screener.asks))
 }
 
 fn check_file(check: &Check, out: &Out) -> Result<(), Failure> {
@@ -250,6 +255,7 @@ fn replay(test: &Test, out: &Out) -> Result<(), Failure> {
     let replayed = journal.replay(&policy, &Registry::builtin(), since)?;
     let changed: Vec<&Replayed> = replayed.iter().filter(|one| !one.decision.is_allowed()).collect();
     let waiting = changed.iter().filter(|one| one.decision.asks_for_approval().is_some()).count();
+    let screened = |how| replayed.iter().filter(|one| one.screening == how).count();
     let shown = |one: &Replayed| {
         json!({
             "purchase": one.purchase.id.to_string(),
@@ -266,6 +272,7 @@ fn replay(test: &Test, out: &Out) -> Result<(), Failure> {
         "allowed": replayed.len() - changed.len(),
         "denied": changed.len() - waiting,
         "approval": waiting,
+        "screening": { "recorded": screened(Recalled::Recorded), "unknown": screened(Recalled::Unknown) },
         "changed": changed.iter().map(|one| shown(one)).collect::<Vec<_>>(),
     });
     let mut text = format!(
@@ -275,6 +282,13 @@ fn replay(test: &Test, out: &Out) -> Result<(), Failure> {
         changed.len() - waiting,
         waiting,
     );
+    if policy.screen.is_some() {
+        text += &format!(
+            "its screener is not asked: of {} its word of then counts; of {} it is not known, and taken for a yes\n",
+            screened(Recalled::Recorded),
+            screened(Recalled::Unknown),
+        );
+    }
     for one in changed.iter().take(SHOWN) {
         text += &format!("  {}  {}\n    {}\n", one.purchase.id, one.purchase.url, one.decision);
     }
@@ -297,12 +311,15 @@ fn why(explain: &Explain, out: &Out) -> Result<(), Failure> {
     let findings = journal.findings(&explain.id)?.ok_or_else(|| {
         Failure::failed(format!("{} was decided about by a version that kept no reasons", explain.id))
     })?;
+    let screening = findings.iter().find(|finding| finding.screener.is_some());
     let json = json!({
         "purchase": purchase.id.to_string(),
         "url": purchase.url,
         "agent": purchase.agent.as_ref().map(ToString::to_string),
         "state": purchase.state.name(),
         "enforced_by": "process",
+        // What the screener said then; it is not asked again.
+        "screening": screening.map(|finding| json!({ "code": finding.code, "by": finding.screener })),
         "findings": findings
             .iter()
             .map(|finding| json!({ "code": finding.code, "denies": finding.denies, "text": finding.text }))
@@ -311,6 +328,9 @@ fn why(explain: &Explain, out: &Out) -> Result<(), Failure> {
     let mut text = format!("{}  {} {}\n", purchase.id, purchase.method, purchase.url);
     for finding in &findings {
         text += &format!("  {:<24} {}\n", finding.code, finding.text);
+    }
+    if screening.is_none() {
+        text += "  no screener was asked\n";
     }
     out.say(&json, &text);
     Ok(())

@@ -2,7 +2,7 @@ use farthing_primitives::Timestamp;
 use std::time::Duration;
 
 use super::rule::is_over;
-use super::{Allow, Budget, Limit, PayTo, Per, Policy, Span};
+use super::{Allow, Budget, Limit, PayTo, Per, Policy, Question, Screened, Screening, Span};
 use crate::decide::{breaker, payee, secret, validity_within};
 use crate::meter::{Counted, Number, OWN_DAY, OWN_MINUTE, Whose};
 use crate::{AgentName, Bucket, Decision, Fact, History, Request, Source};
@@ -36,7 +36,12 @@ impl Policy {
         self.only(request, &mut findings);
         for rule in self.deny.about(&request.origin) {
             if rule.matcher.stops(request, now) && is_over(&rule.over, request) {
-                findings.push(Fact::DeniedByRule(rule.name.clone()));
+                findings.extend(match rule.matcher.holds(request, now) {
+                    Ok(true) => Some(Fact::DeniedByRule(rule.name.clone())),
+                    Ok(false) => None,
+                    // INVARIANT: what has no value denies. A rule that is passed over would allow what it is there for.
+                    Err(why) => Some(Fact::ExpressionFailed { rule: rule.name.clone(), why }),
+                });
             }
         }
         self.allowed(history, request, now, &mut findings);
@@ -44,6 +49,7 @@ impl Policy {
         findings.extend(self.jumps(history, request, now));
         self.budgets(history, request, now, &mut findings);
         self.approvals(history, request, now, &mut findings);
+        self.screening(history, request, &mut findings);
         Decision::from_findings(findings)
     }
 
@@ -59,12 +65,23 @@ impl Policy {
     fn allowed(&self, history: &History, request: &Request, now: Timestamp, findings: &mut Vec<Fact>) {
         let mut nearest: Option<(&Allow, Vec<&'static str>)> = None;
         for rule in self.allow.about(&request.origin) {
-            let lacks = match rule.matcher.objection(request, now) {
+            let mut lacks = match rule.matcher.objection(request, now) {
                 // A rule for other hosts or agents tells whoever is refused nothing.
                 Some("hosts" | "agents") => continue,
                 Some(objection) => vec![objection],
                 None => rule.objections(request),
             };
+            // Only what would be allowed otherwise is looked at by an expression.
+            if lacks.is_empty() {
+                match rule.matcher.holds(request, now) {
+                    Ok(true) => {}
+                    Ok(false) => lacks.push("when"),
+                    Err(why) => {
+                        findings.push(Fact::ExpressionFailed { rule: rule.name.clone(), why });
+                        lacks.push("when");
+                    }
+                }
+            }
             if lacks.is_empty() {
                 findings.push(Fact::AllowedByRule(rule.name.clone()));
                 findings.push(match &rule.pay_to {
@@ -251,14 +268,51 @@ impl Policy {
             if !asks {
                 continue;
             }
-            let (rule, quorum) = (rule.name.clone(), rule.quorum);
-            findings.push(match &history.approval {
-                Some(approval) if approval.voices >= quorum => {
-                    Fact::Approved { rule, quorum, by: approval.id.clone() }
-                }
-                _ => Fact::ApprovalRequired { rule, quorum, pending: history.pending.clone() },
+            findings.extend(match rule.matcher.holds(request, now) {
+                Ok(true) => Some(people(&rule.name, rule.quorum, history)),
+                Ok(false) => None,
+                Err(why) => Some(Fact::ExpressionFailed { rule: rule.name.clone(), why }),
             });
         }
+    }
+
+    /// What the screener's word comes to; without one it denies.
+    fn screening(&self, history: &History, request: &Request, findings: &mut Vec<Fact>) {
+        let Some(screener) = &self.screen else { return };
+        let Some(screened) = &request.screened else {
+            findings.push(Fact::Unscreened);
+            return;
+        };
+        // INVARIANT: an answer counts for the payment that was asked about, by the screener that is in force.
+        if !screened.answers(screener, &Question::of(request)) {
+            findings.push(Fact::ScreenedOther);
+            return;
+        }
+        let Screened { asks, said, reason, .. } = screened;
+        let (by, reason) = (asks.to_string(), reason.clone());
+        match *said {
+            Screening::Allow => findings.push(Fact::ScreenAllowed { by, reason }),
+            Screening::Deny => findings.push(Fact::ScreenDenied { by, reason }),
+            Screening::Failed(fault) => findings.push(Fact::ScreenFailed { by, fault }),
+            Screening::Hold => {
+                findings.push(Fact::ScreenHeld { by, reason });
+                findings.push(people(SCREEN_RULE, screener.quorum, history));
+            }
+        }
+    }
+}
+
+/// What an approval that a screener asks for is called.
+const SCREEN_RULE: &str = "screen";
+
+/// What people said, or that they have to.
+fn people(rule: &str, quorum: u32, history: &History) -> Fact {
+    let rule = rule.to_owned();
+    match &history.approval {
+        Some(approval) if approval.voices >= quorum => {
+            Fact::Approved { rule, quorum, by: approval.id.clone() }
+        }
+        _ => Fact::ApprovalRequired { rule, quorum, pending: history.pending.clone() },
     }
 }
 

@@ -11,9 +11,10 @@ use serde::{Deserialize, Deserializer};
 
 use super::budget::Count;
 use super::{
-    Allow, Approve, Budget, Calendar, Deny, Hours, Limit, Matcher, Mode, PayTo, Per, Policy, Span, Weekday,
+    Allow, Approve, Asks, Budget, Calendar, Deny, Expression, Hours, Limit, MAX_SCREEN_WITHIN, Matcher, Mode,
+    PayTo, Per, Policy, SCREEN_WITHIN, Screener, Span, Weekday,
 };
-use crate::{AgentName, Breaker, Bucket, Dollars, HostPattern};
+use crate::{AgentName, Breaker, Bucket, Dollars, HostPattern, Origin};
 
 /// The longest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -66,6 +67,9 @@ struct FileRecord {
     secrets_in_url: SecretsRecord,
     #[serde(default, deserialize_with = "given")]
     breaker: Option<BreakerRecord>,
+    /// Who is asked before a payment is signed.
+    #[serde(default, deserialize_with = "given")]
+    screen: Option<ScreenRecord>,
     /// Budgets by name. `acme/research` is part of `acme`: what it spends counts in both, and it can only be narrower.
     #[serde(default)]
     budgets: BTreeMap<String, BudgetRecord>,
@@ -114,6 +118,24 @@ struct BreakerRecord {
     velocity_jump: Option<u32>,
 }
 
+/// Somebody who is asked about payee, network, asset, amount and host, and says allow, deny or hold. No answer denies.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ScreenRecord {
+    /// A program by its whole path, and its arguments. It gets one line of JSON, and answers with one.
+    #[serde(default, deserialize_with = "given")]
+    command: Option<Vec<String>>,
+    /// An address over https, or on this machine: the same by POST. One of both.
+    #[serde(default, deserialize_with = "given")]
+    url: Option<String>,
+    /// How long it may take, at most `10s`; `2s` unless said.
+    #[serde(default, deserialize_with = "given")]
+    within: Option<String>,
+    /// How many people have to say yes to what it holds; one unless said.
+    #[serde(default, deserialize_with = "given")]
+    quorum: Option<u32>,
+}
+
 /// What may be spent here and in everything that is part of it.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields, default)]
@@ -148,6 +170,7 @@ struct MatchRecord {
     schemes: Option<Vec<String>>,
     payees: Option<Vec<String>>,
     hours: Option<HoursRecord>,
+    when: Option<String>,
 }
 
 /// Some hours of some days.
@@ -214,6 +237,9 @@ macro_rules! rule_record {
             payees: Option<Vec<String>>,
             #[serde(deserialize_with = "given")]
             hours: Option<HoursRecord>,
+            /// An expression that has to be true besides: `amount > usd("0.05") && weekday in ["sat", "sun"]`.
+            #[serde(deserialize_with = "given")]
+            when: Option<String>,
             $($(#[$field_doc])* $field: $kind,)*
         }
 
@@ -230,6 +256,7 @@ macro_rules! rule_record {
                     schemes: self.schemes.take(),
                     payees: self.payees.take(),
                     hours: self.hours.take(),
+                    when: self.when.take(),
                 }
             }
         }
@@ -450,6 +477,7 @@ fn compile(file: FileRecord) -> Result<Policy, PolicyError> {
         allow: each("allow", file.allow, allow)?.into(),
         deny: each("deny", file.deny, deny)?.into(),
         approve: each("approve", file.approve, approve)?.into(),
+        screen: file.screen.map(screen).transpose()?,
     };
     Ok(policy)
 }
@@ -506,10 +534,7 @@ fn deny(at: &str, mut record: DenyRecord) -> Result<Deny, PolicyError> {
 
 fn approve(at: &str, mut record: ApproveRecord) -> Result<Approve, PolicyError> {
     let matcher = matcher(at, record.conditions())?;
-    let quorum = record.quorum.unwrap_or(1);
-    if !(1..=MAX_QUORUM).contains(&quorum) {
-        return Err(value(format!("{at}.quorum"), format!("is between 1 and {MAX_QUORUM}")));
-    }
+    let quorum = read_quorum(at, record.quorum)?;
     Ok(Approve {
         name: rule_name(at, record.name)?,
         matcher,
@@ -517,6 +542,55 @@ fn approve(at: &str, mut record: ApproveRecord) -> Result<Approve, PolicyError> 
         new_payee: record.new_payee,
         quorum,
     })
+}
+
+fn read_quorum(at: &str, given: Option<u32>) -> Result<u32, PolicyError> {
+    let quorum = given.unwrap_or(1);
+    if !(1..=MAX_QUORUM).contains(&quorum) {
+        return Err(value(format!("{at}.quorum"), format!("is between 1 and {MAX_QUORUM}")));
+    }
+    Ok(quorum)
+}
+
+/// The most words of a screener's command, and the longest of them, in bytes.
+const MAX_WORDS: usize = 32;
+const MAX_WORD_LEN: usize = 1024;
+
+fn screen(record: ScreenRecord) -> Result<Screener, PolicyError> {
+    let asks = match (record.command, record.url) {
+        (Some(words), None) => {
+            // What is found by a search path may be another program tomorrow.
+            if !words.first().is_some_and(|program| program.starts_with('/')) {
+                return Err(value("screen.command", "is a program by its whole path, and its arguments"));
+            }
+            let odd = |word: &String| word.len() > MAX_WORD_LEN || word.chars().any(char::is_control);
+            if words.len() > MAX_WORDS || words.iter().any(odd) {
+                return Err(value("screen.command", "has at most 32 words of one line and 1024 bytes each"));
+            }
+            Asks::Command(words)
+        }
+        (None, Some(text)) => {
+            let url = text.parse::<url::Url>().ok().filter(|_| text.len() <= MAX_WORD_LEN);
+            let safe =
+                |url: &url::Url| Origin::of(url).is_ok_and(|origin| origin.tls || origin.is_loopback());
+            let url = url.filter(|url| safe(url) && url.fragment().is_none());
+            Asks::Url(url.ok_or_else(|| {
+                value(
+                    "screen.url",
+                    "is an address over https, or on this machine, without a name or password",
+                )
+            })?)
+        }
+        _ => return Err(value("screen", "has either a command or a url")),
+    };
+    let within = match record.within {
+        None => SCREEN_WITHIN,
+        Some(text) => length("screen.within", &text)?,
+    };
+    if within > MAX_SCREEN_WITHIN {
+        return Err(value("screen.within", "is at most 10s: whoever pays waits for it"));
+    }
+    Ok(Screener { asks, within, quorum: read_quorum("screen", record.quorum)? })
 }
 
 fn matcher(at: &str, record: MatchRecord) -> Result<Matcher, PolicyError> {
@@ -535,6 +609,11 @@ fn matcher(at: &str, record: MatchRecord) -> Result<Matcher, PolicyError> {
     if let Some((key, _)) = lists.iter().find(|(_, list)| list.as_ref().is_some_and(Vec::is_empty)) {
         return Err(value(format!("{at}.{key}"), "is empty, and fits nothing: leave it out for all"));
     }
+    let when = record.when.map(|text| {
+        Expression::parse(&text)
+            .map_err(|error| value(format!("{at}.when"), format!("{error} (in {text:?})")))
+    });
+    let when = when.transpose()?;
     let hours = record.hours.map(|hours| read_hours(&format!("{at}.hours"), hours)).transpose()?;
     let paths = record.paths.map(|paths| {
         paths.iter().map(|path| read_path(&format!("{at}.paths"), path)).collect::<Result<Vec<_>, _>>()
@@ -562,6 +641,7 @@ fn matcher(at: &str, record: MatchRecord) -> Result<Matcher, PolicyError> {
         schemes: record.schemes.map(BTreeSet::from_iter),
         payees: record.payees.map(|texts| addresses(&format!("{at}.payees"), &texts)).transpose()?,
         hours,
+        when,
     })
 }
 

@@ -6,8 +6,10 @@
 mod budget;
 mod decide;
 mod document;
+mod expression;
 mod listed;
 mod rule;
+mod screen;
 mod tighter;
 
 #[cfg(test)]
@@ -18,8 +20,15 @@ use std::time::Duration;
 
 pub use budget::{Budget, Calendar, Limit, Per, Span};
 pub use document::{MAX_DEPTH, MAX_FILE_BYTES, MAX_RULES, PolicyError, length_of, schema};
+pub use expression::{
+    Expression, ExpressionError, MAX_EXPRESSION_BYTES, MAX_EXPRESSION_DEPTH, MAX_EXPRESSION_PARTS, Unfit,
+};
 pub use listed::{Listed, Rule};
 pub use rule::{Allow, Approve, Deny, Hours, Matcher, PayTo, Weekday};
+pub use screen::{
+    Asks, MAX_REASON_CHARS, MAX_SCREEN_WITHIN, Question, SCREEN_WITHIN, ScreenFault, Screened, Screener,
+    Screening,
+};
 pub use tighter::Loosening;
 
 use crate::{AgentName, Breaker};
@@ -43,6 +52,8 @@ pub struct Policy {
     pub allow: Listed<Allow>,
     pub deny: Listed<Deny>,
     pub approve: Listed<Approve>,
+    /// Who is asked about a payment before it is signed.
+    pub screen: Option<Screener>,
 }
 
 /// Whether a policy decides, or is only looked at beside the one that does.

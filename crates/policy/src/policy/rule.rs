@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use farthing_primitives::{Address, AssetId, Network, Timestamp};
 
+use super::{Expression, Unfit};
 use crate::{AgentName, Bucket, HostPattern, Request};
 
 /// Which payments a rule is about. Each list that is given has to have something that fits; one that isn't, fits all.
@@ -18,6 +19,8 @@ pub struct Matcher {
     pub schemes: Option<BTreeSet<String>>,
     pub payees: Option<Vec<Address>>,
     pub hours: Option<Hours>,
+    /// What has to be true besides; [`Matcher::holds`] says whether it is.
+    pub when: Option<Expression>,
 }
 
 /// Some hours of some days, by a clock that is so far from UTC.
@@ -44,6 +47,33 @@ pub enum Weekday {
 
 impl Weekday {
     pub const ALL: [Self; 7] = [Self::Mon, Self::Tue, Self::Wed, Self::Thu, Self::Fri, Self::Sat, Self::Sun];
+
+    /// The day that it is in UTC.
+    pub fn of(now: Timestamp) -> Self {
+        // The first day of 1970 was a Thursday.
+        match (now.millis() / 86_400_000 + 3) % 7 {
+            0 => Self::Mon,
+            1 => Self::Tue,
+            2 => Self::Wed,
+            3 => Self::Thu,
+            4 => Self::Fri,
+            5 => Self::Sat,
+            _ => Self::Sun,
+        }
+    }
+
+    /// As a file names it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mon => "mon",
+            Self::Tue => "tue",
+            Self::Wed => "wed",
+            Self::Thu => "thu",
+            Self::Fri => "fri",
+            Self::Sat => "sat",
+            Self::Sun => "sun",
+        }
+    }
 }
 
 /// Which payees a rule allows.
@@ -100,7 +130,25 @@ impl Matcher {
         anywhere.objection(request, now).is_none()
     }
 
-    /// The first condition that `request` does not meet, by its key in the file.
+    /// Whether its expression is true; one that there isn't, is.
+    ///
+    /// # Errors
+    /// [`Unfit`] if it has no value, which denies, whatever kind of rule it is.
+    pub fn holds(&self, request: &Request, now: Timestamp) -> Result<bool, Unfit> {
+        self.when.as_ref().map_or(Ok(true), |when| when.holds(request, now))
+    }
+
+    /// Whether its expression depends on how much is paid.
+    pub fn names_amount(&self) -> bool {
+        self.when.as_ref().is_some_and(Expression::names_amount)
+    }
+
+    /// Whether its expression could be true of a payment like `request` of another amount.
+    pub fn may_hold(&self, request: &Request, now: Timestamp) -> bool {
+        self.when.as_ref().is_none_or(|when| when.names_amount() || when.holds(request, now) != Ok(false))
+    }
+
+    /// The first condition that `request` does not meet, by its key in the file; all but its expression.
     pub fn objection(&self, request: &Request, now: Timestamp) -> Option<&'static str> {
         let asset = request.charge.money().asset();
         let caller = &request.caller;
@@ -156,7 +204,7 @@ fn path_matches(pattern: &str, path: &str) -> bool {
 }
 
 /// Whether a path can be read in one way only.
-fn is_plain(path: &str) -> bool {
+pub(super) fn is_plain(path: &str) -> bool {
     !path.contains(['%', '\\', ';'])
         && !path.contains("//")
         && !path.split('/').any(|part| part == ".." || part == ".")

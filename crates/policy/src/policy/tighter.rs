@@ -16,6 +16,7 @@ pub enum Loosening {
     Breaker,
     Validity,
     Secrets,
+    Screen,
     Owner,
 }
 
@@ -30,6 +31,7 @@ impl fmt::Display for Loosening {
             Self::Breaker => f.write_str("the breaker opens later"),
             Self::Validity => f.write_str("signed payments stay valid for longer"),
             Self::Secrets => f.write_str("addresses that seem to hold secrets are paid for"),
+            Self::Screen => f.write_str("the screener is gone, is another, or has longer to answer"),
             Self::Owner => f.write_str("whoever pays without a name has another budget"),
         }
     }
@@ -69,6 +71,16 @@ impl Policy {
         if self.secrets_in_url && !old.secrets_in_url {
             found.push(Loosening::Secrets);
         }
+        let screens_less = match (&self.screen, &old.screen) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(new), Some(old)) => {
+                new.asks != old.asks || new.within > old.within || new.quorum < old.quorum
+            }
+        };
+        if screens_less {
+            found.push(Loosening::Screen);
+        }
         // Of several trees one may go, and whoever has no name then has the one that is left.
         if self.owner != old.owner || (self.chain(None).is_some() && old.chain(None).is_none()) {
             found.push(Loosening::Owner);
@@ -85,7 +97,9 @@ impl Policy {
         };
         old.allow[..at].iter().all(|first| {
             let pins = first.pay_to == PayTo::Pin && new.pay_to != PayTo::Pin;
-            let stricter = pins || limit(old, first) < limit(self, new);
+            // Where its expression has no value it denied, whatever came after it.
+            let errs = first.matcher.when.is_some();
+            let stricter = pins || errs || limit(old, first) < limit(self, new);
             !stricter
                 || first.matcher.is_apart(&new.matcher)
                 || self.allow[..place].iter().any(|before| first.covers_within(before))
@@ -181,6 +195,8 @@ impl Approve {
             && over_covers(&self.over, &other.over)
             && (!self.new_payee || other.new_payee)
             && self.quorum >= other.quorum
+            // One whose expression has no value denies, where people could say yes to one without.
+            && self.matcher.when == other.matcher.when
     }
 }
 
@@ -236,6 +252,8 @@ impl Matcher {
             && part(self.assets.as_ref(), other.assets.as_ref())
             && part(self.schemes.as_ref(), other.schemes.as_ref())
             && subset(self.payees.as_deref(), other.payees.as_deref(), |old, new| old == new)
+            // Whether one expression implies another is not told.
+            && (other.when.is_none() || self.when == other.when)
             && match (&self.hours, &other.hours) {
                 (_, None) => true,
                 (None, Some(_)) => false,

@@ -562,7 +562,8 @@ pub(super) fn recall(
     now: Timestamp,
     history: &mut History,
 ) -> Result<(), JournalError> {
-    if !matches!(law, Law::Policy { policy, .. } if !policy.approve.is_empty()) {
+    let asks = |policy: &farthing_policy::Policy| !policy.approve.is_empty() || policy.screen.is_some();
+    if !matches!(law, Law::Policy { policy, .. } if asks(policy)) {
         return Ok(());
     }
     let Some(subject) = subject(request) else { return Ok(()) };

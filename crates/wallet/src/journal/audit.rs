@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use farthing_approval::{Asked, Ballot, Body, Verdict};
 use farthing_audit::{Kind, Leaf, LeafError, Leaves, LeavesError, SALT_BYTES, Secret, Value};
 use farthing_channel::{ChannelId, Payer, PayerAction};
-use farthing_policy::{AgentName, Clock, Decision, Fact, Request, Rules};
+use farthing_policy::{AgentName, Clock, Decision, Fact, Request, Rules, Screening};
 use farthing_primitives::{AttemptId, PurchaseId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
@@ -508,6 +508,18 @@ fn weighed(
     }
     if let Some(approval) = approval_of(decision) {
         draft = draft.text("approval", approval);
+    }
+    if let Some(screened) = &request.screened {
+        let said = match screened.said {
+            Screening::Allow => "allow",
+            Screening::Deny => "deny",
+            Screening::Hold => "hold",
+            Screening::Failed(fault) => fault.code(),
+        };
+        draft = draft.text("screen", said).text("screener", screened.asks.to_string());
+        if let Some(reason) = &screened.reason {
+            draft = draft.secret("screen_reason", reason.clone());
+        }
     }
     Ok(match url {
         Some(url) => asked(draft, url),

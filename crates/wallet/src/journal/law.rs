@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use farthing_policy::policy::{Limit, Loosening};
 use farthing_policy::{AgentName, Bucket, Caller, Charge, Origin};
-use farthing_policy::{Decision, Fact, History, Law, Movement, Policy, PolicyError, Request, Source};
+use farthing_policy::{Asks, Decision, Fact, History, Law, Movement, Policy, PolicyError, Question};
+use farthing_policy::{Request, Screened, Screening, Source};
 use farthing_primitives::{Address, Money, Network, PurchaseId, Registry, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::Serialize;
@@ -202,7 +203,7 @@ impl Journal {
     }
 
     /// Whose request it is says the journal that is asked, and not the request.
-    pub(super) fn as_own(&self, request: &Request) -> Request {
+    pub(crate) fn as_own(&self, request: &Request) -> Request {
         let mut own = request.clone();
         own.caller.agent = self.agent().cloned();
         own
@@ -267,6 +268,18 @@ impl From<(AgentName, Limit, Option<u128>)> for Standing {
 pub struct Replayed {
     pub purchase: Purchase,
     pub decision: Decision,
+    pub screening: Recalled,
+}
+
+/// Where the word of a policy's screener comes from when a payment is decided about again: nobody is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recalled {
+    /// The policy has no screener.
+    None,
+    /// The same screener was asked at the time, and what it said counts.
+    Recorded,
+    /// It was not asked at the time. What it would have said is not known, and is taken for a yes.
+    Unknown,
 }
 
 /// How long a signed payment is taken to have been valid when it is decided about again.
@@ -276,7 +289,7 @@ impl Journal {
     /// Decides again about what was paid since `since`, by a policy that need not be in force, as if it had been then:
     /// what it would have denied does not count in its budgets.
     ///
-    /// Purchases by voucher are left out. How long payments stayed valid, and what people said of them, is not decided
+    /// No screener is asked: see [`Recalled`]. Purchases by voucher are left out. How long payments stayed valid, and what people said of them, is not decided
     /// about again.
     pub fn replay(
         &self,
@@ -296,6 +309,7 @@ impl Journal {
                 continue;
             };
             request.validity = REPLAYED_VALIDITY;
+            let screening = self.recall_screening(policy, &purchase.id, &mut request)?;
             let network = purchase.money.asset().network().clone();
             let pinned = pins.entry((purchase.authority.clone(), network)).or_default();
             history.pinned.clone_from(pinned);
@@ -308,9 +322,28 @@ impl Journal {
                     count(&mut history, &purchase, &request);
                 }
             }
-            replayed.push(Replayed { purchase, decision });
+            replayed.push(Replayed { purchase, decision, screening });
         }
         Ok(replayed)
+    }
+
+    /// Adds to a request what a policy's screener said of the purchase that it was.
+    fn recall_screening(
+        &self,
+        policy: &Policy,
+        id: &PurchaseId,
+        request: &mut Request,
+    ) -> Result<Recalled, JournalError> {
+        let Some(screener) = &policy.screen else { return Ok(Recalled::None) };
+        let found = self.findings(id)?.unwrap_or_default();
+        let said = found.iter().find_map(|finding| finding.screening(&screener.asks));
+        request.screened = Some(Screened {
+            asks: screener.asks.clone(),
+            question: Question::of(request),
+            said: said.unwrap_or(Screening::Allow),
+            reason: None,
+        });
+        Ok(if said.is_some() { Recalled::Recorded } else { Recalled::Unknown })
     }
 
     /// What each rule found when a purchase was decided about; `None` if that was not kept.
@@ -364,6 +397,7 @@ pub(crate) fn request_of(
         max: None,
         only: None,
         validity: purchase.expires.since(purchase.created),
+        screened: None,
         caller: Caller {
             agent: purchase.agent.clone(),
             payer: Some(purchase.payer.clone()),
@@ -396,6 +430,9 @@ struct FindingRecord {
     code: String,
     denies: bool,
     text: String,
+    /// Who said it, of what a screener said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    screener: Option<String>,
 }
 
 /// What one rule found when a purchase was decided about.
@@ -404,6 +441,20 @@ pub struct KeptFinding {
     pub code: String,
     pub denies: bool,
     pub text: String,
+    /// Who said it, of what a screener said.
+    pub screener: Option<String>,
+}
+
+impl KeptFinding {
+    /// What this screener said, if this is that. A purchase that was made was never denied.
+    fn screening(&self, asks: &Asks) -> Option<Screening> {
+        self.screener.as_ref().filter(|by| **by == asks.to_string())?;
+        match self.code.as_str() {
+            "screen_allowed" => Some(Screening::Allow),
+            "screen_held" => Some(Screening::Hold),
+            _ => None,
+        }
+    }
 }
 
 fn print_decision(decision: &Decision) -> String {
@@ -411,6 +462,10 @@ fn print_decision(decision: &Decision) -> String {
         code: fact.code().to_owned(),
         denies: fact.denies(),
         text: fact.to_string(),
+        screener: match fact {
+            Fact::ScreenAllowed { by, .. } | Fact::ScreenHeld { by, .. } => Some(by.clone()),
+            _ => None,
+        },
     };
     let records: Vec<FindingRecord> = decision.findings.iter().map(record).collect();
     // INVARIANT: texts always serialize.
@@ -419,7 +474,8 @@ fn print_decision(decision: &Decision) -> String {
 
 fn read_decision(text: &str) -> Option<Vec<KeptFinding>> {
     let records: Vec<FindingRecord> = serde_json::from_str(text).ok()?;
-    let read = |r: FindingRecord| KeptFinding { code: r.code, denies: r.denies, text: r.text };
+    let read =
+        |r: FindingRecord| KeptFinding { code: r.code, denies: r.denies, text: r.text, screener: r.screener };
     Some(records.into_iter().map(read).collect())
 }
 

@@ -88,6 +88,7 @@ impl World {
             max: None,
             only: None,
             validity: Duration::from_secs(60),
+            screened: None,
             caller: Caller {
                 payer: Some(Address::from_evm_bytes([2; 20])),
                 method: "GET".to_owned(),

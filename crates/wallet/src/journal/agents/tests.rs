@@ -50,6 +50,7 @@ fn reserve(journal: &Journal, n: u8) -> Result<Option<PurchaseId>, JournalError>
         max: None,
         only: None,
         validity: Duration::from_secs(60),
+        screened: None,
         caller: Default::default(),
     };
     let draft = Draft {

@@ -59,6 +59,7 @@ fn request(atoms: u128) -> Request {
         max: None,
         only: None,
         validity: Duration::from_secs(60),
+        screened: None,
         caller: Default::default(),
     }
 }

@@ -68,6 +68,7 @@ fn request(micros: u128) -> Request {
         max: None,
         only: None,
         validity: Duration::from_secs(60),
+        screened: None,
         caller: Caller {
             payer: Some(address(2)),
             method: "GET".to_owned(),
