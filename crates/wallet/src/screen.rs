@@ -187,8 +187,9 @@ impl Desk {
 
     async fn post(&self, url: &url::Url, asked: Vec<u8>) -> Result<Vec<u8>, ScreenFault> {
         let client = self.http.get_or_init(client).as_ref().ok_or(ScreenFault::Unavailable)?;
-        let json = (http::header::CONTENT_TYPE, "application/json");
-        let sent = client.post(url.clone()).header(json.0, json.1).body(asked).send().await;
+        let question =
+            client.post(url.clone()).header(http::header::CONTENT_TYPE, "application/json").body(asked);
+        let sent = question.send().await;
         let mut answer = sent.map_err(|_| ScreenFault::Unavailable)?;
         // A redirect is no answer: it would lead the question to somebody whom the owner did not name.
         if !answer.status().is_success() {

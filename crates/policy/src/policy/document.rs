@@ -552,9 +552,8 @@ fn read_quorum(at: &str, given: Option<u32>) -> Result<u32, PolicyError> {
     Ok(quorum)
 }
 
-/// The most words of a screener's command, and the longest of them, in bytes.
-const MAX_WORDS: usize = 32;
-const MAX_WORD_LEN: usize = 1024;
+/// How long the address or the whole command of a screener may be, in bytes: decisions name it, and so does the audit log.
+const MAX_ASKS_BYTES: usize = 1024;
 
 fn screen(record: ScreenRecord) -> Result<Screener, PolicyError> {
     let asks = match (record.command, record.url) {
@@ -563,14 +562,14 @@ fn screen(record: ScreenRecord) -> Result<Screener, PolicyError> {
             if !words.first().is_some_and(|program| program.starts_with('/')) {
                 return Err(value("screen.command", "is a program by its whole path, and its arguments"));
             }
-            let odd = |word: &String| word.len() > MAX_WORD_LEN || word.chars().any(char::is_control);
-            if words.len() > MAX_WORDS || words.iter().any(odd) {
-                return Err(value("screen.command", "has at most 32 words of one line and 1024 bytes each"));
+            let length = words.iter().fold(0usize, |sum, word| sum.saturating_add(word.len() + 1));
+            if length > MAX_ASKS_BYTES || words.iter().any(|word| word.chars().any(char::is_control)) {
+                return Err(value("screen.command", "is one line of at most 1024 bytes"));
             }
             Asks::Command(words)
         }
         (None, Some(text)) => {
-            let url = text.parse::<url::Url>().ok().filter(|_| text.len() <= MAX_WORD_LEN);
+            let url = text.parse::<url::Url>().ok().filter(|url| url.as_str().len() <= MAX_ASKS_BYTES);
             let safe =
                 |url: &url::Url| Origin::of(url).is_ok_and(|origin| origin.tls || origin.is_loopback());
             let url = url.filter(|url| safe(url) && url.fragment().is_none());

@@ -208,6 +208,9 @@ fn attack_26_a_screener_that_goes_or_changes_is_looser() {
 
 #[test]
 fn a_screener_is_named_exactly() {
+    let long = format!("screen: {{command: [/usr/bin/screen, {}]}}", "a".repeat(1008));
+    assert!(Policy::parse(&with(&long)).is_err());
+    assert!(Policy::parse(&with(&long.replace("aa]", "a]"))).is_ok());
     for bad in [
         "screen: {}",
         "screen:",

@@ -987,3 +987,54 @@ fn a_grant_is_forgotten_with_what_it_was_used_for() {
     owner.erase(&ids[0], &at(3600)).unwrap();
     assert!(!known(3600));
 }
+
+#[test]
+fn what_a_screener_holds_waits_for_people_and_what_it_denies_does_not() {
+    let screened = POLICY
+        .replace("approve:\n  - {name: dear, over: $0.50, quorum: 2}", "screen: {command: [/bin/true]}");
+    assert_ne!(screened, POLICY);
+    let journal = Journal::in_memory().unwrap();
+    let kept = journal.apply_policy(&screened, false).unwrap();
+    let [ada, ..] = with_people(&journal);
+    let said = |micros, said| {
+        let mut asked = request(micros);
+        let question = Question::of(&journal.as_own(&asked));
+        let asks = kept.policy.screen.as_ref().unwrap().asks.clone();
+        asked.screened = Some(Screened { asks, question, said, reason: Some("new".to_owned()) });
+        asked
+    };
+    let held = said(20_000, Screening::Hold);
+    assert_eq!(codes(&reserve_as(&journal, &held, 1, &at(0)).1), ["approval_required"]);
+    let asked = journal.ask_people(&held, &at(1)).unwrap();
+    say(&journal, &asked.request, "ada", &ada, Verdict::Approve, &at(2)).unwrap();
+    // It lifts no other word of the screener's, nor its silence.
+    for other in [
+        said(20_000, Screening::Deny),
+        request(20_000),
+        Request { screened: said(20_001, Screening::Allow).screened, ..held.clone() },
+    ] {
+        assert!(!reserve_as(&journal, &other, 2, &at(3)).1.is_allowed());
+    }
+    let (id, decision) = reserve_as(&journal, &held, 3, &at(4));
+    assert!(decision.is_allowed(), "{decision}");
+    let found: Vec<_> =
+        journal.findings(&id).unwrap().unwrap().into_iter().map(|finding| finding.code).collect();
+    assert!(found.contains(&"screen_held".to_owned()) && found.contains(&"approved".to_owned()), "{found:?}");
+    assert_eq!(codes(&reserve_as(&journal, &held, 5, &at(5)).1), ["approval_required"], "it is used up");
+    let denied = said(20_000, Screening::Deny);
+    assert!(matches!(journal.ask_people(&denied, &at(6)), Err(ApprovalError::NotAsked(_))));
+    // The log has what was said, and only commits to why.
+    let logged: Vec<String> = journal
+        .within(|tx| {
+            let mut found = tx.prepare("SELECT CAST(leaf AS TEXT) FROM audit_leaf ORDER BY idx")?;
+            let rows = found.query_map([], |row| row.get(0))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        })
+        .unwrap();
+    let all = logged.join("\n");
+    assert!(
+        all.contains("\"screen\":\"hold\"") && all.contains("\"screener\":\"command /bin/true\""),
+        "{all}"
+    );
+    assert!(all.contains("\"screen_reason\":\"salted-sha256:"), "{all}");
+}
