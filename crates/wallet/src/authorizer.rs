@@ -592,12 +592,12 @@ impl Authorizer for LocalAuthorizer {
 
     async fn ask_for_grant(&self, intent: &Intent, ask: &GrantAsk) -> Result<Ticket, Denied> {
         let (intent, ask) = (intent.clone(), ask.clone());
-        self.on_disk(move |this| {
+        self.screened(For::Sight, move |this, heard| {
             let clock = (this.clock)();
             if matches!(intent.offer, Offer::Session(_)) {
                 return Err(ApprovalError::NoGrantForChannels.into());
             }
-            let request = this.weigh(&intent, &clock)?.request;
+            let request = this.weigh(&intent, &clock, heard)?.request;
             // By our own registry's decimals, never a seller's.
             let money = request.charge.money();
             let asset = this.registry.get(money.asset());

@@ -998,7 +998,7 @@ fn what_a_screener_holds_waits_for_people_and_what_it_denies_does_not() {
     let [ada, ..] = with_people(&journal);
     let said = |micros, said| {
         let mut asked = request(micros);
-        let question = Question::of(&journal.as_own(&asked));
+        let question = farthing_policy::Question::of(&journal.as_own(&asked));
         let asks = kept.policy.screen.as_ref().unwrap().asks.clone();
         asked.screened = Some(Screened { asks, question, said, reason: Some("new".to_owned()) });
         asked
