@@ -81,7 +81,7 @@ const bought = ({ more = [], by = agent, checkout = cart(), signer = merchant } 
     { type: "checkout.line_items", items: [{ id: "line_1", acceptable_items: [{ "...": hide([{ id: "shoe-red", title: "Red" }]) }, { "...": hide([{ id: "shoe-blue", title: "Blue" }], false) }], quantity: 2 }] },
     { type: "checkout.allowed_merchants", allowed: [{ "...": hide([shop]) }, { "...": hide([other], false) }] },
   ]);
-  const closedCheckout = closed(openCheckout, "merchant", "nonce-m", (hide) => ({
+  const closedCheckout = closed(openCheckout, "merchant", "-nonce-m", (hide) => ({
     vct: "mandate.checkout.1", checkout_hash: sha256(signed), _sd: [hide(["checkout_jwt", signed])],
   }));
   const openPayment = open("mandate.payment.open.1", (hide) => [
@@ -90,7 +90,7 @@ const bought = ({ more = [], by = agent, checkout = cart(), signer = merchant } 
     { type: "payment.allowed_payees", allowed: [{ "...": hide([shop]) }] },
     ...more,
   ]);
-  const closedPayment = closed(openPayment, "credential-provider", "nonce-p", () => ({
+  const closedPayment = closed(openPayment, "credential-provider", "-nonce-p", () => ({
     vct: "mandate.payment.1",
     transaction_id: sha256(signed),
     payee: shop,
@@ -111,9 +111,9 @@ const run = (words, input) => {
   }
   return { code: ended.status, answer, stderr: ended.stderr };
 };
-const asMerchant = (made, ...more) => run(["-", ...keys, "--audience", "merchant", "--nonce", "nonce-m", ...more], `${made.checkout}\n`);
+const asMerchant = (made, ...more) => run(["-", ...keys, "--audience", "merchant", "--nonce", "-nonce-m", ...more], `${made.checkout}\n`);
 const asProvider = (made, ...more) =>
-  run([file("payment.txt", made.payment), ...keys, "--audience", "credential-provider", "--nonce", "nonce-p", "--checkout", file("checkout.txt", made.checkout), "--checkout-audience", "merchant", "--checkout-nonce", "nonce-m", ...more]);
+  run([file("payment.txt", made.payment), ...keys, "--audience", "credential-provider", "--nonce", "-nonce-p", "--checkout", file("checkout.txt", made.checkout), "--checkout-audience", "merchant", "--checkout-nonce", "-nonce-m", ...more]);
 const refused = (what, { code, answer, stderr }, why) =>
   check(what, code === 3 && answer?.authorized === false && answer?.code === why, { code, answer, stderr });
 
@@ -131,7 +131,7 @@ check("the merchant is told that its checkout is approved", approved.code === 0 
 refused("once", asMerchant(made), "ap2_replayed");
 
 const hinted = bought();
-const told = ["--audience", "credential-provider", "--nonce", "nonce-p", "--transaction-id", sha256(hinted.signed)];
+const told = ["--audience", "credential-provider", "--nonce", "-nonce-p", "--transaction-id", sha256(hinted.signed)];
 refused("a reference that nobody resolved is refused", run(["-", ...keys, ...told], hinted.payment), "ap2_reference_unresolved");
 check("what was refused was not used up", run(["-", ...keys, ...told, "--open-checkout", sha256(`${hinted.checkout.split("~~")[0]}~`)], hinted.payment).code === 0);
 

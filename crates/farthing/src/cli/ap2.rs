@@ -73,10 +73,11 @@ struct Verify {
     #[arg(long, value_name = "VCT=FILE", value_parser = named_file)]
     credential: Vec<(String, PathBuf)>,
     /// Whom the mandate has to be for: what you called yourself
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     audience: String,
+    // Nonces and hashes in base64url begin with a hyphen now and then.
     /// The nonce that you asked with
-    #[arg(long, value_name = "NONCE")]
+    #[arg(long, value_name = "NONCE", allow_hyphen_values = true)]
     nonce: String,
     /// A JWK file of a merchant that signs checkouts, by the merchant's id. May be given several times
     #[arg(long, value_name = "ID=FILE", value_parser = named_file)]
@@ -88,16 +89,16 @@ struct Verify {
     #[arg(long, value_name = "FILE", requires = "checkout_audience", requires = "checkout_nonce")]
     checkout: Option<PathBuf>,
     /// Whom the checkout's chain is for
-    #[arg(long, value_name = "NAME", requires = "checkout")]
+    #[arg(long, value_name = "NAME", requires = "checkout", allow_hyphen_values = true)]
     checkout_audience: Option<String>,
     /// The nonce that the checkout's chain answers
-    #[arg(long, value_name = "NONCE", requires = "checkout")]
+    #[arg(long, value_name = "NONCE", requires = "checkout", allow_hyphen_values = true)]
     checkout_nonce: Option<String>,
     /// For a payment, without --checkout: the hash of the checkout, from somebody you trust
-    #[arg(long, value_name = "HASH", conflicts_with = "checkout")]
+    #[arg(long, value_name = "HASH", conflicts_with = "checkout", allow_hyphen_values = true)]
     transaction_id: Option<String>,
     /// The hash of the open checkout mandate, from somebody you trust
-    #[arg(long, value_name = "HASH", requires = "transaction_id")]
+    #[arg(long, value_name = "HASH", requires = "transaction_id", allow_hyphen_values = true)]
     open_checkout: Option<String>,
     /// Also take a closed mandate that an agent provider signed itself: it is for no audience and answers no nonce
     #[arg(long)]
