@@ -22,7 +22,7 @@ use farthing_wire::x402::header::{
     X_PAYMENT_RESPONSE, decode, encode,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
-use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock};
+use rmcp::model::{CallToolResponse, CallToolResult, ContentBlock, ErrorData};
 use serde_json::{Map, Value, json};
 use url::Url;
 
@@ -54,7 +54,7 @@ impl Bill {
             Said::Error(error) => {
                 let data = error.data.clone().unwrap_or_default();
                 // Spec: MCP 2025-11-25, elicitation, "URL Elicitation Required Error". Who asks for both asks for neither.
-                if data.get("elicitations").is_some() {
+                if shows_page(error) {
                     return None;
                 }
                 let offers = data.get(X402_REQUIRED).unwrap_or(&data);
@@ -202,6 +202,11 @@ async fn is_private(url: &Url) -> bool {
     }
 }
 
+/// Whether it points the agent's user to a page of the server's.
+pub fn shows_page(error: &ErrorData) -> bool {
+    error.data.as_ref().is_some_and(|data| data.get("elicitations").is_some())
+}
+
 /// A payment as a call carries it.
 fn payment_meta(payment: &Header, headers: &HeaderMap) -> Option<Map<String, Value>> {
     let mut meta = Map::new();
@@ -234,7 +239,9 @@ fn answered(said: &Said, payment: Option<&Header>) -> (StatusCode, HeaderMap, By
             // As long as what was bought is there, it is no matter how long it is here.
             (StatusCode::OK, receipts(meta, by_first_version), Bytes::from_static(b"{}"))
         }
-        Said::Result(_) => (StatusCode::OK, HeaderMap::new(), Bytes::from_static(b"{}")),
+        // A server that asks for input, or goes on by itself, gets no further, and nobody knows how far it came: a payment
+        // that it was shown is shown again by the same call, and no other is made.
+        Said::Result(_) => (StatusCode::INTERNAL_SERVER_ERROR, HeaderMap::new(), Bytes::from_static(b"{}")),
         Said::Error(error) => {
             let data = error.data.clone().unwrap_or_default();
             let code =
@@ -314,6 +321,15 @@ mod tests {
             assert_eq!(Bill::of(&said).is_some(), asks, "{said:?}");
             assert_eq!(status(&said) == 402, asks, "{said:?}");
         }
+    }
+
+    /// A client of revision 2026-07-28 would repeat the call by itself, round after round, and each would be paid.
+    #[test]
+    fn a_server_that_asks_for_input_has_delivered_nothing() {
+        let more = rmcp::model::InputRequiredResult::from_input_requests(Default::default());
+        let said = Said::Result(CallToolResponse::InputRequired(more));
+        assert!(Bill::of(&said).is_none());
+        assert_eq!(status(&said), 500);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rmcp::model::{CallToolResponse, ErrorData, GetPromptResponse, ReadResourceResponse};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
+use super::reply::OURS;
 use super::state::State;
 use crate::untrusted::legible_message;
 
@@ -38,8 +40,11 @@ impl Glass {
         }
     }
 
-    /// An error of the server's as it is passed on.
-    pub fn error(&self, error: ErrorData) -> ErrorData {
+    /// An error of the server's as it is passed on: all of it but what only we say.
+    pub fn error(&self, mut error: ErrorData) -> ErrorData {
+        if let Some(Value::Object(data)) = &mut error.data {
+            data.retain(|key, _| !key.starts_with(OURS));
+        }
         match self.clear(error) {
             Ok(said) | Err(said) => said,
         }
@@ -57,9 +62,6 @@ impl Glass {
     pub fn answer(&self, said: Result<CallToolResponse, ErrorData>) -> Result<CallToolResponse, ErrorData> {
         match said {
             Ok(CallToolResponse::Complete(result)) => self.clear(result).map(CallToolResponse::Complete),
-            Ok(CallToolResponse::InputRequired(more)) => {
-                self.clear(more).map(CallToolResponse::InputRequired)
-            }
             other => unknown(self.through(other.map(|_| ()))),
         }
     }
@@ -67,9 +69,6 @@ impl Glass {
     pub fn prompt(&self, said: Result<GetPromptResponse, ErrorData>) -> Result<GetPromptResponse, ErrorData> {
         match said {
             Ok(GetPromptResponse::Complete(result)) => self.clear(result).map(GetPromptResponse::Complete),
-            Ok(GetPromptResponse::InputRequired(more)) => {
-                self.clear(more).map(GetPromptResponse::InputRequired)
-            }
             other => unknown(self.through(other.map(|_| ()))),
         }
     }
@@ -81,9 +80,6 @@ impl Glass {
         match said {
             Ok(ReadResourceResponse::Complete(result)) => {
                 self.clear(result).map(ReadResourceResponse::Complete)
-            }
-            Ok(ReadResourceResponse::InputRequired(more)) => {
-                self.clear(more).map(ReadResourceResponse::InputRequired)
             }
             other => unknown(self.through(other.map(|_| ()))),
         }
@@ -108,8 +104,29 @@ impl Glass {
     }
 }
 
-/// Tasks and what later revisions may bring are not passed on.
+/// What asks for input (of the agent's user, its model or its files), tasks, and what later revisions may bring are not
+/// passed on.
 fn unknown<T>(said: Result<(), ErrorData>) -> Result<T, ErrorData> {
     said?;
     Err(ErrorData::internal_error("the server answers in a way that is not passed on", None))
+}
+
+#[cfg(test)]
+mod tests {
+    use rmcp::model::{ErrorCode, InputRequiredResult};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_server_reaches_neither_the_agents_user_nor_our_words() {
+        let glass = Glass::default();
+        let more = || InputRequiredResult::from_input_requests(Default::default());
+        assert!(glass.answer(Ok(CallToolResponse::InputRequired(more()))).is_err());
+        assert!(glass.prompt(Ok(GetPromptResponse::InputRequired(more()))).is_err());
+        assert!(glass.resource(Ok(ReadResourceResponse::InputRequired(more()))).is_err());
+        let data = json!({ "farthing/approval": { "id": "apr_1" }, "why": "no" });
+        let error = ErrorData::new(ErrorCode(-32042), "no", Some(data));
+        assert_eq!(glass.error(error).data, Some(json!({ "why": "no" })));
+    }
 }

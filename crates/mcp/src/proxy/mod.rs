@@ -46,6 +46,7 @@ use tokio::time::timeout;
 use crate::ApprovalPage;
 use crate::sell::{Ear, Note, Source, Upstream, UpstreamError};
 use crate::untrusted::legible;
+use bill::shows_page;
 use forward::{Forward, Lost, Progress};
 use glass::Glass;
 use pay::{Answered, pays};
@@ -347,6 +348,12 @@ impl Proxy {
             }
         };
         match answered {
+            // Beside pages of ours a server's would look like one of them.
+            Answered::Passed(Err(error)) if self.0.approval_page.is_some() && shows_page(&error) => {
+                let text = "the server wants its user to open a page, and while this proxy shows the owner's page for approvals, it \
+                            shows no other";
+                Ok(refuse(Denial::new("page_not_passed_on", text)))
+            }
             Answered::Passed(answer) => self.glass().answer(answer),
             Answered::Denied(denial) => {
                 let page = self.0.approval_page.as_ref();

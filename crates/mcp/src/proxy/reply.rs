@@ -20,7 +20,7 @@ pub const PAYMENT: &str = "farthing/payment";
 /// In a denial: what people were asked.
 pub const APPROVAL: &str = "approval";
 /// What all keys of ours begin with.
-const OURS: &str = "farthing/";
+pub(super) const OURS: &str = "farthing/";
 
 /// A denial in the guard's words, and apart from them what a server or a seller wrote.
 #[derive(Debug, Clone)]
