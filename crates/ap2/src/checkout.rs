@@ -99,7 +99,7 @@ pub fn verify_checkout(
     let reservation = Reservation {
         family: FAMILY,
         closed: chain.id,
-        transaction: checkout_hash.clone(),
+        transaction: Hash::Sha256.of_text(&jwt),
         amount: None,
         // Spec: checkout_mandate.md, "Line Items", the note: an open mandate is not split over several checkouts.
         opens: chain.opens.iter().map(|open| OpenUse::once(open.id)).collect(),

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256, Sha384, Sha512};
 
 use crate::jose::{Jwt, encode, json};
 use crate::refusal::Refusal;
-use crate::{MAX_DEPTH, MAX_DISCLOSURES};
+use crate::{MAX_DEPTH, MAX_DISCLOSURES, MAX_TEXT_BYTES};
 
 /// What digests are made with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -156,7 +156,7 @@ impl<'b> Resolver<'_, 'b> {
                 "_sd_alg" if depth == 0 => {}
                 "..." => return Err(Refusal::Disclosure),
                 name => {
-                    self.path.push(Step::Member(name.to_owned()));
+                    self.enter(name)?;
                     out.insert(name, self.value(value, depth)?);
                     self.path.pop();
                 }
@@ -174,12 +174,12 @@ impl<'b> Resolver<'_, 'b> {
             if out.contains_key(name) {
                 return Err(Refusal::Disclosure);
             }
-            self.path.push(Step::Member(name.to_owned()));
+            self.enter(name)?;
             out.insert(name, self.value(&disclosed.value, depth)?);
             self.path.pop();
         }
         if hides {
-            self.withheld.push(self.path.clone());
+            self.hide()?;
         }
         Ok(out)
     }
@@ -205,9 +205,26 @@ impl<'b> Resolver<'_, 'b> {
             self.path.pop();
         }
         if hides {
-            self.withheld.push(self.path.clone());
+            self.hide()?;
         }
         Ok(out)
+    }
+
+    fn enter(&mut self, name: &str) -> Result<(), Refusal> {
+        if name.len() > MAX_TEXT_BYTES {
+            return Err(Refusal::TooLong { limit: MAX_TEXT_BYTES });
+        }
+        self.path.push(Step::Member(name.to_owned()));
+        Ok(())
+    }
+
+    /// Notes that something was withheld here: in no more places than could have been shown.
+    fn hide(&mut self) -> Result<(), Refusal> {
+        if self.withheld.len() == MAX_DISCLOSURES {
+            return Err(Refusal::TooManyDisclosures { limit: MAX_DISCLOSURES });
+        }
+        self.withheld.push(self.path.clone());
+        Ok(())
     }
 
     /// Step 4: no digest occurs twice, shown or not. So nothing is put into two places, and none into itself.

@@ -64,18 +64,17 @@ impl Merchant {
         })
     }
 
-    /// Whether `self`, which is allowed, is `other`. Where both say a thing, they say the same; one of the things is the id,
-    /// or else the name with the website.
+    /// Whether `self`, which is allowed, is `other`: its id is, and where both say more, they say the same. Whoever is
+    /// allowed without an id is nobody: a name and a website are what the agent says of a payee, who is paid by the id.
     pub(crate) fn allows(&self, other: &Self) -> bool {
         let agree = |mine: &Option<String>, theirs: &Option<String>| match (mine, theirs) {
             (Some(mine), Some(theirs)) => mine == theirs,
             _ => true,
         };
-        let both = |mine: &Option<String>, theirs: &Option<String>| mine.is_some() && theirs.is_some();
-        self.name == other.name
-            && agree(&self.id, &other.id)
+        self.id.is_some()
+            && self.id == other.id
+            && self.name == other.name
             && agree(&self.website, &other.website)
-            && (both(&self.id, &other.id) || both(&self.website, &other.website))
     }
 }
 

@@ -91,7 +91,11 @@ pub fn verify_payment(
     let reservation = Reservation {
         family: FAMILY,
         closed: chain.id,
-        transaction: payment.transaction_id.clone(),
+        // One checkout has one name, by whatever algorithm an agent has its payment name it.
+        transaction: match link {
+            Link::Checkout(checkout) => Hash::Sha256.of_text(&checkout.jwt),
+            Link::Told { transaction_id, .. } => transaction_id.to_owned(),
+        },
         amount: Some(payment.amount.clone()),
         opens,
     };
@@ -116,6 +120,10 @@ fn read(chain: &Chain, link: &Link<'_>) -> Result<Payment, Refusal> {
     let closed = &chain.closed;
     let member = |name: &'static str| closed.get(name).ok_or(Refusal::Member(name));
     let transaction_id = text(closed, "transaction_id").ok_or(Refusal::Member("transaction_id"))?;
+    if matches!(link, Link::Told { .. }) && chain.hash != Hash::Sha256 {
+        // The checkout is not here to be named by another: it could be paid once by each.
+        return Err(Refusal::HashAlgorithm);
+    }
     // Spec: security_and_privacy_considerations.md, "Manipulated Checkout" and "Manipulated Payment".
     if transaction_id != link.transaction_id(chain.hash) {
         return Err(Refusal::TransactionId);

@@ -339,3 +339,16 @@ fn a_payment_for_a_checkout_that_nobody_named_is_refused() {
         "ap2_total_differs"
     );
 }
+
+#[test]
+fn what_is_withheld_and_what_it_is_called_take_little_room() {
+    let judged = |member: String, places: usize| {
+        let mut pair = Pair::new();
+        let hidden: Vec<_> = (0..places).map(|n| json!({ "_sd": [sha256(&n.to_string())] })).collect();
+        pair.payment.leaf().payload[member] = json!(hidden);
+        crate::family_of(&pair.payment.chain())
+    };
+    assert!(judged("x".to_owned(), crate::MAX_DISCLOSURES - 8).is_some());
+    assert!(judged("x".to_owned(), crate::MAX_DISCLOSURES + 1).is_none());
+    assert!(judged("x".repeat(crate::MAX_TEXT_BYTES + 1), 0).is_none());
+}

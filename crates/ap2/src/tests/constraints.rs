@@ -56,7 +56,8 @@ fn a_merchant_is_known_by_all_that_is_said_of_it() {
         |allowed: Value| with(json!({ "type": "payment.allowed_payees", "allowed": [shop(2), allowed] }));
     assert_eq!(payee(shop(1)), "accepted");
     assert_eq!(payee(json!({ "id": "merchant_1", "name": "Shop 1" })), "accepted");
-    assert_eq!(payee(json!({ "name": "Shop 1", "website": "https://shop-1.example" })), "accepted");
+    // Name and website are the agent's own words of whoever has the id that is paid.
+    assert_eq!(payee(json!({ "name": "Shop 1", "website": "https://shop-1.example" })), "ap2_payee");
     assert_eq!(payee(json!({ "name": "Shop 1" })), "ap2_payee");
     assert_eq!(payee(json!({ "id": "merchant_1", "name": "Shop 2" })), "ap2_payee");
     assert_eq!(

@@ -81,6 +81,37 @@ fn an_open_mandate_without_a_word_of_repetition_is_used_once() {
     }
 }
 
+#[test]
+fn one_checkout_has_one_name_by_whatever_algorithm_it_is_named() {
+    let pair = Pair::new();
+    let jwt = checkout_jwt(&checkout());
+    let mut story = pair.payment.clone();
+    let often = json!({ "type": "payment.agent_recurrence", "frequency": "ON_DEMAND" });
+    story.root().add_constraint(often);
+    let root = story.hops().remove(0);
+    let leaf = checkout_story(&jwt).leaf().signed(Some(&pair.checkout[0]));
+    let checkout = [pair.checkout[0].clone(), leaf].join("~");
+    let payment = |wide: bool| {
+        let mut story = payment_story(&jwt, &pair.checkout[0]);
+        if wide {
+            story.leaf().payload["_sd_alg"] = json!("sha-512");
+            story.leaf().sd.wide = true;
+            story.leaf().mandate()["transaction_id"] = json!(sha512(&jwt));
+        }
+        [root.clone(), story.leaf().signed(Some(&root))].join("~")
+    };
+    let seen = Memory::default();
+    assert_eq!(reserve(&seen, as_provider(&payment(false), &checkout).unwrap(), T), "accepted");
+    assert_eq!(reserve(&seen, as_provider(&payment(true), &checkout).unwrap(), T), "ap2_transaction_used");
+    // Who does not see the checkout knows it by one name only.
+    let (id, open) = (sha512(&jwt), sha256(&pair.checkout[0]));
+    let link = crate::Link::Told { transaction_id: &id, open_checkout: Some(&open) };
+    let roots = roots();
+    let judged =
+        crate::verify_payment(&payment(true), &expect(&roots, "credential-provider", "nonce-p"), link);
+    assert_eq!(judged.unwrap_err().why.code(), "ap2_hash_algorithm");
+}
+
 /// One open mandate, used for a new checkout at each of these times.
 fn uses(constraints: &[Value], times: &[(&str, &str)]) {
     let first = Pair::new();
