@@ -77,6 +77,8 @@ pub struct Approval {
     pub id: String,
     /// How many of them said yes.
     pub voices: u32,
+    /// It is for several payments, and was given before anybody asked about this one.
+    pub grant: bool,
 }
 
 /// What the rules need to know of the past.

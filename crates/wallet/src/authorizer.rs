@@ -634,7 +634,12 @@ impl Authorizer for LocalAuthorizer {
 
     async fn release(&self, id: &PurchaseId, proof: Proof) -> Result<(), Denied> {
         let id = *id;
-        self.on_disk(move |this| Ok(this.journal.release(&id, proof, &(this.clock)())?)).await
+        self.on_disk(move |this| {
+            this.journal.release(&id, proof, &(this.clock)())?;
+            this.unshown.forget(&id);
+            Ok(())
+        })
+        .await
     }
 
     async fn received(&self, id: &PurchaseId) -> Result<(), Denied> {

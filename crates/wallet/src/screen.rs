@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use farthing_policy::policy::MAX_REASON_CHARS;
 use farthing_policy::{Asks, Clock, Law, Question, Request, ScreenFault, Screened, Screener, Screening};
+use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Semaphore;
@@ -228,10 +229,13 @@ async fn run(words: &[String], mut asked: Vec<u8>) -> Result<Vec<u8>, ScreenFaul
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
+        // What it starts is ended with it.
+        .process_group(0)
         // Whoever is late is ended, with the future that waits for it.
         .kill_on_drop(true)
         .spawn()
         .map_err(|_| ScreenFault::Unavailable)?;
+    let _group = Group(child.id());
     let (Some(mut stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(ScreenFault::Unavailable);
     };
@@ -250,6 +254,19 @@ async fn run(words: &[String], mut asked: Vec<u8>) -> Result<Vec<u8>, ScreenFaul
     }
     let status = child.wait().await.map_err(|_| ScreenFault::Failed)?;
     if status.success() { Ok(said) } else { Err(ScreenFault::Failed) }
+}
+
+/// A program and what it started; none of it outlives the question.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.0.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if let Some(leader) = leader {
+            // Gone already, most likely.
+            let _ = rustix::process::kill_process_group(leader, Signal::KILL);
+        }
+    }
 }
 
 fn unanswered(asks: &Asks, question: &Question, fault: ScreenFault) -> Screened {

@@ -5,7 +5,7 @@ use super::rule::is_over;
 use super::{Allow, Budget, Limit, PayTo, Per, Policy, Question, Screened, Screening, Span};
 use crate::decide::{breaker, payee, secret, validity_within};
 use crate::meter::{Counted, Number, OWN_DAY, OWN_MINUTE, Whose};
-use crate::{AgentName, Bucket, Decision, Fact, History, Request, Source};
+use crate::{AgentName, Approval, Bucket, Decision, Fact, History, Request, Source};
 
 /// Over how long an average minute is taken.
 const DAY: Duration = Duration::from_secs(86_400);
@@ -269,7 +269,7 @@ impl Policy {
                 continue;
             }
             findings.extend(match rule.matcher.holds(request, now) {
-                Ok(true) => Some(people(&rule.name, rule.quorum, history)),
+                Ok(true) => Some(people(&rule.name, rule.quorum, history.approval.as_ref(), history)),
                 Ok(false) => None,
                 Err(why) => Some(Fact::ExpressionFailed { rule: rule.name.clone(), why }),
             });
@@ -296,7 +296,9 @@ impl Policy {
             Screening::Failed(fault) => findings.push(Fact::ScreenFailed { by, fault }),
             Screening::Hold => {
                 findings.push(Fact::ScreenHeld { by, reason });
-                findings.push(people(SCREEN_RULE, screener.quorum, history));
+                // Who granted payments to come was asked before this was held.
+                let asked = history.approval.as_ref().filter(|approval| !approval.grant);
+                findings.push(people(SCREEN_RULE, screener.quorum, asked, history));
             }
         }
     }
@@ -306,9 +308,9 @@ impl Policy {
 const SCREEN_RULE: &str = "screen";
 
 /// What people said, or that they have to.
-fn people(rule: &str, quorum: u32, history: &History) -> Fact {
+fn people(rule: &str, quorum: u32, said: Option<&Approval>, history: &History) -> Fact {
     let rule = rule.to_owned();
-    match &history.approval {
+    match said {
         Some(approval) if approval.voices >= quorum => {
             Fact::Approved { rule, quorum, by: approval.id.clone() }
         }

@@ -209,8 +209,10 @@ fn a_rule_names_payees_ports_and_its_own_limits() {
 fn one_rule_that_denies_outweighs_all_that_allow() {
     let history = known(Vec::new());
     check(&history, &request("acme", "https://api.weather.example/v1/secret/keys", 1), &["denied_by_rule"]);
-    let approved =
-        History { approval: Some(Approval { id: "apr_1".to_owned(), voices: 9 }), ..known(Vec::new()) };
+    let approved = History {
+        approval: Some(Approval { id: "apr_1".to_owned(), voices: 9, grant: false }),
+        ..known(Vec::new())
+    };
     check(&approved, &request("acme", WEATHER, 400_001), &["denied_by_rule"]);
     check(&approved, &request("acme", WEATHER, 400_000), &[]);
     // The night begins at 22:00 and not a minute before.
@@ -313,8 +315,10 @@ fn a_price_that_jumps_stops() {
 #[test]
 fn what_waits_for_people_is_told_apart_from_what_is_denied() {
     let asked = request("acme", WEATHER, 350_000);
-    let with =
-        |voices| History { approval: Some(Approval { id: "apr_1".to_owned(), voices }), ..known(Vec::new()) };
+    let with = |voices| History {
+        approval: Some(Approval { id: "apr_1".to_owned(), voices, grant: false }),
+        ..known(Vec::new())
+    };
     let decide = |history: &History| acme().decide(false, history, &asked, NOW);
     assert_eq!(decide(&known(Vec::new())).asks_for_approval(), Some(2));
     assert_eq!(decide(&with(1)).asks_for_approval(), Some(2));
@@ -624,7 +628,7 @@ fn any_history() -> impl Strategy<Value = History> {
             pinned: (0..pinned).map(|n| payee(n + 1)).collect(),
             refusals,
             usual_price: None,
-            approval: voices.map(|voices| Approval { id: "apr_1".to_owned(), voices }),
+            approval: voices.map(|voices| Approval { id: "apr_1".to_owned(), voices, grant: false }),
             ..History::default()
         },
     )

@@ -598,7 +598,7 @@ pub(super) fn recall(
             Status::Denied | Status::Expired => continue,
         };
         if history.approval.as_ref().is_none_or(|best| best.voices < voices) {
-            history.approval = Some(Approval { id: id.to_string(), voices });
+            history.approval = Some(Approval { id: id.to_string(), voices, grant: id.is_grant() });
         }
     }
     Ok(())
@@ -626,6 +626,13 @@ pub(super) fn consume(
         if !kept.request.grant().is_some_and(|grant| grant.has_room(&kept.uses, atoms)) {
             return Err(CORRUPT);
         }
+        // Places that came back are no rows that every further decision would have to read.
+        run(
+            tx,
+            "DELETE FROM grant_use WHERE approval = ?1
+             AND EXISTS (SELECT 1 FROM purchase WHERE purchase.id = grant_use.purchase AND state = 'released')",
+            [used],
+        )?;
         run(
             tx,
             "INSERT INTO grant_use (approval, purchase, atoms, at_ms) VALUES (?1, ?2, ?3, ?4)",

@@ -483,6 +483,13 @@ impl Journal {
             if let Some(most) = request.max.filter(|most| more > *most) {
                 return Err(JournalError::OverMax { most });
             }
+            // What was decided about is the price: more is not vouched for where a rule could say otherwise of it.
+            if more > new.price {
+                let law = self.law_now(tx)?;
+                if law.screener().is_some() || law.minds_growth(&self.as_own(request), now) {
+                    return Err(JournalError::OverMax { most: new.price });
+                }
+            }
             let step = match payer.step(PayerEvent::Raised { to: cumulative }, now) {
                 Ok(step) => step,
                 Err(PayerError::AboveDeposit(missing)) => return Ok(Raised::NeedsTopUp { missing }),

@@ -145,8 +145,10 @@ fn a_screener_has_the_last_word_but_not_the_only_one() {
     assert_eq!(found(&denied, &of(Screening::Allow)), ["denied_by_rule"]);
     // People lift its hold, and nothing else of it.
     let policy = Policy::parse(&text).unwrap();
-    let people =
-        History { approval: Some(Approval { id: "apr_1".to_owned(), voices: 1 }), ..known(Vec::new()) };
+    let people = History {
+        approval: Some(Approval { id: "apr_1".to_owned(), voices: 1, grant: false }),
+        ..known(Vec::new())
+    };
     let codes = |request: &Request| {
         let decision = policy.decide(false, &people, request, NOW);
         denials(&decision).into_iter().map(str::to_owned).collect::<Vec<_>>()
