@@ -77,7 +77,7 @@ await script(async () => {
     same("  and nothing is paid", await transfersFrom(chain.url, payer.address), before);
     return done;
   };
-  const questions = () => readFileSync(heard, "utf8").trim().split("\\n").filter(Boolean).map(parsed);
+  const questions = () => readFileSync(heard, "utf8").trim().split("\n").filter(Boolean).map(parsed);
 
   // A program.
   const command = `screen: {command: ["${process.execPath}", "${program}", "${heard}"], within: 3s}`;

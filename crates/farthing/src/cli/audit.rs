@@ -29,7 +29,7 @@ const PAGE: usize = 500;
   farthing audit publish                          bring the log up to date, and sign it
   farthing audit verify                           hold it against its key, the journal and what was signed last
   farthing audit verify --dir copy/ --key 'farthing-wallet/…+…+…' --since kept-checkpoint
-  farthing audit prove pur_0192… > proof.json
+  farthing audit prove buy_0192… > proof.json
   farthing audit check proof.json --key 'farthing-wallet/…+…+…'
 
 Whoever keeps a checkpoint, or a copy, can tell later whether the log was changed since. The log
@@ -115,7 +115,7 @@ struct Show {
 
 /// Prove what the log says about one purchase, and reveal what it committed to
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  farthing audit prove pur_0192… > proof.json")]
+#[command(after_help = "Example:\n  farthing audit prove buy_0192… > proof.json")]
 struct Prove {
     /// The purchase, or the attempt that was denied
     purchase: PurchaseId,
@@ -126,7 +126,7 @@ struct Prove {
 
 /// All about one purchase for a dispute: its leaves and their proofs, the receipt, and what was asked
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  farthing audit bundle pur_0192… > dispute.json")]
+#[command(after_help = "Example:\n  farthing audit bundle buy_0192… > dispute.json")]
 struct Bundle {
     /// The purchase
     purchase: PurchaseId,
@@ -158,7 +158,7 @@ struct Export {
 
 /// Forget the personal data of a purchase that is over: the log still verifies
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  farthing audit erase pur_0192…
+#[command(after_help = "Example:\n  farthing audit erase buy_0192…
 
 The query, what identifies the request, the receipt and the signed payment are gone from the
 wallet; the amount, the payee and the URL without its query stay in the log.")]

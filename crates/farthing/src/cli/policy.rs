@@ -24,7 +24,7 @@ const SHOWN: usize = 20;
   farthing policy check policy.yaml              is it one? nothing changes
   farthing policy test policy.yaml --replay 30d  what of the last 30 days would it have denied?
   farthing policy apply policy.yaml              from the next payment on
-  farthing policy explain pur_01h…               why was this paid?
+  farthing policy explain buy_01h…               why was this paid?
 
 A policy takes the place of the limits and hosts of \"farthing wallet\", all but the freeze. A file
 that is wrong, or that might allow more than the one in force, changes nothing.
@@ -111,7 +111,7 @@ struct Test {
 
 /// Say why a purchase was allowed, rule by rule
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  farthing policy explain pur_01980000000070008000000000000000")]
+#[command(after_help = "Example:\n  farthing policy explain buy_01980000000070008000000000000000")]
 struct Explain {
     /// The purchase, as \"farthing wallet history\" names it
     id: PurchaseId,
