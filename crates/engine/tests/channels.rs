@@ -402,7 +402,7 @@ async fn a_caller_that_goes_away_at_any_moment_leaves_nothing_half_made(yard: Ya
                 }
             }
         };
-        let ticket = tokio::time::timeout(Duration::from_secs(10), sold).await.expect("given up");
+        let ticket = tokio::time::timeout(Duration::from_secs(60), sold).await.expect("given up");
         ended_early +=
             usize::from(for_a_while(polls.into(), ticket.finish(1, answer("goods"))).await.is_none());
         // Whether it was charged or not, it is served and charged once now.
@@ -457,7 +457,7 @@ async fn a_commit_that_nobody_confirms_is_found_out_about(yard: Yard) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), sold).await.expect("served");
+    tokio::time::timeout(Duration::from_secs(60), sold).await.expect("served");
     assert_eq!(yard.payee(buyer.id()).await.spent(), 600);
     buyer.step(&yard, PayerEvent::Received { price: price(600), units: 1 });
     house.store.doubtful.store(1, Ordering::SeqCst);

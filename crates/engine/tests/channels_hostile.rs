@@ -187,7 +187,7 @@ async fn an_answer_that_is_gone_is_not_sold_twice() {
     house.stop().await;
     yard.ahead_ms.fetch_add(120_000, Ordering::SeqCst);
     let house = yard.house(setup()).await;
-    for _ in 0..500 {
+    for _ in 0..6_000 {
         match buyer.buy(&yard, &house, 1, 1_000).await {
             Ok(_) => tokio::time::sleep(Duration::from_millis(10)).await,
             gone => {
@@ -498,7 +498,7 @@ async fn a_stream_ends_where_its_payer_stops_paying() {
 
 /// Blocks come until the channel is as wanted.
 async fn mined_until(yard: &Yard, id: ChannelId, what: &str, wanted: impl Fn(&Payee) -> bool) -> Payee {
-    for _ in 0..400 {
+    for _ in 0..2_400 {
         let payee = yard.store.channel(id).await.expect("read").expect("there");
         if wanted(&payee) {
             return payee;
@@ -547,7 +547,7 @@ async fn an_open_or_a_close_that_a_reorganization_takes_away_comes_back() {
             |value: &serde_json::Value| u64::from_str_radix(&value.as_str().unwrap()[2..], 16).unwrap();
         yard.reorg(number(&height) - number(&mined["blockNumber"]) + 1, transactions).await;
         let mut paid = false;
-        for _ in 0..400 {
+        for _ in 0..2_400 {
             paid = yard.balance_of(PAYEE).await == payee + 1_500;
             if paid {
                 break;
@@ -606,7 +606,7 @@ async fn a_close_that_went_away_while_nothing_ran_is_sent_again_by_the_next_proc
     yard.reorg(1, "drop").await;
     assert_eq!(yard.balance_of(PAYEE).await, payee);
     let _house = yard.house(setup()).await;
-    for _ in 0..400 {
+    for _ in 0..2_400 {
         if yard.balance_of(PAYEE).await == payee + 2_000 {
             return yard.sound().await;
         }

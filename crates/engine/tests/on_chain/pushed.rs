@@ -85,7 +85,7 @@ impl House {
         let outcome = self.show(pushed, resource).await;
         let SaleOutcome::Deliver { payment, permit } = outcome else { panic!("{outcome:?}") };
         permit.delivered();
-        for _ in 0..200 {
+        for _ in 0..6_000 {
             let now = self.payment(payment.id).await;
             if now.delivery == Delivery::Sent {
                 return now;
@@ -100,7 +100,7 @@ impl House {
         let SaleOutcome::Refused { reason } = &outcome else { panic!("{code}: {outcome:?}") };
         assert_eq!((reason.code(), reason.fault()), (code, fault));
         // Its buyer is told at once, and its claim is free then.
-        for _ in 0..200 {
+        for _ in 0..6_000 {
             if self.store.holder(&pushed.key()).await.expect("read").is_none() {
                 return self.books_balance().await;
             }
@@ -484,7 +484,7 @@ async fn what_a_killed_process_never_sent_of_a_payers_transaction_is_sent_by_the
     // As if it had been killed between its commit and its sending.
     house.rpc("anvil_dropTransaction", json!([tx.hash.to_string()])).await;
     let next = house.next_process().await;
-    for _ in 0..100 {
+    for _ in 0..3_000 {
         if house.chain.transaction(tx.hash).await.expect("read").is_some() {
             break;
         }

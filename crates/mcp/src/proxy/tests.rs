@@ -391,7 +391,7 @@ async fn what_a_server_says_hides_nothing_and_what_is_written_out_is_counted() {
     assert_eq!(prompts[0].description.as_deref(), Some(WRITTEN));
     // Each text had four: of the instructions, a tool (six), a result (four), an error (two), the prompts (one, and a name).
     let (expected, counted) = (4 * (1 + 6 + 4 + 2 + 2), || bench.state.unseen().unwrap());
-    for _ in 0..500 {
+    for _ in 0..6_000 {
         if counted() == expected {
             break;
         }

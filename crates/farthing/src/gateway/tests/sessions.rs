@@ -212,7 +212,7 @@ async fn a_stream_is_sold_over_a_socket_and_collected_on_the_chain() {
     let channel = rig.store.channel(ChannelId(buyer.parts().id().0)).await.unwrap().unwrap();
     assert_eq!((channel.settled(), channel.state()), (5000, &PayeeState::Finalized));
     stop.send(()).unwrap();
-    tokio::time::timeout(Duration::from_secs(10), serving).await.unwrap().unwrap();
+    tokio::time::timeout(Duration::from_secs(60), serving).await.unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -170,7 +170,7 @@ impl Shop {
         let Self { world, store, paywall: before, backend, http, devnet } = self;
         // Its till ends with the last of its owners: the keeper may be at a channel still.
         drop(before);
-        for _ in 0..1000 {
+        for _ in 0..12_000 {
             if Arc::strong_count(&store) == 1 {
                 break;
             }
@@ -191,7 +191,7 @@ impl Shop {
 
     /// Asks as long as it is told to come again: another transaction of the channel is on its way.
     pub async fn patiently(&self, request: impl Fn() -> Request<Full<Bytes>>) -> Got {
-        for _ in 0..1000 {
+        for _ in 0..12_000 {
             let got = self.send(request()).await;
             if got.status != 503 {
                 return got;

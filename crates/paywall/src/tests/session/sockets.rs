@@ -154,7 +154,7 @@ impl Feed {
     }
 
     async fn ended(&self, buyer: &Buyer) -> (u128, u128, ChargeState) {
-        for _ in 0..1000 {
+        for _ in 0..30_000 {
             let channel = self.shop.channel(buyer.id()).await;
             if channel.running().next().is_none() {
                 let charges = self.shop.store.charges(buyer.id(), None, 10).await.unwrap();

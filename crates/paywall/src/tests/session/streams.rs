@@ -108,7 +108,7 @@ async fn streams(shop: &Shop, buyer: &Buyer, cumulative: u128) -> Streamed {
 
 /// What became of the channel's only charge.
 pub(super) async fn ended(shop: &Shop, buyer: &Buyer) -> (Payee, ChargeState) {
-    for _ in 0..1000 {
+    for _ in 0..30_000 {
         let channel = shop.channel(buyer.id()).await;
         if channel.running().next().is_none() {
             let charges = shop.store.charges(buyer.id(), None, 10).await.unwrap();
