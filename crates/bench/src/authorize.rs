@@ -121,9 +121,13 @@ fn intent(number: usize) -> Intent {
     }
 }
 
-async fn authorize(wallet: &LocalAuthorizer, number: usize) -> Result<(), AuthorizeError> {
-    let done = wallet.authorize(intent(number)).await;
-    done.map(drop).map_err(|denied: Denied| AuthorizeError::Denied(denied.to_string()))
+/// Authorizes, tells when that was done, and then shows the payment, as whoever pays does.
+async fn authorize(wallet: &LocalAuthorizer, number: usize) -> Result<Instant, AuthorizeError> {
+    let denied = |denied: Denied| AuthorizeError::Denied(denied.to_string());
+    let id = wallet.authorize(intent(number)).await.map_err(denied)?.id;
+    let done = Instant::now();
+    wallet.present(&id).await.map_err(denied)?;
+    Ok(done)
 }
 
 async fn all(done: &mut JoinSet<Result<Duration, AuthorizeError>>) -> Result<Vec<Duration>, AuthorizeError> {
@@ -166,9 +170,8 @@ pub async fn measure(
             tokio::time::sleep_until(due).await;
             let wallet = wallet.clone();
             under_way.spawn(async move {
-                authorize(&wallet, number).await?;
                 // From when it was due, so that nobody is spared a wait for those before.
-                Ok(due.elapsed())
+                Ok(authorize(&wallet, number).await?.duration_since(due))
             });
             number += 1;
             due = began + Duration::from_secs_f64(number as f64 / rate);

@@ -16,10 +16,11 @@ use farthing_primitives::{
 use farthing_rails::exact_evm::buy::{self, BuyError, Nonce};
 use farthing_rails::exact_evm::{self, Requirement, Tokens};
 use farthing_rails::x402::OfferError;
+use tokio::sync::Semaphore;
 
 use crate::clock::{ClockFault, Witnesses};
 use crate::journal::approvals::{ApprovalError, KeptApproval};
-use crate::journal::{Draft, Header, Journal, JournalError, Outcome, Proof, Purchase, Terms};
+use crate::journal::{AT_ONE_COMMIT, Draft, Header, Journal, JournalError, Outcome, Proof, Purchase, Terms};
 use crate::offer::{EchoError, Offer};
 use crate::purse::{Purse, SessionDenied, channel_code};
 use crate::screen::{Ask, Counts, Desk, For, Heard};
@@ -259,6 +260,10 @@ pub trait Authorizer: Send + Sync {
     async fn may_reach_private(&self, origin: &Origin) -> Result<bool, Denied>;
 }
 
+/// How many threads want the journal's disk at a time: two full commits, one that is written and one that gathers. More of
+/// them would only wake each other.
+const AT_THE_DISK: usize = 2 * AT_ONE_COMMIT;
+
 /// In place of a header's name, for payments that another program makes.
 const COUNTED: &str = "counted";
 
@@ -281,6 +286,8 @@ pub struct LocalAuthorizer {
     /// Of all that share the key.
     unshown: Arc<Unshown>,
     pub(crate) desk: Arc<Desk>,
+    /// Whoever wants the journal's disk, in the order in which they came.
+    places: Arc<Semaphore>,
     /// `None` is the real one.
     world: Option<Arc<dyn World>>,
 }
@@ -309,6 +316,7 @@ impl LocalAuthorizer {
             clock: Arc::new(system_clock),
             unshown: Arc::default(),
             desk: Arc::default(),
+            places: Arc::new(Semaphore::new(AT_THE_DISK)),
             world: None,
         }
     }
@@ -504,8 +512,14 @@ impl LocalAuthorizer {
         if self.world.is_some() {
             return work(self);
         }
+        let place = self.places.clone().acquire_owned().await.map_err(|_| Denied::Unavailable)?;
         let this = self.clone();
-        tokio::task::spawn_blocking(move || work(&this)).await.unwrap_or(Err(Denied::Unavailable))
+        let work = move || {
+            let done = work(&this);
+            drop(place);
+            done
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or(Err(Denied::Unavailable))
     }
 
     /// Counts a payment that another program makes: decides and, if it is allowed, writes it down as one that was shown.

@@ -32,6 +32,7 @@ mod meters;
 
 use agents::Scope;
 use disk::Disk;
+pub(crate) use disk::MAX_SHARED as AT_ONE_COMMIT;
 
 /// How long a call waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -438,6 +439,8 @@ impl Journal {
         db.pragma_update(None, "journal_mode", "WAL")?;
         // What is decided must survive a power cut, or a signature could be made twice for one cap.
         db.pragma_update(None, "synchronous", "FULL")?;
+        // Each step is a savepoint; what undoes it is needed by nobody after a crash.
+        db.pragma_update(None, "temp_store", "MEMORY")?;
         let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let found: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let missing = usize::try_from(found).ok().and_then(|done| MIGRATIONS.get(done..));

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::JournalError;
 
 /// How many steps share one commit at most. Other processes wait as long as these take.
-const MAX_SHARED: usize = 64;
+pub(crate) const MAX_SHARED: usize = 64;
 
 /// A connection that everybody in one process uses.
 #[derive(Debug)]
