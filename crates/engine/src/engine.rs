@@ -222,6 +222,7 @@ impl Engine {
         let now = self.0.clock.stamp();
         let request = sale.binding.request;
         let (tenant, exposure) = (sale.tenant.clone(), sale.exposure.clone());
+        let key = sale.key.clone();
         let new = NewPayment {
             id: PaymentId::new(now, self.0.world.random10()),
             tenant: sale.tenant,
@@ -241,6 +242,8 @@ impl Engine {
             }
             Ok(Claimed::Taken(held)) => {
                 if held.binding.request != request || held.tenant != tenant || held.role != role {
+                    // Out of the way first: whoever it is for may come as soon as this is told.
+                    self.0.live.remove(&key, live);
                     live.set_payment(&held);
                     let kind = ConflictKind::OtherRequest;
                     return live.publish(Outcome::Conflict { payment: held, kind });

@@ -163,12 +163,16 @@ impl LiveSet {
 
     /// Removes this very entry; whoever waits for an outcome that never came learns that.
     pub fn leave(&self, key: &ConsumptionKey, live: &Arc<Live>) {
+        self.remove(key, live);
+        drop(live.take_publisher());
+    }
+
+    /// Removes this very entry, whose outcome is still to be told.
+    pub fn remove(&self, key: &ConsumptionKey, live: &Arc<Live>) {
         let mut entries = lock(&self.entries);
         if entries.get(key).is_some_and(|current| Arc::ptr_eq(current, live)) {
             entries.remove(key);
         }
-        drop(entries);
-        drop(live.take_publisher());
     }
 
     pub fn len(&self) -> usize {

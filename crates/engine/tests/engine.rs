@@ -127,6 +127,23 @@ async fn a_payment_shown_for_another_request_is_a_conflict() {
     assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
 }
 
+/// Whoever shows it for something else is told so, and is then in nobody's way.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_request_that_a_payment_is_for_is_answered_right_after_another_was_refused() {
+    let bench = bench();
+    let shop = Arc::new(Shop::default());
+    assert!(served(&bench.engine.sell(sale(1), shop.clone()).await));
+    for round in 0..500 {
+        let mut other = sale(1);
+        other.binding.request = RequestHash([99; 32]);
+        let outcome = bench.engine.sell(other, shop.clone()).await;
+        assert!(matches!(outcome, SaleOutcome::Conflict { .. }), "{outcome:?}");
+        let again = bench.engine.sell(sale(1), shop.clone()).await;
+        assert!(served(&again), "{round}: {again:?}");
+    }
+    assert_eq!(shop.calls.load(Ordering::SeqCst), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_payment_shown_again_gets_the_stored_answer_and_after_the_replay_time_none() {
     let bench = bench();
