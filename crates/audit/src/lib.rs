@@ -36,7 +36,9 @@ pub use note::{
     SigningKey, VerifierKey,
 };
 pub use proof::{Consistency, Inclusion, MAX_PROOF_BYTES, ProofError};
-pub use publish::{Disk, Leaves, LeavesError, PublishError, Published, publish};
+pub use publish::{
+    CosignError, Disk, Leaves, LeavesError, PublishError, Published, publish, publish_cosigned,
+};
 pub use tiles::{TILE_WIDTH, Tile, Tree};
 pub use verify::{Check, Fault, MAX_FAULTS, Report, verify};
 pub use witness::{Cosignature, Seen, Witness, WitnessError, attach};

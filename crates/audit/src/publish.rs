@@ -10,11 +10,14 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::directory::{CHECKPOINT, LogDir, ReadError};
 use crate::leaf::MAX_LEAF_BYTES;
 use crate::merkle::{Hash, leaf_hash, root_at};
-use crate::note::SigningKey;
+use crate::note::{MAX_SIGNATURES, Note, NoteError, SignatureError, SigningKey, VerifierKey};
 use crate::tiles::{TILE_WIDTH, Tile, Tree};
+use crate::witness::{Cosignature, attach};
 
 /// How many leaves are asked for at once.
 const BATCH: usize = TILE_WIDTH;
+/// Whoever writes to the directory holds it.
+const LOCK: &str = ".lock";
 
 /// Where the leaves are that are durable, in their order.
 pub trait Leaves {
@@ -173,7 +176,7 @@ pub fn publish(
 ) -> Result<Published, PublishError> {
     let root = dir.path();
     fs::create_dir_all(root)?;
-    let lock = File::create(root.join(".lock"))?;
+    let lock = File::create(root.join(LOCK))?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(fs::TryLockError::WouldBlock) => return Err(PublishError::Busy),
@@ -240,6 +243,81 @@ pub fn publish(
         remove_partial(root, &tile)?;
     }
     Ok(Published { checkpoint, note, before })
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CosignError {
+    #[error("nothing was published here")]
+    Nothing,
+    #[error("what was published cannot be read: {0}")]
+    Read(#[from] ReadError),
+    #[error("what was published is not what the log's key signed: {0}")]
+    Checkpoint(#[from] CheckpointError),
+    #[error("what the witness gave is no note: {0}")]
+    Note(#[from] NoteError),
+    #[error("the witness saw another checkpoint than the one that is published; let it see this one")]
+    Other,
+    #[error("the witness's line does not count: {0}")]
+    Signature(#[from] SignatureError),
+    #[error("the checkpoint has {MAX_SIGNATURES} signatures, and holds no more")]
+    Full,
+    #[error("another process is publishing")]
+    Busy,
+    #[error("the log cannot be written: {0}")]
+    Io(#[from] io::Error),
+}
+
+impl CosignError {
+    /// A stable name for programs.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Nothing => "nothing_published",
+            Self::Read(_) | Self::Checkpoint(_) => "published_damaged",
+            Self::Note(_) => "cosignature_unreadable",
+            Self::Other => "other_checkpoint",
+            Self::Signature(SignatureError::Missing) => "witness_missing",
+            Self::Signature(SignatureError::Wrong) => "witness_forged",
+            Self::Full => "checkpoint_full",
+            Self::Busy => "busy",
+            Self::Io(_) => "io",
+        }
+    }
+}
+
+/// Puts a witness's line below the checkpoint that is published, from a copy of it that the witness cosigned. Returns the
+/// checkpoint, and when the witness saw it, in seconds since 1970.
+///
+/// # Errors
+/// [`CosignError`]; what is published stays as it is.
+pub fn publish_cosigned(
+    dir: &LogDir,
+    log: &VerifierKey,
+    witness: &VerifierKey,
+    cosigned: &[u8],
+    disk: &mut Disk,
+) -> Result<(Checkpoint, u64), CosignError> {
+    let published = dir.checkpoint()?.ok_or(CosignError::Nothing)?;
+    // Published by somebody, so that the directory is there to be locked.
+    let lock = File::create(dir.path().join(LOCK))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(fs::TryLockError::WouldBlock) => return Err(CosignError::Busy),
+        Err(fs::TryLockError::Error(error)) => return Err(error.into()),
+    }
+    // It may have grown until now.
+    let published = dir.checkpoint()?.unwrap_or(published);
+    let (checkpoint, mut note) = Checkpoint::open(&published, log)?;
+    let seen = Note::read(cosigned)?;
+    if seen.text != note.text {
+        return Err(CosignError::Other);
+    }
+    let (time, line) = Cosignature::find(&seen, witness)?;
+    if !attach(&mut note, line) {
+        return Err(CosignError::Full);
+    }
+    disk.put(dir.path(), CHECKPOINT, note.to_string().as_bytes())?;
+    disk.sync_dirs()?;
+    Ok((checkpoint, time))
 }
 
 /// The tree that was published, from the tiles at its right edge.

@@ -113,6 +113,14 @@ impl Cosignature {
     /// # Errors
     /// [`SignatureError`].
     pub fn check(note: &Note, key: &VerifierKey) -> Result<u64, SignatureError> {
+        Self::find(note, key).map(|(time, _)| time)
+    }
+
+    /// The witness's line below a note, and when it saw that.
+    ///
+    /// # Errors
+    /// [`SignatureError`].
+    pub fn find(note: &Note, key: &VerifierKey) -> Result<(u64, Self), SignatureError> {
         let mut found = Err(SignatureError::Missing);
         for line in note.signatures.iter().filter(|line| key.is_named_by(line)) {
             let (time, signature) = line.bytes.split_first_chunk::<8>().ok_or(SignatureError::Wrong)?;
@@ -121,7 +129,7 @@ impl Cosignature {
             if !fits || !key.has_signed(&message(time, &note.text), signature) {
                 return Err(SignatureError::Wrong);
             }
-            found = Ok(time);
+            found = Ok((time, Self(line.clone())));
         }
         found
     }

@@ -296,3 +296,40 @@ fn one_purchase_is_proven_revealed_and_erased() {
     assert!(nothing.code == 1 && nothing.err.contains("there is no wallet"), "{}", nothing.err);
     assert!(!nobody.exists(), "looking for a wallet makes none");
 }
+
+#[test]
+fn a_witness_by_command_sees_one_log_and_its_line_is_demanded() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let (journal, _) = wallet(&home);
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let key = audit(&home, &["publish"]).json()["key"].as_str().unwrap().to_owned();
+    let state = path("witness");
+    let made = audit(&home, &["witness", "new", "--state", &state, "--name", "witness.example/w1"]);
+    let public = made.json()["key"].as_str().unwrap().to_owned();
+    assert_eq!(audit(&home, &["witness", "key", "--state", &state]).json()["key"], public.as_str());
+    let twice = audit(&home, &["witness", "new", "--state", &state, "--name", "witness.example/w1"]);
+    assert!(twice.code == 1 && twice.err.contains("witness_there"), "{}", twice.err);
+
+    let log = home.join("audit/log");
+    copy(&log, &dir.path().join("first"));
+    let sign =
+        |copied: &str| audit(&home, &["witness", "sign", &path(copied), "--key", &key, "--state", &state]);
+    let seen = sign("first");
+    assert!(seen.code == 0 && seen.out.contains("witness.example/w1"), "{}{}", seen.out, seen.err);
+    assert_eq!(audit(&home, &["verify", "--witness", &public]).code, 1, "it has no line yet");
+    fs::write(path("cosigned"), &seen.out).unwrap();
+    let attach = || audit(&home, &["attach", &path("cosigned"), "--witness", &public]);
+    assert_eq!(attach().json()["witness"], "witness.example/w1");
+    assert_eq!(audit(&home, &["verify", "--witness", &public]).code, 0);
+
+    buy(&journal, 9, 10_009);
+    assert_eq!(audit(&home, &["publish"]).code, 0);
+    let late = attach();
+    assert!(late.code == 1 && late.err.contains("other_checkpoint"), "{}", late.err);
+    copy(&log, &dir.path().join("second"));
+    assert_eq!(sign("second").code, 0);
+    let older = sign("first");
+    assert!(older.code == 1 && older.err.contains("older_than_seen"), "{}", older.err);
+    assert_eq!(older.out, "", "nothing is cosigned");
+}

@@ -14,7 +14,7 @@ use crate::journal::Journal;
 use crate::keystore::{create_private_dir, create_private_file, write_new};
 
 /// How long the file of a log's key may be.
-const MAX_KEY_BYTES: u64 = 1024;
+pub(crate) const MAX_KEY_BYTES: u64 = 1024;
 
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
@@ -121,7 +121,7 @@ fn parse_key(path: &Path, text: &[u8]) -> Result<SigningKey, AuditError> {
 }
 
 /// A file's bytes, `None` if there is none.
-fn read(path: &Path, most: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     let file = match fs::File::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -135,7 +135,8 @@ fn read(path: &Path, most: u64) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     Ok(Some(bytes))
 }
 
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+/// Puts a file in the place of another, whole and durably.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let draft = path.with_extension("tmp");
     match fs::remove_file(&draft) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -24,6 +24,7 @@ pub mod signer;
 pub mod transact;
 mod unshown;
 pub mod vault;
+mod witness;
 mod world;
 
 pub use agent_token::{AgentToken, AgentTokenError};
@@ -36,4 +37,5 @@ pub use home::{Home, NoHome};
 pub use offer::{EchoError, Offer, OfferMpp, OfferSession, OfferV2, SESSION, UnpayableError};
 pub use purse::{Answered, Brought, Deposit, Purse, Quote, SessionDenied, Spent};
 pub use screen::Ask;
+pub use witness::{Cosigned, WitnessDesk, WitnessDeskError};
 pub use world::TokioWorld;

@@ -19,6 +19,7 @@ use super::wallet::{Out, home};
 
 mod bundle;
 mod export;
+mod witness;
 
 /// How many leaves are read at once.
 const PAGE: usize = 500;
@@ -56,6 +57,8 @@ enum Command {
     Export(Export),
     Erase(Erase),
     Parties(PartiesArgs),
+    Witness(witness::WitnessArgs),
+    Attach(witness::Attach),
 }
 
 /// Read a whole log, and say whether it is what its key signed
@@ -212,6 +215,8 @@ pub fn run(args: AuditArgs) -> Result<ExitCode, Failure> {
         Command::Export(_) => export::jsonl(&opened()?.1)?,
         Command::Erase(erase) => forget(&erase.purchase, &out)?,
         Command::Parties(parties) => name(parties, &out)?,
+        Command::Witness(args) => return witness::run(&args, &out),
+        Command::Attach(args) => witness::attach(&args, &out)?,
     }
     Ok(ExitCode::SUCCESS)
 }
