@@ -3,11 +3,13 @@
 
 use std::collections::HashMap;
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use farthing_policy::policy::MAX_REASON_CHARS;
-use farthing_policy::{Asks, Clock, Law, Question, Request, ScreenFault, Screened, Screener, Screening};
+use farthing_policy::{
+    AgentName, Asks, Clock, Law, Question, Request, ScreenFault, Screened, Screener, Screening,
+};
 use rustix::process::{Pid, Signal};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +21,8 @@ use crate::authorizer::{Denied, LocalAuthorizer};
 const MAX_ANSWER_BYTES: usize = 4096;
 /// How many questions of one wallet's process are open at once. Whoever comes then waits, and its deadline runs.
 const MAX_OPEN: usize = 64;
+/// How many of these may be one agent's, so that one that asks without end leaves room for the others.
+const MAX_OPEN_OF_AGENT: usize = 16;
 /// How long an answer is kept from the look at a payment to the payment itself, and how many are.
 const KEPT_FOR: Duration = Duration::from_secs(10);
 const MAX_KEPT: usize = 1024;
@@ -122,13 +126,20 @@ impl LocalAuthorizer {
 #[derive(Debug)]
 pub(crate) struct Desk {
     places: Semaphore,
+    /// Those of each agent who asks just now, and of the owner.
+    of_agents: Mutex<HashMap<Option<AgentName>, Weak<Semaphore>>>,
     http: OnceLock<Option<reqwest::Client>>,
     kept: Mutex<HashMap<(Asks, Question), (Instant, Screened)>>,
 }
 
 impl Default for Desk {
     fn default() -> Self {
-        Self { places: Semaphore::new(MAX_OPEN), http: OnceLock::new(), kept: Mutex::default() }
+        Self {
+            places: Semaphore::new(MAX_OPEN),
+            of_agents: Mutex::default(),
+            http: OnceLock::new(),
+            kept: Mutex::default(),
+        }
     }
 }
 
@@ -139,6 +150,9 @@ impl Desk {
             return kept;
         }
         let asked = async {
+            let own = self.places_of(question.agent.as_ref());
+            // The agent's own first: whoever waits for that holds no place of the others.
+            let _own = own.acquire().await.map_err(|_| ScreenFault::Unavailable)?;
             let _place = self.places.acquire().await.map_err(|_| ScreenFault::Unavailable)?;
             let asked = serde_json::to_vec(&QuestionRecord::of(question));
             let asked = asked.map_err(|_| ScreenFault::Unavailable)?;
@@ -161,6 +175,18 @@ impl Desk {
             self.keep(&screened);
         }
         screened
+    }
+
+    fn places_of(&self, agent: Option<&AgentName>) -> Arc<Semaphore> {
+        let mut of_agents = self.of_agents.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those whom nobody uses take no room.
+        of_agents.retain(|_, places| places.strong_count() > 0);
+        let known = of_agents.get(&agent.cloned()).and_then(Weak::upgrade);
+        known.unwrap_or_else(|| {
+            let places = Arc::new(Semaphore::new(MAX_OPEN_OF_AGENT));
+            of_agents.insert(agent.cloned(), Arc::downgrade(&places));
+            places
+        })
     }
 
     fn kept(&self, screener: &Screener, question: &Question, what: For) -> Option<Screened> {

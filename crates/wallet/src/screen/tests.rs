@@ -91,6 +91,39 @@ async fn only_an_answer_of_a_program_is_one() {
 }
 
 /// A server that says the same to everybody.
+#[tokio::test]
+async fn one_agent_that_asks_without_end_leaves_room_for_others() {
+    let desk = Arc::new(Desk::default());
+    let screener =
+        |script: &str| Screener { asks: shell(script), within: Duration::from_secs(60), quorum: 1 };
+    let of = |agent: &str, n: u128| Question {
+        agent: Some(agent.parse().unwrap()),
+        money: Registry::builtin().dollar(&Network::eip155(84532)).unwrap().atoms(n),
+        ..question()
+    };
+    let asking: Vec<_> = (0..2 * MAX_OPEN as u128)
+        .map(|n| {
+            let (desk, slow, asked) = (desk.clone(), screener("sleep 60"), of("acme/loud", n));
+            tokio::spawn(async move { desk.ask(&slow, &asked, For::Payment).await })
+        })
+        .collect();
+    // It has all of its own places, and is at none of the others.
+    while desk.places.available_permits() > MAX_OPEN - MAX_OPEN_OF_AGENT {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let quick = screener("echo '{\"answer\":\"allow\"}'");
+    let other = desk.ask(&quick, &of("acme/quiet", 1), For::Payment).await;
+    assert_eq!(other.said, Screening::Allow);
+    assert_eq!(desk.places.available_permits(), MAX_OPEN - MAX_OPEN_OF_AGENT);
+    assert_eq!(desk.of_agents.lock().unwrap().len(), 2);
+    for one in asking {
+        one.abort();
+        let _ = one.await;
+    }
+    desk.ask(&quick, &of("acme/quiet", 2), For::Payment).await;
+    assert_eq!(desk.of_agents.lock().unwrap().len(), 1);
+}
+
 async fn server(answer: &'static str) -> url::Url {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/screen", listener.local_addr().unwrap()).parse().unwrap();
