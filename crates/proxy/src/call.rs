@@ -21,7 +21,7 @@ use url::Url;
 
 use crate::answer::{self, Body, Unpaid};
 use crate::desk::unavailable;
-use crate::headers::{of_request, pays_itself};
+use crate::headers::{likeness, of_request, pays_itself};
 use crate::left::{Bought, Found, Left, Wait};
 use crate::room::{BODY_MEMORY, Place, Room};
 use crate::turns::{Turn, Turns};
@@ -45,6 +45,9 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Whose request it is, and which.
 type Key = (Arc<str>, RequestHash);
+
+/// The same, and the headers by which an answer usually differs: what was made for one program is none for another.
+type Alike = (Key, [u8; 32]);
 
 /// What a purchase came to.
 type Done = Result<Outcome, FetchError>;
@@ -82,7 +85,7 @@ pub(crate) struct Calls {
     asked: Semaphore,
     purchases: Arc<Semaphore>,
     turns: Turns<Key>,
-    left: Left<Key, Done>,
+    left: Left<Alike, Done>,
 }
 
 /// What is asked, by whom.
@@ -90,6 +93,7 @@ struct Call {
     customer: Customer,
     request: HttpRequest,
     key: Key,
+    alike: Alike,
     reach: Reach,
     /// Of its body.
     place: Place,
@@ -165,7 +169,8 @@ impl Calls {
         let (method, headers) = (parts.method, parts.headers);
         let request = HttpRequest { method, url, headers, body, socket: None };
         let key = (customer.name.clone(), request_hash(&request));
-        let call = Call { customer, request, key, reach, place, exit };
+        let alike = (key.clone(), likeness(&request.headers));
+        let call = Call { customer, request, key, alike, reach, place, exit };
         if pays_itself(&call.request.headers) {
             return self.pass(&call).await;
         }
@@ -190,7 +195,7 @@ impl Calls {
 
     /// Any other: each is a purchase of its own, but for those that an earlier one left open.
     async fn buy(&self, call: Call) -> Result<Response<Body>, Problem> {
-        let work = match self.left.adopt(&call.key) {
+        let work = match self.left.adopt(&call.alike) {
             Some(Found::UnderWay(wait)) => return self.end(call.waiting(), wait).await,
             Some(Found::Done(id)) => Work::Resume(id),
             None => match call.abandoned().await? {
@@ -231,7 +236,7 @@ impl Calls {
     async fn work(&self, call: Call, work: Work, turn: Option<Turn<Key>>) -> Result<Response<Body>, Problem> {
         let place = self.purchases.clone().acquire_owned().await.map_err(|_| Problem::WalletUnavailable)?;
         // What has a name is in the journal, where the next of that name finds it.
-        let (promise, wait) = self.left.begin((!call.is_named()).then(|| call.key.clone()));
+        let (promise, wait) = self.left.begin((!call.is_named()).then(|| call.alike.clone()));
         let mut waiting = call.waiting();
         if let Work::Pay(asked) = &work {
             waiting.asked = Some(Answer::clone(asked));
@@ -258,7 +263,7 @@ impl Calls {
     }
 
     /// Waits for what a purchase comes to, and tells the program.
-    async fn end(&self, waiting: Waiting, wait: Wait<Key, Done>) -> Result<Response<Body>, Problem> {
+    async fn end(&self, waiting: Waiting, wait: Wait<Alike, Done>) -> Result<Response<Body>, Problem> {
         // Whoever was at it is gone only when this process ends.
         match wait.end().await.ok_or(Problem::WalletUnavailable)? {
             Ok(Outcome::Free(answer)) => Ok(answer::passed(answer, None)),
@@ -266,8 +271,8 @@ impl Calls {
                 if let Came::TooLarge { limit } = answer.body {
                     return Err(Problem::PaidTooLarge { id: payment.id, limit });
                 }
-                let Waiting { client, method, key, exit, is_named, .. } = waiting;
-                let told = receiver(client, (!is_named).then(|| (self.left.clone(), key)), payment.id);
+                let Waiting { client, method, alike, exit, is_named, .. } = waiting;
+                let told = receiver(client, (!is_named).then(|| (self.left.clone(), alike)), payment.id);
                 Ok(answer::bought(answer, &method, &payment, exit, told))
             }
             Ok(Outcome::Refused { answer, payment, reason }) => {
@@ -291,7 +296,7 @@ impl Calls {
 struct Waiting {
     client: Arc<Client>,
     method: Method,
-    key: Key,
+    alike: Alike,
     is_named: bool,
     /// The connection on which it waits.
     exit: Option<Departures>,
@@ -302,7 +307,7 @@ struct Waiting {
 /// Who is told whether what was bought left for the program. `left` is where it is kept else.
 fn receiver(
     client: Arc<Client>,
-    left: Option<(Left<Key, Done>, Key)>,
+    left: Option<(Left<Alike, Done>, Alike)>,
     id: PurchaseId,
 ) -> impl FnOnce(bool) + Send + 'static {
     let runtime = Handle::current();
@@ -313,8 +318,8 @@ fn receiver(
                     tracing::warn!(%id, %error, "that a purchase is delivered could not be written down");
                 }
             });
-        } else if let Some((left, key)) = left {
-            left.leave(key, id);
+        } else if let Some((left, alike)) = left {
+            left.leave(alike, id);
         }
     }
 }
@@ -353,7 +358,7 @@ impl Call {
         Waiting {
             client: self.customer.client.clone(),
             method: self.request.method.clone(),
-            key: self.key.clone(),
+            alike: self.alike.clone(),
             is_named: self.is_named(),
             exit: self.exit.clone(),
             asked: None,

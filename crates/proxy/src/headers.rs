@@ -1,6 +1,7 @@
 //! Which headers cross the proxy.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use sha2::{Digest, Sha256};
 
 /// What belongs to one connection, or to this proxy.
 ///
@@ -22,6 +23,15 @@ const REWRITTEN: [HeaderName; 3] = [header::HOST, header::CONTENT_LENGTH, header
 const OURS: &str = "farthing-";
 /// By which a program pays itself.
 const PAYMENTS: [&str; 3] = ["x-payment", "payment-signature", "payment-authorization"];
+/// By what an answer usually differs, beside what is asked for. Our own gateway sells to one set of them at a time.
+const DIFFERS_BY: [HeaderName; 6] = [
+    header::ACCEPT,
+    header::ACCEPT_ENCODING,
+    header::ACCEPT_LANGUAGE,
+    header::AUTHORIZATION,
+    header::CONTENT_ENCODING,
+    header::CONTENT_TYPE,
+];
 
 const VIA: HeaderValue = HeaderValue::from_static("1.1 farthing");
 
@@ -70,6 +80,21 @@ pub(crate) fn pays_itself(headers: &HeaderMap) -> bool {
         || headers.get_all(header::AUTHORIZATION).iter().any(by_scheme)
 }
 
+/// Names what an answer usually differs by: equal for two requests that can share what was bought.
+pub(crate) fn likeness(headers: &HeaderMap) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for name in &DIFFERS_BY {
+        let values: Vec<_> = headers.get_all(name).iter().collect();
+        // Counted and measured, so that no two sets make the same bytes.
+        hash.update((values.len() as u64).to_be_bytes());
+        for value in values {
+            hash.update((value.len() as u64).to_be_bytes());
+            hash.update(value.as_bytes());
+        }
+    }
+    hash.finalize().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +133,22 @@ mod tests {
         ]);
         of_answer(&mut came);
         assert_eq!(came, headers(&[("content-length", "3"), ("via", "1.0 other"), ("via", "1.1 farthing")]));
+    }
+
+    #[test]
+    fn what_was_made_for_one_program_is_none_for_another() {
+        let one = likeness(&headers(&[("accept", "a"), ("accept-encoding", "gzip"), ("x-request-id", "1")]));
+        let again =
+            likeness(&headers(&[("x-request-id", "2"), ("accept-encoding", "gzip"), ("accept", "a")]));
+        assert_eq!(one, again);
+        for other in [
+            headers(&[("accept", "a")]),
+            headers(&[("accept", "agzip")]),
+            headers(&[("accept", "a"), ("accept", ""), ("accept-encoding", "gzip")]),
+            headers(&[("accept", "a"), ("accept-encoding", "gzip"), ("authorization", "Bearer x")]),
+        ] {
+            assert_ne!(one, likeness(&other), "{other:?}");
+        }
     }
 
     #[test]
