@@ -4,7 +4,7 @@
 
 import { check, devnet, held, rpc, run, same, script, USDC } from "./support.mjs";
 
-const LIMIT_MS = 30_000;
+const LIMIT_MS = 60_000;
 const PRICE = 2_500n;
 const WHO = { claim: "gateway", broadcast: "gateway", buyer: "buyer" };
 

@@ -3,7 +3,7 @@
 
 import { check, devnet, held, rpc, run, same, script, USDC } from "./support.mjs";
 
-const LIMIT_MS = 20_000;
+const LIMIT_MS = 60_000;
 
 await script(async () => {
   const { code, json, stdout, stderr } = await run(["demo", "--json"]);

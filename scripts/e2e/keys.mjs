@@ -13,7 +13,7 @@ import {
 
 const PRICE = 10_000n;
 /** After so many milliseconds a payment is denied whose signature has not come: the bound in the program, and its start. */
-const GIVEN_UP_MS = 5_000, START_MS = 5_000;
+const GIVEN_UP_MS = 5_000, START_MS = 30_000;
 
 /** The stand-in, asked in this way: "digest" as KMS documents, or "hashing". */
 async function kms(program, way) {

@@ -29,7 +29,7 @@ export const PAYER_KEY = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4
 export const PAYEE = "0x3C44CdDdB6a900fa2b585dd299e03d12FA4293BC";
 
 /** How long anything here may take: generous, since the machine may be busy. */
-const PATIENCE_MS = 30_000;
+const PATIENCE_MS = 120_000;
 
 // ---------------------------------------------------------------------------------------------------------------------
 // What held.
