@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use farthing_primitives::{Address, Network, Timestamp};
 
+use crate::mention::Mention;
 use crate::meter::{Number, Sums};
 use crate::policy::Screened;
 use crate::rules::{Breaker, Fact, Rules, Window};
@@ -98,6 +99,8 @@ pub struct History {
     pub approval: Option<Approval>,
     /// The request for such an approval that people have not answered yet.
     pub pending: Option<String>,
+    /// What the request goes by that somebody else wrote down before it was known otherwise.
+    pub mentions: Vec<Mention>,
 }
 
 impl History {

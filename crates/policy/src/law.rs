@@ -4,7 +4,9 @@ use std::time::Duration;
 use farthing_primitives::Timestamp;
 
 use crate::policy::{Allow, Matcher, PayTo, Span};
-use crate::{Breaker, Bucket, Decision, History, Origin, Policy, Request, Rules, Screener, Window, decide};
+use crate::{
+    Breaker, Bucket, Decision, History, Origin, Policy, Request, Rules, Screener, Taint, Window, decide,
+};
 
 /// What is in force: the rules that an owner sets by hand, or a policy from a file, which takes the place of all of them
 /// but the freeze.
@@ -51,6 +53,11 @@ impl Law {
             Self::Rules(_) => Some(Window::Day.length()),
             Self::Policy { policy, .. } => policy.memory(),
         }
+    }
+
+    /// Whether [`History::mentions`] matters, and so whether what others name is kept.
+    pub fn minds_mentions(&self) -> bool {
+        matches!(self, Self::Policy { policy, .. } if policy.taint != Taint::Off)
     }
 
     /// Whether [`History::usual_price`] matters.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use farthing_primitives::{Address, Network};
 
+use crate::mention::Named;
 use crate::meter::Number;
 use crate::policy::{Limit, ScreenFault, Span, Unfit};
 use crate::secrets::Secret;
@@ -296,6 +297,13 @@ pub enum Fact {
         by: String,
         fault: ScreenFault,
     },
+    /// Something else named it before the owner did, and it was never paid. Where it does not deny, people are asked, which
+    /// is looked at beside.
+    NamedFirst {
+        what: Named,
+        by: String,
+        denies: bool,
+    },
     /// Found by another process that decided, in its words.
     Told {
         code: String,
@@ -307,7 +315,7 @@ pub enum Fact {
 impl Fact {
     pub fn denies(&self) -> bool {
         match self {
-            Self::Told { denies, .. } => *denies,
+            Self::Told { denies, .. } | Self::NamedFirst { denies, .. } => *denies,
             Self::NotFrozen
             | Self::SchemeAllowed(_)
             | Self::NetworkAllowed(_)
@@ -413,6 +421,7 @@ impl Fact {
             Self::ScreenDenied { .. } => "screen_denied",
             Self::ScreenHeld { .. } => "screen_held",
             Self::ScreenFailed { fault, .. } => fault.code(),
+            Self::NamedFirst { .. } => "named_first",
         }
     }
 }
@@ -552,6 +561,7 @@ impl fmt::Display for Fact {
             Self::ScreenDenied { by, reason } => said(f, "denies it", by, reason.as_deref()),
             Self::ScreenHeld { by, reason } => said(f, "wants people to look at it", by, reason.as_deref()),
             Self::ScreenFailed { by, fault } => write!(f, "the screener ({by}): {fault}"),
+            Self::NamedFirst { what, by, .. } => write!(f, "{what} was first named in what {by} wrote"),
             Self::Approved { rule, by, .. } => write!(f, "what {rule} asks for is approved ({by})"),
             Self::ApprovalRequired { rule, quorum, pending } => {
                 let people = if *quorum == 1 { "a person".to_owned() } else { format!("{quorum} people") };

@@ -49,6 +49,7 @@ impl Policy {
         findings.extend(self.jumps(history, request, now));
         self.budgets(history, request, now, &mut findings);
         self.approvals(history, request, now, &mut findings);
+        self.named_first(history, request, &mut findings);
         self.screening(history, request, &mut findings);
         Decision::from_findings(findings)
     }
@@ -308,7 +309,7 @@ impl Policy {
 const SCREEN_RULE: &str = "screen";
 
 /// What people said, or that they have to.
-fn people(rule: &str, quorum: u32, said: Option<&Approval>, history: &History) -> Fact {
+pub(super) fn people(rule: &str, quorum: u32, said: Option<&Approval>, history: &History) -> Fact {
     let rule = rule.to_owned();
     match said {
         Some(approval) if approval.voices >= quorum => {

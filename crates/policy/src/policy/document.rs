@@ -14,7 +14,7 @@ use super::{
     Allow, Approve, Asks, Budget, Calendar, Deny, Expression, Hours, Limit, MAX_SCREEN_WITHIN, Matcher, Mode,
     PayTo, Per, Policy, SCREEN_WITHIN, Screener, Span, Weekday,
 };
-use crate::{AgentName, Breaker, Bucket, Dollars, HostPattern, Origin};
+use crate::{AgentName, Breaker, Bucket, Dollars, HostPattern, Origin, Taint};
 
 /// The longest file that is read, in bytes.
 pub const MAX_FILE_BYTES: usize = 1024 * 1024;
@@ -65,6 +65,10 @@ struct FileRecord {
     /// `allow` lets an address be paid for that seems to hold a key, a password or the number of a card.
     #[serde(default)]
     secrets_in_url: SecretsRecord,
+    /// What becomes of payments to hosts and payees that a tool's output named first: they wait for people (`ask`, unless
+    /// said), are not made (`deny`), or are payments like others (`off`).
+    #[serde(default)]
+    taint: TaintRecord,
     #[serde(default, deserialize_with = "given")]
     breaker: Option<BreakerRecord>,
     /// Who is asked before a payment is signed.
@@ -98,6 +102,15 @@ enum SecretsRecord {
     #[default]
     Deny,
     Allow,
+}
+
+#[derive(Deserialize, JsonSchema, Default, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum TaintRecord {
+    #[default]
+    Ask,
+    Deny,
+    Off,
 }
 
 /// When payments stop by themselves.
@@ -470,6 +483,11 @@ fn compile(file: FileRecord) -> Result<Policy, PolicyError> {
         owner,
         max_validity,
         secrets_in_url: file.secrets_in_url == SecretsRecord::Allow,
+        taint: match file.taint {
+            TaintRecord::Ask => Taint::Ask,
+            TaintRecord::Deny => Taint::Deny,
+            TaintRecord::Off => Taint::Off,
+        },
         breaker,
         price_jump,
         velocity_jump,

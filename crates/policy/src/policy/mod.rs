@@ -10,6 +10,7 @@ mod expression;
 mod listed;
 mod rule;
 mod screen;
+mod taint;
 mod tighter;
 
 #[cfg(test)]
@@ -31,7 +32,7 @@ pub use screen::{
 };
 pub use tighter::Loosening;
 
-use crate::{AgentName, Breaker};
+use crate::{AgentName, Breaker, Taint};
 
 /// A policy as it is decided by: read with [`Policy::parse`], and never half read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +44,8 @@ pub struct Policy {
     pub max_validity: Duration,
     /// An address that seems to hold a secret may be paid for all the same.
     pub secrets_in_url: bool,
+    /// What becomes of payments to whom something else named first.
+    pub taint: Taint,
     pub breaker: Option<Breaker>,
     /// A price is refused from this many times the last price of the same thing on.
     pub price_jump: Option<u32>,

@@ -6,11 +6,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    AgentName, Approval, Bucket, Caller, Charge, Decision, Fact, History, HostPattern, Law, Meters, Movement,
-    Origin, Request, Source, Sums,
+    AgentName, Approval, Bucket, Caller, Charge, Decision, Fact, History, HostPattern, Law, Mention, Meters,
+    Movement, Named, Origin, Request, Source, Sums,
 };
 
 mod asked;
+mod taint;
 
 /// A Tuesday, 22:13:20 UTC.
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);
@@ -426,7 +427,7 @@ fn attack_26_what_is_looser_is_seen() {
         ("per_payment: $1", "per_payment: $0.99"),
         ("rolling: {24h: $5}", "rolling: {24h: $5, 2h: $1}"),
         ("paths: [/v1/*]", "paths: [/v1/now, /v1/a/*]"),
-        ("hosts: [\"*.data.example\"]", "hosts: [\"eu.data.example\"]"),
+        ("hosts: [\"*.data.example\"]", "hosts: [\"*.eu.data.example\"]"),
         ("max: $0.25", "max: $0.20"),
         ("over: $0.30", "over: $0.20"),
         ("quorum: 2", "quorum: 3"),
@@ -443,6 +444,8 @@ fn attack_26_what_is_looser_is_seen() {
         ("paths: [/v1/*]", "paths: [/v1/*, /v2]"),
         ("    paths: [/v1/*]\n", ""),
         ("hosts: [\"*.data.example\"]", "hosts: [\"*.example\"]"),
+        // Fewer hosts, of which one is named now, and so paid where people were asked.
+        ("hosts: [\"*.data.example\"]", "hosts: [\"eu.data.example\"]"),
         ("max: $0.25", "max: $0.26"),
         ("    max: $0.25\n", ""),
         ("max_validity: 30s", "max_validity: 31s"),
@@ -577,6 +580,7 @@ fn any_request() -> impl Strategy<Value = Request> {
         "https://api.weather.example/v1/secret/x",
         "https://api.weather.example/v2",
         "https://eu.data.example/x",
+        "https://x.data.example/x",
         "https://x.example/",
         "http://api.weather.example/v1/now",
         "https://api.weather.example/v1/now?api_key=x",
@@ -622,8 +626,18 @@ fn any_history() -> impl Strategy<Value = History> {
         0u64..100_000,
     )
         .prop_map(|(agent, micros, ago)| paid(agent, micros, ago));
-    (prop::collection::vec(spent, 0..5), 0u8..2, 0u32..5, prop::option::of(0u32..4)).prop_map(
-        |(movements, pinned, refusals, voices)| History {
+    let mentions = prop::collection::vec(
+        prop::sample::select(vec![
+            Named::Host("eu.data.example".parse().unwrap()),
+            Named::Host("x.data.example".parse().unwrap()),
+            Named::Payee(payee(2)),
+        ])
+        .prop_map(|what| Mention { what, by: "tools.example:443 search".to_owned() }),
+        0..2,
+    );
+    (prop::collection::vec(spent, 0..5), 0u8..2, 0u32..5, prop::option::of(0u32..4), mentions).prop_map(
+        |(movements, pinned, refusals, voices, mentions)| History {
+            mentions,
             movements: movements.concat(),
             pinned: (0..pinned).map(|n| payee(n + 1)).collect(),
             refusals,
@@ -635,7 +649,7 @@ fn any_history() -> impl Strategy<Value = History> {
 }
 
 /// Edits of the policy above: some tighter, some looser, some neither.
-const EDITS: [(&str, &str); 23] = [
+const EDITS: [(&str, &str); 26] = [
     ("over: $0.40\n", "over: $0.40\n    when: 'amount < 450000'\n"),
     ("    max: $0.25", "    when: 'amount != 7'\n    max: $0.25"),
     (
@@ -646,6 +660,9 @@ const EDITS: [(&str, &str); 23] = [
     ("    over: $0.30", "    when: '1 / (amount % 5) >= 0'\n    over: $0.30"),
     ("owner: acme\n", "owner: acme\nscreen: {command: [/bin/true]}\n"),
     ("secrets_in_url: deny", "secrets_in_url: allow"),
+    ("secrets_in_url: deny", "secrets_in_url: deny\ntaint: deny"),
+    ("secrets_in_url: deny", "secrets_in_url: deny\ntaint: off"),
+    ("hosts: [\"*.data.example\"]", "hosts: [\"*.data.example\", x.data.example]"),
     ("per_payment: $1", "per_payment: $0.50"),
     ("per_payment: $1", "per_payment: $2"),
     ("rolling: {24h: $5}", "rolling: {24h: $6}"),

@@ -16,6 +16,8 @@ pub enum Loosening {
     Breaker,
     Validity,
     Secrets,
+    Taint,
+    Named(String),
     Screen,
     Owner,
 }
@@ -31,6 +33,10 @@ impl fmt::Display for Loosening {
             Self::Breaker => f.write_str("the breaker opens later"),
             Self::Validity => f.write_str("signed payments stay valid for longer"),
             Self::Secrets => f.write_str("addresses that seem to hold secrets are paid for"),
+            Self::Taint => f.write_str("what a tool's output named first is paid more easily"),
+            Self::Named(name) => {
+                write!(f, "{name} is named now, and paid also where a tool's output named it first")
+            }
             Self::Screen => f.write_str("the screener is gone, is another, or has longer to answer"),
             Self::Owner => f.write_str("whoever pays without a name has another budget"),
         }
@@ -71,6 +77,10 @@ impl Policy {
         if self.secrets_in_url && !old.secrets_in_url {
             found.push(Loosening::Secrets);
         }
+        if self.taint < old.taint {
+            found.push(Loosening::Taint);
+        }
+        found.extend(self.knows_more(old).map(Loosening::Named));
         let screens_less = match (&self.screen, &old.screen) {
             (_, None) => false,
             (None, Some(_)) => true,
