@@ -10,7 +10,7 @@ use farthing_wallet::journal::agents::Credential;
 use farthing_wallet::journal::channels::KeptChannel;
 use farthing_wallet::journal::{JournalError, Proof, Purchase, State};
 use farthing_wallet::{
-    Authorizer, Books, Denied, Intent, LocalAuthorizer, Offer, OfferSession, Purse, SessionDenied,
+    Authorizer, Books, Denied, Intent, LocalAuthorizer, Mentions, Offer, OfferSession, Purse, SessionDenied,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,7 +23,7 @@ use crate::protocol::{
     MAX_CALL_NAME_BYTES, MAX_CALL_NAMES, MAX_HISTORY_ROWS, MAX_LISTED, May, MaybeChannel, MaybeDeposit,
     MaybePurchase, Nothing, PurchaseRecord, Purchases, QuoteRecord, Refusal, Secret, SpentRecord,
     TicketRecord, WithBrought, WithChannel, WithGrant, WithHash, WithHistory, WithId, WithIntent,
-    WithIntentAndChannel, WithIntentFrom, WithName, WithNeed, WithOffer, WithOutcome, WithReceipt,
+    WithIntentAndChannel, WithIntentFrom, WithName, WithNames, WithNeed, WithOffer, WithOutcome, WithReceipt,
     WithRequest, WithTopUp, WithUrl, channel_id, print_channel, purchase_id,
 };
 
@@ -91,6 +91,7 @@ impl Agent {
             "history" => ok(&self.history(read(with)?).await?),
             "budget" => ok(&self.budget(read(with)?).await?),
             "bind_call" => ok(&self.bind_call(read(with)?).await?),
+            "mention" => ok(&self.mention(read(with)?).await?),
             "call_secret" => ok(&self.call_secret(read(with)?).await?),
             _ => Err(Refusal::new("method_unknown", "there is no such request")),
         }
@@ -402,6 +403,12 @@ impl Agent {
         }
         let bound = self.wallet.bind_call(&with.name, &request).await?;
         Ok(Bound { request_hash: protocol::print_hash(&bound) })
+    }
+
+    /// Writes down what somebody else named. An agent can add to it, and take nothing back.
+    async fn mention(&self, with: WithNames) -> Result<Done, Refusal> {
+        self.wallet.mention(&with.read()?, &with.by).await?;
+        Ok(Done {})
     }
 
     async fn call_secret(&self, _: Nothing) -> Result<Secret, Refusal> {

@@ -11,13 +11,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use farthing_approval::{ApprovalId, GrantAsk};
 use farthing_channel::{ChannelId, Need, Receipt};
-use farthing_policy::{AgentName, Decision, HostPattern, Origin};
+use farthing_policy::{AgentName, Decision, HostPattern, Names, Origin};
 use farthing_primitives::{Address, AttemptId, PurchaseId, Registry, RequestHash};
 use farthing_wallet::journal::channels::KeptChannel;
 use farthing_wallet::journal::{Header, Outcome, Proof, Purchase};
 use farthing_wallet::{
     Answered as Raised, Authorization, Authorizer, Books, Brought, Budget, ChannelSight, Denied, Deposit,
-    EscrowFacts, Intent, Offer, OfferSession, Purse, Quote, Spent, Ticket,
+    EscrowFacts, Intent, Mentions, Offer, OfferSession, Purse, Quote, Spent, Ticket,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,8 +34,8 @@ use crate::protocol::{
     MaybePurchase, NeedRecord, Nothing, OfferRecord, OutcomeRecord, PATIENCE, PurchaseRecord, Purchases,
     QuoteRecord, ReceiptRecord, Refusal, Secret, SpentRecord, TicketRecord, VERSION, Welcome, WithBrought,
     WithChannel, WithGrant, WithHash, WithHistory, WithId, WithIntent, WithIntentAndChannel, WithIntentFrom,
-    WithName, WithNeed, WithOffer, WithOutcome, WithReceipt, WithRequest, WithTopUp, WithUrl, print_channel,
-    print_hash,
+    WithName, WithNames, WithNeed, WithOffer, WithOutcome, WithReceipt, WithRequest, WithTopUp, WithUrl,
+    print_channel, print_hash,
 };
 
 /// How many requests wait to be written at once.
@@ -369,6 +369,16 @@ fn with_intent(intent: &Intent) -> Result<WithIntent, Denied> {
 
 fn with_id(id: &PurchaseId) -> WithId {
     WithId { id: id.to_string() }
+}
+
+#[async_trait]
+impl Mentions for RemoteAuthorizer {
+    async fn mention(&self, names: &Names, by: &str) -> Result<(), Denied> {
+        for line in WithNames::of(names, by) {
+            let _: Done = self.ask("mention", &line).await?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use farthing_approval::{ApproverKey, Ballot, GrantAsk, Status, Uses, Verdict};
 use farthing_engine::TxHash;
 use farthing_evm::Key;
-use farthing_policy::{AgentName, HostRule, Rules};
+use farthing_policy::{AgentName, HostRule, Names, Rules};
 use farthing_primitives::{
     Address, AssetId, Network, PullMethod, PurchaseId, Registry, RequestHash, Timestamp,
 };
@@ -20,8 +20,8 @@ use farthing_rails::x402::{Extras, offer_v2};
 use farthing_wallet::journal::agents::CredentialKind;
 use farthing_wallet::journal::{Goods, Journal, Outcome, Proof, Purchase, State};
 use farthing_wallet::{
-    AgentToken, Authorizer, Books, Budget, ChainView, Denied, Intent, Limits, LocalAuthorizer, Offer,
-    OfferV2, Permit2State, Sight, system_clock,
+    AgentToken, Authorizer, Books, Budget, ChainView, Denied, Intent, Limits, LocalAuthorizer, Mentions,
+    Offer, OfferV2, Permit2State, Sight, system_clock,
 };
 use farthing_wire::x402::{Message, v2};
 use serde_json::{Value, json};
@@ -989,4 +989,43 @@ async fn names_of_calls_are_an_agents_own_and_so_many() {
     assert_eq!(may, usize::try_from(MAX_CALL_NAMES).unwrap() - 2, "two were named above");
     assert_eq!(code(front.bind_call("more", &one).await), "too_many_calls");
     assert!(other.bind_call("more", &one).await.is_ok(), "others may");
+}
+
+#[tokio::test]
+async fn attack_13_what_an_agent_read_is_told_through_the_socket_and_never_taken_back() {
+    let house = House::open(Vec::new());
+    let policy = POLICY.replace("hosts: [seller.example]", "hosts: [\"*.example\"]");
+    assert_ne!(policy, POLICY);
+    house.journal.apply_policy(&policy, true).unwrap();
+    let (front, other) = (house.front("acme/a").await, house.front("acme/b").await);
+    assert!(front.preview(&intent(1)).await.unwrap().is_allowed());
+    let names = Names::of("pay at https://seller.example");
+    front.mention(&names, "tools.example:443 search").await.unwrap();
+    let held = front.preview(&intent(1)).await.unwrap();
+    assert_eq!(held.asks_for_approval(), Some(1));
+    assert!(held.findings.iter().any(|fact| fact.code() == "named_first"), "{held:?}");
+    assert_eq!(code(front.authorize(intent(1)).await), "approval_required");
+    assert!(other.authorize(intent(2)).await.is_ok(), "the other never read it");
+    // Thousands of names take several lines, and what did not fit is said.
+    let mut many = Names::default();
+    many.hosts.extend((0..600).map(|n| format!("h{n}.example").parse::<farthing_policy::Host>().unwrap()));
+    many.cut();
+    other.mention(&many, "tools.example:443").await.unwrap();
+    assert_eq!(house.journal.mentions().unwrap().len(), 602);
+    // There is no word for taking anything back, and what is no name is refused.
+    let token = house.token("acme/c");
+    let mut raw = house.raw(&token).await;
+    let by = "tools.example:443";
+    for (with, code) in [
+        (json!({ "by": "two\nlines", "hosts": ["a.example"] }), "malformed"),
+        (json!({ "by": "x".repeat(201), "hosts": ["a.example"] }), "malformed"),
+        (json!({ "by": by, "hosts": ["no host"] }), "malformed"),
+        (json!({ "by": by, "payees": ["0x12"] }), "malformed"),
+        (json!({ "by": by, "hosts": vec!["a.example"; 257] }), "malformed"),
+        (json!({ "by": by, "forget": true }), "malformed"),
+    ] {
+        assert_eq!(raw.code("mention", with.clone()).await, code, "{with}");
+    }
+    assert_eq!(raw.code("forget_mentions", json!({})).await, "method_unknown");
+    assert_eq!(house.journal.mentions().unwrap().len(), 602);
 }

@@ -21,6 +21,7 @@ use tokio::sync::Semaphore;
 use crate::clock::{ClockFault, Witnesses};
 use crate::journal::approvals::{ApprovalError, KeptApproval};
 use crate::journal::{AT_ONE_COMMIT, Draft, Header, Journal, JournalError, Outcome, Proof, Purchase, Terms};
+use crate::mentions::Mentions;
 use crate::offer::{EchoError, Offer};
 use crate::purse::{Purse, SessionDenied, channel_code};
 use crate::screen::{Ask, Counts, Desk, For, Heard};
@@ -189,7 +190,7 @@ struct Weighed {
 
 /// Decides, reserves, writes down and signs. It may live in another process than the program that wants to pay.
 #[async_trait]
-pub trait Authorizer: Send + Sync {
+pub trait Authorizer: Mentions + Send + Sync {
     /// Whose money is spent.
     fn payer(&self) -> &Address;
 

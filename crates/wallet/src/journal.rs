@@ -28,6 +28,7 @@ pub mod audit;
 pub mod channels;
 mod disk;
 pub mod law;
+pub mod mentions;
 mod meters;
 
 use agents::Scope;
@@ -65,6 +66,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("journal/schema-7.sql"),
     include_str!("journal/schema-8.sql"),
     include_str!("journal/schema-9.sql"),
+    include_str!("journal/schema-10.sql"),
 ];
 
 const SCHEMA: &str = "
@@ -610,6 +612,7 @@ impl Journal {
                 self.assign(tx, &draft.id)?;
                 law::keep_decision(tx, &draft.id, &decision)?;
                 approvals::consume(tx, &decision, request, &key(&draft.id), now)?;
+                self.vouch(tx, &decision, request)?;
             }
             audit::decided(tx, &decision, &self.as_own(request), draft, None)?;
             Ok(Reserved { decision })

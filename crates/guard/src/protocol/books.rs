@@ -4,12 +4,13 @@ use std::fmt;
 use std::time::Duration;
 
 use farthing_approval::{GrantAsk, Status, Uses};
-use farthing_primitives::{Timestamp, parse_atoms};
+use farthing_policy::{Host, MAX_NAMED_BY_CHARS, Names};
+use farthing_primitives::{Address, Timestamp, parse_atoms};
 use farthing_wallet::{Budget, Cap, Limits, Share, Ticket, Used};
 use serde::{Deserialize, Serialize};
 
 use super::records::{Read, no};
-use super::{IntentRecord, MAX_URL_BYTES, PurchaseRecord};
+use super::{IntentRecord, MAX_NAMES_A_LINE, MAX_URL_BYTES, PurchaseRecord, Refusal};
 
 /// A rule of the owner's that waits for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +172,58 @@ pub struct WithHistory {
 #[serde(deny_unknown_fields)]
 pub struct WithHash {
     pub request_hash: String,
+}
+
+/// Hosts and payees that somebody else named, and who.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WithNames {
+    pub by: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub payees: Vec<String>,
+    /// There were more than are kept of one answer.
+    #[serde(default)]
+    pub more: bool,
+}
+
+impl WithNames {
+    /// As many lines as it takes.
+    pub fn of(names: &Names, by: &str) -> Vec<Self> {
+        let line = || Self { by: by.to_owned(), hosts: Vec::new(), payees: Vec::new(), more: false };
+        let mut lines = Vec::new();
+        let hosts: Vec<String> = names.hosts.iter().map(ToString::to_string).collect();
+        let payees: Vec<String> = names.payees.iter().map(ToString::to_string).collect();
+        lines.extend(hosts.chunks(MAX_NAMES_A_LINE).map(|hosts| Self { hosts: hosts.to_vec(), ..line() }));
+        lines
+            .extend(payees.chunks(MAX_NAMES_A_LINE).map(|payees| Self { payees: payees.to_vec(), ..line() }));
+        if names.is_cut() {
+            lines.push(Self { more: true, ..line() });
+        }
+        lines
+    }
+
+    /// # Errors
+    /// [`Refusal`] for what is no host, no address, or more than a line has.
+    pub fn read(&self) -> Result<Names, Refusal> {
+        let plain =
+            self.by.len() <= MAX_NAMED_BY_CHARS && self.by.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+        if !plain || self.hosts.len().saturating_add(self.payees.len()) > MAX_NAMES_A_LINE {
+            return Err(Refusal::malformed("what was named cannot be read"));
+        }
+        let mut names = Names::default();
+        for host in &self.hosts {
+            names.hosts.insert(host.parse::<Host>().map_err(Refusal::malformed)?);
+        }
+        for payee in &self.payees {
+            names.payees.insert(Address::evm(payee).map_err(Refusal::malformed)?);
+        }
+        if self.more {
+            names.cut();
+        }
+        Ok(names)
+    }
 }
 
 /// A name of a caller's for a call, and the request that it is for.

@@ -65,6 +65,9 @@ pub const MAX_CALL_NAME_BYTES: usize = 128;
 
 /// How many names of calls one agent may bind within [`CALL_NAMES_WITHIN`]: each is kept for a day.
 pub const MAX_CALL_NAMES: u32 = 3_600;
+
+/// How many hosts and payees one line says that somebody else named.
+pub const MAX_NAMES_A_LINE: usize = 256;
 pub const CALL_NAMES_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// How long an agent waits for an answer. Without one it is denied.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use farthing_approval::GrantAsk;
 use farthing_evm::U256;
-use farthing_policy::{Charge, Decision, Origin};
+use farthing_policy::{Charge, Decision, Names, Origin, named_by};
 use farthing_primitives::{Network, PullMethod, RequestHash, Timestamp};
 use farthing_wire::x402::WireError;
 use futures_util::StreamExt;
@@ -138,7 +138,15 @@ impl Client {
                 return Ok(Unpaid { request, answer });
             };
             let next = redirect(&request, answer.status, &target?)?;
-            let credentials_dropped = Origin::of(&next.url)? != origin;
+
+            let next_origin = Origin::of(&next.url)?;
+            // Where it leads is a stranger's word, also if nobody reads it.
+            if next_origin.host != origin.host {
+                let mut names = Names::default();
+                names.hosts.insert(next_origin.host.clone());
+                self.inner.authorizer.mention(&names, &named_by(&origin.authority(), None)).await?;
+            }
+            let credentials_dropped = next_origin != origin;
             options.tell(&Step::Redirected { to: super::shown(&next.url), credentials_dropped });
             request = next;
         }

@@ -562,7 +562,9 @@ pub(super) fn recall(
     now: Timestamp,
     history: &mut History,
 ) -> Result<(), JournalError> {
-    let asks = |policy: &farthing_policy::Policy| !policy.approve.is_empty() || policy.screen.is_some();
+    let named = !history.mentions.is_empty();
+    let asks =
+        |policy: &farthing_policy::Policy| !policy.approve.is_empty() || policy.screen.is_some() || named;
     if !matches!(law, Law::Policy { policy, .. } if asks(policy)) {
         return Ok(());
     }

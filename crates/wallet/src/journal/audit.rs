@@ -506,6 +506,18 @@ fn weighed(
     if let Some(most) = request.max {
         draft = draft.number("max", most);
     }
+    // Hosts, addresses and names of tools, as the leaf has them elsewhere, too; of who wrote it nothing moves a cursor.
+    let named: Vec<String> = decision
+        .findings
+        .iter()
+        .filter_map(|fact| match fact {
+            Fact::NamedFirst { what, by, .. } => Some(format!("{what} by {by}")),
+            _ => None,
+        })
+        .collect();
+    if !named.is_empty() {
+        draft = draft.with("named_first", Value::list(named));
+    }
     if let Some(approval) = approval_of(decision) {
         draft = draft.text("approval", approval);
     }

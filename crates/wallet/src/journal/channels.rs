@@ -219,6 +219,7 @@ impl Journal {
             let Some(attempt) = new.payer.pending() else { return Err(JournalError::Corrupt("attempt")) };
             intend(tx, &attempt.id, &new.payer.terms().id, new.expires, &self.processes.this)?;
             super::approvals::consume(tx, &decision, request, &attempt.id.to_bytes(), now)?;
+            self.vouch(tx, &decision, request)?;
             Ok(Begun::New(decision))
         })
     }
@@ -265,6 +266,7 @@ impl Journal {
                 write(tx, &payer, payer.step(PayerEvent::Intended { attempt, action }, now)?, now)?;
                 intend(tx, &attempt, channel, expires, &self.processes.this)?;
                 super::approvals::consume(tx, &decision, request, &attempt.to_bytes(), now)?;
+                self.vouch(tx, &decision, request)?;
             }
             Ok(decision)
         })

@@ -184,6 +184,7 @@ impl Journal {
         if sums {
             self.spent_before(tx, &law, &request, now, &mut history)?;
         }
+        history.mentions = self.mentioned(tx, &law, &request)?;
         super::approvals::recall(tx, &law, &request, now, &mut history)?;
         Ok(law.decide(&history, &request, now))
     }

@@ -447,7 +447,7 @@ fn a_journal_keeps_its_secret() {
 
 /// Makes a journal of an earlier version: undoes what was added since, the latest first.
 pub(super) fn back_to(db: &Connection, version: usize) {
-    const ADDED: [&str; 7] = [
+    const ADDED: [&str; 8] = [
         "ALTER TABLE channel_attempt DROP COLUMN url; DROP INDEX purchase_streams",
         "DROP INDEX purchase_by_agent; ALTER TABLE purchase DROP COLUMN agent; ALTER TABLE channel DROP COLUMN agent;
          DROP TABLE agent; DROP TABLE agent_credential; DROP TABLE agent_frozen",
@@ -458,6 +458,7 @@ pub(super) fn back_to(db: &Connection, version: usize) {
         "DROP INDEX purchase_unshown; DROP INDEX purchase_intended; DROP INDEX purchase_of_thing;
          DROP INDEX purchase_undelivered; DROP INDEX purchase_unfinished",
         "DROP TABLE grant_use; ALTER TABLE approval DROP COLUMN revoked_ms",
+        "DROP TABLE mention; DROP TABLE mention_count; DROP TABLE vouched",
     ];
     // The first of these came with the third version.
     assert_eq!(ADDED.len() + 2, MIGRATIONS.len(), "what the latest version added is to be undone here, too");
