@@ -14,6 +14,7 @@ pub mod proxy;
 pub mod sell;
 mod tools;
 mod untrusted;
+mod witness;
 
 pub use call::{MAX_BODY_BYTES, MAX_CALL_ID_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, MAX_URL_BYTES};
 pub use elicit::{ApprovalPage, PageError};
@@ -23,3 +24,4 @@ pub use tools::{
     serve_stdio,
 };
 pub use untrusted::{MAX_UNTRUSTED_BYTES, MAX_UNTRUSTED_NOTE_BYTES, UNTRUSTED, Untrusted};
+pub use witness::Witness;

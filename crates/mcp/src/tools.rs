@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use farthing_approval::MAX_GRANT_PAYMENTS;
-use farthing_policy::Origin;
+use farthing_policy::{Origin, named_by};
 use farthing_primitives::{Registry, RequestHash};
 use farthing_wallet::client::{
     Answer, Body, Client, FetchError, HttpRequest, Options, Outcome, Plan, SendError, Settlement,
@@ -33,6 +33,7 @@ use crate::ApprovalPage;
 use crate::call::{CallError, GrantArgs, PayArgs, QuoteArgs, strictest};
 use crate::facts;
 use crate::untrusted::{Untrusted, meta_of};
+use crate::witness::names_in;
 
 /// How many purchases may be under way at once.
 pub const MAX_CALLS_AT_ONCE: usize = 16;
@@ -251,6 +252,26 @@ impl WalletServer {
             "find" => self.find(self.0.more.finder.clone()?, arguments).await,
             _ => return None,
         })
+    }
+
+    /// Has the wallet know what counterparties name before an agent reads it. What it cannot know of is not shown.
+    async fn witnessed(&self, mut reply: Reply) -> Reply {
+        for one in &reply.untrusted {
+            let names = names_in(&one.bytes).await;
+            if names.is_empty() {
+                continue;
+            }
+            let told = self.0.client.authorizer().mention(&names, &named_by(&one.author, None)).await;
+            if let Err(denied) = told {
+                tracing::error!(error = %denied, "an answer is withheld: the wallet cannot be told what it names");
+                reply.untrusted.clear();
+                reply.facts["withheld"] = denied.code().into();
+                reply.facts["advice"] = AGAIN.into();
+                reply.is_error = true;
+                return reply;
+            }
+        }
+        reply
     }
 
     async fn quote(&self, arguments: Value) -> Reply {
@@ -851,6 +872,7 @@ impl ServerHandler for WalletServer {
         let again = request.input_responses.is_some();
         match self.call(&request.name, arguments).await {
             Some(reply) => {
+                let reply = self.witnessed(reply).await;
                 let page = self.0.more.approval_page.as_ref().filter(|_| reply.facts["outcome"] == "denied");
                 let pointed = page.and_then(|page| page.point(&context, again, &reply.facts["approval"]));
                 pointed.unwrap_or_else(|| Ok(reply.into_result().into()))

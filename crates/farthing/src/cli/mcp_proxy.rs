@@ -7,20 +7,22 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
-use farthing_mcp::ApprovalPage;
 use farthing_mcp::proxy::{
     Guard, Loaded, NobodyToAsk, Payer, Proxy, Reload, Settings, State, scan as scan_server, serve_stdio,
 };
 use farthing_mcp::sell::Source;
+use farthing_mcp::{ApprovalPage, Witness};
+use farthing_policy::Origin;
 use farthing_primitives::Timestamp;
 use farthing_toolguard::{
     Condition, Key, MAX_POLICY_BYTES, Path as At, Policy, Read, Spend, Tally, Test, keys_of, read, scaffold,
 };
-use farthing_wallet::system_clock;
+use farthing_wallet::{KeptMentions, Mentions, system_clock};
 use serde_json::{Value, json};
 use url::Url;
 
 use super::remote::{Buyer, RemoteArgs, Ways};
+use super::wallet::home;
 use super::{Failure, until_stopped};
 
 /// What is added to the name of a policy for the file of its counters.
@@ -59,9 +61,13 @@ pub struct ProxyArgs {
     /// Accept what the server's tools say of themselves now, also where it is not what was seen first
     #[arg(long)]
     accept_changes: bool,
-    /// Pay for calls from the wallet
+    /// Pay for calls from the wallet, and tell it which hosts and payees the server names
     #[arg(long)]
     pay: bool,
+    /// Tell the wallet which hosts and payees the server names, also without --pay: its policy may want people to agree to
+    /// payments there (taint: ask)
+    #[arg(long)]
+    taint: bool,
     /// The key that pays: a name, or env:NAME, file:PATH, keystore:NAME, kms:REGION/KEY_ID, pkcs11:…, dev:NUMBER
     #[arg(long, visible_alias = "key", value_name = "KEY", env = "FARTHING_PAY_WITH", requires = "pay")]
     pay_with: Option<String>,
@@ -175,7 +181,14 @@ pub async fn proxy(args: ProxyArgs) -> Result<ExitCode, Failure> {
             .parse()
             .map_err(|_| Failure::usage(format!("--name {name:?} cannot be a part of a host's name")))?,
     };
-    let payer = if args.pay { Some(payer(&args, server).await?) } else { None };
+    let author = author(&server);
+    let (payer, told) = if args.pay {
+        let (payer, wallet) = payer(&args, server).await?;
+        (Some(payer), Some(wallet))
+    } else {
+        (None, if args.taint { Some(mentions(&args).await?) } else { None })
+    };
+    let witness = told.map(|wallet| Witness::new(wallet, &author));
     let state = Arc::new(args.policy.open()?);
     let guard = Guard::new(args.policy.policy.clone(), loaded, state, args.reload == Loosen::Loosen);
     let settings = Settings {
@@ -185,6 +198,7 @@ pub async fn proxy(args: ProxyArgs) -> Result<ExitCode, Failure> {
         payer,
         approvals: Arc::new(NobodyToAsk),
         approval_page: args.approval_page.clone(),
+        witness,
     };
     let proxy = Proxy::new(settings, guard);
     proxy.warm_up().await.map_err(|error| Failure::failed(format!("the server: {error}")))?;
@@ -201,7 +215,21 @@ pub async fn proxy(args: ProxyArgs) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn payer(args: &ProxyArgs, server: Url) -> Result<Payer, Failure> {
+/// Whom the wallet's rules know the server by.
+fn author(server: &Url) -> String {
+    Origin::of(server).map_or_else(|_| "the server".to_owned(), |origin| origin.authority())
+}
+
+/// The wallet that is only told what the server names: it takes no key.
+async fn mentions(args: &ProxyArgs) -> Result<Arc<dyn Mentions>, Failure> {
+    if let Some(remote) = args.remote.connect().await? {
+        return Ok(Arc::new(remote));
+    }
+    let journal = home()?.journal()?;
+    Ok(Arc::new(KeptMentions(Arc::new(journal))))
+}
+
+async fn payer(args: &ProxyArgs, server: Url) -> Result<(Payer, Arc<dyn Mentions>), Failure> {
     let ways = Ways {
         remote: &args.remote,
         pay_with: args.pay_with.as_ref(),
@@ -209,8 +237,10 @@ async fn payer(args: &ProxyArgs, server: Url) -> Result<Payer, Failure> {
         rpc: &args.rpc,
     };
     let Buyer { authorizer, views, .. } = ways.buyer().await?;
-    let payer = Payer::new(authorizer, views, server);
-    Ok(if args.approval_page.is_some() { payer.asking_people() } else { payer })
+    let payer = Payer::new(authorizer.clone(), views, server);
+    let payer = if args.approval_page.is_some() { payer.asking_people() } else { payer };
+    let wallet: Arc<dyn Mentions> = authorizer;
+    Ok((payer, wallet))
 }
 
 /// What the owner is told of a changed file. Standard output is the agent's.

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use farthing_policy::Policy;
 use farthing_policy::policy::{MAX_FILE_BYTES, Mode, length_of};
+use farthing_policy::{Host, Policy};
 use farthing_primitives::{PurchaseId, Registry};
 use farthing_wallet::journal::law::{ApplyError, Recalled, Replayed, policy_id};
 use farthing_wallet::system_clock;
@@ -25,6 +25,7 @@ const SHOWN: usize = 20;
   farthing policy test policy.yaml --replay 30d  what of the last 30 days would it have denied?
   farthing policy apply policy.yaml              from the next payment on
   farthing policy explain buy_01h…               why was this paid?
+  farthing policy named                          whom did something that agents read name first?
 
 A policy takes the place of the limits and hosts of \"farthing wallet\", all but the freeze. A file
 that is wrong, or that might allow more than the one in force, changes nothing.
@@ -48,6 +49,7 @@ enum Command {
     Clear(Clear),
     Test(Test),
     Explain(Explain),
+    Named(Named),
 }
 
 /// Read a file, and say whether it is a policy and how it compares with the one in force
@@ -131,6 +133,7 @@ pub fn run(args: PolicyArgs) -> Result<ExitCode, Failure> {
         Command::Clear(clear) => take_away(&clear, &out),
         Command::Test(test) => replay(&test, &out),
         Command::Explain(explain) => why(&explain, &out),
+        Command::Named(named) => named_by_others(&named, &out),
     }?;
     Ok(ExitCode::SUCCESS)
 }
@@ -231,6 +234,59 @@ fn show(out: &Out) -> Result<(), Failure> {
             "no policy: the limits and hosts of \"farthing wallet show\" are in force",
         ),
     }
+    Ok(())
+}
+
+/// Say which hosts and payees agents read of in what others wrote, and who wrote it; payments there wait for people
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  farthing policy named
+  farthing policy named --forget shop.example    it may be paid like any other, until it is named again
+  farthing policy named --forget-all
+
+What reaches agents through \"farthing mcp serve\" and \"farthing mcp proxy\" is read for names as long as a
+policy is in force that does not say \"taint: off\". A host that a rule under allow names exactly, that was
+paid before, or that people let be paid once, is known, whoever names it.")]
+struct Named {
+    /// Forget that this host was named, with all below it
+    #[arg(long, value_name = "HOST", conflicts_with = "forget_all")]
+    forget: Option<Host>,
+    /// Forget all names, also that there were more than are kept
+    #[arg(long)]
+    forget_all: bool,
+}
+
+fn named_by_others(named: &Named, out: &Out) -> Result<(), Failure> {
+    let journal = home()?.journal()?;
+    if named.forget.is_some() || named.forget_all {
+        journal.note_time(&system_clock())?;
+        let gone = journal.forget_mentions(named.forget.as_ref())?;
+        out.say(&json!({ "forgotten": gone }), &format!("{gone} names are forgotten"));
+        return Ok(());
+    }
+    let all = journal.mentions()?;
+    let rows: Vec<Value> = all
+        .iter()
+        .map(|one| {
+            json!({
+                "agent": one.agent,
+                "kind": one.kind,
+                "name": one.name,
+                "since": one.since.to_string(),
+                "by": one.by,
+            })
+        })
+        .collect();
+    let mut text = String::new();
+    for one in &all {
+        let agent = one.agent.as_deref().unwrap_or("the owner");
+        let name = if one.kind == "more" { "more than are kept" } else { &one.name };
+        text += &format!("{}  {name}  to {agent}, by {}\n", one.since, one.by);
+    }
+    if all.is_empty() {
+        "nobody named anything".clone_into(&mut text);
+    }
+    out.say(&Value::Array(rows), &text);
     Ok(())
 }
 

@@ -43,9 +43,9 @@ use serde_json::{Map, Value};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
-use crate::ApprovalPage;
 use crate::sell::{Ear, Note, Source, Upstream, UpstreamError};
 use crate::untrusted::legible;
+use crate::{ApprovalPage, Witness};
 use bill::shows_page;
 use forward::{Forward, Lost, Progress};
 use glass::Glass;
@@ -79,6 +79,8 @@ pub struct Settings {
     pub approvals: Arc<dyn Approvals>,
     /// Where people answer who are asked about a payment, for agents whose programs can show it.
     pub approval_page: Option<ApprovalPage>,
+    /// The wallet that is told which hosts and payees the server names.
+    pub witness: Option<Witness>,
 }
 
 /// An MCP server behind a policy. Cheap to clone; all clones share one truth.
@@ -94,6 +96,8 @@ struct Inner {
     payer: Option<Arc<Payer>>,
     approvals: Arc<dyn Approvals>,
     approval_page: Option<ApprovalPage>,
+    /// What the server said of itself when it was warmed up, and the wallet was told of.
+    introduced: std::sync::Mutex<Option<Value>>,
     listing: Mutex<Option<Arc<Listing>>>,
     places: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
@@ -159,15 +163,15 @@ impl Ear for Ears {
                         return;
                     };
                     params.progress_token = token;
-                    let Ok(params) = self.glass.through(Ok(params)) else { return };
+                    let Ok(params) = self.glass.through(Ok(params)).await else { return };
                     agent.notify_progress(params).await
                 }
                 Note::Log(params) => {
-                    let Ok(params) = self.glass.through(Ok(params)) else { return };
+                    let Ok(params) = self.glass.through(Ok(params)).await else { return };
                     agent.notify_logging_message(params).await
                 }
                 Note::ResourceUpdated(params) => {
-                    let Ok(params) = self.glass.through(Ok(params)) else { return };
+                    let Ok(params) = self.glass.through(Ok(params)).await else { return };
                     agent.notify_resource_updated(params).await
                 }
                 Note::ResourcesChanged => agent.notify_resource_list_changed().await,
@@ -181,7 +185,7 @@ impl Ear for Ears {
 
 impl Proxy {
     pub fn new(settings: Settings, guard: Guard) -> Self {
-        let ears = Ears::new(Glass::new(guard.state().clone()));
+        let ears = Ears::new(Glass::new(guard.state().clone(), settings.witness));
         let ear: Arc<dyn Ear> = ears.clone();
         Self(Arc::new(Inner {
             name: settings.name,
@@ -192,6 +196,7 @@ impl Proxy {
             payer: settings.payer.map(Arc::new),
             approvals: settings.approvals,
             approval_page: settings.approval_page,
+            introduced: std::sync::Mutex::default(),
             listing: Mutex::default(),
             places: Arc::new(Semaphore::new(MAX_AT_ONCE)),
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
@@ -203,7 +208,14 @@ impl Proxy {
     /// # Errors
     /// Why it cannot be reached.
     pub async fn warm_up(&self) -> Result<(), UpstreamError> {
-        self.0.upstream.peer().await.map(|_| ())
+        self.0.upstream.peer().await?;
+        let Some(info) = self.0.upstream.info() else { return Ok(()) };
+        let said = (info.server_info.clone(), info.instructions.clone());
+        if self.glass().told(&said, None).await.is_ok() {
+            *self.0.introduced.lock().unwrap_or_else(PoisonError::into_inner) =
+                serde_json::to_value(&said).ok();
+        }
+        Ok(())
     }
 
     pub async fn close(&self) {
@@ -257,7 +269,7 @@ impl Proxy {
             Ok(tools) => tools,
             Err(error) => {
                 self.0.ears.stale.store(true, Ordering::SeqCst);
-                return Err(self.glass().error(error));
+                return Err(self.glass().error(error, None).await);
             }
         };
         let seen: Vec<(String, [u8; 32])> =
@@ -354,8 +366,9 @@ impl Proxy {
                             shows no other";
                 Ok(refuse(Denial::new("page_not_passed_on", text)))
             }
-            Answered::Passed(answer) => self.glass().answer(answer),
+            Answered::Passed(answer) => self.glass().answer(answer, &tool).await,
             Answered::Denied(denial) => {
+                self.glass().told(&denial.words(), Some(&tool)).await?;
                 let page = self.0.approval_page.as_ref();
                 let pointed =
                     page.zip(denial.approval()).and_then(|(page, asked)| page.point(&context, again, asked));
@@ -364,6 +377,7 @@ impl Proxy {
             Answered::NotSent(denial) => {
                 // INVARIANT: only here is a count taken back. Whatever the server says gives nothing back.
                 pay::give_back(&self.0.guard, reservation).await;
+                self.glass().told(&denial.words(), Some(&tool)).await?;
                 Ok(refuse(*denial))
             }
         }
@@ -513,12 +527,20 @@ impl ServerHandler for Proxy {
         capabilities.logging = theirs.logging;
         capabilities.completions = theirs.completions;
         let mut config = ServerConfig::new(capabilities);
+        // What the wallet was not told of is not said. Nobody can be told here.
+        let upstream = upstream.filter(|info| {
+            if !self.glass().is_witnessed() {
+                return true;
+            }
+            let said = serde_json::to_value((&info.server_info, &info.instructions)).ok();
+            said == *self.0.introduced.lock().unwrap_or_else(PoisonError::into_inner)
+        });
         let theirs = upstream.as_ref().and_then(|info| info.server_info.clone());
         config.server_info = theirs
-            .and_then(|info| self.glass().through(Ok(info)).ok())
+            .and_then(|info| self.glass().clear(info).ok())
             .unwrap_or_else(|| Implementation::new("farthing-mcp-proxy", env!("CARGO_PKG_VERSION")));
         let instructions = upstream.and_then(|info| info.instructions.clone());
-        config.instructions = instructions.and_then(|text| self.glass().through(Ok(text)).ok());
+        config.instructions = instructions.and_then(|text| self.glass().clear(text).ok());
         config
     }
 
@@ -540,7 +562,7 @@ impl ServerHandler for Proxy {
         // All at once: a page of the server's may hold nothing that is to be seen.
         // Pinned is what the server said, and not how it is shown.
         let tools = listing.tools.iter().filter(shown).cloned().collect();
-        self.glass().through(Ok(ListToolsResult::with_all_items(tools)))
+        self.glass().through(Ok(ListToolsResult::with_all_items(tools))).await
     }
 
     async fn call_tool(
@@ -561,7 +583,7 @@ impl ServerHandler for Proxy {
         if let Ok(listed) = &mut listed {
             listed.prompts.retain(|prompt| self.is_plain(&prompt.name));
         }
-        self.glass().through(listed)
+        self.glass().through(listed).await
     }
 
     async fn get_prompt(
@@ -569,7 +591,7 @@ impl ServerHandler for Proxy {
         request: GetPromptRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<GetPromptResponse, ErrorData> {
-        self.glass().prompt(answered(self.peer().await?.get_prompt_once(request)).await)
+        self.glass().prompt(answered(self.peer().await?.get_prompt_once(request)).await).await
     }
 
     async fn list_resources(
@@ -581,7 +603,7 @@ impl ServerHandler for Proxy {
         if let Ok(listed) = &mut listed {
             listed.resources.retain(|resource| self.is_plain(&resource.uri));
         }
-        self.glass().through(listed)
+        self.glass().through(listed).await
     }
 
     async fn list_resource_templates(
@@ -593,7 +615,7 @@ impl ServerHandler for Proxy {
         if let Ok(listed) = &mut listed {
             listed.resource_templates.retain(|template| self.is_plain(&template.uri_template));
         }
-        self.glass().through(listed)
+        self.glass().through(listed).await
     }
 
     async fn read_resource(
@@ -601,7 +623,7 @@ impl ServerHandler for Proxy {
         request: ReadResourceRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<ReadResourceResponse, ErrorData> {
-        self.glass().resource(answered(self.peer().await?.read_resource_once(request)).await)
+        self.glass().resource(answered(self.peer().await?.read_resource_once(request)).await).await
     }
 
     async fn complete(
@@ -609,7 +631,7 @@ impl ServerHandler for Proxy {
         request: CompleteRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        self.glass().through(answered(self.peer().await?.complete(request)).await)
+        self.glass().through(answered(self.peer().await?.complete(request)).await).await
     }
 
     async fn set_level(
@@ -617,7 +639,7 @@ impl ServerHandler for Proxy {
         request: SetLevelRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        self.glass().through(answered(self.peer().await?.set_level(request)).await)
+        self.glass().through(answered(self.peer().await?.set_level(request)).await).await
     }
 
     async fn subscribe(
@@ -625,7 +647,7 @@ impl ServerHandler for Proxy {
         request: SubscribeRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        self.glass().through(answered(self.peer().await?.subscribe(request)).await)
+        self.glass().through(answered(self.peer().await?.subscribe(request)).await).await
     }
 
     async fn unsubscribe(
@@ -633,7 +655,7 @@ impl ServerHandler for Proxy {
         request: UnsubscribeRequestParams,
         _: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        self.glass().through(answered(self.peer().await?.unsubscribe(request)).await)
+        self.glass().through(answered(self.peer().await?.unsubscribe(request)).await).await
     }
 }
 

@@ -79,6 +79,11 @@ impl Denial {
         self
     }
 
+    /// What somebody else wrote of it.
+    pub fn words(&self) -> Vec<String> {
+        self.notes.iter().map(|note| String::from_utf8_lossy(&note.bytes).into_owned()).collect()
+    }
+
     pub fn code(&self) -> &'static str {
         self.code
     }

@@ -203,6 +203,7 @@ async fn bench_of(behind: Behind, payer: Option<Payer>, approvals: Arc<dyn Appro
         payer,
         approvals,
         approval_page: None,
+        witness: None,
     };
     let proxy = Proxy::new(settings, guard);
     proxy.warm_up().await.unwrap();
