@@ -10,111 +10,43 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use farthing_approval::{ApproverKey, PublicKey};
+use farthing_approval::PublicKey;
 use farthing_listener::{Inbound, Server};
 use farthing_primitives::Timestamp;
 use farthing_wallet::keystore::create_private_file;
 use farthing_wallet::system_clock;
-use farthing_wire::Limits;
-use hmac::{Hmac, Mac};
+use farthing_wire::webhook::{Headers, ID, SIGNATURE, Secret, SecretError, TIMESTAMP, WINDOW};
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited};
-use serde::Deserialize;
 use serde_json::json;
-use sha2::Sha256;
 use tokio::net::TcpListener;
-use zeroize::Zeroizing;
 
 use crate::guard::Guard;
-use crate::stop::{Whom, WhomRecord};
+use crate::whom::WhomRecord;
+
+mod message;
+
+pub use message::{HOOK_EVENT, HookError, Signed};
+use message::{Heard, MAX_MESSAGE_BYTES, Signers};
 
 /// Where messages are sent to.
 pub const HOOK_PATH: &str = "/freeze";
-/// What a message says that it is.
-pub const HOOK_EVENT: &str = "wallet.freeze";
-
-/// Spec: Standard Webhooks, "Signature scheme": a secret has 24 to 64 bytes.
-const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
-/// How far a message's time may be from ours, both ways. Spec: Standard Webhooks, "Verifying webhook authenticity".
-pub const HOOK_WINDOW: Duration = Duration::from_secs(300);
+/// How far a message's time may be from ours, both ways.
+pub const HOOK_WINDOW: Duration = WINDOW;
 /// How long the id of a message is remembered: it may come from the window's later end, and then wait for its earlier.
 const REMEMBERED: Duration = Duration::from_secs(600);
 /// How many ids are remembered. Beyond that a message is obeyed all the same: it can only stop.
 const MAX_REMEMBERED: usize = 10_000;
 
-/// The longest message, in bytes, and what it may cost to read.
-const MAX_MESSAGE_BYTES: usize = 4 * 1024;
-const LIMITS: Limits = Limits { bytes: MAX_MESSAGE_BYTES, values: 16, members: 8 };
-/// The longest id of a message, in bytes.
-const MAX_ID_BYTES: usize = 256;
-/// The longest header with signatures, in bytes, and how many of them are looked at.
-const MAX_SIGNATURES_BYTES: usize = 4 * 1024;
-const MAX_SIGNATURES: usize = 16;
 /// How many connections there are at once, and of one address: a stranger that holds all of its own shuts nobody else out.
 const MAX_CONNECTIONS: usize = 1024;
 const MAX_PER_PEER: usize = 8;
 
-/// A message that asks for a freeze, signed by the owner's key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Signed {
-    pub headers: [(&'static str, String); 3],
-    pub body: String,
-}
-
-impl Signed {
-    /// `id` is another for each message, and the same where one is sent again.
-    pub fn by(owner: &ApproverKey, id: &str, whom: &Whom, now: Timestamp) -> Self {
-        let body = json!({ "type": HOOK_EVENT, "data": WhomRecord::of(whom) }).to_string();
-        let timestamp = (now.millis() / 1000).to_string();
-        let signature = owner.sign(format!("{id}.{timestamp}.{body}").as_bytes());
-        let signature = format!("v1a,{}", STANDARD.encode(signature));
-        let headers = [
-            ("webhook-id", id.to_owned()),
-            ("webhook-timestamp", timestamp),
-            ("webhook-signature", signature),
-        ];
-        Self { headers, body }
-    }
-}
-
-/// Why a message is not obeyed. [`HookError::code`] is stable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum HookError {
-    #[error("a message has one webhook-id, one webhook-timestamp and one webhook-signature")]
-    Headers,
-    #[error("the message is from another time")]
-    Time,
-    #[error("no signature of the message is good")]
-    Signature,
-    #[error("the message asks for nothing that can be done here")]
-    Message,
-}
-
-impl HookError {
-    pub const fn code(self) -> &'static str {
-        match self {
-            Self::Headers => "headers_malformed",
-            Self::Time => "timestamp_refused",
-            Self::Signature => "signature_wrong",
-            Self::Message => "message_malformed",
-        }
-    }
-
-    const fn status(self) -> StatusCode {
-        match self {
-            Self::Headers | Self::Message => StatusCode::BAD_REQUEST,
-            Self::Time | Self::Signature => StatusCode::UNAUTHORIZED,
-        }
-    }
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum HookSetupError {
-    #[error("a secret is \"whsec_\" and 24 to 64 bytes in base64")]
-    Secret,
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     #[error("nobody could sign a message: name a secret, or the owner's key")]
     Nobody,
     #[error("{path}: {error}")]
@@ -123,8 +55,7 @@ pub enum HookSetupError {
 
 /// Who may freeze from elsewhere, and which messages were obeyed.
 pub struct Hook {
-    secret: Option<Zeroizing<Vec<u8>>>,
-    owner: Option<PublicKey>,
+    signers: Signers,
     seen: Mutex<Seen>,
     /// One message is obeyed at a time, so that one that comes twice is obeyed once.
     turn: tokio::sync::Mutex<()>,
@@ -133,25 +64,8 @@ pub struct Hook {
 /// Shows no secret.
 impl fmt::Debug for Hook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Hook").field("owner", &self.owner).finish_non_exhaustive()
+        f.debug_struct("Hook").field("owner", &self.signers.owner).finish_non_exhaustive()
     }
-}
-
-/// What a message says, once its signature was found good.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Heard {
-    id: String,
-    whom: Whom,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Message {
-    r#type: String,
-    /// When what it tells of happened. Spec: Standard Webhooks, "Payload structure".
-    #[serde(default, rename = "timestamp")]
-    _timestamp: Option<String>,
-    data: WhomRecord,
 }
 
 impl Hook {
@@ -161,46 +75,17 @@ impl Hook {
     /// # Errors
     /// [`HookSetupError`] if nobody could sign, or the file cannot be used.
     pub fn open(secret: Option<&str>, owner: Option<PublicKey>, seen: &Path) -> Result<Self, HookSetupError> {
-        let secret = secret.map(read_secret).transpose()?;
+        let secret = secret.map(Secret::parse).transpose()?;
         if secret.is_none() && owner.is_none() {
             return Err(HookSetupError::Nobody);
         }
         let failed = |error| HookSetupError::Io { path: seen.to_owned(), error };
         let seen = Seen::open(seen, system_clock().wall).map_err(failed)?;
-        Ok(Self { secret, owner, seen: Mutex::new(seen), turn: tokio::sync::Mutex::default() })
-    }
-
-    /// Reads a message, if somebody signed it who may freeze.
-    fn hear(&self, shown: &Shown, body: &[u8]) -> Result<Heard, HookError> {
-        let Shown { id, timestamp, signatures } = shown;
-        let mut signed = format!("{id}.{timestamp}.").into_bytes();
-        signed.extend_from_slice(body);
-        let mut signatures = signatures.split(' ').take(MAX_SIGNATURES);
-        if !signatures.any(|one| self.is_good(one, &signed)) {
-            return Err(HookError::Signature);
-        }
-        // Twice: for what it may cost and for names that come twice, and for what it says.
-        farthing_wire::json::parse(body, LIMITS).map_err(|_| HookError::Message)?;
-        let message: Message = serde_json::from_slice(body).map_err(|_| HookError::Message)?;
-        let whom = message.data.read().filter(|_| message.r#type == HOOK_EVENT).ok_or(HookError::Message)?;
-        Ok(Heard { id: id.clone(), whom })
-    }
-
-    /// Spec: Standard Webhooks, "Signature scheme": `v1` is HMAC-SHA256, `v1a` Ed25519; others are for others.
-    fn is_good(&self, shown: &str, signed: &[u8]) -> bool {
-        let Some((version, encoded)) = shown.split_once(',') else { return false };
-        let Ok(signature) = STANDARD.decode(encoded) else { return false };
-        match (version, &self.secret, &self.owner) {
-            ("v1", Some(secret), _) => {
-                Hmac::<Sha256>::new_from_slice(secret).is_ok_and(|mut mac| {
-                    mac.update(signed);
-                    // In constant time.
-                    mac.verify_slice(&signature).is_ok()
-                })
-            }
-            ("v1a", _, Some(owner)) => owner.verifies(signed, &signature),
-            _ => false,
-        }
+        Ok(Self {
+            signers: Signers { secret, owner },
+            seen: Mutex::new(seen),
+            turn: tokio::sync::Mutex::default(),
+        })
     }
 
     /// Does what a message asks for, unless it was done before.
@@ -234,7 +119,7 @@ impl Hook {
         }
         let (parts, body) = request.into_parts();
         // Before the body is waited for: a stranger's takes as long as it likes.
-        let shown = match Shown::read(&parts.headers, system_clock().wall) {
+        let shown = match headers(&parts.headers, system_clock().wall) {
             Ok(shown) => shown,
             Err(error) => return unheard(&error),
         };
@@ -242,7 +127,7 @@ impl Hook {
             let why = "a message has so many bytes at most, and comes in time";
             return refused(StatusCode::PAYLOAD_TOO_LARGE, "message_too_large", why);
         };
-        let heard = match self.hear(&shown, &body.to_bytes()) {
+        let heard = match self.signers.hear(&shown, &body.to_bytes()) {
             Ok(heard) => heard,
             Err(error) => return unheard(&error),
         };
@@ -258,45 +143,21 @@ impl Hook {
 }
 
 /// What a message shows of itself before it is read.
-struct Shown {
-    id: String,
-    timestamp: String,
-    signatures: String,
+fn headers(all: &HeaderMap, now: Timestamp) -> Result<Headers, HookError> {
+    let [id, timestamp, signatures] = [ID, TIMESTAMP, SIGNATURE].map(|name| one(all, name));
+    Ok(Headers::read(id?, timestamp?, signatures?, now)?)
 }
 
-impl Shown {
-    fn read(headers: &HeaderMap, now: Timestamp) -> Result<Self, HookError> {
-        let id = one(headers, "webhook-id")?;
-        // A full stop ends it in what is signed: with one in it, two messages could be signed alike.
-        let plain = |b: u8| b.is_ascii_graphic() && b != b'.';
-        if id.is_empty() || id.len() > MAX_ID_BYTES || !id.bytes().all(plain) {
-            return Err(HookError::Headers);
-        }
-        let timestamp = one(headers, "webhook-timestamp")?;
-        let is_number = (1..=12).contains(&timestamp.len()) && timestamp.bytes().all(|b| b.is_ascii_digit());
-        let sent: u64 = timestamp.parse().ok().filter(|_| is_number).ok_or(HookError::Headers)?;
-        let signatures = one(headers, "webhook-signature")?;
-        if signatures.len() > MAX_SIGNATURES_BYTES {
-            return Err(HookError::Headers);
-        }
-        if (now.millis() / 1000).abs_diff(sent) > HOOK_WINDOW.as_secs() {
-            return Err(HookError::Time);
-        }
-        let [id, timestamp, signatures] = [id, timestamp, signatures].map(str::to_owned);
-        Ok(Self { id, timestamp, signatures })
+const fn status(error: HookError) -> StatusCode {
+    match error {
+        HookError::Headers | HookError::Message => StatusCode::BAD_REQUEST,
+        HookError::Time | HookError::Signature => StatusCode::UNAUTHORIZED,
     }
 }
 
 fn unheard(error: &HookError) -> Response<Full<Bytes>> {
     tracing::info!(code = error.code(), "a message is not obeyed");
-    refused(error.status(), error.code(), &error.to_string())
-}
-
-/// Spec: Standard Webhooks, "Signature scheme": "whsec_" and base64.
-fn read_secret(text: &str) -> Result<Zeroizing<Vec<u8>>, HookSetupError> {
-    let bytes = text.trim().strip_prefix("whsec_").and_then(|text| STANDARD.decode(text).ok());
-    let bytes = bytes.map(Zeroizing::new).filter(|bytes| SECRET_BYTES.contains(&bytes.len()));
-    bytes.ok_or(HookSetupError::Secret)
+    refused(status(*error), error.code(), &error.to_string())
 }
 
 /// A header that is there once.

@@ -16,6 +16,7 @@ mod serve;
 pub mod socket;
 mod stop;
 mod tls;
+mod whom;
 
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,7 @@ use std::time::Duration;
 
 use farthing_wallet::Authorizer;
 use farthing_wallet::journal::agents::Credential;
-use farthing_wire::Limits;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
 use tokio::sync::{Mutex, Semaphore};
 
@@ -13,12 +11,9 @@ use crate::agent::Agent;
 use crate::guard::Guard;
 use crate::lines::{LineError, Lines};
 use crate::protocol::{
-    Answering, Asked, HELLO_PATIENCE, Hello, LINE_PATIENCE, MAX_IN_FLIGHT, MAX_LINE_BYTES, Refusal, VERSION,
-    Welcome,
+    Answering, HELLO_PATIENCE, Hello, LINE_PATIENCE, MAX_IN_FLIGHT, MAX_LINE_BYTES, Refusal, VERSION,
+    Welcome, parse,
 };
-
-/// What a line may cost to read: nothing in the protocol is wider or deeper.
-const LIMITS: Limits = Limits { bytes: MAX_LINE_BYTES, values: 512, members: 64 };
 
 /// How long a peer may take to read an answer.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
@@ -126,16 +121,6 @@ async fn welcome<S: AsyncWrite + Send>(
             None
         }
     }
-}
-
-/// A request's number, its name and what it says.
-type Request = (u64, String, Option<Box<RawValue>>);
-
-fn parse(line: &[u8]) -> Result<Request, Refusal> {
-    // Twice: for what it may cost and for names that come twice, and for what it says.
-    farthing_wire::json::parse(line, LIMITS).map_err(Refusal::malformed)?;
-    let asked: Asked<'_> = serde_json::from_slice(line).map_err(Refusal::malformed)?;
-    Ok((asked.id, asked.what, asked.with.map(ToOwned::to_owned)))
 }
 
 fn unreadable(error: &LineError) -> Refusal {

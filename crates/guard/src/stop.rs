@@ -1,47 +1,11 @@
 //! Freezing from outside of the books' own folder: what a guard does, whoever was found to have the right to ask for it.
 
-use farthing_policy::AgentName;
 use farthing_wallet::journal::JournalError;
 use farthing_wallet::system_clock;
-use serde::{Deserialize, Serialize};
 
 use crate::guard::Guard;
-
-/// Who is to be stopped. Nothing here loosens anything.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Whom {
-    /// An agent, and all that are part of it.
-    Agent(AgentName),
-    /// The whole wallet.
-    All,
-}
-
-/// The same, as it is written: one member of the two.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct WhomRecord {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub agent: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub all: Option<bool>,
-}
-
-impl WhomRecord {
-    pub fn of(whom: &Whom) -> Self {
-        match whom {
-            Whom::Agent(name) => Self { agent: Some(name.to_string()), all: None },
-            Whom::All => Self { agent: None, all: Some(true) },
-        }
-    }
-
-    pub fn read(&self) -> Option<Whom> {
-        match (&self.agent, self.all) {
-            (Some(name), None) => name.parse().ok().map(Whom::Agent),
-            (None, Some(true)) => Some(Whom::All),
-            _ => None,
-        }
-    }
-}
+pub use crate::whom::Whom;
+pub(crate) use crate::whom::WhomRecord;
 
 impl Guard {
     /// From the moment in which this returns nothing new is signed for whom it is about.

@@ -10,6 +10,7 @@
 pub mod json;
 pub mod mpp;
 mod uint256;
+pub mod webhook;
 pub mod x402;
 
 pub use json::{Json, JsonError, Limits, Number, Object};

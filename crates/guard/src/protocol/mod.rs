@@ -7,6 +7,7 @@
 
 mod books;
 mod records;
+mod request;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use serde_json::value::RawValue;
 
 pub use books::*;
 pub use records::*;
+pub(crate) use request::parse;
 
 /// The version of everything here.
 pub const VERSION: u32 = 1;

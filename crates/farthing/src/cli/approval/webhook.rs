@@ -6,26 +6,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use clap::Args;
 use farthing_primitives::Timestamp;
 use farthing_wallet::journal::approvals::KeptApproval;
 use farthing_wallet::system_clock;
-use hmac::{Hmac, Mac};
+use farthing_wire::webhook::{ID, SIGNATURE, Secret, TIMESTAMP};
 use serde_json::json;
-use sha2::Sha256;
 use tokio::sync::{Semaphore, watch};
 use url::Url;
-use zeroize::Zeroizing;
 
 use super::desk::{Board, host, left};
 use crate::cli::Failure;
 use crate::cli::is_kept_private;
 use crate::config::SecretRef;
 
-/// Spec: Standard Webhooks, "Signature scheme": a secret has 24 to 64 bytes.
-const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// How long an answer may take. Spec: Standard Webhooks, "Request timeouts": 15 to 30 seconds.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 /// When a message that was not taken is sent again: a request waits for a quarter of an hour, and so does its message.
@@ -56,7 +50,7 @@ pub struct WebhookArgs {
 /// Where messages go, and what signs them.
 pub struct Webhook {
     url: Url,
-    secret: Zeroizing<Vec<u8>>,
+    secret: Secret,
     http: reqwest::Client,
     again_after: Vec<Duration>,
 }
@@ -86,13 +80,8 @@ impl Webhook {
         if !url.username().is_empty() || url.password().is_some() {
             return Err(Failure::usage("--webhook: no name and no password belong into a URL"));
         }
-        // Spec: Standard Webhooks, "Signature scheme": "whsec_" and base64. What is wrong with it is not said of it.
-        let bytes =
-            secret.strip_prefix("whsec_").and_then(|text| STANDARD.decode(text).ok()).map(Zeroizing::new);
-        let bytes = bytes.filter(|bytes| SECRET_BYTES.contains(&bytes.len()));
-        let secret = bytes.ok_or_else(|| {
-            Failure::usage("--webhook-secret: a secret is \"whsec_\" and 24 to 64 bytes in base64")
-        })?;
+        let secret =
+            Secret::parse(secret).map_err(|error| Failure::usage(format!("--webhook-secret: {error}")))?;
         let http = reqwest::Client::builder()
             // Spec: Standard Webhooks, "Delivery success and failure": a redirect is a failure.
             .redirect(reqwest::redirect::Policy::none())
@@ -162,9 +151,9 @@ impl Webhook {
             .http
             .post(self.url.clone())
             .header("content-type", "application/json")
-            .header("webhook-id", id)
-            .header("webhook-timestamp", now.secs())
-            .header("webhook-signature", sign(&self.secret, id, now.secs(), &body))
+            .header(ID, id)
+            .header(TIMESTAMP, now.secs())
+            .header(SIGNATURE, self.secret.sign(id, now.secs(), body.as_bytes()))
             .body(body);
         // What the answer says beside its status is not read.
         match request.send().await.map(|answer| answer.status()) {
@@ -173,14 +162,6 @@ impl Webhook {
             Ok(_) | Err(_) => Sent::Failed,
         }
     }
-}
-
-/// Spec: Standard Webhooks, "Signature scheme": HMAC-SHA256 over id, time and body, with full stops between them.
-fn sign(secret: &[u8], id: &str, secs: u64, body: &str) -> String {
-    // INVARIANT: HMAC takes keys of any length; were it not so, the message would have no signature, and be refused.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(secret) else { return String::new() };
-    mac.update(format!("{id}.{secs}.{body}").as_bytes());
-    format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
 /// Who, whom, how much and until when; of the URL only the host, since there may be secrets in the rest.
@@ -231,14 +212,8 @@ mod tests {
     // The example of the Standard Webhooks libraries.
     const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-    fn secret() -> Vec<u8> {
-        STANDARD.decode(&SECRET[6..]).unwrap()
-    }
-
-    #[test]
-    fn signatures_are_those_of_the_published_libraries() {
-        let signed = sign(&secret(), "msg_p5jXN8AQM9LWM0D4loKWxJek", 1_614_265_330, "{\"test\": 2432232314}");
-        assert_eq!(signed, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    fn secret() -> Secret {
+        Secret::parse(SECRET).unwrap()
     }
 
     fn kept(n: u8, lasts: Duration) -> KeptApproval {
@@ -372,7 +347,7 @@ mod tests {
             assert_eq!(got.len(), tries, "{answers:?}");
             for (id, secs, signature, body) in got.iter() {
                 assert_eq!(*id, waiting.id.to_string());
-                assert_eq!(*signature, sign(&secret(), id, *secs, body));
+                assert_eq!(*signature, secret().sign(id, *secs, body.as_bytes()));
                 assert_eq!(*body, message(&waiting, "page"));
             }
         }
