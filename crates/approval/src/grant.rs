@@ -6,7 +6,7 @@ use farthing_policy::policy::length_of;
 use farthing_primitives::{Address, Asset, AssetId, Timestamp, parse_atoms};
 use serde::{Deserialize, Serialize};
 
-use crate::request::{hash, print};
+use crate::request::{Bounds, Written, hash, malformed, print, read_body, read_number};
 use crate::{ApprovalRequest, Digest, ReadError, Subject};
 
 /// How many payments one grant may be for. All of them are looked at when it is used.
@@ -299,27 +299,21 @@ impl GrantRequest {
 
     /// Reads what [`GrantRequest::text`] prints of a grant that can be, and nothing else.
     pub fn read(text: &str) -> Result<Self, ReadError> {
-        let malformed = |what: &str| ReadError::Malformed(what.to_owned());
         let record: Record =
             serde_json::from_str(text).map_err(|error| ReadError::Malformed(error.to_string()))?;
         if record.kind != KIND {
             return Err(ReadError::Kind(record.kind));
         }
-        let asset: AssetId = record.asset.parse().map_err(|_| malformed("asset"))?;
-        let address = |text: &str, what| Address::parse(asset.network(), text).map_err(|_| malformed(what));
-        let number = |text: &str, what: &str| parse_atoms(text).map_err(|_| malformed(what));
         let body = match record.body_sha256.as_str() {
             ANY => Body::Any,
-            hash => {
-                let mut bytes = [0; 32];
-                hex::decode_to_slice(hash, &mut bytes).map_err(|_| malformed("body_sha256"))?;
-                Body::Exactly(bytes)
-            }
+            hash => Body::Exactly(read_body(hash)?),
         };
-        let expires = u64::try_from(number(&record.expires_ms, "expires_ms")?);
+        let Record { agent, asset, expires_ms, max_atoms, payee, payer, .. } = record;
+        let Bounds { agent, payer, payee, asset, max, expires } =
+            Bounds::read(&Written { agent, asset, expires_ms, max_atoms, payee, payer })?;
         let read = Self {
-            agent: record.agent.map(|name| name.parse()).transpose().map_err(|_| malformed("agent"))?,
-            payer: address(&record.payer, "payer")?,
+            agent,
+            payer,
             method: record.method,
             place: match record.url_match.as_str() {
                 "exact" => Place::Exactly(record.url),
@@ -327,13 +321,13 @@ impl GrantRequest {
                 _ => return Err(malformed("url_match")),
             },
             body,
-            payee: address(&record.payee, "payee")?,
-            payments: u32::try_from(number(&record.payments, "payments")?)
-                .map_err(|_| malformed("payments"))?,
-            max: number(&record.max_atoms, "max_atoms")?,
-            total: number(&record.total_atoms, "total_atoms")?,
-            expires: Timestamp::from_millis(expires.map_err(|_| malformed("expires_ms"))?),
+            payee,
             asset,
+            payments: u32::try_from(read_number(&record.payments, "payments")?)
+                .map_err(|_| malformed("payments"))?,
+            max,
+            total: read_number(&record.total_atoms, "total_atoms")?,
+            expires,
         };
         read.sound().map_err(|error| ReadError::Malformed(error.to_string()))?;
         // What is signed is bytes: a second spelling of one request would have a second digest.

@@ -126,30 +126,16 @@ impl ApprovalRequest {
 
     /// Reads what [`ApprovalRequest::text`] prints, and nothing else.
     pub fn read(text: &str) -> Result<Self, ReadError> {
-        let malformed = |what: &str| ReadError::Malformed(what.to_owned());
         let record: Record =
             serde_json::from_str(text).map_err(|error| ReadError::Malformed(error.to_string()))?;
         if record.kind != KIND {
             return Err(ReadError::Kind(record.kind));
         }
-        let asset: AssetId = record.asset.parse().map_err(|_| malformed("asset"))?;
-        let address = |text: &str, what| Address::parse(asset.network(), text).map_err(|_| malformed(what));
-        let mut body = [0; 32];
-        hex::decode_to_slice(&record.body_sha256, &mut body).map_err(|_| malformed("body_sha256"))?;
-        let expires = parse_atoms(&record.expires_ms).ok().and_then(|ms| u64::try_from(ms).ok());
-        let read = Self {
-            subject: Subject {
-                agent: record.agent.map(|name| name.parse()).transpose().map_err(|_| malformed("agent"))?,
-                payer: address(&record.payer, "payer")?,
-                method: record.method,
-                url: record.url,
-                body,
-                payee: address(&record.payee, "payee")?,
-                asset,
-            },
-            max: parse_atoms(&record.max_atoms).map_err(|_| malformed("max_atoms"))?,
-            expires: Timestamp::from_millis(expires.ok_or_else(|| malformed("expires_ms"))?),
-        };
+        let body = read_body(&record.body_sha256)?;
+        let Record { agent, asset, expires_ms, max_atoms, payee, payer, method, url, .. } = record;
+        let Bounds { agent, payer, payee, asset, max, expires } =
+            Bounds::read(&Written { agent, asset, expires_ms, max_atoms, payee, payer })?;
+        let read = Self { subject: Subject { agent, payer, method, url, body, payee, asset }, max, expires };
         // What is signed is bytes: a second spelling of one request would have a second digest.
         if read.text() == text { Ok(read) } else { Err(ReadError::NotCanonical) }
     }
@@ -163,6 +149,57 @@ impl ApprovalRequest {
     pub fn covers(&self, subject: &Subject, atoms: u128, now: Timestamp) -> bool {
         self.subject == *subject && atoms <= self.max && now < self.expires
     }
+}
+
+/// What a request and a grant both say, as both write it.
+pub(crate) struct Written {
+    pub agent: Option<String>,
+    pub asset: String,
+    pub expires_ms: String,
+    pub max_atoms: String,
+    pub payee: String,
+    pub payer: String,
+}
+
+/// The same, as it is meant.
+pub(crate) struct Bounds {
+    pub agent: Option<AgentName>,
+    pub payer: Address,
+    pub payee: Address,
+    pub asset: AssetId,
+    pub max: u128,
+    pub expires: Timestamp,
+}
+
+impl Bounds {
+    pub fn read(written: &Written) -> Result<Self, ReadError> {
+        let asset: AssetId = written.asset.parse().map_err(|_| malformed("asset"))?;
+        let address = |text: &str, what| Address::parse(asset.network(), text).map_err(|_| malformed(what));
+        let agent = written.agent.as_ref().map(|name| name.parse()).transpose();
+        let expires = u64::try_from(read_number(&written.expires_ms, "expires_ms")?);
+        Ok(Self {
+            agent: agent.map_err(|_| malformed("agent"))?,
+            payer: address(&written.payer, "payer")?,
+            payee: address(&written.payee, "payee")?,
+            max: read_number(&written.max_atoms, "max_atoms")?,
+            expires: Timestamp::from_millis(expires.map_err(|_| malformed("expires_ms"))?),
+            asset,
+        })
+    }
+}
+
+pub(crate) fn malformed(what: &str) -> ReadError {
+    ReadError::Malformed(what.to_owned())
+}
+
+pub(crate) fn read_number(text: &str, what: &str) -> Result<u128, ReadError> {
+    parse_atoms(text).map_err(|_| malformed(what))
+}
+
+pub(crate) fn read_body(text: &str) -> Result<[u8; 32], ReadError> {
+    let mut body = [0; 32];
+    hex::decode_to_slice(text, &mut body).map_err(|_| malformed("body_sha256"))?;
+    Ok(body)
 }
 
 pub(crate) fn print<T: Serialize>(record: &T) -> String {

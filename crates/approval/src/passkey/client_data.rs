@@ -32,6 +32,10 @@ pub(super) fn check(
     if bytes.len() > MAX_CLIENT_DATA_BYTES {
         return Err(PasskeyError::TooLong);
     }
+    // Spec: section 5.8.1: a dictionary. Of a list serde would take the values by their order, as no browser writes them.
+    if !bytes.trim_ascii_start().starts_with(b"{") {
+        return Err(PasskeyError::Malformed("client data"));
+    }
     let said: ClientData =
         serde_json::from_slice(bytes).map_err(|_| PasskeyError::Malformed("client data"))?;
     // Spec: WebAuthn Level 3 section 7.2 step 10, and section 7.1 step 7.

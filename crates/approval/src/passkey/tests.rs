@@ -169,6 +169,15 @@ fn attack_66_a_passkey_of_another_or_for_another_question_is_no_word() {
 }
 
 #[test]
+fn what_a_browser_says_has_names() {
+    let device = Device::es256();
+    let challenge = URL_SAFE_NO_PAD.encode(CHALLENGE);
+    let list = format!(r#"["webauthn.get","{challenge}","{ORIGIN}"]"#).into_bytes();
+    let said = device.assert(data("localhost", UP | UV, 0, &[]), list);
+    assert_eq!(said.check(&device.passkey(), CHALLENGE), Err(PasskeyError::Malformed("client data")));
+}
+
+#[test]
 fn attack_66_each_thing_that_a_browser_says_is_looked_at() {
     let device = Device::es256();
     let passkey = device.passkey();
