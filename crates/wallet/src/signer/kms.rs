@@ -428,7 +428,10 @@ impl Clerk {
             headers.insert(3, ("x-amz-security-token", token.as_str()));
         }
         let post = Post { region: &self.region, service: SERVICE, headers: &headers, body: &job.body };
-        let authorization = post.authorization(credentials, &date);
+        let Some(authorization) = post.authorization(credentials, &date) else {
+            let why = "the request cannot be signed with this secret".to_owned();
+            return Tried::Refused(SignError::Refused { signer: signer(), why });
+        };
         let mut request = self.http.post(self.url.clone()).header("authorization", authorization);
         for (name, value) in headers.iter().filter(|(name, _)| *name != "host") {
             request = request.header(*name, *value);

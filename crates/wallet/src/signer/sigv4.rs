@@ -37,8 +37,9 @@ pub(super) fn amz_date(at: Timestamp) -> String {
 }
 
 impl Post<'_> {
-    /// The value of `Authorization`. `date` is the value of the `x-amz-date` header.
-    pub fn authorization(&self, credentials: &Credentials, date: &str) -> String {
+    /// The value of `Authorization`. `date` is the value of the `x-amz-date` header. `None` if there is no HMAC with such a
+    /// key, which is known of none.
+    pub fn authorization(&self, credentials: &Credentials, date: &str) -> Option<String> {
         let day = date.split_once('T').map_or(date, |(day, _)| day);
         let scope = format!("{day}/{}/{}/aws4_request", self.region, self.service);
         let names: Vec<&str> = self.headers.iter().map(|(name, _)| *name).collect();
@@ -47,22 +48,21 @@ impl Post<'_> {
         let canonical = format!("POST\n/\n\n{headers}\n{names}\n{}", hex::encode(Sha256::digest(self.body)));
         let to_sign = format!("{ALGORITHM}\n{date}\n{scope}\n{}", hex::encode(Sha256::digest(canonical)));
         let first = Zeroizing::new(format!("AWS4{}", credentials.secret.as_str()));
-        let mut key = Zeroizing::new(hmac(first.as_bytes(), day.as_bytes()));
+        let mut key = Zeroizing::new(hmac(first.as_bytes(), day.as_bytes())?);
         for part in [self.region, self.service, "aws4_request"] {
-            key = Zeroizing::new(hmac(key.as_slice(), part.as_bytes()));
+            key = Zeroizing::new(hmac(key.as_slice(), part.as_bytes())?);
         }
-        let signature = hex::encode(hmac(key.as_slice(), to_sign.as_bytes()));
+        let signature = hex::encode(hmac(key.as_slice(), to_sign.as_bytes())?);
         let access_key = &credentials.access_key;
-        format!("{ALGORITHM} Credential={access_key}/{scope}, SignedHeaders={names}, Signature={signature}")
+        let signed_by = format!("{ALGORITHM} Credential={access_key}/{scope}");
+        Some(format!("{signed_by}, SignedHeaders={names}, Signature={signature}"))
     }
 }
 
-fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
-    // INVARIANT: an HMAC takes keys of every length.
-    #[allow(clippy::expect_used)]
-    let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("an HMAC takes every key");
+fn hmac(key: &[u8], message: &[u8]) -> Option<[u8; 32]> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
     mac.update(message);
-    mac.finalize().into_bytes().into()
+    Some(mac.finalize().into_bytes().into())
 }
 
 #[cfg(test)]
@@ -98,7 +98,7 @@ mod tests {
                 "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/us-east-1/service/aws4_request, SignedHeaders={names}, \
                  Signature={signature}"
             );
-            assert_eq!(post.authorization(&credentials(None), DATE), expected);
+            assert_eq!(post.authorization(&credentials(None), DATE), Some(expected));
         };
         let (host, date) = (("host", "example.amazonaws.com"), ("x-amz-date", DATE));
         check(
@@ -133,7 +133,7 @@ mod tests {
         ];
         let body = br#"{"KeyId":"1234abcd-12ab-34cd-56ef-1234567890ab","MessageType":"DIGEST"}"#;
         let post = Post { region: "eu-central-1", service: "kms", headers: &headers, body };
-        let authorization = post.authorization(&credentials(Some("token/of+a=role")), DATE);
+        let authorization = post.authorization(&credentials(Some("token/of+a=role")), DATE).unwrap();
         assert_eq!(
             authorization,
             "AWS4-HMAC-SHA256 Credential=AKIDEXAMPLE/20150830/eu-central-1/kms/aws4_request, \
