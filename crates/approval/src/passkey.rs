@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use farthing_policy::Host;
 use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, UnparsedPublicKey};
 use sha2::{Digest, Sha256};
 
@@ -124,8 +125,9 @@ impl Site {
             let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
             !label.is_empty() && label.bytes().all(plain)
         };
-        let is_address = host.bytes().all(|b| b.is_ascii_digit() || b == b'.');
-        let is_domain = host.len() <= MAX_SITE_BYTES && host.split('.').all(label) && !is_address;
+        // What browsers read as an address is none, however it is spelled: `0x7f.1`, `a.1`.
+        let is_name = host.parse::<Host>().is_ok_and(|read| read.as_str() == host && read.ip().is_none());
+        let is_domain = host.len() <= MAX_SITE_BYTES && host.split('.').all(label) && is_name;
         // A port is written as browsers write it: without the default, and without zeros before it.
         let default = if secure { 443 } else { 80 };
         let is_port = |text: &str| {

@@ -350,6 +350,10 @@ fn a_page_has_an_origin_that_browsers_let_ask() {
         "http://localhost:8405/",
         "https://Approve.example",
         "https://a..example",
+        // What browsers take for addresses, and what they do not take.
+        "https://a.1",
+        "https://0x7f.1",
+        "https://xn--a",
         "https://ada@a.example",
         "ftp://localhost",
     ] {
