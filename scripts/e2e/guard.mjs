@@ -303,7 +303,9 @@ await script(async () => {
     check(`${what}: the refusal comes within 100 ms`, took.at(-1) < 100, took);
   };
   await soon("acme/quick", "frozen", "freeze", "fromReturn", (name) => farthing("freeze", name));
-  await soon("acme/quicker", "token_revoked", "agent revoke", "fromReturn", (name) => farthing("agent", "revoke", name));
+  await soon("acme/quicker", "token_revoked", "agent revoke", "fromReturn", async (name) => {
+    same("the guard itself revokes", parsed(await farthing("agent", "revoke", name)).enforced_by, "guard");
+  });
   await soon("acme/quickest", "frozen", "webhook", "fromStart", (agent) => webhook(guard.freeze_webhook, secret, { agent }));
 
   // A freeze from elsewhere.

@@ -24,7 +24,7 @@ mod tests;
 pub use client::{ConnectError, Dial, RemoteAuthorizer, Stream, UnixDial};
 pub use guard::Guard;
 pub use hook::{HOOK_EVENT, HOOK_PATH, HOOK_WINDOW, Hook, HookError, HookSetupError, Signed, serve_hook};
-pub use owner::{OwnerSocket, freeze_at};
+pub use owner::{OwnerSocket, Revocation, freeze_at, revoke_at};
 pub use serve::{Peer, serve};
 pub use stop::Whom;
 pub use tls::{TlsDial, TlsError, TlsFiles, TlsSocket};

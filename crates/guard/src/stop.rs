@@ -1,6 +1,7 @@
 //! Freezing from outside of the books' own folder: what a guard does, whoever was found to have the right to ask for it.
 
 use farthing_wallet::journal::JournalError;
+use farthing_wallet::journal::agents::AgentError;
 use farthing_wallet::system_clock;
 
 use crate::guard::Guard;
@@ -24,5 +25,15 @@ impl Guard {
                 .map(drop),
         });
         frozen.await.unwrap_or(Err(JournalError::Corrupt("freeze that ended by itself")))
+    }
+
+    /// From the moment in which this returns an agent has nothing to show any more, also on connections that are open.
+    ///
+    /// # Errors
+    /// [`AgentError::Unknown`] if it had nothing to show before; or if the books cannot be written.
+    pub async fn revoke(&self, agent: AgentName) -> Result<(), AgentError> {
+        let journal = self.owner().journal().clone();
+        let revoked = tokio::task::spawn_blocking(move || journal.revoke_agent(&agent, &system_clock()));
+        revoked.await.unwrap_or_else(|_| Err(JournalError::Corrupt("revocation that ended by itself").into()))
     }
 }

@@ -634,6 +634,62 @@ async fn a_freeze_holds_on_open_connections_and_in_the_middle_of_a_purchase() {
     assert_eq!(code(other.authorize(intent(6)).await), "frozen");
 }
 
+/// A guard whose owner reaches it by a socket.
+async fn reached(house: &Arc<House>, folder: &std::path::Path) -> std::path::PathBuf {
+    let path = folder.join("owner/owner.sock");
+    let socket = OwnerSocket::bind(&path).await.unwrap();
+    let guard = house.guard();
+    tokio::spawn(async move { socket.serve(&guard).await });
+    path
+}
+
+#[tokio::test]
+async fn the_owners_socket_revokes_on_open_connections_and_in_the_middle_of_a_purchase() {
+    let house = House::open(Vec::new());
+    let folder = tempfile::tempdir().unwrap();
+    let path = reached(&house, folder.path()).await;
+    let (gone, other) = (house.front("acme/a").await, house.front("acme/b").await);
+    let signed = gone.authorize(intent(1)).await.unwrap().id;
+    let name: AgentName = "acme/a".parse().unwrap();
+    assert_eq!(revoke_at(&path, &name).await, Revocation::Done);
+    assert_eq!(code(gone.authorize(intent(2)).await), "token_revoked");
+    assert_eq!(code(gone.present(&signed).await), "token_revoked");
+    assert!(other.authorize(intent(3)).await.is_ok());
+    assert_eq!(revoke_at(&path, &name).await, Revocation::Unknown, "twice is once");
+    assert_eq!(revoke_at(&path, &"nobody".parse().unwrap()).await, Revocation::Unknown);
+    assert!(other.authorize(intent(4)).await.is_ok());
+    // Who hears nothing has to do it.
+    assert_eq!(revoke_at(&folder.path().join("none"), &name).await, Revocation::NotDone);
+}
+
+#[tokio::test]
+async fn the_owners_socket_does_what_it_understands_and_nothing_else() {
+    let house = House::open(Vec::new());
+    let folder = tempfile::tempdir().unwrap();
+    let path = reached(&house, folder.path()).await;
+    let front = house.front("acme/a").await;
+    for line in [
+        "",
+        "{}",
+        "[]",
+        r#"{"revoke":"ACME/A"}"#,
+        r#"{"revoke":"acme/a","freeze":{"all":true}}"#,
+        r#"{"revoke":"acme/a","more":1}"#,
+        r#"{"unfreeze":{"all":true}}"#,
+        r#"{"freeze":{}}"#,
+    ] {
+        let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+        stream.write_all(format!("{line}\n").as_bytes()).await.unwrap();
+        let mut said = String::new();
+        BufReader::new(stream).read_line(&mut said).await.unwrap();
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said, json!({ "frozen": false, "revoked": false, "unknown": false }), "{line}");
+    }
+    assert!(front.authorize(intent(1)).await.is_ok());
+    assert!(freeze_at(&path, &Whom::All).await);
+    assert_eq!(code(front.authorize(intent(2)).await), "frozen");
+}
+
 #[tokio::test]
 async fn a_freeze_while_requests_are_under_way_lets_none_through_after_it() {
     let house = House::open(Vec::new());

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use farthing_approval::ApproverKey;
-use farthing_guard::{Signed, Whom, freeze_at};
+use farthing_guard::{Revocation, Signed, Whom, freeze_at, revoke_at};
 use farthing_policy::AgentName;
 use farthing_wallet::journal::agents::{AgentError, CredentialKind, KeptAgent};
 use farthing_wallet::{AgentToken, system_clock};
@@ -67,6 +67,9 @@ struct Named {
 struct List {}
 
 /// Take an agent's token from it, also on connections that are open
+///
+/// A guard that runs does it itself, and waits for no other process to leave the books; without one, they are written
+/// here. Which of the two it was is said.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  farthing agent revoke acme/buyer")]
 struct Revoke {
@@ -135,18 +138,33 @@ impl From<AgentError> for Failure {
     }
 }
 
-pub fn run(args: AgentArgs) -> Result<ExitCode, Failure> {
+pub async fn run(args: AgentArgs) -> Result<ExitCode, Failure> {
     let out = Out { json: args.json || !std::io::stdout().is_terminal() };
     match args.command {
         Command::Add(Named { name }) => give(&name, false, args.json),
         Command::Rotate(Rotate { name }) => give(&name, true, args.json),
-        Command::Revoke(Revoke { name }) => {
-            home()?.journal()?.revoke_agent(&name, &system_clock())?;
-            out.say(&json!({ "agent": name.as_str(), "revoked": true }), &format!("{name} is revoked"));
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Revoke(Revoke { name }) => revoke(&name, &out).await,
         Command::List(List {}) => list(&out),
     }
+}
+
+async fn revoke(name: &AgentName, out: &Out) -> Result<ExitCode, Failure> {
+    let home = home()?;
+    let by = match revoke_at(&home.path().join(OWNER_SOCKET), name).await {
+        Revocation::Done => "guard",
+        Revocation::Unknown => return Err(AgentError::Unknown(name.clone()).into()),
+        Revocation::NotDone => {
+            home.journal()?.revoke_agent(name, &system_clock())?;
+            "books"
+        }
+    };
+    let how = match by {
+        "guard" => "the guard that runs has forgotten its tokens",
+        _ => "no guard answered, so the books say it, which whoever signs asks first",
+    };
+    let json = json!({ "agent": name.as_str(), "revoked": true, "enforced_by": by });
+    out.say(&json, &format!("{name} is revoked: {how}"));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Prints a new token, alone on its line unless JSON is asked for: it goes into a file, or into the environment.

@@ -116,7 +116,7 @@ pub async fn main() -> ExitCode {
         Command::Approval(args) => approval::run(args).await,
         Command::Approver(args) => approver::run(args).await,
         Command::Guard(args) => guard::run(args).await,
-        Command::Agent(args) => agent::run(args),
+        Command::Agent(args) => agent::run(args).await,
         Command::Freeze(args) => agent::freeze(args).await,
         Command::Unfreeze(args) => agent::unfreeze(args),
         Command::Channel(args) => Ok(channel::run(args).await),
