@@ -4,7 +4,7 @@
 use farthing_channel::ChannelId;
 use farthing_evm::U256;
 use farthing_policy::AgentName;
-use farthing_primitives::{PullMethod, PurchaseId};
+use farthing_primitives::{Address, PullMethod, PurchaseId};
 use farthing_rails::exact_evm::Tokens;
 use farthing_wallet::journal::agents::Credential;
 use farthing_wallet::journal::channels::KeptChannel;
@@ -49,6 +49,11 @@ impl Agent {
 
     pub fn name(&self) -> &AgentName {
         &self.name
+    }
+
+    /// Whose money it spends: the wallet's, or that of a session key of its own.
+    pub fn payer(&self) -> &Address {
+        self.wallet.payer()
     }
 
     /// Does what a line asks for.

@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use farthing_policy::AgentName;
-use farthing_primitives::{Network, Timestamp};
+use farthing_primitives::{Address, Network, Timestamp};
 use farthing_wallet::client::Client;
 use farthing_wallet::journal::agents::Credential;
 use farthing_wallet::journal::channels::is_over;
+use farthing_wallet::journal::session_keys::SessionTerms;
+use farthing_wallet::signer::Signer;
 use farthing_wallet::{
     AgentToken, Authorizer, Books, ChainView, Denied, LocalAuthorizer, Purse, system_clock,
 };
@@ -38,6 +40,9 @@ const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest name of a front: nobody takes another's by accident.
 const MIN_FRONT_LEN: usize = 8;
 
+/// Opens a session key, wherever the owner keeps it, or says why it cannot. Nobody is there to be asked for a passphrase.
+pub type OpenSessionKey = Arc<dyn Fn(&SessionTerms) -> Result<Arc<dyn Signer>, String> + Send + Sync>;
+
 /// Keys and spend state, and what is believed of whoever asks for them: who it is, and nothing else.
 #[derive(Clone)]
 pub struct Guard(Arc<Inner>);
@@ -54,6 +59,9 @@ struct Inner {
     named: Mutex<HashMap<AgentName, (Instant, u32)>>,
     nudge: Notify,
     stopped: AtomicBool,
+    open_session_key: Option<OpenSessionKey>,
+    /// Those that were opened.
+    session_keys: Mutex<HashMap<Address, Arc<dyn Signer>>>,
 }
 
 impl fmt::Debug for Guard {
@@ -70,6 +78,18 @@ impl Guard {
     pub fn new(
         owner: &LocalAuthorizer,
         views: Vec<Arc<dyn ChainView>>,
+    ) -> Result<Self, farthing_wallet::client::BuildError> {
+        Self::with_session_keys(owner, views, None)
+    }
+
+    /// The same, for agents that pay with keys of their own, which are opened when they first come.
+    ///
+    /// # Errors
+    /// If no client can be put together.
+    pub fn with_session_keys(
+        owner: &LocalAuthorizer,
+        views: Vec<Arc<dyn ChainView>>,
+        open_session_key: Option<OpenSessionKey>,
     ) -> Result<Self, farthing_wallet::client::BuildError> {
         let fronts = Fronts::default();
         let alive = fronts.clone();
@@ -89,6 +109,8 @@ impl Guard {
             named: Mutex::default(),
             nudge: Notify::new(),
             stopped: AtomicBool::new(false),
+            open_session_key,
+            session_keys: Mutex::default(),
         })))
     }
 
@@ -139,8 +161,47 @@ impl Guard {
             })?;
         let alive = self.0.fronts.clone();
         let journal = self.0.owner.journal().as_front(present.name(), move |name| alive.is_there(name));
-        let wallet = self.0.owner.over(Arc::new(journal.for_agent(name.clone(), Some(credential))));
+        let wallet = self.wallet_of(&name).await?;
+        let wallet = wallet.over(Arc::new(journal.for_agent(name.clone(), Some(credential))));
         Ok((Agent::new(self.clone(), name, credential, wallet), present))
+    }
+
+    /// The key that an agent pays with: one of its own, if the owner made it one; else the wallet's.
+    async fn wallet_of(&self, name: &AgentName) -> Result<LocalAuthorizer, Refusal> {
+        let (guard, name) = (self.clone(), name.clone());
+        let found = tokio::task::spawn_blocking(move || -> Result<LocalAuthorizer, Refusal> {
+            let owner = &guard.0.owner;
+            let journal = owner.journal();
+            let Some(key) = journal.session_key_of(&name).map_err(Denied::from)? else {
+                return Ok(owner.clone());
+            };
+            let signer = guard.session_signer(&key.terms)?;
+            let wallet = owner.with_signer(signer);
+            // One that was made in a wallet for development is for nothing else.
+            let devnet = journal.is_devnet().map_err(Denied::from)?;
+            Ok(if devnet { wallet.with_dev_keys(|_| true) } else { wallet })
+        });
+        found.await.map_err(|_| Refusal::unavailable())?
+    }
+
+    fn session_signer(&self, terms: &SessionTerms) -> Result<Arc<dyn Signer>, Refusal> {
+        let lock = || self.0.session_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(signer) = lock().get(&terms.address) {
+            return Ok(signer.clone());
+        }
+        let closed = |why: &str| {
+            tracing::error!(name = terms.name, why, "a session key cannot be opened");
+            let why =
+                format!("the guard cannot open the session key {} that this agent pays with", terms.name);
+            Refusal::new("session_key_closed", why)
+        };
+        let open = self.0.open_session_key.as_ref().ok_or_else(|| closed("this guard opens none"))?;
+        let signer = open(terms).map_err(|why| closed(&why))?;
+        if signer.address() != terms.address {
+            return Err(closed("it is another key than the one that was made"));
+        }
+        lock().insert(terms.address.clone(), signer.clone());
+        Ok(signer)
     }
 
     /// Whether an agent still shows what it was let in by.

@@ -22,7 +22,7 @@ mod whom;
 mod tests;
 
 pub use client::{ConnectError, Dial, RemoteAuthorizer, Stream, UnixDial};
-pub use guard::Guard;
+pub use guard::{Guard, OpenSessionKey};
 pub use hook::{HOOK_EVENT, HOOK_PATH, HOOK_WINDOW, Hook, HookError, HookSetupError, Signed, serve_hook};
 pub use owner::{OwnerSocket, Revocation, freeze_at, revoke_at};
 pub use serve::{Peer, serve};

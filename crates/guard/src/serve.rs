@@ -1,7 +1,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use farthing_wallet::Authorizer;
 use farthing_wallet::journal::agents::Credential;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, WriteHalf};
@@ -110,7 +109,7 @@ async fn welcome<S: AsyncWrite + Send>(
             let said = Welcome {
                 version: VERSION,
                 agent: agent.name().to_string(),
-                payer: guard.owner().payer().to_string(),
+                payer: agent.payer().to_string(),
             };
             write(to, &Answering { id: Some(id), ok: Some(&said), error: None }).await;
             Some((agent, present))

@@ -18,7 +18,9 @@ use farthing_primitives::{
 use farthing_rails::exact_evm::{Checked, Requirement, Tokens};
 use farthing_rails::x402::{Extras, offer_v2};
 use farthing_wallet::journal::agents::CredentialKind;
+use farthing_wallet::journal::session_keys::SessionTerms;
 use farthing_wallet::journal::{Goods, Journal, Outcome, Proof, Purchase, State};
+use farthing_wallet::signer::Signer;
 use farthing_wallet::{
     AgentToken, Authorizer, Books, Budget, ChainView, Denied, Intent, Limits, LocalAuthorizer, Mentions,
     Offer, OfferV2, Permit2State, Sight, system_clock,
@@ -641,6 +643,52 @@ async fn reached(house: &Arc<House>, folder: &std::path::Path) -> std::path::Pat
     let guard = house.guard();
     tokio::spawn(async move { socket.serve(&guard).await });
     path
+}
+
+#[tokio::test]
+async fn an_agent_pays_by_its_session_key_until_that_ends() {
+    let house = House::open(Vec::new());
+    let owners = wallet(&house.journal).payer().clone();
+    let open: OpenSessionKey = Arc::new(|terms: &SessionTerms| -> Result<Arc<dyn Signer>, String> {
+        match terms.name.as_str() {
+            "scout" => Ok(Arc::new(Key::from_bytes([8; 32]).unwrap())),
+            _ => Err("the file is gone".to_owned()),
+        }
+    });
+    let guard = Guard::with_session_keys(&wallet(&house.journal), Vec::new(), Some(open)).unwrap();
+    *house.guard.lock().unwrap() = guard;
+    let (scout, other) = (house.token("acme/scout"), house.token("acme/other"));
+    let early = house.connect(&scout).await;
+    assert_eq!(early.payer(), &owners);
+    let make = |n: u8, name: &str, agent: &str| {
+        let agent: AgentName = agent.parse().unwrap();
+        let (key, hour) = (Key::from_bytes([n; 32]).unwrap(), Duration::from_secs(3600));
+        house.journal.add_session_key(&key, name, Some(&agent), &owners, hour, &system_clock()).unwrap()
+    };
+    let made = make(8, "scout", "acme/scout");
+    // On a connection that is older than its key an agent pays nothing, and so not with the wallet's.
+    assert_eq!(code(early.authorize(intent(1)).await), "session_key_needed");
+    let front = house.connect(&scout).await;
+    assert_eq!(front.payer(), &made.terms.address);
+    let signed = front.authorize(intent(2)).await.unwrap();
+    assert_eq!(signed.payer, made.terms.address);
+    let unshown = front.authorize(intent(3)).await.unwrap().id;
+    let header = front.present(&signed.id).await.unwrap();
+    let others = house.connect(&other).await;
+    assert_eq!(others.authorize(intent(4)).await.unwrap().payer, owners);
+    house.journal.end_session_key("scout", false, &system_clock()).unwrap();
+    assert_eq!(code(front.authorize(intent(5)).await), "session_key_ended");
+    assert_eq!(code(front.preview(&intent(5)).await), "session_key_ended");
+    assert_eq!(code(front.present(&unshown).await), "session_key_ended");
+    assert_eq!(front.present(&signed.id).await.unwrap(), header, "no new signature, and the goods are owed");
+    assert_eq!(code(early.authorize(intent(6)).await), "session_key_needed");
+    // Who has one that cannot be opened is not let in to pay with another.
+    make(9, "lost", "acme/lost");
+    let lost = house.token("acme/lost");
+    let refused = RemoteAuthorizer::connect(Arc::new(Door(house.clone())), Some(&lost)).await.unwrap_err();
+    assert!(refused.to_string().contains("cannot open the session key lost"), "{refused}");
+    house.journal.end_session_key("scout", true, &system_clock()).unwrap();
+    assert_eq!(house.connect(&scout).await.authorize(intent(7)).await.unwrap().payer, owners);
 }
 
 #[tokio::test]

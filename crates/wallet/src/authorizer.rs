@@ -14,12 +14,13 @@ use farthing_primitives::{
     Address, Asset, Money, Network, PullMethod, PurchaseId, Registry, RequestHash, Timestamp,
 };
 use farthing_rails::exact_evm::buy::{self, BuyError, Nonce};
-use farthing_rails::exact_evm::{self, Requirement, Tokens};
+use farthing_rails::exact_evm::{self, MIN_REMAINING, Requirement, Tokens};
 use farthing_rails::x402::OfferError;
 use tokio::sync::Semaphore;
 
 use crate::clock::{ClockFault, Witnesses};
 use crate::journal::approvals::{ApprovalError, KeptApproval};
+use crate::journal::session_keys::SessionKeyFault;
 use crate::journal::{AT_ONE_COMMIT, Draft, Header, Journal, JournalError, Outcome, Proof, Purchase, Terms};
 use crate::mentions::Mentions;
 use crate::offer::{EchoError, Offer};
@@ -176,6 +177,7 @@ impl Denied {
             Self::Journal(JournalError::OverMax { .. }) => "over_max",
             Self::Journal(JournalError::Frozen) => "frozen",
             Self::Journal(JournalError::Revoked(_)) => "token_revoked",
+            Self::Journal(JournalError::SessionKey(fault)) => fault.code(),
             Self::Journal(_) | Self::Unavailable => "authorizer_unavailable",
         }
     }
@@ -322,6 +324,12 @@ impl LocalAuthorizer {
         }
     }
 
+    /// The same over another key: its own limits are none, those of the wallet hold for all of its keys.
+    #[must_use]
+    pub fn with_signer(&self, signer: Arc<dyn Signer>) -> Self {
+        Self { payer: signer.address(), signer, ..self.clone() }
+    }
+
     /// Names the keys that may sign on a chain for development.
     #[must_use]
     pub fn with_dev_keys(mut self, is_dev_key: IsDevKey) -> Self {
@@ -372,7 +380,7 @@ impl LocalAuthorizer {
 
     /// Everything that is checked before the policy, and the question for it.
     fn weigh(&self, intent: &Intent, clock: &Clock, heard: &Heard) -> Result<Weighed, Denied> {
-        let Terms { law, devnet, time } = self.journal.terms(clock)?;
+        let Terms { law, devnet, time, key_left } = self.journal.terms(&self.payer, clock)?;
         // Signatures for the chain id of a public testnet are valid there too.
         if (intent.devnet || devnet) && !(self.is_dev_key)(&self.payer) {
             return Err(Denied::NotADevKey(self.payer.clone()));
@@ -383,6 +391,12 @@ impl LocalAuthorizer {
         let max = intent.max.as_deref().map(|text| self.atoms_of(text, asset)).transpose()?;
         // The seller's word can shorten the life of a payment, never lengthen it.
         let validity = intent.offer.max_timeout().min(law.max_validity());
+        // Nor does a payment outlive its key.
+        let validity = match key_left {
+            Some(left) if left <= MIN_REMAINING => return Err(self.key_has_ended(clock)),
+            Some(left) => validity.min(left),
+            None => validity,
+        };
         let witnesses =
             Witnesses { wall: clock.wall, books: time, chain: intent.chain_time, devnet: intent.devnet };
         let lag = witnesses.agree(validity)?;
@@ -401,6 +415,16 @@ impl LocalAuthorizer {
         };
         let request = self.with_screening(&law, request, heard, Counts::All, clock)?;
         Ok(Weighed { requirement, request, lag })
+    }
+
+    /// The key signs for so short a while that nobody could settle what it signs now.
+    fn key_has_ended(&self, clock: &Clock) -> Denied {
+        let name = match self.journal.session_keys(clock) {
+            Ok(keys) => keys.into_iter().find(|one| one.key.terms.address == self.payer),
+            Err(error) => return error.into(),
+        };
+        let name = name.map(|one| one.key.terms.name).unwrap_or_default();
+        JournalError::from(SessionKeyFault::Ended { name }).into()
     }
 
     /// Reads an amount that a caller gave, in whole units of whatever asset it is about.

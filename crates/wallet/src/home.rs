@@ -4,7 +4,7 @@ use crate::audit_log::AuditLog;
 use crate::journal::{Journal, JournalError};
 use crate::keystore::{Keystore, create_private_dir};
 
-/// The folder of a wallet: `keys/`, `wallet.db` and `audit/`.
+/// The folder of a wallet: `keys/`, `session-keys/`, `wallet.db` and `audit/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Home(PathBuf);
 
@@ -41,6 +41,11 @@ impl Home {
 
     pub fn keystore(&self) -> Keystore {
         Keystore::new(self.0.join("keys"))
+    }
+
+    /// The keys that are made for a while, apart from the others: no command opens one by its name alone.
+    pub fn session_keys(&self) -> Keystore {
+        Keystore::new(self.0.join("session-keys"))
     }
 
     pub fn audit(&self) -> AuditLog {

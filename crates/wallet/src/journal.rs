@@ -30,6 +30,7 @@ mod disk;
 pub mod law;
 pub mod mentions;
 mod meters;
+pub mod session_keys;
 
 use agents::Scope;
 use disk::Disk;
@@ -67,6 +68,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("journal/schema-8.sql"),
     include_str!("journal/schema-9.sql"),
     include_str!("journal/schema-10.sql"),
+    include_str!("journal/schema-11.sql"),
 ];
 
 const SCHEMA: &str = "
@@ -218,6 +220,8 @@ pub struct Terms {
     pub devnet: bool,
     /// The time that the books go by.
     pub time: Timestamp,
+    /// How much longer the payer's key signs, if it was made for a while.
+    pub key_left: Option<Duration>,
 }
 
 /// A purchase as the journal knows it.
@@ -370,6 +374,8 @@ pub enum JournalError {
     OverMax { most: u128 },
     #[error(transparent)]
     Channel(#[from] farthing_channel::PayerError),
+    #[error(transparent)]
+    SessionKey(#[from] session_keys::SessionKeyFault),
 }
 
 /// What [`Journal::reserve`] decided. The purchase is reserved if, and only if, the decision allows it.
@@ -499,12 +505,17 @@ impl Journal {
     }
 
     /// The rules, and the time that they are applied at.
-    pub fn terms(&self, clock: &Clock) -> Result<Terms, JournalError> {
+    ///
+    /// # Errors
+    /// [`JournalError::SessionKey`] if `payer` is no account that pays now for whoever uses this journal.
+    pub fn terms(&self, payer: &Address, clock: &Clock) -> Result<Terms, JournalError> {
         self.db.look(|tx| {
+            let time = believed(tx, clock)?.time;
             Ok(Terms {
                 law: self.law_now(tx)?,
                 devnet: get(tx, "devnet")?.is_some(),
-                time: believed(tx, clock)?.time,
+                time,
+                key_left: self.key_now(tx, payer, time, clock)?.map(|standing| standing.left),
             })
         })
     }
@@ -600,6 +611,7 @@ impl Journal {
         self.within(|tx| {
             let now = advance(tx, clock)?;
             lapse(tx, now, believable(clock).wall)?;
+            self.key_may_sign(tx, &draft.payer, draft.expires, now, clock)?;
             let decision = if cfg!(mutant = "budget") {
                 self.law_now(tx)?.decide(&History::default(), request, now)
             } else {
@@ -687,6 +699,7 @@ impl Journal {
         clock: &Clock,
     ) -> Result<(), JournalError> {
         self.may_sign(tx)?;
+        self.key_is_there(tx, id, clock)?;
         become_(tx, id, State::Signed, clock)?;
         run(
             tx,
@@ -699,6 +712,7 @@ impl Journal {
     fn show(&self, tx: &Connection, id: &PurchaseId, clock: &Clock) -> Result<Header, JournalError> {
         if state(tx, id)? == State::Signed {
             self.may_sign(tx)?;
+            self.key_is_there(tx, id, clock)?;
         }
         if state(tx, id)? != State::Settled {
             become_(tx, id, State::Presented, clock)?;

@@ -25,6 +25,7 @@ pub mod signer;
 pub mod transact;
 mod unshown;
 pub mod vault;
+pub mod way_home;
 mod witness;
 mod world;
 

@@ -75,6 +75,9 @@ pub enum SessionDenied {
     NoSession,
     #[error("this wallet's key is where it can open no channel: its salt could not be found again")]
     Signer,
+    /// A channel's rest can be asked back for longer than such a key signs.
+    #[error("a session key pays through no channel: it may have ended before the channel is closed")]
+    SessionKey,
 }
 
 impl SessionDenied {
@@ -93,6 +96,7 @@ impl SessionDenied {
             Self::NotEvm => "not_an_evm_address",
             Self::NoSession => "not_a_session",
             Self::Signer => "signer_without_channels",
+            Self::SessionKey => "session_key_without_channels",
         }
     }
 }
@@ -255,7 +259,10 @@ struct Weighed<'a> {
 impl LocalAuthorizer {
     fn session<'a>(&self, intent: &'a Intent, clock: &Clock) -> Result<Weighed<'a>, Denied> {
         let Offer::Session(offer) = &intent.offer else { return Err(SessionDenied::NoSession.into()) };
-        let crate::journal::Terms { law, devnet, time } = self.journal.terms(clock)?;
+        let crate::journal::Terms { law, devnet, time, key_left } = self.journal.terms(&self.payer, clock)?;
+        if key_left.is_some() {
+            return Err(SessionDenied::SessionKey.into());
+        }
         // Signatures for the chain id of a public testnet are valid there too.
         if (intent.devnet || devnet) && !(self.is_dev_key)(&self.payer) {
             return Err(Denied::NotADevKey(self.payer.clone()));
@@ -720,7 +727,7 @@ impl LocalAuthorizer {
         let atom = law::request_of(&purchase, SESSION, Money::new(asset.id.clone(), 1), &self.registry)?;
         let mut largest = self.journal.room(&atom, false, &clock)?;
         // A rule may say of more what it does not say of this much, and nobody asks it again: it stays what it was.
-        let now = self.journal.terms(&clock)?;
+        let now = self.journal.terms(&self.payer, &clock)?;
         if now.law.minds_growth(&self.journal.as_own(&atom), now.time) {
             largest = largest.min(purchase.money.atoms());
         }

@@ -15,7 +15,10 @@ impl LocalAuthorizer {
                 Denied::Unscreened(_) => true,
                 Denied::Journal(error) => !matches!(
                     error,
-                    JournalError::Frozen | JournalError::OverMax { .. } | JournalError::Channel(_)
+                    JournalError::Frozen
+                        | JournalError::OverMax { .. }
+                        | JournalError::Channel(_)
+                        | JournalError::SessionKey(_)
                 ),
                 _ => false,
             };

@@ -32,6 +32,8 @@ pub enum Kind {
     Deposit,
     /// A voucher of a payment channel.
     Voucher,
+    /// What is left on a session key, on its way to where the key says, by EIP-3009.
+    WayHome,
 }
 
 impl ToSign {
@@ -49,6 +51,10 @@ impl ToSign {
 
     pub(crate) fn voucher(voucher: &Voucher, escrow: &Domain) -> Self {
         Self { kind: Kind::Voucher, digest: voucher.digest(escrow) }
+    }
+
+    pub(crate) fn way_home(transfer: &TransferAuthorization, token: &Domain) -> Self {
+        Self { kind: Kind::WayHome, digest: transfer.transfer_digest(token) }
     }
 
     pub fn kind(&self) -> Kind {

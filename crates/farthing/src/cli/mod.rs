@@ -25,6 +25,7 @@ mod policy;
 mod proxy;
 mod refund;
 mod remote;
+mod session_key;
 mod vault;
 pub mod wallet;
 mod wallet_serve;

@@ -9,6 +9,7 @@ use farthing_wallet::signer::Signer;
 use farthing_wallet::{Home, LocalAuthorizer};
 
 use super::Failure;
+use super::session_key::{self, PREFIX};
 use super::wallet::{default_key, dev_key, is_dev_key, key_ref, passphrase};
 
 /// What decides and signs: over the key that is named, or else the wallet's own, wherever it is.
@@ -20,10 +21,13 @@ pub(super) async fn authorizer(
 ) -> Result<LocalAuthorizer, Failure> {
     let reference = named.map_or_else(|| default_key(home, journal), |reference| Ok(reference.clone()))?;
     let signer = signer(home, &reference, password_file).await?;
-    Ok(LocalAuthorizer::by(signer, journal.clone(), Registry::builtin()).with_dev_keys(is_dev_key))
+    let wallet = LocalAuthorizer::by(signer, journal.clone(), Registry::builtin());
+    // A session key that was made in a wallet for development is for nothing else.
+    let is_for_development = reference.starts_with(PREFIX) && journal.is_devnet()?;
+    Ok(if is_for_development { wallet.with_dev_keys(|_| true) } else { wallet.with_dev_keys(is_dev_key) })
 }
 
-/// Who signs by a key: `NAME`, `keystore:NAME`, `env:NAME`, `file:PATH`, `dev:NUMBER`, `kms:REGION/KEY_ID`, `pkcs11:…`.
+/// Who signs by a key: `NAME`, `keystore:NAME`, `session:NAME`, `env:NAME`, `file:PATH`, `dev:NUMBER`, `kms:REGION/KEY_ID`, `pkcs11:…`.
 pub(super) async fn signer(
     home: &Home,
     reference: &str,
@@ -32,8 +36,17 @@ pub(super) async fn signer(
     if let Some(number) = reference.strip_prefix("dev:") {
         return Ok(Arc::new(dev_key(number)?));
     }
-    let (reference, keystore) = (key_ref(reference)?, home.keystore());
     let file = password_file.cloned();
+    if let Some(name) = reference.strip_prefix(PREFIX) {
+        let (home, name) = (home.clone(), name.to_owned());
+        let opened = tokio::task::spawn_blocking(move || {
+            session_key::open(&home, &home.journal()?, &name, || passphrase(file.as_ref(), "Passphrase: "))
+        });
+        let opened =
+            opened.await.map_err(|error| Failure::failed(format!("the key was not opened: {error}")))?;
+        return Ok(Arc::new(opened?));
+    }
+    let (reference, keystore) = (key_ref(reference)?, home.keystore());
     // A person who types, a key file that is hard to open, and a service far away: all of them take their time.
     let opened = tokio::task::spawn_blocking(move || {
         reference.signer(&keystore, || passphrase(file.as_ref(), "Passphrase: "))

@@ -67,6 +67,7 @@ enum Command {
     Freeze(Freeze),
     Unfreeze(Unfreeze),
     History(History),
+    Session(super::session_key::SessionArgs),
     Serve(super::wallet_serve::ServeArgs),
 }
 
@@ -254,6 +255,7 @@ pub async fn run(args: WalletArgs) -> ExitCode {
         Command::Freeze(Freeze {}) => freeze(&out).await,
         Command::Unfreeze(Unfreeze {}) => unfreeze(&out),
         Command::History(history) => past(&history, &out).await,
+        Command::Session(session) => super::session_key::run(session, &out).await,
         Command::Serve(serve) => super::wallet_serve::run(serve).await.map(drop),
     };
     match done {
@@ -306,14 +308,23 @@ pub(super) fn home() -> Result<Home, Failure> {
     Home::from_env().map_err(|error| Failure::usage(error.to_string()))
 }
 
-/// The passphrase from the file, else from the environment, else from whoever sits at the terminal.
-pub(super) fn passphrase(file: Option<&PathBuf>, prompt: &str) -> Result<Passphrase, KeystoreError> {
+/// The passphrase from the file, else from the environment.
+pub(super) fn passphrase_unasked(file: Option<&PathBuf>) -> Result<Passphrase, KeystoreError> {
     if let Some(path) = file {
         return Passphrase::from_file(path).map_err(|error| KeystoreError::Io { path: path.clone(), error });
     }
-    if let Ok(text) = std::env::var(PASSWORD_VARIABLE) {
-        return Ok(Passphrase::new(text));
+    std::env::var(PASSWORD_VARIABLE).map(Passphrase::new).map_err(|_| KeystoreError::NoPassphrase)
+}
+
+/// The same, else from whoever sits at the terminal.
+pub(super) fn passphrase(file: Option<&PathBuf>, prompt: &str) -> Result<Passphrase, KeystoreError> {
+    match passphrase_unasked(file) {
+        Err(KeystoreError::NoPassphrase) => passphrase_typed(prompt),
+        found => found,
     }
+}
+
+fn passphrase_typed(prompt: &str) -> Result<Passphrase, KeystoreError> {
     if !std::io::stdin().is_terminal() {
         return Err(KeystoreError::NoPassphrase);
     }
@@ -523,6 +534,11 @@ async fn choose(chosen: &Use, out: &Out) -> Result<(), Failure> {
     let home = home()?;
     let journal = home.journal()?;
     let key = chosen.key.strip_prefix("keystore:").unwrap_or(&chosen.key);
+    if key.starts_with(super::session_key::PREFIX) {
+        return Err(Failure::usage(
+            "a session key ends, and is no wallet's own: name it with --pay-with, or make it for an agent",
+        ));
+    }
     let signer = signer(&home, key, chosen.password_file.as_ref()).await?;
     let address = signer.address();
     if journal.is_devnet()? != key.starts_with("dev:") {
@@ -534,13 +550,15 @@ async fn choose(chosen: &Use, out: &Out) -> Result<(), Failure> {
     made(key, &address, &home, &journal, out)
 }
 
-fn new_passphrase(file: Option<&PathBuf>) -> Result<Passphrase, Failure> {
-    let passphrase = self::passphrase(file, "New passphrase: ")?;
+pub(super) fn new_passphrase(file: Option<&PathBuf>) -> Result<Passphrase, Failure> {
+    let (passphrase, typed) = match passphrase_unasked(file) {
+        Err(KeystoreError::NoPassphrase) => (passphrase_typed("New passphrase: ")?, true),
+        found => (found?, false),
+    };
     if passphrase.is_empty() {
         return Err(Failure::usage("the passphrase is empty"));
     }
-    let typed = file.is_none() && std::env::var_os(PASSWORD_VARIABLE).is_none();
-    if typed && self::passphrase(None, "Again: ")? != passphrase {
+    if typed && passphrase_typed("Again: ")? != passphrase {
         return Err(Failure::usage("the passphrases differ"));
     }
     Ok(passphrase)
@@ -803,6 +821,9 @@ pub(super) async fn address_of(home: &Home, reference: &str) -> Result<Address, 
         && let Some(address) = home.keystore().info(name)?.address
     {
         return Ok(address);
+    }
+    if let Some(name) = reference.strip_prefix(super::session_key::PREFIX) {
+        return Ok(home.journal()?.session_key(name)?.terms.address);
     }
     Ok(signer(home, reference, None).await?.address())
 }

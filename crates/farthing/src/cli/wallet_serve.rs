@@ -10,14 +10,18 @@ use std::sync::Arc;
 use clap::Args;
 use farthing_approval::PublicKey;
 use farthing_guard::socket::Socket;
-use farthing_guard::{Guard, HOOK_PATH, Hook, OwnerSocket, TlsFiles, TlsSocket, serve_hook};
+use farthing_guard::{Guard, HOOK_PATH, Hook, OpenSessionKey, OwnerSocket, TlsFiles, TlsSocket, serve_hook};
+use farthing_wallet::journal::Journal;
+use farthing_wallet::journal::session_keys::SessionTerms;
+use farthing_wallet::signer::Signer;
 use farthing_wallet::{Authorizer, Home};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::payer::authorizer;
 use super::remote::first_line;
-use super::wallet::{home, views};
+use super::session_key;
+use super::wallet::{home, passphrase_unasked, views};
 use super::{Failure, print_ready, until_stopped};
 
 /// Where the guard listens if nobody says, in the wallet's home.
@@ -96,7 +100,8 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
     let _alone = alone(&home.path().join(LOCK))?;
     let owner = authorizer(&home, &journal, args.pay_with.as_ref(), args.password_file.as_ref()).await?;
     let views = views(&journal, &args.rpc).await?;
-    let guard = Guard::new(&owner, views).map_err(|error| Failure::failed(error.to_string()))?;
+    let guard = Guard::with_session_keys(&owner, views, Some(args.session_keys(&home, &journal)))
+        .map_err(|error| Failure::failed(error.to_string()))?;
     let path = args.socket.clone().unwrap_or_else(|| home.path().join(SOCKET));
     let socket = Socket::bind(&path, args.dev).await.map_err(|error| Failure::failed(error.to_string()))?;
     let failed = |error: &dyn std::fmt::Display| Failure::failed(error.to_string());
@@ -153,6 +158,16 @@ pub async fn run(args: ServeArgs) -> Result<ExitCode, Failure> {
 }
 
 impl ServeArgs {
+    /// Opens session keys as agents come that pay with them: by the passphrase that is in a file, the environment or the
+    /// keyring, since nobody is asked then.
+    fn session_keys(&self, home: &Home, journal: &Arc<Journal>) -> OpenSessionKey {
+        let (home, journal, file) = (home.clone(), journal.clone(), self.password_file.clone());
+        Arc::new(move |terms: &SessionTerms| -> Result<Arc<dyn Signer>, String> {
+            let key = session_key::open(&home, &journal, &terms.name, || passphrase_unasked(file.as_ref()));
+            Ok(Arc::new(key.map_err(|failure| failure.message)?))
+        })
+    }
+
     fn tls(&self) -> Option<(SocketAddr, TlsFiles)> {
         let (cert, key, ca) = (self.cert.clone()?, self.cert_key.clone()?, self.client_ca.clone()?);
         Some((self.listen_tls?, TlsFiles { cert, key, ca }))

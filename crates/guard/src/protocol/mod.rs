@@ -176,7 +176,8 @@ impl From<Denied> for Refusal {
                 JournalError::Frozen
                 | JournalError::Revoked(_)
                 | JournalError::OverMax { .. }
-                | JournalError::Channel(_),
+                | JournalError::Channel(_)
+                | JournalError::SessionKey(_),
             ) => Self::new(denied.code(), denied.to_string()),
             // How the books are kept is no agent's business.
             Denied::Journal(error) => {

@@ -459,6 +459,7 @@ pub(super) fn back_to(db: &Connection, version: usize) {
          DROP INDEX purchase_undelivered; DROP INDEX purchase_unfinished",
         "DROP TABLE grant_use; ALTER TABLE approval DROP COLUMN revoked_ms",
         "DROP TABLE mention; DROP TABLE mention_count; DROP TABLE vouched",
+        "DROP TABLE session_key; DROP TABLE session_agent; DROP TABLE session_sweep",
     ];
     // The first of these came with the third version.
     assert_eq!(ADDED.len() + 2, MIGRATIONS.len(), "what the latest version added is to be undone here, too");
