@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // A key that is made for a while, on the embedded chain: funded, spent by one agent through the guard, refused from its end
 // on, for payments that end no later than it does, and what is left sent home, equal to the atom. And one that is ended
-// early.
+// early; and the passphrase in the kernel's keyring.
 //
 //   node scripts/e2e/session-keys.mjs
 
@@ -88,6 +88,25 @@ script(async () => {
   const byName = await fetch(["--pay-with", "session:errand"]);
   check("whoever is given it names it", byName.code === 0, byName.stdout + byName.stderr);
   await until("its settlement", async () => (await usdc(chain.url, errand.address)) === 20_000n);
+  // Its passphrase from the kernel's keyring, where this machine lets it be.
+  const bare = { ...owner.env };
+  const none = await fetch(["--pay-with", "session:errand"], bare);
+  check("without a passphrase it is not opened", none.code !== 0 && /FARTHING_PASSPHRASE/.test(none.stderr), none.stderr);
+  const badly = await run(["wallet", "keyring", "store"], { ...bare, FARTHING_PASSPHRASE: "battery staple" });
+  check("a passphrase that opens nothing is not kept", badly.code === 1, badly.stderr);
+  const kept = await run(["wallet", "keyring", "store"], env);
+  if (kept.code === 0) {
+    cleanAfter(() => run(["wallet", "keyring", "remove"], bare));
+    same("the keyring has it", (await run(["wallet", "keyring", "status"], bare)).json?.stored, true);
+    const fromRing = await fetch(["--pay-with", "session:errand"], bare);
+    check("with the keyring it is", fromRing.code === 0, fromRing.stdout + fromRing.stderr);
+    await until("that settlement", async () => (await usdc(chain.url, errand.address)) === 10_000n);
+    same("it is forgotten", (await run(["wallet", "keyring", "remove"], bare)).json?.stored, false);
+    check("and opens nothing more", (await fetch(["--pay-with", "session:errand"], bare)).code !== 0);
+  } else {
+    check("a keyring that is forbidden says what to do", /password-file/.test(kept.stderr), kept.stderr);
+    console.log("      the kernel's keyring is not to be had here, and was not tried");
+  }
   const left = await usdc(chain.url, errand.address);
   const early = await farthing("wallet", "session", "end", "errand");
   const moved = early.moved.reduce((sum, one) => sum + BigInt(one.atoms), 0n);

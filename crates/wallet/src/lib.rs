@@ -13,6 +13,7 @@ pub mod force;
 mod holder;
 mod home;
 pub mod journal;
+pub mod keyring;
 pub mod keystore;
 mod mentions;
 mod offer;

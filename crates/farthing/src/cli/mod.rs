@@ -15,6 +15,7 @@ mod devnet;
 pub mod fetch;
 mod find;
 mod guard;
+mod keyring;
 mod ledger;
 mod load;
 mod local_page;

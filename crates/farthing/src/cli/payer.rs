@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use farthing_primitives::Registry;
 use farthing_wallet::journal::Journal;
+use farthing_wallet::keystore::KeyRef;
 use farthing_wallet::signer::Signer;
 use farthing_wallet::{Home, LocalAuthorizer};
 
 use super::Failure;
 use super::session_key::{self, PREFIX};
-use super::wallet::{default_key, dev_key, is_dev_key, key_ref, passphrase};
+use super::wallet::{default_key, dev_key, is_dev_key, key_ref, passphrase, passphrase_but_for_keyring};
 
 /// What decides and signs: over the key that is named, or else the wallet's own, wherever it is.
 pub(super) async fn authorizer(
@@ -49,7 +50,12 @@ pub(super) async fn signer(
     let (reference, keystore) = (key_ref(reference)?, home.keystore());
     // A person who types, a key file that is hard to open, and a service far away: all of them take their time.
     let opened = tokio::task::spawn_blocking(move || {
-        reference.signer(&keystore, || passphrase(file.as_ref(), "Passphrase: "))
+        // A device locks itself after a few wrong PINs: what opens key files is not tried on it.
+        let ask = match reference {
+            KeyRef::Pkcs11(_) => passphrase_but_for_keyring,
+            _ => passphrase,
+        };
+        reference.signer(&keystore, || ask(file.as_ref(), "Passphrase: "))
     });
     let opened = opened.await.map_err(|error| Failure::failed(format!("the key was not opened: {error}")))?;
     Ok(opened?)

@@ -43,7 +43,8 @@ is left on it. It pays through no channel. Enforced by: process. Whoever steals 
 passphrase is bound by what is on it, and by nothing else: put as much on it as may be lost. A cap that
 stolen keys cannot exceed either is \"farthing vault\".
 
-Passphrases come from --password-file, from $FARTHING_PASSPHRASE, or from a prompt.
+Passphrases come from --password-file, from $FARTHING_PASSPHRASE, from the system's keyring (farthing wallet
+keyring), or from a prompt.
 
 Exit codes: 0 done; 1 it could not be done; 2 called wrongly; 5 sent, and in no block yet: run the same
 command again, which sends no second one; 6 a node does not answer.")]

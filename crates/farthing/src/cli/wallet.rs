@@ -16,6 +16,7 @@ use farthing_primitives::{Address, Network, Registry};
 use farthing_wallet::client::{Client, printable};
 use farthing_wallet::journal::law::Standing;
 use farthing_wallet::journal::{Journal, JournalError, Purchase, State};
+use farthing_wallet::keyring::Keyring;
 use farthing_wallet::keystore::{self, Cost, KeyRef, Keystore, KeystoreError, Passphrase};
 use farthing_wallet::{ChainView, EngineView, Home, LocalAuthorizer, system_clock};
 use serde_json::{Value, json};
@@ -43,7 +44,7 @@ const DEVNET_CLIENT: &str = "farthing-devnet";
 
 The wallet is in $FARTHING_HOME, else $XDG_DATA_HOME/farthing, else ~/.local/share/farthing. Its
 limits hold for all of its keys together. Passphrases come from --password-file, from
-$FARTHING_PASSPHRASE, or from a prompt.
+$FARTHING_PASSPHRASE, from the system's keyring (farthing wallet keyring), or from a prompt.
 
 Exit codes: 0 done; 1 it could not be done; 2 called wrongly.")]
 pub struct WalletArgs {
@@ -68,6 +69,7 @@ enum Command {
     Unfreeze(Unfreeze),
     History(History),
     Session(super::session_key::SessionArgs),
+    Keyring(super::keyring::KeyringArgs),
     Serve(super::wallet_serve::ServeArgs),
 }
 
@@ -256,6 +258,7 @@ pub async fn run(args: WalletArgs) -> ExitCode {
         Command::Unfreeze(Unfreeze {}) => unfreeze(&out),
         Command::History(history) => past(&history, &out).await,
         Command::Session(session) => super::session_key::run(session, &out).await,
+        Command::Keyring(keyring) => super::keyring::run(keyring, &out),
         Command::Serve(serve) => super::wallet_serve::run(serve).await.map(drop),
     };
     match done {
@@ -309,16 +312,37 @@ pub(super) fn home() -> Result<Home, Failure> {
 }
 
 /// The passphrase from the file, else from the environment.
-pub(super) fn passphrase_unasked(file: Option<&PathBuf>) -> Result<Passphrase, KeystoreError> {
+fn passphrase_given(file: Option<&PathBuf>) -> Result<Passphrase, KeystoreError> {
     if let Some(path) = file {
         return Passphrase::from_file(path).map_err(|error| KeystoreError::Io { path: path.clone(), error });
     }
     std::env::var(PASSWORD_VARIABLE).map(Passphrase::new).map_err(|_| KeystoreError::NoPassphrase)
 }
 
+/// The same, else from the system's keyring.
+pub(super) fn passphrase_unasked(file: Option<&PathBuf>) -> Result<Passphrase, KeystoreError> {
+    passphrase_given(file).or_else(|error| match (error, home()) {
+        (KeystoreError::NoPassphrase, Ok(home)) => {
+            Keyring::of(home.path()).load().map_err(|_| KeystoreError::NoPassphrase)
+        }
+        (error, _) => Err(error),
+    })
+}
+
 /// The same, else from whoever sits at the terminal.
 pub(super) fn passphrase(file: Option<&PathBuf>, prompt: &str) -> Result<Passphrase, KeystoreError> {
     match passphrase_unasked(file) {
+        Err(KeystoreError::NoPassphrase) => passphrase_typed(prompt),
+        found => found,
+    }
+}
+
+/// The same, whatever the keyring has.
+pub(super) fn passphrase_but_for_keyring(
+    file: Option<&PathBuf>,
+    prompt: &str,
+) -> Result<Passphrase, KeystoreError> {
+    match passphrase_given(file) {
         Err(KeystoreError::NoPassphrase) => passphrase_typed(prompt),
         found => found,
     }
