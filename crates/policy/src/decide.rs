@@ -7,7 +7,7 @@ use farthing_primitives::{Address, Network, Timestamp};
 
 use crate::mention::Mention;
 use crate::meter::{Number, Sums};
-use crate::policy::Screened;
+use crate::policy::{IndexValue, Screened};
 use crate::rules::{Breaker, Fact, Rules, Window};
 use crate::secrets::secret_in;
 use crate::{AgentName, Bucket, Charge, Origin};
@@ -89,6 +89,10 @@ pub struct History {
     pub movements: Vec<Movement>,
     /// What else moved or may move, added up by [`crate::Meters`]. A sum that is needed and not there cannot be counted.
     pub sums: Option<Sums>,
+    /// What limits that follow the past are made from, where the windows themselves are not to count.
+    pub past: Option<Sums>,
+    /// What the owner set, of the policy's indexes.
+    pub indexes: BTreeMap<String, IndexValue>,
     /// The payees that are pinned for the request's authority and network.
     pub pinned: Vec<Address>,
     /// How many payments this authority took without handing over the goods, within the breaker's time.

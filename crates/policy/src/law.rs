@@ -150,12 +150,19 @@ impl Policy {
     ) {
         for (name, budget) in self.chain(request.caller.agent.as_ref()).unwrap_or_default() {
             for (number, limit) in budget.numbered() {
+                let most = match history {
+                    // What it follows is not known here, so that it is what it is at least.
+                    None => limit.floor(),
+                    Some(history) => self
+                        .in_force(name, (budget, number, limit), history, request, now)
+                        .map_or(0, |(most, _)| most),
+                };
                 match (limit.span, history) {
-                    (Span::Payment, _) => narrow(&limit.bucket, limit.most),
+                    (Span::Payment, _) => narrow(&limit.bucket, most),
                     (_, Some(history)) => {
                         let spent =
                             self.spent(name, (number, limit), history, request, now).unwrap_or(u128::MAX);
-                        narrow(&limit.bucket, limit.most.saturating_sub(spent));
+                        narrow(&limit.bucket, most.saturating_sub(spent));
                     }
                     (_, None) => {}
                 }

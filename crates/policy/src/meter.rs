@@ -52,8 +52,10 @@ impl Whose {
 pub(crate) struct Counted<'a> {
     pub limit: Number,
     pub of: Whose,
-    /// What it adds up; `None` if it counts payments.
+    /// What it adds up; `None` if it counts payments in whatever they are paid.
     pub bucket: Option<&'a Bucket>,
+    /// It counts the payments of its bucket.
+    pub payments: bool,
     pub span: Span,
 }
 
@@ -61,7 +63,7 @@ impl Counted<'_> {
     /// How much of a movement it adds, if it is about that bucket at all.
     fn adds(&self, movement: &Movement) -> Option<u128> {
         match self.bucket {
-            Some(own) => (*own == movement.bucket).then_some(movement.amount),
+            Some(own) => (*own == movement.bucket).then_some(if self.payments { 1 } else { movement.amount }),
             // Each payment is in the bucket of its asset once.
             None => matches!(movement.bucket, Bucket::Asset(_)).then_some(1),
         }
@@ -89,7 +91,7 @@ impl Law {
                     for window in Window::ALL {
                         let Some(limit) = rules.number(bucket, window) else { continue };
                         let span = Span::Rolling(window.length());
-                        each(Counted { limit, of: Whose::All, bucket: Some(bucket), span });
+                        each(Counted { limit, of: Whose::All, bucket: Some(bucket), payments: false, span });
                     }
                 }
             }

@@ -6,7 +6,7 @@ use farthing_primitives::{Address, Network};
 
 use crate::mention::Named;
 use crate::meter::Number;
-use crate::policy::{Limit, ScreenFault, Span, Unfit};
+use crate::policy::{Basis, Limit, ScreenFault, Span, Unfit};
 use crate::secrets::Secret;
 use crate::{AgentName, Bucket, Charge, Dollars, HostPattern};
 
@@ -229,6 +229,17 @@ pub enum Fact {
         before: u128,
         after: Option<u128>,
     },
+    /// What a limit that follows something is now, which is in `limit`.
+    LimitFollows {
+        budget: AgentName,
+        limit: Limit,
+        basis: Basis,
+    },
+    /// It cannot be told what the limit is.
+    LimitUnknown {
+        budget: AgentName,
+        limit: Limit,
+    },
     WithinCount {
         budget: AgentName,
         span: Span,
@@ -331,6 +342,7 @@ impl Fact {
             | Self::PayeeNamed { .. }
             | Self::WithinBudget { .. }
             | Self::WithinCount { .. }
+            | Self::LimitFollows { .. }
             | Self::UsualPrice { .. }
             | Self::UsualVelocity { .. }
             | Self::ScreenAllowed { .. }
@@ -356,6 +368,7 @@ impl Fact {
             | Self::AgentUnknown(_)
             | Self::OverBudget { .. }
             | Self::OverCount { .. }
+            | Self::LimitUnknown { .. }
             | Self::PriceJump { .. }
             | Self::VelocityJump { .. }
             | Self::ExpressionFailed { .. }
@@ -406,6 +419,8 @@ impl Fact {
             Self::AgentUnknown(_) => "agent_unknown",
             Self::WithinBudget { .. } => "within_budget",
             Self::OverBudget { .. } => "over_budget",
+            Self::LimitFollows { .. } => "limit_follows",
+            Self::LimitUnknown { .. } => "limit_unknown",
             Self::WithinCount { .. } => "within_count",
             Self::OverCount { .. } => "over_count",
             Self::UsualPrice { .. } => "usual_price",
@@ -426,7 +441,7 @@ impl Fact {
     }
 }
 
-fn amount(bucket: &Bucket, n: u128) -> String {
+pub(crate) fn amount(bucket: &Bucket, n: u128) -> String {
     match bucket {
         Bucket::Dollar => Dollars(n).to_string(),
         Bucket::Asset(id) => format!("{n} atoms of {id}"),
@@ -535,6 +550,14 @@ impl fmt::Display for Fact {
                     after.map_or_else(|| "too much to count".to_owned(), |n| amount(&limit.bucket, n));
                 let [before, most] = [*before, limit.most].map(|n| amount(&limit.bucket, n));
                 write!(f, "the budget {budget} would go {limit} from {before} to {after}, above {most}")
+            }
+            Self::LimitFollows { budget, limit, basis } => {
+                let most = amount(&limit.bucket, limit.most);
+                write!(f, "the limit of the budget {budget} {limit} is {most} by ")?;
+                basis.print(&limit.bucket, f)
+            }
+            Self::LimitUnknown { budget, limit } => {
+                write!(f, "what the budget {budget} may spend {limit} follows what cannot be counted")
             }
             Self::WithinCount { budget, span, most, before } => {
                 write!(f, "the budget {budget} has made {before} of {most} payments in {span}")

@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use farthing_primitives::Timestamp;
 
+use super::follow::{Follow, PARTS};
 use crate::meter::Number;
 use crate::{Bucket, Movement, Request};
 
@@ -16,9 +17,14 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// How many limits and counts it has.
+    /// How many numbers it takes: of its limits, its counts, and the sums that limits are made from.
     pub(super) fn held(&self) -> Number {
-        Number::try_from(self.limits.len() + self.counts.len()).unwrap_or(Number::MAX)
+        let held = Number::try_from(self.limits.len() + self.counts.len()).unwrap_or(Number::MAX);
+        if self.limits.iter().all(|limit| limit.follows.is_none()) {
+            return held;
+        }
+        let past = Number::try_from(self.limits.len()).unwrap_or(Number::MAX).saturating_mul(PARTS);
+        held.saturating_add(past)
     }
 
     pub(crate) fn numbered(&self) -> impl Iterator<Item = (Number, &Limit)> {
@@ -37,7 +43,9 @@ pub struct Limit {
     pub per: Per,
     pub span: Span,
     pub bucket: Bucket,
+    /// Of a limit that follows something, its ceiling.
     pub most: u128,
+    pub follows: Option<Follow>,
 }
 
 /// At most `most` payments in `span`.

@@ -171,6 +171,16 @@ impl Policy {
             let Some(asked) = request.charge.amount_in(&limit.bucket) else { continue };
             limited = true;
             let before = self.spent(name, (number, limit), history, request, now);
+            let in_force = self.in_force(name, (budget, number, limit), history, request, now);
+            let Some((most, basis)) = in_force else {
+                findings.push(Fact::LimitUnknown { budget: name.clone(), limit: limit.clone() });
+                continue;
+            };
+            let limit = Limit { most, ..limit.clone() };
+            if let Some(basis) = basis {
+                let (budget, limit) = (name.clone(), limit.clone());
+                findings.push(Fact::LimitFollows { budget, limit, basis });
+            }
             findings.push(weigh(name, limit, before, asked));
         }
         for (number, count) in budget.numbered_counts() {
@@ -211,10 +221,18 @@ impl Policy {
         let mut of_budget = |budget: &'a Budget| {
             for (number, limit) in budget.numbered().filter(|(_, limit)| limit.span != Span::Payment) {
                 let (of, bucket) = (Whose::new(limit.per, source), Some(&limit.bucket));
-                each(Counted { limit: number, of, bucket, span: limit.span });
+                each(Counted { limit: number, of, bucket, payments: false, span: limit.span });
             }
             for (number, count) in budget.numbered_counts() {
-                each(Counted { limit: number, of: Whose::All, bucket: None, span: count.span });
+                let (of, span) = (Whose::All, count.span);
+                each(Counted { limit: number, of, bucket: None, payments: false, span });
+            }
+            for (number, limit, past) in budget.followed() {
+                for (place, length, payments) in past.parts() {
+                    let (of, bucket) = (Whose::new(past.per, source), Some(&limit.bucket));
+                    let (limit, span) = (number.saturating_add(place), Span::Rolling(length));
+                    each(Counted { limit, of, bucket, payments, span });
+                }
             }
         };
         match source.agent.as_ref().or(self.owner.as_ref()) {
@@ -228,7 +246,7 @@ impl Policy {
         if self.velocity_jump.is_some() {
             for (limit, length) in [(OWN_MINUTE, MINUTE), (OWN_DAY, DAY)] {
                 let of = Whose::Agent(source.agent.clone());
-                each(Counted { limit, of, bucket: None, span: Span::Rolling(length) });
+                each(Counted { limit, of, bucket: None, payments: false, span: Span::Rolling(length) });
             }
         }
     }
@@ -247,13 +265,17 @@ impl Policy {
             own.map(|m| m.amount).try_fold(0u128, u128::checked_add)
         };
         let held = self.budgets.iter().filter(|(name, _)| agent.is_none_or(|agent| agent.is_within(name)));
-        let limits = held.flat_map(|(name, budget)| budget.limits.iter().map(move |limit| (name, limit)));
-        let all = limits.filter(|(_, limit)| limit.per == Per::All);
-        all.map(|(name, limit)| (name.clone(), limit.clone(), used(name, limit))).collect()
+        let limits = held.flat_map(|(name, budget)| budget.numbered().map(move |held| (name, budget, held)));
+        let all = limits.filter(|(_, _, (_, limit))| limit.per == Per::All);
+        all.map(|(name, budget, (number, limit))| {
+            let most = self.standing_most(name, (budget, number, limit), history, now);
+            (name.clone(), Limit { most, ..limit.clone() }, used(name, limit))
+        })
+        .collect()
     }
 
     /// Whether what `agent` spends counts in the budget `name`.
-    fn counts_in(&self, agent: Option<&AgentName>, name: &AgentName) -> bool {
+    pub(super) fn counts_in(&self, agent: Option<&AgentName>, name: &AgentName) -> bool {
         match agent.or(self.owner.as_ref()) {
             Some(agent) => agent.is_within(name),
             // Nobody's: in the only tree there is, and if there are several now, in all of them.
@@ -343,9 +365,9 @@ impl Allow {
     }
 }
 
-fn weigh(budget: &AgentName, limit: &Limit, before: Option<u128>, asked: u128) -> Fact {
+fn weigh(budget: &AgentName, limit: Limit, before: Option<u128>, asked: u128) -> Fact {
     let after = before.and_then(|before| before.checked_add(asked));
-    let (budget, limit) = (budget.clone(), limit.clone());
+    let budget = budget.clone();
     match (before, after) {
         (Some(before), Some(after)) if after <= limit.most => {
             Fact::WithinBudget { budget, limit, before, after }

@@ -10,9 +10,11 @@ use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::budget::Count;
+use super::follow::{LEAST_AFTER, PRICE_AFTER};
 use super::{
-    Allow, Approve, Asks, Budget, Calendar, Deny, Expression, Hours, Limit, MAX_SCREEN_WITHIN, Matcher, Mode,
-    PayTo, Per, Policy, SCREEN_WITHIN, Screener, Span, Weekday,
+    Allow, Approve, Asks, Budget, Calendar, Deny, Expression, Follow, Followed, Hours, Index, Limit,
+    MAX_PERCENT, MAX_SCREEN_WITHIN, Matcher, Mode, PayTo, Per, Policy, SCREEN_WITHIN, Screener, Span,
+    Weekday,
 };
 use crate::{AgentName, Breaker, Bucket, Dollars, HostPattern, Origin, Taint};
 
@@ -22,6 +24,8 @@ pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 pub const MAX_DEPTH: usize = 16;
 /// The most budgets, and the most rules of each kind.
 pub const MAX_RULES: usize = 10_000;
+/// The most indexes.
+pub const MAX_INDEXES: usize = 100;
 /// The longest window of a limit that rolls: ten years.
 const MAX_SPAN: Duration = Duration::from_secs(3653 * 86_400);
 /// How long a signed payment stays valid at most if a policy does not say.
@@ -74,6 +78,9 @@ struct FileRecord {
     /// Who is asked before a payment is signed.
     #[serde(default, deserialize_with = "given")]
     screen: Option<ScreenRecord>,
+    /// Numbers that the owner sets (`farthing policy index set`), and that limits may follow.
+    #[serde(default)]
+    indexes: BTreeMap<String, IndexRecord>,
     /// Budgets by name. `acme/research` is part of `acme`: what it spends counts in both, and it can only be narrower.
     #[serde(default)]
     budgets: BTreeMap<String, BudgetRecord>,
@@ -149,24 +156,34 @@ struct ScreenRecord {
     quorum: Option<u32>,
 }
 
+/// A number that the owner sets, and what it may be.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct IndexRecord {
+    least: Amount,
+    most: Amount,
+    /// From this age on it is not followed any more, and limits that follow it are at their floor.
+    stale_after: String,
+}
+
 /// What may be spent here and in everything that is part of it.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(deny_unknown_fields, default)]
 struct BudgetRecord {
     #[serde(deserialize_with = "given")]
-    per_payment: Option<Amount>,
+    per_payment: Option<Bound>,
     /// By length: `1h`, `24h`, `30d`.
-    rolling: BTreeMap<String, Amount>,
+    rolling: BTreeMap<String, Bound>,
     /// By part of the calendar, in UTC: `hour`, `day`, `week`, `month`. Twice as much can go around its edge.
-    calendar: BTreeMap<String, Amount>,
+    calendar: BTreeMap<String, Bound>,
     #[serde(deserialize_with = "given")]
-    lifetime: Option<Amount>,
+    lifetime: Option<Bound>,
     /// What one payee may get, by length.
-    per_payee: BTreeMap<String, Amount>,
+    per_payee: BTreeMap<String, Bound>,
     /// What one host and port may ask for, by length.
-    per_host: BTreeMap<String, Amount>,
+    per_host: BTreeMap<String, Bound>,
     /// What may be paid for one tool, by length.
-    per_tool: BTreeMap<String, Amount>,
+    per_tool: BTreeMap<String, Bound>,
     /// How many payments, by length.
     payments: BTreeMap<String, u32>,
 }
@@ -365,23 +382,13 @@ impl<'de> Deserialize<'de> for Amount {
             }
 
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Amount, E> {
-                if !text.starts_with('$') {
-                    return Err(E::custom(format!(
-                        "{text:?} does not say of what: dollars are written \"$0.05\""
-                    )));
-                }
-                let dollars =
-                    Dollars::parse(text).map_err(|error| E::custom(format!("{text:?}: {error}")))?;
-                Ok(Amount(vec![(Bucket::Dollar, dollars.0)]))
+                dollars(text)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Amount, A::Error> {
                 let mut amounts = Vec::new();
                 while let Some((asset, atoms)) = map.next_entry::<String, Atoms>()? {
-                    let id: AssetId = asset
-                        .parse()
-                        .map_err(|_| de::Error::custom(format!("{asset:?} is not an asset by CAIP-19")))?;
-                    amounts.push((Bucket::Asset(id), atoms.0));
+                    amounts.push((Bucket::Asset(asset_id(&asset)?), atoms.0));
                 }
                 if amounts.is_empty() {
                     return Err(de::Error::custom("an amount of nothing"));
@@ -391,6 +398,121 @@ impl<'de> Deserialize<'de> for Amount {
         }
         deserializer.deserialize_any(Reader)
     }
+}
+
+/// What a limit is: an amount, or what a rule makes of something, between a floor and a ceiling.
+enum Bound {
+    Fixed(Amount),
+    Follows(Box<FollowRecord>),
+}
+
+#[derive(Default)]
+struct FollowRecord {
+    follow: Option<String>,
+    index: Option<String>,
+    percent: Option<u32>,
+    per: Option<String>,
+    last: Option<String>,
+    after: Option<String>,
+    floor: Option<Amount>,
+    ceiling: Option<Amount>,
+}
+
+impl JsonSchema for Bound {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Bound".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let amount = generator.subschema_for::<Amount>();
+        schemars::json_schema!({
+            "description": "An amount; or what follows prices, spending or an index, between a floor and a ceiling.",
+            "anyOf": [
+                amount,
+                {
+                    "type": "object",
+                    "required": ["follow", "percent", "floor", "ceiling"],
+                    "additionalProperties": false,
+                    "properties": {
+                        "follow": { "enum": ["price", "spend", "index"] },
+                        "percent": { "type": "integer", "minimum": 1, "maximum": MAX_PERCENT },
+                        "floor": amount,
+                        "ceiling": amount,
+                        "index": { "type": "string", "description": "Of an index: its name." },
+                        "last": { "type": "string", "description": "Of prices and spending: how far back." },
+                        "after": { "type": "string", "description": "Of prices: how old they have to be, 1d unless said." },
+                        "per": {
+                            "enum": ["host", "payee", "tool", "all"],
+                            "description": "Of prices: of the same host unless said.",
+                        },
+                    },
+                },
+            ],
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Bound {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Reader;
+        impl<'de> Visitor<'de> for Reader {
+            type Value = Bound;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an amount as \"$0.05\", atoms by asset, or what it follows")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Bound, E> {
+                dollars(text).map(Bound::Fixed)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Bound, A::Error> {
+                fn once<E: de::Error, T>(place: &mut Option<T>, key: &str, value: T) -> Result<(), E> {
+                    match place.replace(value) {
+                        None => Ok(()),
+                        Some(_) => Err(E::custom(format!("{key} is said twice"))),
+                    }
+                }
+                let (mut amounts, mut record, mut follows) = (Vec::new(), FollowRecord::default(), false);
+                while let Some(key) = map.next_key::<String>()? {
+                    follows |= !key.contains('/');
+                    match key.as_str() {
+                        "follow" => once(&mut record.follow, &key, map.next_value()?)?,
+                        "index" => once(&mut record.index, &key, map.next_value()?)?,
+                        "percent" => once(&mut record.percent, &key, map.next_value()?)?,
+                        "per" => once(&mut record.per, &key, map.next_value()?)?,
+                        "last" => once(&mut record.last, &key, map.next_value()?)?,
+                        "after" => once(&mut record.after, &key, map.next_value()?)?,
+                        "floor" => once(&mut record.floor, &key, map.next_value()?)?,
+                        "ceiling" => once(&mut record.ceiling, &key, map.next_value()?)?,
+                        asset => {
+                            let id = asset_id(asset)?;
+                            amounts.push((Bucket::Asset(id), map.next_value::<Atoms>()?.0));
+                        }
+                    }
+                }
+                match (follows, amounts.is_empty()) {
+                    (true, true) => Ok(Bound::Follows(Box::new(record))),
+                    (true, false) => Err(de::Error::custom("a limit is an amount, or follows something")),
+                    (false, true) => Err(de::Error::custom("an amount of nothing")),
+                    (false, false) => Ok(Bound::Fixed(Amount(amounts))),
+                }
+            }
+        }
+        deserializer.deserialize_any(Reader)
+    }
+}
+
+fn dollars<E: de::Error>(text: &str) -> Result<Amount, E> {
+    if !text.starts_with('$') {
+        return Err(E::custom(format!("{text:?} does not say of what: dollars are written \"$0.05\"")));
+    }
+    let dollars = Dollars::parse(text).map_err(|error| E::custom(format!("{text:?}: {error}")))?;
+    Ok(Amount(vec![(Bucket::Dollar, dollars.0)]))
+}
+
+fn asset_id<E: de::Error>(text: &str) -> Result<AssetId, E> {
+    text.parse().map_err(|_| E::custom(format!("{text:?} is not an asset by CAIP-19")))
 }
 
 /// Digits, in quotation marks or without.
@@ -461,10 +583,18 @@ fn compile(file: FileRecord) -> Result<Policy, PolicyError> {
             (breaker, record.price_jump, record.velocity_jump)
         }
     };
+    if file.indexes.len() > MAX_INDEXES {
+        return Err(value("indexes", format!("are more than {MAX_INDEXES}")));
+    }
+    let mut indexes = BTreeMap::new();
+    for (name, record) in file.indexes {
+        let read = index(&format!("indexes.{name}"), &name, record)?;
+        indexes.insert(name, read);
+    }
     let mut budgets = BTreeMap::new();
     for (name, record) in file.budgets {
         let at = format!("budgets.{name}");
-        budgets.insert(parsed(&at, &name)?, budget(&at, record)?);
+        budgets.insert(parsed(&at, &name)?, budget(&at, record, &indexes)?);
     }
     let mut numbered: u32 = 0;
     for budget in budgets.values_mut() {
@@ -492,6 +622,7 @@ fn compile(file: FileRecord) -> Result<Policy, PolicyError> {
         price_jump,
         velocity_jump,
         budgets,
+        indexes,
         allow: each("allow", file.allow, allow)?.into(),
         deny: each("deny", file.deny, deny)?.into(),
         approve: each("approve", file.approve, approve)?.into(),
@@ -760,13 +891,107 @@ fn read_hours(at: &str, record: HoursRecord) -> Result<Hours, PolicyError> {
     Ok(Hours { days: days.into_iter().collect(), from, to, offset })
 }
 
-fn budget(at: &str, record: BudgetRecord) -> Result<Budget, PolicyError> {
-    let mut limits = Vec::new();
-    let mut add = |per: Per, span: Span, amount: Amount| {
-        limits.extend(amount.0.into_iter().map(|(bucket, most)| Limit { per, span, bucket, most }));
+/// The longest name of an index, in bytes.
+const MAX_INDEX_NAME: usize = 64;
+
+fn index(at: &str, name: &str, record: IndexRecord) -> Result<Index, PolicyError> {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';
+    if name.is_empty() || name.len() > MAX_INDEX_NAME || !name.bytes().all(plain) {
+        return Err(value(at, "is named by at most 64 of a-z, 0-9, - and _"));
+    }
+    let (bucket, least, most) = between(at, ("least", record.least), ("most", record.most))?;
+    Ok(Index { bucket, least, most, stale_after: length(&format!("{at}.stale_after"), &record.stale_after)? })
+}
+
+/// Two amounts of one thing, of which the first is not more than the second.
+fn between(
+    at: &str,
+    (low_key, low): (&str, Amount),
+    (high_key, high): (&str, Amount),
+) -> Result<(Bucket, u128, u128), PolicyError> {
+    match (<[_; 1]>::try_from(low.0), <[_; 1]>::try_from(high.0)) {
+        (Ok([(one, low)]), Ok([(bucket, high)])) if one == bucket && low <= high => Ok((bucket, low, high)),
+        _ => Err(value(
+            at,
+            format!("{low_key} and {high_key} are amounts of one thing, and {low_key} is not more"),
+        )),
+    }
+}
+
+/// What a limit of this span follows, with its bucket and its ceiling.
+fn follow(
+    at: &str,
+    span: Span,
+    record: FollowRecord,
+    indexes: &BTreeMap<String, Index>,
+) -> Result<(Bucket, u128, Follow), PolicyError> {
+    let missing = |key: &str| value(at, format!("{key} is missing"));
+    let word = record.follow.ok_or_else(|| missing("follow"))?;
+    let percent = record.percent.ok_or_else(|| missing("percent"))?;
+    if !(1..=MAX_PERCENT).contains(&percent) {
+        return Err(value(at, format!("percent is between 1 and {MAX_PERCENT}")));
+    }
+    let floor = record.floor.ok_or_else(|| missing("floor"))?;
+    let ceiling = record.ceiling.ok_or_else(|| missing("ceiling"))?;
+    let (bucket, floor, most) = between(at, ("floor", floor), ("ceiling", ceiling))?;
+    let what = match (word.as_str(), record.index, record.per, record.last, record.after, span) {
+        ("price", None, per, Some(last), after, Span::Payment) => {
+            let per = match per.as_deref() {
+                None | Some("host") => Per::Host,
+                Some("payee") => Per::Payee,
+                Some("tool") => Per::Tool,
+                Some("all") => Per::All,
+                Some(_) => return Err(value(at, "per is none of host, payee, tool and all")),
+            };
+            let after = after.map_or(Ok(PRICE_AFTER), |text| length(&format!("{at}.after"), &text))?;
+            if after < LEAST_AFTER {
+                return Err(value(at, "after is at least 1h: what is bought now is to raise nothing now"));
+            }
+            Followed::Price { per, last: length(&format!("{at}.last"), &last)?, after }
+        }
+        ("spend", None, None, Some(last), None, Span::Rolling(own)) => {
+            let last = length(&format!("{at}.last"), &last)?;
+            // Into whole windows, each of which was held to the limit of its time: so their average never is more than that.
+            if !last.as_secs().is_multiple_of(own.as_secs()) {
+                return Err(value(at, "last is no whole number of the windows that are limited"));
+            }
+            Followed::Spend { last }
+        }
+        ("index", Some(name), None, None, None, _) => match indexes.get(&name) {
+            Some(index) if index.bucket == bucket => Followed::Index(name),
+            Some(_) => {
+                return Err(value(at, format!("the index {name} is of something else than the limit")));
+            }
+            None => return Err(value(at, format!("there is no index {name:?} under indexes"))),
+        },
+        _ => {
+            return Err(value(
+                at,
+                "follows price (per_payment only, with last, and after and per if said), spend (windows by \
+                 length only, with last) or index (with index)",
+            ));
+        }
     };
-    if let Some(amount) = record.per_payment {
-        add(Per::All, Span::Payment, amount);
+    Ok((bucket, most, Follow { what, percent, floor }))
+}
+
+fn budget(at: &str, record: BudgetRecord, indexes: &BTreeMap<String, Index>) -> Result<Budget, PolicyError> {
+    let mut limits = Vec::new();
+    let mut add = |per: Per, span: Span, at: String, bound: Bound| {
+        match bound {
+            Bound::Fixed(amount) => {
+                let fixed = |(bucket, most)| Limit { per, span, bucket, most, follows: None };
+                limits.extend(amount.0.into_iter().map(fixed));
+            }
+            Bound::Follows(record) => {
+                let (bucket, most, follow) = follow(&at, span, *record, indexes)?;
+                limits.push(Limit { per, span, bucket, most, follows: Some(follow) });
+            }
+        }
+        Ok(())
+    };
+    if let Some(bound) = record.per_payment {
+        add(Per::All, Span::Payment, format!("{at}.per_payment"), bound)?;
     }
     let windows = [
         (Per::All, "rolling", record.rolling),
@@ -774,20 +999,21 @@ fn budget(at: &str, record: BudgetRecord) -> Result<Budget, PolicyError> {
         (Per::Host, "per_host", record.per_host),
         (Per::Tool, "per_tool", record.per_tool),
     ];
-    for (per, key, amounts) in windows {
-        for (text, amount) in amounts {
-            add(per, Span::Rolling(length(&format!("{at}.{key}"), &text)?), amount);
+    for (per, key, bounds) in windows {
+        for (text, bound) in bounds {
+            let span = Span::Rolling(length(&format!("{at}.{key}"), &text)?);
+            add(per, span, format!("{at}.{key}.{text}"), bound)?;
         }
     }
-    for (text, amount) in record.calendar {
+    for (text, bound) in record.calendar {
         let part = Calendar::ALL.into_iter().find(|part| part.name() == text);
         let part = part.ok_or_else(|| {
             value(format!("{at}.calendar"), format!("{text:?} is none of hour, day, week and month"))
         })?;
-        add(Per::All, Span::Calendar(part), amount);
+        add(Per::All, Span::Calendar(part), format!("{at}.calendar.{text}"), bound)?;
     }
-    if let Some(amount) = record.lifetime {
-        add(Per::All, Span::Lifetime, amount);
+    if let Some(bound) = record.lifetime {
+        add(Per::All, Span::Lifetime, format!("{at}.lifetime"), bound)?;
     }
     let mut counts = Vec::new();
     for (text, most) in record.payments {

@@ -7,6 +7,7 @@ mod budget;
 mod decide;
 mod document;
 mod expression;
+mod follow;
 mod listed;
 mod rule;
 mod screen;
@@ -24,6 +25,7 @@ pub use document::{MAX_DEPTH, MAX_FILE_BYTES, MAX_RULES, PolicyError, length_of,
 pub use expression::{
     Expression, ExpressionError, MAX_EXPRESSION_BYTES, MAX_EXPRESSION_DEPTH, MAX_EXPRESSION_PARTS, Unfit,
 };
+pub use follow::{Basis, Follow, Followed, Index, IndexValue, MAX_PERCENT};
 pub use listed::{Listed, Rule};
 pub use rule::{Allow, Approve, Deny, Hours, Matcher, PayTo, Weekday};
 pub use screen::{
@@ -52,6 +54,8 @@ pub struct Policy {
     /// Payments stop if the last minute has this many times as many of them as a minute of the last day has on average.
     pub velocity_jump: Option<u32>,
     pub budgets: BTreeMap<AgentName, Budget>,
+    /// Numbers that the owner sets, by name.
+    pub indexes: BTreeMap<String, Index>,
     pub allow: Listed<Allow>,
     pub deny: Listed<Deny>,
     pub approve: Listed<Approve>,
@@ -80,6 +84,11 @@ impl Policy {
                     .chain(budget.counts.iter().map(|count| count.span))
             })
             .try_fold(day, |longest, span| Some(longest.max(span.reach()?)))
+            .map(|longest| {
+                let limits = self.budgets.values().flat_map(|budget| &budget.limits);
+                let pasts = limits.filter_map(|limit| Some(limit.past()?.reach()));
+                pasts.fold(longest, Duration::max)
+            })
     }
 
     /// The budgets that a payment of `agent` counts in, its own first and the root last. `None` if it has none.

@@ -12,6 +12,7 @@ use crate::{
 
 mod asked;
 mod taint;
+mod follow;
 
 /// A Tuesday, 22:13:20 UTC.
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);

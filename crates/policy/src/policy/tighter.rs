@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Allow, Approve, Deny, Limit, Matcher, PayTo, Policy};
+use super::{Allow, Approve, Deny, Index, Limit, Matcher, PayTo, Policy};
 use crate::{AgentName, Bucket, HostPattern};
 
 /// A place where a new policy allows more than the old one, or might.
@@ -18,6 +18,7 @@ pub enum Loosening {
     Secrets,
     Taint,
     Named(String),
+    Index(String),
     Screen,
     Owner,
 }
@@ -37,6 +38,7 @@ impl fmt::Display for Loosening {
             Self::Named(name) => {
                 write!(f, "{name} is named now, and paid also where a tool's output named it first")
             }
+            Self::Index(name) => write!(f, "the index {name} may be more, or other, or count for longer"),
             Self::Screen => f.write_str("the screener is gone, is another, or has longer to answer"),
             Self::Owner => f.write_str("whoever pays without a name has another budget"),
         }
@@ -81,6 +83,18 @@ impl Policy {
             found.push(Loosening::Taint);
         }
         found.extend(self.knows_more(old).map(Loosening::Named));
+        for (name, index) in &self.indexes {
+            // A value that was out of its bounds counts once they are wider.
+            let wider = |old: &Index| {
+                index.bucket != old.bucket
+                    || index.least < old.least
+                    || index.most > old.most
+                    || index.stale_after > old.stale_after
+            };
+            if old.indexes.get(name).is_some_and(wider) {
+                found.push(Loosening::Index(name.clone()));
+            }
+        }
         let screens_less = match (&self.screen, &old.screen) {
             (_, None) => false,
             (None, Some(_)) => true,
@@ -141,11 +155,7 @@ impl Policy {
                 continue;
             };
             for limit in &earlier.limits {
-                let held = new.limits.iter().any(|other| {
-                    (other.per, other.span, &other.bucket) == (limit.per, limit.span, &limit.bucket)
-                        && other.most <= limit.most
-                });
-                if !held {
+                if !new.limits.iter().any(|other| other.is_held_by(limit)) {
                     found.push(Loosening::Budget { name: name.clone(), what: limit.to_string() });
                 }
             }
