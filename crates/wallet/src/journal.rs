@@ -27,6 +27,7 @@ pub mod approvals;
 pub mod audit;
 pub mod channels;
 mod disk;
+pub mod indexes;
 pub mod law;
 pub mod mentions;
 mod meters;
@@ -1242,7 +1243,8 @@ fn history(tx: &Connection, law: &Law, request: &Request, now: Timestamp) -> Res
         }
     };
     let usual_price = if law.minds_prices() { usual_price(tx, request)? } else { None };
-    Ok(History { pinned, refusals, usual_price, ..History::default() })
+    let indexes = indexes::known(tx, law)?;
+    Ok(History { pinned, refusals, usual_price, indexes, ..History::default() })
 }
 
 const COLUMNS: &str = "id, state, created_ms, updated_ms, expires_ms, authority, method, url, request_hash, asset, \

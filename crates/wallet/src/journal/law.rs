@@ -183,6 +183,9 @@ impl Journal {
         let mut history = super::history(tx, &law, &request, now)?;
         if sums {
             self.spent_before(tx, &law, &request, now, &mut history)?;
+        } else if matches!(&law, Law::Policy { policy, .. } if policy.follows_past()) {
+            // The windows count a channel's deposit instead, and what a limit is follows the past all the same.
+            history.past = Some(self.sums(tx, &law, &request, now)?.unwrap_or_default());
         }
         history.mentions = self.mentioned(tx, &law, &request)?;
         super::approvals::recall(tx, &law, &request, now, &mut history)?;
@@ -251,8 +254,11 @@ impl Journal {
             let now = super::believed(tx, clock)?.time;
             let law = self.law_now(tx)?;
             let Law::Policy { policy, .. } = &law else { return Ok(None) };
-            let history =
-                History { movements: super::movements(tx, now, law.memory())?, ..History::default() };
+            let history = History {
+                movements: super::movements(tx, now, law.memory())?,
+                indexes: super::indexes::known(tx, &law)?,
+                ..History::default()
+            };
             Ok(Some(policy.standing(self.agent(), &history, now).into_iter().map(Standing::from).collect()))
         })
     }

@@ -1038,3 +1038,27 @@ fn what_a_screener_holds_waits_for_people_and_what_it_denies_does_not() {
     );
     assert!(all.contains("\"screen_reason\":\"salted-sha256:"), "{all}");
 }
+
+/// By the sums that a process keeps, by those of one that starts, and where the windows themselves do not count.
+#[test]
+fn a_limit_follows_what_the_books_say_was_paid() {
+    let limit = "{follow: price, last: 30d, percent: 150, floor: $0.05, ceiling: $1}";
+    let journal = Journal::in_memory().unwrap();
+    journal.apply_policy(&POLICY.replace("per_payment: $1", &format!("per_payment: {limit}")), false).unwrap();
+    let asked = |micros, secs| journal.preview(&request(micros), &at(secs)).unwrap().is_allowed();
+    let (id, decision) = reserve_as(&journal, &request(50_000), 1, &at(0));
+    assert!(decision.is_allowed(), "{decision}");
+    let header = Header { name: "x-payment".to_owned(), value: "1".to_owned() };
+    journal.signed(&id, &header, &Instruction::new(vec![1]), &at(1)).unwrap();
+    journal.present(&id, &at(1)).unwrap();
+    // What was paid today is no price yet.
+    assert!(asked(50_000, 3600) && !asked(50_001, 3600));
+    let later = 86_400 + 120;
+    assert!(asked(75_000, later) && !asked(75_001, later));
+    let voucher = |micros| journal.preview_spend(&request(micros), &at(later)).unwrap().is_allowed();
+    assert!(voucher(75_000) && !voucher(75_001));
+    *journal.meters.lock().unwrap() = None;
+    assert!(asked(75_000, later) && !asked(75_001, later));
+    let room = |spent| journal.room(&request(1), spent, &at(later)).unwrap();
+    assert_eq!((room(true), room(false)), (75_000, 50_000));
+}
