@@ -1,5 +1,7 @@
 //! `farthing policy`: what machines may spend, from a file.
 
+mod index;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,6 +16,7 @@ use serde_json::{Value, json};
 
 use super::Failure;
 use super::wallet::{Out, home};
+use index::IndexArgs;
 
 /// How many changed decisions are shown to a person.
 const SHOWN: usize = 20;
@@ -26,6 +29,7 @@ const SHOWN: usize = 20;
   farthing policy apply policy.yaml              from the next payment on
   farthing policy explain buy_01h…               why was this paid?
   farthing policy named                          whom did something that agents read name first?
+  farthing policy index set gpu-hour '$2.10'     what limits follow that say so
 
 A policy takes the place of the limits and hosts of \"farthing wallet\", all but the freeze. A file
 that is wrong, or that might allow more than the one in force, changes nothing.
@@ -50,6 +54,7 @@ enum Command {
     Test(Test),
     Explain(Explain),
     Named(Named),
+    Index(IndexArgs),
 }
 
 /// Read a file, and say whether it is a policy and how it compares with the one in force
@@ -134,6 +139,7 @@ pub fn run(args: PolicyArgs) -> Result<ExitCode, Failure> {
         Command::Test(test) => replay(&test, &out),
         Command::Explain(explain) => why(&explain, &out),
         Command::Named(named) => named_by_others(&named, &out),
+        Command::Index(index) => index::run(index, &out),
     }?;
     Ok(ExitCode::SUCCESS)
 }
