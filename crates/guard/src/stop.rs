@@ -1,5 +1,6 @@
 //! Freezing from outside of the books' own folder: what a guard does, whoever was found to have the right to ask for it.
 
+use farthing_policy::AgentName;
 use farthing_wallet::journal::JournalError;
 use farthing_wallet::journal::agents::AgentError;
 use farthing_wallet::system_clock;

@@ -11,8 +11,8 @@ use crate::{
 };
 
 mod asked;
-mod taint;
 mod follow;
+mod taint;
 
 /// A Tuesday, 22:13:20 UTC.
 const NOW: Timestamp = Timestamp::from_secs(1_700_000_000);

@@ -447,7 +447,7 @@ fn a_journal_keeps_its_secret() {
 
 /// Makes a journal of an earlier version: undoes what was added since, the latest first.
 pub(super) fn back_to(db: &Connection, version: usize) {
-    const ADDED: [&str; 8] = [
+    const ADDED: [&str; 9] = [
         "ALTER TABLE channel_attempt DROP COLUMN url; DROP INDEX purchase_streams",
         "DROP INDEX purchase_by_agent; ALTER TABLE purchase DROP COLUMN agent; ALTER TABLE channel DROP COLUMN agent;
          DROP TABLE agent; DROP TABLE agent_credential; DROP TABLE agent_frozen",

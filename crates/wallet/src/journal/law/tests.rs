@@ -1044,7 +1044,9 @@ fn what_a_screener_holds_waits_for_people_and_what_it_denies_does_not() {
 fn a_limit_follows_what_the_books_say_was_paid() {
     let limit = "{follow: price, last: 30d, percent: 150, floor: $0.05, ceiling: $1}";
     let journal = Journal::in_memory().unwrap();
-    journal.apply_policy(&POLICY.replace("per_payment: $1", &format!("per_payment: {limit}")), false).unwrap();
+    journal
+        .apply_policy(&POLICY.replace("per_payment: $1", &format!("per_payment: {limit}")), false)
+        .unwrap();
     let asked = |micros, secs| journal.preview(&request(micros), &at(secs)).unwrap().is_allowed();
     let (id, decision) = reserve_as(&journal, &request(50_000), 1, &at(0));
     assert!(decision.is_allowed(), "{decision}");
