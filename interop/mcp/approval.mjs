@@ -2,7 +2,8 @@
 // An agent that wants more than it may, and people who decide. The published TypeScript SDK of the Model Context Protocol
 // buys through `farthing mcp serve` under a policy; above the amount that its owner allows it, it is told that people have
 // to agree, has them asked, and buys once two of them have given their signed word by the command line. One no is a no, a
-// word with the wrong key is none, and a freeze stops the next purchase. On the embedded chain.
+// word with the wrong key is none, and a freeze stops the next purchase. What a tool's output names first waits for people, too.
+// On the embedded chain.
 //
 //   node interop/mcp/approval.mjs
 
@@ -13,7 +14,7 @@ import { Client } from "@modelcontextprotocol/sdk/client/index.js";
 import { StdioClientTransport } from "@modelcontextprotocol/sdk/client/stdio.js";
 
 import {
-  PAYEE, bin, books, check, cleanAfter, devnet, route, run, same, script, scratch, seller, surroundings, upstream, usdc, wallet, within,
+  PAYEE, bin, books, check, cleanAfter, devnet, repo, route, run, same, script, scratch, seller, surroundings, upstream, usdc, wallet, within,
 } from "../../scripts/e2e/support.mjs";
 
 const POLICY = `
@@ -25,7 +26,7 @@ budgets:
     rolling: {24h: $0.12}
 allow:
   - name: shop
-    hosts: ["127.0.0.1"]
+    hosts: ["127.0.0.1", "*"]
     networks: [eip155:84532]
     schemes: [exact]
     private: true
@@ -144,7 +145,31 @@ script(async () => {
   same("and nothing more was paid", await sold(), 60_000n);
   same("unfreeze", (await farthing("wallet", "unfreeze")).code, 0);
   same("it goes on", (await buy("cheap-3", "/cheap")).outcome, "paid");
+
+  // Somebody else's tool, behind the policy proxy, tells the agent where to pay.
+  writeFileSync(join(dir, "tools.yaml"), 'version: "1"\ndefault: allow\ntools: {}\n');
+  const tools = new Client({ name: "interop", version: "1.0.0" });
+  const behind = ["mcp", "proxy", "-p", join(dir, "tools.yaml"), "--taint", "--", process.execPath, join(repo, "interop/mcp/tools.mjs")];
+  await within(tools.connect(new StdioClientTransport({ command: bin, args: behind, env: { ...surroundings(), ...env }, stderr: "inherit" })), "the start of the tools");
+  cleanAfter(() => tools.close().catch(() => {}));
+  const toldOf = `${shop.url.replace("127.0.0.1", "localhost")}/cheap`;
+  const told = await within(tools.callTool({ name: "forecast", arguments: { city: `${shop.url} or better ${toldOf}` } }), "forecast");
+  check("a tool says where to pay", told.content[0].text.includes(toldOf), told);
+  const named = (await farthing("policy", "named")).json;
+  check("the wallet knows who said so", named.some(({ kind, name, by }) => kind === "host" && name === "localhost" && by === "tools.mcp.invalid:443 forecast"), named);
+  same("a host that the owner named is paid, whoever names it", (await buy("known", "/cheap")).outcome, "paid");
+  const pay = (more = {}) => call("pay_and_fetch", { call_id: "told", url: toldOf, ...more });
+  same("one that the tool named first waits", (await pay()).denied?.code, "approval_required");
+  const held = await pay({ ask_approval: true });
+  same("people are asked", held.approval?.status, "pending");
+  same("ada says yes to exactly this", (await vote("approve", "ada", keys.ada, held.approval.id)).json.status, "approved");
+  const after = await pay();
+  same("and it is paid", after.outcome, "paid");
+  same("once", (await pay()).payment?.id, after.payment.id);
+  const reasons = (await farthing("policy", "explain", after.payment.id)).json.findings;
+  check("the purchase says who named it", reasons.some(({ code, text }) => code === "named_first" && text.includes("tools.mcp.invalid:443 forecast")), reasons);
+
   const kept = await books(shop.store);
   check("the seller's books balance", kept.balance, kept.said);
-  same("and have four sales", kept.payments.length, 4);
+  same("and have six sales", kept.payments.length, 6);
 });

@@ -40,6 +40,9 @@ const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 /// The shortest name of a front: nobody takes another's by accident.
 const MIN_FRONT_LEN: usize = 8;
 
+/// How long a session key that could not be opened is not tried again.
+const CLOSED_FOR: Duration = Duration::from_secs(10);
+
 /// Opens a session key, wherever the owner keeps it, or says why it cannot. Nobody is there to be asked for a passphrase.
 pub type OpenSessionKey = Arc<dyn Fn(&SessionTerms) -> Result<Arc<dyn Signer>, String> + Send + Sync>;
 
@@ -62,6 +65,8 @@ struct Inner {
     open_session_key: Option<OpenSessionKey>,
     /// Those that were opened.
     session_keys: Mutex<HashMap<Address, Arc<dyn Signer>>>,
+    /// Whoever opens one holds it: to derive a key from a passphrase takes much memory. Since when which could not be opened.
+    opening: Mutex<HashMap<Address, Instant>>,
 }
 
 impl fmt::Debug for Guard {
@@ -111,6 +116,7 @@ impl Guard {
             stopped: AtomicBool::new(false),
             open_session_key,
             session_keys: Mutex::default(),
+            opening: Mutex::default(),
         })))
     }
 
@@ -196,10 +202,23 @@ impl Guard {
             Refusal::new("session_key_closed", why)
         };
         let open = self.0.open_session_key.as_ref().ok_or_else(|| closed("this guard opens none"))?;
-        let signer = open(terms).map_err(|why| closed(&why))?;
-        if signer.address() != terms.address {
-            return Err(closed("it is another key than the one that was made"));
+        let mut failed = self.0.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        // Somebody may have opened it, or tried to, meanwhile.
+        if let Some(signer) = lock().get(&terms.address) {
+            return Ok(signer.clone());
         }
+        failed.retain(|_, since| since.elapsed() < CLOSED_FOR);
+        if failed.contains_key(&terms.address) {
+            return Err(closed("it could not be opened a moment ago"));
+        }
+        let opened = open(terms).and_then(|signer| match signer.address() == terms.address {
+            true => Ok(signer),
+            false => Err("it is another key than the one that was made".to_owned()),
+        });
+        let signer = opened.map_err(|why| {
+            failed.insert(terms.address.clone(), Instant::now());
+            closed(&why)
+        })?;
         lock().insert(terms.address.clone(), signer.clone());
         Ok(signer)
     }

@@ -145,6 +145,10 @@ impl WitnessDesk {
             return Err(WitnessDeskError::Full);
         }
         let note = note.to_string();
+        // One that could not be read again would have to be forgotten.
+        if note.len() > MAX_CHECKPOINT_BYTES {
+            return Err(WitnessDeskError::Full);
+        }
         // INVARIANT: it is on the disk before anybody has the line, so that no crash makes it forgotten.
         replace(&path, note.as_bytes()).map_err(|error| WitnessDeskError::Io(path, error))?;
         drop(lock);

@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use farthing_approval::ApproverKey;
 use farthing_guard::{Revocation, Signed, Whom, freeze_at, revoke_at};
 use farthing_policy::AgentName;
+use farthing_wallet::journal::Journal;
 use farthing_wallet::journal::agents::{AgentError, CredentialKind, KeptAgent};
 use farthing_wallet::{AgentToken, system_clock};
 use serde_json::{Value, json};
@@ -154,7 +155,12 @@ async fn revoke(name: &AgentName, out: &Out) -> Result<ExitCode, Failure> {
         Revocation::Done => "guard",
         Revocation::Unknown => return Err(AgentError::Unknown(name.clone()).into()),
         Revocation::NotDone => {
-            home.journal()?.revoke_agent(name, &system_clock())?;
+            let journal = home.journal()?;
+            match journal.revoke_agent(name, &system_clock()) {
+                // A guard that was late did it meanwhile.
+                Err(AgentError::Unknown(_)) if is_revoked(&journal, name)? => {}
+                done => done?,
+            }
             "books"
         }
     };
@@ -165,6 +171,10 @@ async fn revoke(name: &AgentName, out: &Out) -> Result<ExitCode, Failure> {
     let json = json!({ "agent": name.as_str(), "revoked": true, "enforced_by": by });
     out.say(&json, &format!("{name} is revoked: {how}"));
     Ok(ExitCode::SUCCESS)
+}
+
+fn is_revoked(journal: &Journal, name: &AgentName) -> Result<bool, Failure> {
+    Ok(journal.agents()?.iter().any(|agent| agent.name == *name && agent.revoked.is_some()))
 }
 
 /// Prints a new token, alone on its line unless JSON is asked for: it goes into a file, or into the environment.
