@@ -442,7 +442,7 @@ impl JsonSchema for Bound {
                         "last": { "type": "string", "description": "Of prices and spending: how far back." },
                         "after": { "type": "string", "description": "Of prices: how old they have to be, 1d unless said." },
                         "per": {
-                            "enum": ["host", "payee", "tool", "all"],
+                            "enum": ["host", "payee", "all"],
                             "description": "Of prices: of the same host unless said.",
                         },
                     },
@@ -939,9 +939,9 @@ fn follow(
             let per = match per.as_deref() {
                 None | Some("host") => Per::Host,
                 Some("payee") => Per::Payee,
-                Some("tool") => Per::Tool,
+                // A tool's name is said by whoever asks, or by whoever sells.
                 Some("all") => Per::All,
-                Some(_) => return Err(value(at, "per is none of host, payee, tool and all")),
+                Some(_) => return Err(value(at, "per is none of host, payee and all")),
             };
             let after = after.map_or(Ok(PRICE_AFTER), |text| length(&format!("{at}.after"), &text))?;
             if after < LEAST_AFTER {

@@ -282,7 +282,9 @@ impl Policy {
                 if sum == 0 {
                     return floor(Basis::NoHistory);
                 }
-                let most = scaled(sum, past.late.as_millis(), last.as_millis())?;
+                // Whole windows, as the file is read.
+                let windows = last.as_secs().checked_div(past.late.as_secs())?;
+                let most = scaled(sum, 1, windows.into())?;
                 Some((most, Basis::Spend { sum, last: *last }))
             }
             (Followed::Index(name), _) => {

@@ -22,3 +22,6 @@ CREATE TABLE vouched (
     payee TEXT NOT NULL,
     PRIMARY KEY (agent, authority, payee)
 ) STRICT, WITHOUT ROWID;
+-- Whom a chain says that we paid, and since when.
+CREATE INDEX purchase_proven ON purchase (authority, agent, created_ms, payee)
+    WHERE state = 'settled' AND confirmed > 0 AND channel IS NULL;

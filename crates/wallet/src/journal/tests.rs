@@ -458,7 +458,7 @@ pub(super) fn back_to(db: &Connection, version: usize) {
         "DROP INDEX purchase_unshown; DROP INDEX purchase_intended; DROP INDEX purchase_of_thing;
          DROP INDEX purchase_undelivered; DROP INDEX purchase_unfinished",
         "DROP TABLE grant_use; ALTER TABLE approval DROP COLUMN revoked_ms",
-        "DROP TABLE mention; DROP TABLE mention_count; DROP TABLE vouched",
+        "DROP TABLE mention; DROP TABLE mention_count; DROP TABLE vouched; DROP INDEX purchase_proven",
         "DROP TABLE session_key; DROP TABLE session_agent; DROP TABLE session_sweep",
     ];
     // The first of these came with the third version.
