@@ -577,7 +577,7 @@ impl LocalAuthorizer {
                 salt: parts.salt.0,
             };
             let header = weighed.offer.header(&SessionPayload::Open(open))?;
-            Ok(self.journal.attempt_signed(&attempt, &header, &intent.url)?)
+            Ok(self.journal.attempt_signed(&attempt, &header, &intent.url, &(self.clock)())?)
         })();
         self.or_give_up(attempt, signed)?;
         Ok(Some(Deposit { channel: terms.id, attempt, decision: Some(decision) }))
@@ -650,7 +650,7 @@ impl LocalAuthorizer {
                 salt: Some(salt),
             };
             let header = weighed.offer.header(&SessionPayload::TopUp(top_up))?;
-            Ok(self.journal.attempt_signed(&attempt, &header, &intent.url)?)
+            Ok(self.journal.attempt_signed(&attempt, &header, &intent.url, &(self.clock)())?)
         })();
         self.or_give_up(attempt, signed)?;
         Ok(Deposit { channel: *id, attempt, decision: Some(decision) })
@@ -903,7 +903,7 @@ impl Purse for LocalAuthorizer {
 
     async fn show_deposit(&self, attempt: &AttemptId) -> Result<Header, Denied> {
         let attempt = *attempt;
-        self.on_disk(move |this| Ok(this.journal.attempt_shown(&attempt)?)).await
+        self.on_disk(move |this| Ok(this.journal.attempt_shown(&attempt, &(this.clock)())?)).await
     }
 
     async fn spend(&self, intent: &Intent, channel: &ChannelId) -> Result<Spent, Denied> {

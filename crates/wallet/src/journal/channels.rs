@@ -16,8 +16,8 @@ use farthing_primitives::{Address, AssetId, AttemptId, PurchaseId, Timestamp};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
-    Draft, Goods, Header, Journal, JournalError, MAX_HISTORY, Outcome, State, advance, audit, become_, find,
-    key, millis, pin, run, state, wide,
+    Draft, Goods, Header, Journal, JournalError, MAX_HISTORY, Outcome, State, advance, audit, become_,
+    believed, find, key, millis, pin, run, state, wide,
 };
 use crate::clock::believable;
 
@@ -304,17 +304,19 @@ impl Journal {
     /// Writes down what was signed to bring a deposit. Only after this may anybody see it.
     ///
     /// # Errors
-    /// [`JournalError::Frozen`] if the owner froze the wallet in between, and [`JournalError::Corrupt`] if the attempt
-    /// was given up: the signature is to be dropped.
+    /// [`JournalError::Frozen`] if the owner froze the wallet in between, [`JournalError::SessionKey`] if the payer pays
+    /// no more, and [`JournalError::Corrupt`] if the attempt was given up: the signature is to be dropped.
     pub fn attempt_signed(
         &self,
         attempt: &AttemptId,
         header: &Header,
         url: &str,
+        clock: &farthing_policy::Clock,
     ) -> Result<(), JournalError> {
         self.within(|tx| {
             self.own_attempt(tx, attempt)?;
             self.may_sign(tx)?;
+            self.payer_is_there(tx, attempt, clock)?;
             let changed = run(
                 tx,
                 "UPDATE channel_attempt SET state = 'signed', header_name = ?2, header_value = ?3, url = ?4
@@ -326,18 +328,42 @@ impl Journal {
     }
 
     /// Writes down that a deposit is about to be shown, and returns the header that brings it.
-    pub fn attempt_shown(&self, attempt: &AttemptId) -> Result<Header, JournalError> {
+    ///
+    /// # Errors
+    /// As [`Self::attempt_signed`], unless it was shown before.
+    pub fn attempt_shown(
+        &self,
+        attempt: &AttemptId,
+        clock: &farthing_policy::Clock,
+    ) -> Result<Header, JournalError> {
         self.within(|tx| {
             self.own_attempt(tx, attempt)?;
             let found = read_attempt(tx, attempt, |_| false)?.ok_or(JournalError::Corrupt("attempt"))?;
             if found.state == AttemptState::Signed {
                 self.may_sign(tx)?;
+                self.payer_is_there(tx, attempt, clock)?;
             }
             run(tx, "UPDATE channel_attempt SET state = 'shown', holder = ?2 WHERE id = ?1 AND state <> 'intended'",
                 params![&attempt.to_bytes()[..], self.processes.this],
             )?;
             found.header.ok_or(JournalError::Corrupt("header"))
         })
+    }
+
+    /// Whether the payer of a deposit still pays for whoever uses this journal.
+    fn payer_is_there(
+        &self,
+        tx: &Connection,
+        attempt: &AttemptId,
+        clock: &farthing_policy::Clock,
+    ) -> Result<(), JournalError> {
+        let mut found = tx.prepare_cached("SELECT channel FROM channel_attempt WHERE id = ?1")?;
+        let channel: Option<[u8; 32]> =
+            found.query_row([&attempt.to_bytes()[..]], |row| row.get(0)).optional()?;
+        let channel = ChannelId(channel.ok_or(JournalError::Corrupt("attempt"))?);
+        let payer = known(tx, &channel)?;
+        let now = believed(tx, clock)?.time;
+        self.key_now(tx, &payer.terms().payer, now, clock).map(drop)
     }
 
     /// Gives up a deposit of which nothing left this process.

@@ -244,8 +244,8 @@ fn a_deposit_that_was_never_signed_is_free_when_its_process_is_gone() {
     assert_eq!(second.lapse_attempts(&at(0)).unwrap(), 1);
     assert_eq!(hour(&second, 0), 0);
     // Was it not gone after all: what it signs now is dropped.
-    assert!(first.attempt_signed(&attempt, &header(), URL).is_err());
-    assert!(first.attempt_shown(&attempt).is_err());
+    assert!(first.attempt_signed(&attempt, &header(), URL, &at(0)).is_err());
+    assert!(first.attempt_shown(&attempt, &at(0)).is_err());
 }
 
 /// A deposit that the program of the second version signed is on its way still, and says no place of its own.
@@ -257,7 +257,7 @@ fn a_wallet_of_the_second_version_keeps_its_deposit() {
         let journal = Journal::open(&path).unwrap();
         allow(&journal);
         let attempt = begin(&journal, 1, 1_000);
-        journal.attempt_signed(&attempt, &header(), URL).unwrap();
+        journal.attempt_signed(&attempt, &header(), URL, &at(0)).unwrap();
         attempt
     };
     let db = Connection::open(&path).unwrap();
@@ -276,8 +276,8 @@ fn a_deposit_that_was_shown_is_free_only_by_the_chains_word() {
     let disk = ready();
     let first = life(&disk, 1);
     let attempt = begin(&first, 1, 1_000);
-    first.attempt_signed(&attempt, &header(), URL).unwrap();
-    assert_eq!(first.attempt_shown(&attempt).unwrap(), header());
+    first.attempt_signed(&attempt, &header(), URL, &at(0)).unwrap();
+    assert_eq!(first.attempt_shown(&attempt, &at(0)).unwrap(), header());
     let second = life(&disk, 2);
     assert_eq!(second.lapse_attempts(&at(1_000)).unwrap(), 0);
     assert_eq!(hour(&second, 1_000), 1_000);
@@ -285,6 +285,38 @@ fn a_deposit_that_was_shown_is_free_only_by_the_chains_word() {
     let shown = kept.attempt.unwrap();
     assert_eq!((shown.state, shown.header, shown.abandoned), (AttemptState::Shown, Some(header()), true));
     assert_eq!(shown.url.as_deref(), Some(URL));
+}
+
+#[test]
+fn an_agent_that_was_given_a_session_key_shows_no_deposit_of_another() {
+    let name: farthing_policy::AgentName = "acme/scout".parse().unwrap();
+    for state in [AttemptState::Intended, AttemptState::Signed, AttemptState::Shown] {
+        let owner = ready();
+        let scout = owner.for_agent(name.clone(), None);
+        let attempt = begin(&scout, 1, 1_000);
+        if state != AttemptState::Intended {
+            scout.attempt_signed(&attempt, &header(), URL, &at(0)).unwrap();
+        }
+        if state == AttemptState::Shown {
+            scout.attempt_shown(&attempt, &at(0)).unwrap();
+        }
+        let key = farthing_evm::Key::from_bytes([7; 32]).unwrap();
+        let hour = Duration::from_secs(3600);
+        owner.add_session_key(&key, "scout", Some(&name), &address(2), hour, &at(0)).unwrap();
+        let done = match state {
+            AttemptState::Intended => scout.attempt_signed(&attempt, &header(), URL, &at(1)),
+            _ => scout.attempt_shown(&attempt, &at(1)).map(drop),
+        };
+        match done {
+            // What was shown may be shown again.
+            Ok(()) => assert_eq!(state, AttemptState::Shown),
+            Err(JournalError::SessionKey(fault)) => {
+                assert_ne!(state, AttemptState::Shown);
+                assert_eq!(fault.code(), "session_key_needed");
+            }
+            Err(error) => panic!("{state:?}: {error}"),
+        }
+    }
 }
 
 #[test]
@@ -298,7 +330,7 @@ fn a_frozen_wallet_signs_no_deposit_and_no_voucher() {
         })
     };
     freeze(true).unwrap();
-    assert!(matches!(journal.attempt_signed(&attempt, &header(), URL), Err(JournalError::Frozen)));
+    assert!(matches!(journal.attempt_signed(&attempt, &header(), URL, &at(0)), Err(JournalError::Frozen)));
     freeze(false).unwrap();
     see(&journal, 1, 1_000, 0, false, 1);
     assert_eq!(to(&spend(&journal, 1, 100)), 100);
