@@ -20,7 +20,7 @@ use tokio::sync::Semaphore;
 
 use crate::clock::{ClockFault, Witnesses};
 use crate::journal::approvals::{ApprovalError, KeptApproval};
-use crate::journal::session_keys::SessionKeyFault;
+use crate::journal::session_keys::{SessionKeyFault, Standing};
 use crate::journal::{AT_ONE_COMMIT, Draft, Header, Journal, JournalError, Outcome, Proof, Purchase, Terms};
 use crate::mentions::Mentions;
 use crate::offer::{EchoError, Offer};
@@ -380,7 +380,7 @@ impl LocalAuthorizer {
 
     /// Everything that is checked before the policy, and the question for it.
     fn weigh(&self, intent: &Intent, clock: &Clock, heard: &Heard) -> Result<Weighed, Denied> {
-        let Terms { law, devnet, time, key_left } = self.journal.terms(&self.payer, clock)?;
+        let Terms { law, devnet, time, key } = self.journal.terms(&self.payer, clock)?;
         // Signatures for the chain id of a public testnet are valid there too.
         if (intent.devnet || devnet) && !(self.is_dev_key)(&self.payer) {
             return Err(Denied::NotADevKey(self.payer.clone()));
@@ -392,9 +392,12 @@ impl LocalAuthorizer {
         // The seller's word can shorten the life of a payment, never lengthen it.
         let validity = intent.offer.max_timeout().min(law.max_validity());
         // Nor does a payment outlive its key.
-        let validity = match key_left {
-            Some(left) if left <= MIN_REMAINING => return Err(self.key_has_ended(clock)),
-            Some(left) => validity.min(left),
+        let validity = match key {
+            // It signs for so short a while that nobody could settle what it signs now.
+            Some(Standing { key, left }) if left <= MIN_REMAINING => {
+                return Err(JournalError::from(SessionKeyFault::Ended { name: key.terms.name }).into());
+            }
+            Some(Standing { left, .. }) => validity.min(left),
             None => validity,
         };
         let witnesses =
@@ -415,16 +418,6 @@ impl LocalAuthorizer {
         };
         let request = self.with_screening(&law, request, heard, Counts::All, clock)?;
         Ok(Weighed { requirement, request, lag })
-    }
-
-    /// The key signs for so short a while that nobody could settle what it signs now.
-    fn key_has_ended(&self, clock: &Clock) -> Denied {
-        let name = match self.journal.session_keys(clock) {
-            Ok(keys) => keys.into_iter().find(|one| one.key.terms.address == self.payer),
-            Err(error) => return error.into(),
-        };
-        let name = name.map(|one| one.key.terms.name).unwrap_or_default();
-        JournalError::from(SessionKeyFault::Ended { name }).into()
     }
 
     /// Reads an amount that a caller gave, in whole units of whatever asset it is about.

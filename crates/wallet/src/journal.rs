@@ -221,8 +221,8 @@ pub struct Terms {
     pub devnet: bool,
     /// The time that the books go by.
     pub time: Timestamp,
-    /// How much longer the payer's key signs, if it was made for a while.
-    pub key_left: Option<Duration>,
+    /// The payer's key, and how much longer it signs, if it was made for a while.
+    pub key: Option<session_keys::Standing>,
 }
 
 /// A purchase as the journal knows it.
@@ -516,7 +516,7 @@ impl Journal {
                 law: self.law_now(tx)?,
                 devnet: get(tx, "devnet")?.is_some(),
                 time,
-                key_left: self.key_now(tx, payer, time, clock)?.map(|standing| standing.left),
+                key: self.key_now(tx, payer, time, clock)?,
             })
         })
     }

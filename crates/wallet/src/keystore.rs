@@ -181,6 +181,15 @@ impl Keystore {
         Ok(KeyInfo { name: name.to_owned(), address: Some(from_alloy(key.address())) })
     }
 
+    /// Takes back a key that was made just now and is nobody's yet.
+    ///
+    /// # Errors
+    /// [`KeystoreError`].
+    pub fn remove(&self, name: &str) -> Result<(), KeystoreError> {
+        let path = self.path(name)?;
+        fs::remove_file(&path).map_err(io_error(&path))
+    }
+
     pub fn load(&self, name: &str, passphrase: &Passphrase) -> Result<Key, KeystoreError> {
         let path = self.path(name)?;
         if !path.exists() {

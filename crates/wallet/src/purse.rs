@@ -259,8 +259,8 @@ struct Weighed<'a> {
 impl LocalAuthorizer {
     fn session<'a>(&self, intent: &'a Intent, clock: &Clock) -> Result<Weighed<'a>, Denied> {
         let Offer::Session(offer) = &intent.offer else { return Err(SessionDenied::NoSession.into()) };
-        let crate::journal::Terms { law, devnet, time, key_left } = self.journal.terms(&self.payer, clock)?;
-        if key_left.is_some() {
+        let crate::journal::Terms { law, devnet, time, key } = self.journal.terms(&self.payer, clock)?;
+        if key.is_some() {
             return Err(SessionDenied::SessionKey.into());
         }
         // Signatures for the chain id of a public testnet are valid there too.

@@ -135,6 +135,24 @@ impl Journal {
     // -----------------------------------------------------------------------------------------------------------------
     // What the owner does.
 
+    /// Whether [`Self::add_session_key`] would make such a key known. Changes nothing.
+    ///
+    /// # Errors
+    /// As it.
+    pub fn may_add_session_key(
+        &self,
+        name: &str,
+        agent: Option<&AgentName>,
+        length: Duration,
+        clock: &Clock,
+    ) -> Result<(), SessionKeyError> {
+        is_a_while(length)?;
+        self.try_within(|tx| {
+            let now = believed(tx, clock)?.time;
+            is_free(tx, name, agent, now, clock)
+        })
+    }
+
     /// Makes a key known, which signs from now on for as long as is said. It says so itself, by a signature.
     ///
     /// # Errors
@@ -148,26 +166,10 @@ impl Journal {
         length: Duration,
         clock: &Clock,
     ) -> Result<SessionKey, SessionKeyError> {
-        if !(SHORTEST..=LONGEST).contains(&length) {
-            return Err(SessionKeyError::Length);
-        }
+        is_a_while(length)?;
         self.try_within(|tx| {
             let made = advance(tx, clock)?;
-            if by_name(tx, name)?.is_some() {
-                return Err(SessionKeyError::Exists(name.to_owned()));
-            }
-            let known: u32 = tx
-                .query_row("SELECT count(*) FROM session_key", [], |row| row.get(0))
-                .map_err(JournalError::from)?;
-            if known >= MAX_KEYS {
-                return Err(SessionKeyError::TooMany);
-            }
-            if let Some(agent) = agent
-                && let Some(bound) = bound_to(tx, agent)?
-                && left_of(&bound, made, clock) > Duration::ZERO
-            {
-                return Err(SessionKeyError::HasOne { agent: agent.clone(), name: bound.terms.name });
-            }
+            is_free(tx, name, agent, made, clock)?;
             let terms = SessionTerms {
                 name: name.to_owned(),
                 address: from_alloy(key.address()),
@@ -277,7 +279,8 @@ impl Journal {
     // -----------------------------------------------------------------------------------------------------------------
     // The way home.
 
-    /// What may still be taken from an account by payments that were shown and have not lapsed, in atoms. It is to stay.
+    /// What may still be taken from an account by payments that were shown and have not lapsed, in atoms, and until when.
+    /// It is to stay for as long as it counts against the limits, too: a chain's clock may be behind.
     ///
     /// # Errors
     /// If the books cannot be read.
@@ -289,8 +292,8 @@ impl Journal {
     ) -> Result<(u128, Option<Timestamp>), JournalError> {
         self.within(|tx| {
             let mut found = tx.prepare_cached(
-                "SELECT atoms, expires_ms FROM purchase WHERE payer = ?1 AND asset = ?2 AND channel IS NULL
-                 AND expires_ms > ?3 AND (state IN ('presented', 'unknown', 'refused')
+                "SELECT atoms, max(expires_ms, counts_until_ms) FROM purchase WHERE payer = ?1 AND asset = ?2 AND channel IS NULL
+                 AND max(expires_ms, counts_until_ms) > ?3 AND (state IN ('presented', 'unknown', 'refused')
                  OR (state = 'settled' AND confirmed = 0))",
             )?;
             let mut rows = found.query(params![payer.as_str(), asset.to_string(), millis(clock.wall)])?;
@@ -308,23 +311,11 @@ impl Journal {
     /// # Errors
     /// If the books cannot be read.
     pub fn open_sweep(&self, key: &SessionKey, asset: &AssetId) -> Result<Option<Sweep>, JournalError> {
-        self.within(|tx| {
-            let mut found = tx.prepare_cached(
-                "SELECT nonce, atoms, expires_ms FROM session_sweep
-                 WHERE address = ?1 AND asset = ?2 AND state = 0 ORDER BY expires_ms DESC LIMIT 1",
-            )?;
-            let row = found
-                .query_row(params![key.terms.address.as_str(), asset.to_string()], |row| {
-                    Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?, row.get(2)?))
-                })
-                .optional()?;
-            let Some((nonce, atoms, expires)) = row else { return Ok(None) };
-            let nonce = nonce.try_into().map_err(|_| JournalError::Corrupt("nonce"))?;
-            Ok(Some(Sweep { nonce, asset: asset.clone(), atoms: wide(atoms)?, expires: time(expires) }))
-        })
+        self.within(|tx| under_way(tx, &key.terms.address, asset))
     }
 
-    /// Writes down that what is left is about to be sent home. Only after this it is signed.
+    /// Writes down that what is left is about to be sent home. Only after this it is signed. While one is on its way there
+    /// is no other: it is that one which is returned.
     ///
     /// # Errors
     /// If the books cannot be written.
@@ -337,6 +328,9 @@ impl Journal {
         clock: &Clock,
     ) -> Result<Sweep, JournalError> {
         self.within(|tx| {
+            if let Some(sweep) = under_way(tx, &key.terms.address, asset)? {
+                return Ok(sweep);
+            }
             let sweep =
                 Sweep { nonce, asset: asset.clone(), atoms, expires: clock.wall.plus(SWEEP_VALIDITY) };
             run(
@@ -442,6 +436,51 @@ fn left_of(key: &SessionKey, now: Timestamp, clock: &Clock) -> Duration {
         Some(_) => Duration::ZERO,
         None => key.terms.ends.since(latest),
     }
+}
+
+fn is_a_while(length: Duration) -> Result<(), SessionKeyError> {
+    if (SHORTEST..=LONGEST).contains(&length) { Ok(()) } else { Err(SessionKeyError::Length) }
+}
+
+/// Whether one more key may have this name, and be this agent's.
+fn is_free(
+    tx: &Connection,
+    name: &str,
+    agent: Option<&AgentName>,
+    now: Timestamp,
+    clock: &Clock,
+) -> Result<(), SessionKeyError> {
+    if by_name(tx, name)?.is_some() {
+        return Err(SessionKeyError::Exists(name.to_owned()));
+    }
+    let known: u32 =
+        tx.query_row("SELECT count(*) FROM session_key", [], |row| row.get(0)).map_err(JournalError::from)?;
+    if known >= MAX_KEYS {
+        return Err(SessionKeyError::TooMany);
+    }
+    if let Some(agent) = agent
+        && let Some(bound) = bound_to(tx, agent)?
+        && left_of(&bound, now, clock) > Duration::ZERO
+    {
+        return Err(SessionKeyError::HasOne { agent: agent.clone(), name: bound.terms.name });
+    }
+    Ok(())
+}
+
+/// The transfer of what is left of one token that may still come.
+fn under_way(tx: &Connection, address: &Address, asset: &AssetId) -> Result<Option<Sweep>, JournalError> {
+    let mut found = tx.prepare_cached(
+        "SELECT nonce, atoms, expires_ms FROM session_sweep
+         WHERE address = ?1 AND asset = ?2 AND state = 0 ORDER BY expires_ms DESC LIMIT 1",
+    )?;
+    let row = found
+        .query_row(params![address.as_str(), asset.to_string()], |row| {
+            Ok((row.get::<_, Vec<u8>>(0)?, row.get(1)?, row.get(2)?))
+        })
+        .optional()?;
+    let Some((nonce, atoms, expires)) = row else { return Ok(None) };
+    let nonce = nonce.try_into().map_err(|_| JournalError::Corrupt("nonce"))?;
+    Ok(Some(Sweep { nonce, asset: asset.clone(), atoms: wide(atoms)?, expires: time(expires) }))
 }
 
 const COLUMNS: &str = "address, name, agent, home, made_ms, ends_ms, signature, ended_ms, \

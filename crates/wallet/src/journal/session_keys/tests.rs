@@ -134,7 +134,7 @@ fn a_clock_that_is_set_lengthens_no_session_key() {
     };
     let payer = add(&journal, 3, "scout", None, &steady(0, 10)).terms.address;
     assert_eq!(
-        journal.terms(&payer, &steady(0, 110)).unwrap().key_left,
+        journal.terms(&payer, &steady(0, 110)).unwrap().key.map(|standing| standing.left),
         Some(HOUR - Duration::from_secs(100))
     );
     assert_eq!(code(reserve(&journal, &payer, 1, 3500, &steady(0, 110))), "done");
@@ -168,6 +168,8 @@ fn an_agent_with_a_session_key_pays_with_it_alone_and_nobody_else_does() {
     // While it signs, the agent gets no second one.
     let again = owner.add_session_key(&key(4), "two", Some(&name("acme/scout")), &owners(), HOUR, &at(1));
     assert!(matches!(again, Err(SessionKeyError::HasOne { name, .. }) if name == "scout"));
+    let asked = owner.may_add_session_key("two", Some(&name("acme/scout")), HOUR, &at(1));
+    assert!(matches!(asked, Err(SessionKeyError::HasOne { name, .. }) if name == "scout"));
     // Its end leaves the agent with nothing, and not with the wallet's own key.
     assert_eq!(code(reserve(&scout, payer, 5, 3660, &at(3600))), "session_key_ended");
     assert_eq!(code(reserve(&scout, &owners(), 5, 3660, &at(3600))), "session_key_needed");
@@ -240,9 +242,14 @@ fn a_session_key_is_made_for_a_while_and_once() {
     let make = |length: Duration| journal.add_session_key(&key(3), "scout", None, &owners(), length, &at(0));
     let tick = Duration::from_millis(1);
     for length in [Duration::ZERO, SHORTEST - tick, LONGEST + tick] {
+        let asked = journal.may_add_session_key("scout", None, length, &at(0));
+        assert!(matches!(asked, Err(SessionKeyError::Length)), "{length:?}");
         assert!(matches!(make(length), Err(SessionKeyError::Length)), "{length:?}");
     }
+    let asked = || journal.may_add_session_key("scout", None, LONGEST, &at(0));
+    asked().unwrap();
     make(LONGEST).unwrap();
+    assert!(matches!(asked(), Err(SessionKeyError::Exists(_))));
     assert!(matches!(make(SHORTEST), Err(SessionKeyError::Exists(_))));
     assert!(matches!(journal.session_key("other"), Err(SessionKeyError::Unknown(_))));
     let leaves = journal.audit_leaves(0, 100).unwrap();
@@ -272,6 +279,8 @@ fn an_ended_session_key_signs_the_way_home_and_it_is_the_same_each_time() {
     assert_eq!(journal.open_sweep(&made, &asset.id).unwrap(), None);
     let sweep = journal.begin_sweep(&made, &asset.id, 700, [5; 32], &at(90_000)).unwrap();
     assert_eq!(journal.open_sweep(&made, &asset.id).unwrap().as_ref(), Some(&sweep));
+    // While it may come there is no second one.
+    assert_eq!(journal.begin_sweep(&made, &asset.id, 900, [6; 32], &at(90_001)).unwrap(), sweep);
     let call = call_home(&key(3), &made.terms, &sweep, &asset).unwrap();
     assert_eq!(call_home(&key(3), &made.terms, &sweep, &asset).unwrap(), call);
     let goes_to = &call[4 + 32..4 + 64];
@@ -280,4 +289,21 @@ fn an_ended_session_key_signs_the_way_home_and_it_is_the_same_each_time() {
     assert_ne!(Signer::address(&key(4)), payer);
     journal.end_sweep(&sweep.nonce, true, Some("0x1")).unwrap();
     assert_eq!(journal.open_sweep(&made, &asset.id).unwrap(), None);
+    let next = journal.begin_sweep(&made, &asset.id, 200, [6; 32], &at(90_001)).unwrap();
+    assert_eq!((next.nonce, next.atoms), ([6; 32], 200));
+}
+
+#[test]
+fn what_was_shown_stays_for_as_long_as_it_counts() {
+    let journal = journal();
+    let payer = add(&journal, 3, "scout", None, &at(0)).terms.address;
+    let asset = usdc().id;
+    // It lapses after 20 seconds, and counts for the 60 of the request.
+    let shown = reserve(&journal, &payer, 1, 20, &at(0)).unwrap();
+    show(&journal, &shown, &at(1)).unwrap();
+    let until = Some(NOW.plus(Duration::from_secs(60)));
+    for secs in [2, 20, 59] {
+        assert_eq!(journal.may_still_move(&payer, &asset, &at(secs)).unwrap(), (100, until), "{secs}");
+    }
+    assert_eq!(journal.may_still_move(&payer, &asset, &at(60)).unwrap(), (0, None));
 }
