@@ -7,11 +7,11 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use farthing_chain::LocalKey;
 use farthing_engine::{Chain, Receipt, RelayerKey, World};
-use farthing_evm::{AuthorizationUsed, Bytes, Read, ReadKind, Revert, U256, abi, to_alloy};
+use farthing_evm::{AuthorizationUsed, Read, ReadKind, ReadResult, Revert, U256, abi, to_alloy};
 use farthing_policy::AgentName;
 use farthing_primitives::{Address, Asset, PullMethod, Registry};
 use farthing_wallet::journal::Journal;
-use farthing_wallet::journal::session_keys::{SessionKey, SessionKeyError, Standing};
+use farthing_wallet::journal::session_keys::{SessionKey, SessionKeyError, Standing, Sweep};
 use farthing_wallet::keystore::{self, Cost, KeystoreError};
 use farthing_wallet::outbox::{Desk, Outbox, Urgency};
 use farthing_wallet::transact::{ContractCall, Sender};
@@ -20,9 +20,10 @@ use farthing_wallet::{Home, TokioWorld, system_clock};
 use serde_json::{Value, json};
 
 use super::Failure;
+use super::payer::signer;
 use super::wallet::{
-    Out, address_of, default_key, home, is_dev_key, load_key, money_json, network, new_passphrase, nodes,
-    passphrase, shown_address, shown_money, shown_network,
+    NODE_DOWN, Out, default_key, home, is_dev_key, load_key, money_json, network, new_passphrase, nodes,
+    nodes_up, passphrase, shown_address, shown_money, shown_network,
 };
 
 /// How a session key is named where a key is named.
@@ -47,7 +48,8 @@ Passphrases come from --password-file, from $FARTHING_PASSPHRASE, from the syste
 keyring), or from a prompt.
 
 Exit codes: 0 done; 1 it could not be done; 2 called wrongly; 5 sent, and in no block yet: run the same
-command again, which sends no second one; 6 a node does not answer.")]
+command again, which sends no second one; 6 a node does not answer. If \"end\" meets several of these it goes on with the
+other tokens and networks, says what moved, what stays and what failed, and exits with the highest.")]
 pub struct SessionArgs {
     #[command(subcommand)]
     command: Command,
@@ -171,15 +173,27 @@ async fn make(new: &New, out: &Out) -> Result<(), Failure> {
     let length = crate::config::parse_duration(&new.length).map_err(Failure::usage)?;
     let home = home()?;
     let journal = home.journal()?;
-    let to = address_of(&home, &default_key(&home, &journal)?).await?;
     // Whoever is asked for a passphrase should not learn afterwards that it cannot be.
-    if journal.session_key(&new.name).is_ok() || home.session_keys().info(&new.name).is_ok() {
+    journal.may_add_session_key(&new.name, new.agent.as_ref(), length, &system_clock())?;
+    if home.session_keys().info(&new.name).is_ok() {
         return Err(SessionKeyError::Exists(new.name.clone()).into());
     }
+    // The address that a key's file names is anybody's word; the key's own is not.
+    let reference = default_key(&home, &journal)?;
+    let to = signer(&home, &reference, new.password_file.as_ref()).await?.address();
     let passphrase = new_passphrase(new.password_file.as_ref())?;
     let key = keystore::generate()?;
     home.session_keys().create(&new.name, &key, &passphrase, Cost::STANDARD)?;
-    let made = journal.add_session_key(&key, &new.name, new.agent.as_ref(), &to, length, &system_clock())?;
+    let made = journal.add_session_key(&key, &new.name, new.agent.as_ref(), &to, length, &system_clock());
+    let made = match made {
+        // The books may have it all the same.
+        Err(SessionKeyError::Journal(error)) => return Err(error.into()),
+        Err(refused) => {
+            home.session_keys().remove(&new.name)?;
+            return Err(refused.into());
+        }
+        Ok(made) => made,
+    };
     let standing = Standing { left: length, key: made };
     let json = key_json(&standing, None);
     let text = format!(
@@ -232,12 +246,20 @@ async fn list(rpc: &[String], out: &Out) -> Result<(), Failure> {
         let mut holds = Vec::new();
         for (chain, _) in &nodes {
             for asset in registry.iter().filter(|asset| asset.id.network() == chain.network()) {
-                let atoms = balance(chain.as_ref(), asset, &standing.key.terms.address).await?;
-                if atoms > 0 {
-                    let money = asset.atoms(atoms);
-                    let network = shown_network(asset.id.network());
-                    text += &format!("  {network:<16} {:>20}\n", shown_money(&registry, &money));
-                    holds.push(money_json(&registry, &money));
+                let network = shown_network(asset.id.network());
+                match look(chain.as_ref(), asset, &standing.key.terms.address, None).await {
+                    Ok(Some(Seen { atoms: 0, .. }) | None) => (),
+                    Ok(Some(Seen { atoms, .. })) => {
+                        let money = asset.atoms(atoms);
+                        text += &format!("  {network:<16} {:>20}\n", shown_money(&registry, &money));
+                        holds.push(money_json(&registry, &money));
+                    }
+                    Err(failure) => {
+                        text += &format!("  {network:<16} {:>20}  {}\n", "unknown", failure.message);
+                        let mut row = money_json(&registry, &asset.atoms(0));
+                        (row["atoms"], row["amount"]) = (Value::Null, Value::Null);
+                        holds.push(row);
+                    }
                 }
             }
         }
@@ -248,20 +270,51 @@ async fn list(rpc: &[String], out: &Out) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn view(chain: &dyn Chain, asset: &Asset, data: Bytes) -> Result<Bytes, Failure> {
-    let unreadable =
-        || Failure::failed(format!("{} of {} cannot be asked", asset.symbol, asset.id.network()));
-    let to = to_alloy(asset.id.address()).ok_or_else(unreadable)?;
-    let answers = chain.read(vec![Read { to, data, kind: ReadKind::View }]).await;
-    let answers = answers.map_err(|error| Failure::failed(error.to_string()))?;
-    answers.first().and_then(|answer| answer.returned().cloned()).ok_or_else(unreadable)
+/// What a token says of a key, on one state of the chain.
+struct Seen {
+    atoms: u128,
+    /// Whether the transfer that was asked for has moved.
+    is_used: bool,
 }
 
-async fn balance(chain: &dyn Chain, asset: &Asset, owner: &Address) -> Result<u128, Failure> {
+/// Asks a token what is on a key, and whether a transfer has moved. `None` where no contract is: a token of the registry
+/// need not be on a chain for development. Whatever else keeps the token from answering is an error, and no zero.
+async fn look(
+    chain: &dyn Chain,
+    asset: &Asset,
+    owner: &Address,
+    nonce: Option<&[u8; 32]>,
+) -> Result<Option<Seen>, Failure> {
+    let unread = |why: &str| Failure {
+        message: format!("{} of {}: {why}", asset.symbol, shown_network(asset.id.network())),
+        code: NODE_DOWN,
+    };
+    let to =
+        to_alloy(asset.id.address()).ok_or_else(|| Failure::usage("the token is none of an EVM chain"))?;
     let owner = to_alloy(owner).ok_or_else(|| Failure::usage(format!("{owner} is no EVM address")))?;
-    // A token of the registry that is not on this chain answers nothing.
-    let Ok(said) = view(chain, asset, abi::balance_of(owner)).await else { return Ok(0) };
-    Ok(abi::as_uint(&said).and_then(|n| u128::try_from(n).ok()).unwrap_or(0))
+    let used = nonce.map(|nonce| abi::authorization_state(owner, (*nonce).into()));
+    let reads = [abi::balance_of(owner)].into_iter().chain(used);
+    let reads = reads.map(|data| Read { to, data, kind: ReadKind::View }).collect();
+    let answers = chain.read(reads).await.map_err(|error| unread(&error.to_string()))?;
+    let mut said = Vec::new();
+    for answer in &answers {
+        said.push(match answer {
+            ReadResult::Returned(data) => data,
+            ReadResult::Reverted(_) => return Err(unread("the token does not say what is on the key")),
+            ReadResult::Unavailable => return Err(unread("the node does not say what is on the key")),
+        });
+    }
+    let balance = said.first().ok_or_else(|| unread("the node answers nothing"))?;
+    if balance.is_empty() {
+        return Ok(None);
+    }
+    let garbled = || Failure::failed(unread("the token answered what cannot be read").message);
+    let atoms = abi::as_uint(balance).and_then(|n| u128::try_from(n).ok()).ok_or_else(garbled)?;
+    let is_used = match nonce {
+        Some(_) => said.get(1).and_then(|data| abi::as_bool(data)).ok_or_else(garbled)?,
+        None => false,
+    };
+    Ok(Some(Seen { atoms, is_used }))
 }
 
 /// Who sends, and where.
@@ -269,15 +322,16 @@ struct Rig {
     key: LocalKey,
     outbox: Outbox,
     nodes: Vec<(Arc<dyn Chain>, bool)>,
+    /// Why others are not among them.
+    down: Vec<Failure>,
 }
 
 impl Rig {
     async fn of(home: &Home, journal: &Journal, sending: &Sending) -> Result<Self, Failure> {
         let wanted = sending.network.as_deref().map(network).transpose()?;
-        let mut nodes = nodes(journal, &sending.rpc).await?;
-        nodes.retain(|(chain, _)| wanted.as_ref().is_none_or(|wanted| chain.network() == wanted));
+        let (mut nodes, mut down) = nodes_up(journal, &sending.rpc, wanted.as_ref()).await?;
         if nodes.is_empty() {
-            return Err(Failure::usage("name a node: --rpc URL"));
+            return Err(down.pop().unwrap_or_else(|| Failure::usage("name a node: --rpc URL")));
         }
         let reference =
             sending.key.as_ref().map_or_else(|| default_key(home, journal), |key| Ok(key.clone()))?;
@@ -291,7 +345,7 @@ impl Rig {
                 )));
             }
         }
-        Ok(Self { key, outbox: Outbox::new(home.path().join("transactions")), nodes })
+        Ok(Self { key, outbox: Outbox::new(home.path().join("transactions")), nodes, down })
     }
 
     async fn send(&self, chain: &dyn Chain, what: &str, call: &ContractCall) -> Result<Receipt, Failure> {
@@ -316,7 +370,13 @@ async fn pay_in(fund: &Fund, out: &Out) -> Result<(), Failure> {
     if standing.left.is_zero() {
         return Err(Failure::failed(format!("the session key {} has ended", fund.name)));
     }
-    let rig = Rig::of(&home, &journal, &fund.sending).await?;
+    let file = fund.sending.password_file.as_ref();
+    // The row says by its own signature that nobody edited it, and not that it is the one which the wallet made.
+    let key = open(&home, &journal, &fund.name, || passphrase(file, "Passphrase: "))?;
+    let mut rig = Rig::of(&home, &journal, &fund.sending).await?;
+    if let Some(failure) = rig.down.pop() {
+        return Err(failure);
+    }
     let [(chain, _)] = rig.nodes.as_slice() else {
         return Err(Failure::usage("name the network with --network"));
     };
@@ -326,9 +386,7 @@ async fn pay_in(fund: &Fund, out: &Out) -> Result<(), Failure> {
     })?;
     let money =
         asset.parse(&fund.amount).map_err(|error| Failure::usage(format!("{:?}: {error}", fund.amount)))?;
-    let to = to_alloy(&standing.key.terms.address)
-        .ok_or_else(|| Failure::failed("the key's address is none of an EVM chain"))?;
-    let data = abi::transfer(to, U256::from(money.atoms()));
+    let data = abi::transfer(key.address(), U256::from(money.atoms()));
     let call = ContractCall { to: asset.id.address().clone(), data, revert: Revert::decode };
     let what = format!("fund session key {} with {}", fund.name, fund.amount);
     let receipt = rig.send(chain.as_ref(), &what, &call).await?;
@@ -347,27 +405,31 @@ async fn bring_home(end: &End, out: &Out) -> Result<(), Failure> {
     let journal = home.journal()?;
     // It holds from here on, whatever the chain says.
     let ended = journal.end_session_key(&end.name, end.let_go, &system_clock())?;
-    let rig = Rig::of(&home, &journal, &end.sending).await.map_err(|failure| Failure {
+    let mut rig = Rig::of(&home, &journal, &end.sending).await.map_err(|failure| Failure {
         message: format!("{} has ended, and what is on it was not sent: {}", end.name, failure.message),
         ..failure
     })?;
-    let open = || passphrase(end.sending.password_file.as_ref(), "Passphrase: ");
-    let key = home.session_keys().load(&end.name, &open()?)?;
+    let file = end.sending.password_file.as_ref();
+    let key = open(&home, &journal, &end.name, || passphrase(file, "Passphrase: "))?;
     let registry = Registry::builtin();
     let (mut moved, mut stays, mut text) = (Vec::new(), Vec::new(), String::new());
+    let mut failed = std::mem::take(&mut rig.down);
     for (chain, _) in &rig.nodes {
         for asset in registry.iter().filter(|asset| asset.id.network() == chain.network()) {
-            let Way { sent, left, until } =
-                send_home(&journal, &rig, chain.as_ref(), &ended, &key, asset).await?;
-            for (money, receipt) in sent {
-                text += &format!("sent home: {} ({})\n", shown_money(&registry, &money), receipt.tx);
+            let (journal, chain) = (&journal, chain.as_ref());
+            let way = Way { sent: Vec::new(), left: 0, until: None };
+            let mut trip = Trip { journal, rig: &rig, chain, ended: &ended, key: &key, asset, way };
+            let done = trip.send_home().await;
+            let way = trip.way;
+            for (money, tx) in way.sent {
+                text += &format!("sent home: {} ({tx})\n", shown_money(&registry, &money));
                 let mut row = money_json(&registry, &money);
-                row["transaction"] = json!(receipt.tx.to_string());
+                row["transaction"] = json!(tx);
                 moved.push(row);
             }
-            if left > 0 {
-                let money = asset.atoms(left);
-                let why = match until {
+            if way.left > 0 {
+                let money = asset.atoms(way.left);
+                let why = match way.until {
                     Some(until) => {
                         format!("payments that were shown may take it until {until}: run this again then")
                     }
@@ -375,96 +437,120 @@ async fn bring_home(end: &End, out: &Out) -> Result<(), Failure> {
                 };
                 text += &format!("stays: {}: {why}\n", shown_money(&registry, &money));
                 let mut row = money_json(&registry, &money);
-                row["until"] = json!(until.map(|until| until.to_string()));
+                row["until"] = json!(way.until.map(|until| until.to_string()));
                 stays.push(row);
             }
+            failed.extend(done.err());
         }
     }
+    for failure in &failed {
+        text += &format!("failed: {}\n", failure.message);
+    }
+    let rows = failed.iter().map(|one| json!({ "why": one.message, "exit_code": one.code }));
     let json = json!({
         "done": "ended",
         "key": format!("{PREFIX}{}", end.name),
         "home": ended.terms.home.to_string(),
         "moved": moved,
         "stays": stays,
+        "failed": rows.collect::<Vec<_>>(),
     });
     out.say(&json, &format!("{} has ended, and signs nothing more\n{text}", end.name));
-    Ok(())
+    match failed.into_iter().max_by_key(|failure| failure.code) {
+        Some(Failure { message, code }) => {
+            Err(Failure { message: format!("not all of it was sent home: {message}"), code })
+        }
+        None => Ok(()),
+    }
 }
 
 /// What went home of one token, and what stays for now.
-#[derive(Default)]
 struct Way {
-    sent: Vec<(farthing_primitives::Money, Receipt)>,
+    sent: Vec<(farthing_primitives::Money, String)>,
     left: u128,
     until: Option<farthing_primitives::Timestamp>,
 }
 
-/// Sends home what is on a key of one token: what was on its way first, and then the rest.
-async fn send_home(
-    journal: &Journal,
-    rig: &Rig,
-    chain: &dyn Chain,
-    ended: &SessionKey,
-    key: &farthing_evm::Key,
-    asset: &Asset,
-) -> Result<Way, Failure> {
-    let mut way = Way::default();
-    loop {
-        let clock = system_clock();
-        let has = balance(chain, asset, &ended.terms.address).await?;
-        let sweep = match journal.open_sweep(ended, &asset.id)? {
-            Some(sweep) => {
-                if is_used(chain, asset, ended, &sweep.nonce).await? {
-                    journal.end_sweep(&sweep.nonce, true, None)?;
-                    continue;
-                }
-                // Were it to come all the same, it would bring the same money to the same place.
-                if sweep.expires <= clock.wall || sweep.atoms > has {
-                    journal.end_sweep(&sweep.nonce, false, None)?;
-                    continue;
-                }
-                sweep
-            }
-            None => {
-                let (held, until) = journal.may_still_move(&ended.terms.address, &asset.id, &clock)?;
-                let free = has.saturating_sub(held);
-                if free == 0 || asset.pull != PullMethod::Eip3009 {
-                    (way.left, way.until) = (has, until.filter(|_| asset.pull == PullMethod::Eip3009));
-                    return Ok(way);
-                }
-                let mut nonce = [0u8; 32];
-                getrandom::fill(&mut nonce)
-                    .map_err(|_| Failure::failed("the operating system gives no random bytes"))?;
-                journal.begin_sweep(ended, &asset.id, free, nonce, &clock)?
-            }
+/// The way home of what is on a key of one token.
+struct Trip<'a> {
+    journal: &'a Journal,
+    rig: &'a Rig,
+    chain: &'a dyn Chain,
+    ended: &'a SessionKey,
+    key: &'a farthing_evm::Key,
+    asset: &'a Asset,
+    way: Way,
+}
+
+impl Trip<'_> {
+    /// Sends home what was on its way first, and then the rest, once. What is left is reckoned and not asked again: a
+    /// node that is behind would say what was there before.
+    async fn send_home(&mut self) -> Result<(), Failure> {
+        let Self { journal, chain, ended, asset, .. } = *self;
+        let before = journal.open_sweep(ended, &asset.id)?;
+        let nonce = before.as_ref().map(|sweep| &sweep.nonce);
+        let Some(Seen { atoms, is_used }) = look(chain, asset, &ended.terms.address, nonce).await? else {
+            return match before {
+                // Money of it was on its way: the token is there, and the node does not know.
+                Some(_) => Err(Failure {
+                    message: format!(
+                        "the node of {} knows no {}",
+                        shown_network(chain.network()),
+                        asset.symbol
+                    ),
+                    code: NODE_DOWN,
+                }),
+                None => Ok(()),
+            };
         };
+        let mut has = atoms;
+        if let Some(sweep) = before {
+            if is_used {
+                journal.end_sweep(&sweep.nonce, true, None)?;
+            } else if sweep.expires <= system_clock().wall || sweep.atoms > has {
+                // Were it to come all the same, it would bring the same money to the same place.
+                journal.end_sweep(&sweep.nonce, false, None)?;
+            } else {
+                self.submit(&sweep).await?;
+                has -= sweep.atoms;
+            }
+        }
+        if asset.pull != PullMethod::Eip3009 {
+            self.way.left = has;
+            return Ok(());
+        }
+        let clock = system_clock();
+        let (held, until) = journal.may_still_move(&ended.terms.address, &asset.id, &clock)?;
+        let free = has.saturating_sub(held);
+        (self.way.left, self.way.until) = (has - free, until);
+        if free == 0 {
+            return Ok(());
+        }
+        let mut nonce = [0u8; 32];
+        getrandom::fill(&mut nonce)
+            .map_err(|_| Failure::failed("the operating system gives no random bytes"))?;
+        let sweep = journal.begin_sweep(ended, &asset.id, free, nonce, &clock)?;
+        self.submit(&sweep).await
+    }
+
+    /// Signs a transfer that is written down, has it sent, and writes down that it moved.
+    async fn submit(&mut self, sweep: &Sweep) -> Result<(), Failure> {
+        let Self { asset, .. } = *self;
         // INVARIANT: it is on the disk.
-        let data = call_home(key, &ended.terms, &sweep, asset)?;
+        let data = call_home(self.key, &self.ended.terms, sweep, asset)?;
         let call = ContractCall { to: asset.id.address().clone(), data, revert: Revert::decode };
-        let what = format!("send home what is on session key {}", ended.terms.name);
-        let receipt = rig.send(chain, &what, &call).await?;
+        let what = format!("send home what is on session key {}", self.ended.terms.name);
+        let receipt = self.rig.send(self.chain, &what, &call).await?;
         // A transaction that succeeded proves nothing; the token's own word does.
         let nonce = farthing_evm::B256::from(sweep.nonce);
         let used = receipt.logs.iter().filter(|log| Some(log.address) == to_alloy(asset.id.address()));
         if !used.filter_map(AuthorizationUsed::decode).any(|used| used.nonce == nonce) {
             return Err(Failure::failed(format!("{} moved nothing", receipt.tx)));
         }
-        journal.end_sweep(&sweep.nonce, true, Some(&receipt.tx.to_string()))?;
-        way.sent.push((asset.atoms(sweep.atoms), receipt));
+        let tx = receipt.tx.to_string();
+        self.way.sent.push((asset.atoms(sweep.atoms), tx.clone()));
+        Ok(self.journal.end_sweep(&sweep.nonce, true, Some(&tx))?)
     }
-}
-
-async fn is_used(
-    chain: &dyn Chain,
-    asset: &Asset,
-    ended: &SessionKey,
-    nonce: &[u8; 32],
-) -> Result<bool, Failure> {
-    let owner = to_alloy(&ended.terms.address)
-        .ok_or_else(|| Failure::failed("the key's address is none of an EVM chain"))?;
-    let said = view(chain, asset, abi::authorization_state(owner, (*nonce).into())).await?;
-    abi::as_bool(&said)
-        .ok_or_else(|| Failure::failed(format!("{} answered what cannot be read", asset.symbol)))
 }
 
 /// The key of this name, as the wallet made it.

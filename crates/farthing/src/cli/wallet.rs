@@ -437,6 +437,32 @@ pub(super) async fn nodes(
     Ok(nodes)
 }
 
+/// The same for one network, or for all, and why others are not among them.
+pub(super) async fn nodes_up(
+    journal: &Journal,
+    urls: &[String],
+    wanted: Option<&Network>,
+) -> Result<(Vec<(Arc<dyn Chain>, bool)>, Vec<Failure>), Failure> {
+    let (mut up, mut down) = (Vec::<(Arc<dyn Chain>, bool)>::new(), Vec::new());
+    let is_wanted = |network: &Network| wanted.is_none_or(|wanted| network == wanted);
+    for url in urls.iter().filter(|url| !url.is_empty()) {
+        match node(url, None).await {
+            Ok(node) if is_wanted(node.0.network()) => up.push(node),
+            Ok(_) => (),
+            Err(failure) => down.push(failure),
+        }
+    }
+    for (network, url) in journal.rpc_urls()? {
+        if is_wanted(&network) && !up.iter().any(|(chain, _)| *chain.network() == network) {
+            match node(&url, Some(&network)).await {
+                Ok(node) => up.push(node),
+                Err(failure) => down.push(failure),
+            }
+        }
+    }
+    Ok((up, down))
+}
+
 /// A chain by one node, which is asked for its id and whether it is one for development.
 pub(super) async fn node(url: &str, expected: Option<&Network>) -> Result<(Arc<dyn Chain>, bool), Failure> {
     let parsed: url::Url = url.parse().map_err(|_| Failure::usage("the RPC address is no URL"))?;
@@ -470,7 +496,7 @@ pub(super) async fn node(url: &str, expected: Option<&Network>) -> Result<(Arc<d
 }
 
 /// The exit code for a node that does not answer.
-const NODE_DOWN: u8 = 6;
+pub(super) const NODE_DOWN: u8 = 6;
 
 /// An address as people compare it.
 pub(super) fn shown_address(address: &Address) -> String {
