@@ -24,6 +24,12 @@ const MAX_WORDS: usize = 8 * MAX_NAMES;
 const MAX_NAME_BYTES: usize = 253;
 /// How often what is written in escapes is read again.
 const ROUNDS: usize = 3;
+/// How much work one answer makes at most, in bytes that are looked at to tell whether they name a host: so many times what
+/// is read, and some more for what is short.
+const WORK_PER_BYTE: usize = 64;
+const LEAST_WORK: usize = 4 * 1024 * 1024;
+/// The marks that Markdown puts around what it stresses.
+const STRESS: [char; 2] = ['_', '*'];
 
 /// What a payment goes by, and who named it first.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,6 +84,8 @@ pub struct Names {
     pub payees: BTreeSet<Address>,
     cut: bool,
     bytes: usize,
+    /// How many bytes were looked at for hosts.
+    work: usize,
     /// What was tried.
     words: HashSet<String>,
 }
@@ -111,21 +119,36 @@ impl Names {
         let text = &text[..text.floor_char_boundary(room)];
         self.bytes = self.bytes.saturating_add(text.len());
         let mut now = text.to_owned();
-        for _ in 0..ROUNDS {
+        for round in 0..=ROUNDS {
             // What is lost already is lost: nothing is gained by reading on.
             if self.cut {
                 return;
             }
             self.scan(&now);
-            let seen: String = now.chars().filter(|c| !is_unseen(*c)).collect();
-            if seen.len() != now.len() {
+            let seen = seen(&now);
+            if seen != now {
                 self.scan(&seen);
+            }
+            if round == ROUNDS {
+                self.cut |= unescaped(&one_backslash(&seen)).is_some();
+                return;
             }
             match unescaped(&seen) {
                 Some(next) => now = next,
                 None => return,
             }
         }
+    }
+
+    /// Counts work, and says whether there may be more.
+    fn may_look(&mut self, bytes: usize) -> bool {
+        self.work = self.work.saturating_add(bytes);
+        self.cut |= self.work > self.most_work();
+        !self.cut
+    }
+
+    fn most_work(&self) -> usize {
+        self.bytes.saturating_mul(WORK_PER_BYTE).saturating_add(LEAST_WORK)
     }
 
     fn scan(&mut self, text: &str) {
@@ -174,28 +197,42 @@ impl Names {
                 at += 1;
             }
             self.authority(&text[at..]);
+            if self.cut {
+                return;
+            }
         }
     }
 
     fn authority(&mut self, rest: &str) {
-        let ends = |c: char| matches!(c, '/' | '\\' | '?' | '#' | '"' | '\'' | '<' | '>' | '`' | ' ');
+        let ends = |c: char| matches!(c, '/' | '\\' | '?' | '#' | '"' | '\'' | '<' | '>' | '`' | ' ' | '@');
+        let blank = |c: char| matches!(c, '\t' | '\r' | '\n');
         let rest = &rest[..rest.floor_char_boundary(4 * MAX_NAME_BYTES)];
         let until = rest.find(ends).unwrap_or(rest.len());
-        // Spec: WHATWG URL, "basic URL parser": tabs and ends of lines are taken out.
-        let whole: String = rest[..until].chars().filter(|c| !matches!(c, '\t' | '\r' | '\n')).collect();
-        let line = rest[..until].split(['\t', '\r', '\n']).next().unwrap_or_default();
-        for text in [whole.as_str(), line] {
-            // What is before the last "@" is a name and a password, whatever it looks like.
-            let host = text.rsplit('@').next().unwrap_or_default();
-            if let Some(end) = host.find(']').filter(|_| host.starts_with('[')) {
-                self.host(&host[..=end]);
-                continue;
-            }
-            let host = host.split(':').next().unwrap_or_default();
-            self.host(host);
-            let plain = |c: char| !c.is_alphanumeric() && !matches!(c, '-' | '_' | '%') && !is_dot(c);
-            self.host(host.split(plain).next().unwrap_or_default());
+        let (text, rest) = rest.split_at(until);
+        if !self.may_look(text.len() + 1) {
+            return;
         }
+        // Spec: WHATWG URL, "basic URL parser": tabs and ends of lines are taken out.
+        let line = text.split(blank).next().unwrap_or_default();
+        let is_one = line.len() == text.len();
+        // What is before an "@" is a name and a password, whatever it looks like. The host behind it has its own turn.
+        if !rest.starts_with('@') {
+            self.behind_scheme(&text.replace(blank, ""));
+        }
+        if !is_one {
+            self.behind_scheme(line);
+        }
+    }
+
+    fn behind_scheme(&mut self, text: &str) {
+        if let Some(end) = text.find(']').filter(|_| text.starts_with('[')) {
+            self.host(&text[..=end]);
+            return;
+        }
+        let host = text.split(':').next().unwrap_or_default();
+        self.stressed(host);
+        let plain = |c: char| !c.is_alphanumeric() && !matches!(c, '-' | '_' | '%') && !is_dot(c);
+        self.stressed(host.split(plain).next().unwrap_or_default());
     }
 
     /// Names with dots, and all that they begin with: where a sentence goes on without a space, the name ends earlier.
@@ -204,42 +241,69 @@ impl Names {
             if !run.contains(is_dot) {
                 continue;
             }
-            let labels: Vec<&str> = run.split(is_dot).map(|label| label.trim_matches('-')).collect();
-            for labels in labels.split(|label| label.is_empty()) {
-                self.labels(labels);
+            let (mut from, mut at) = (0, 0);
+            for part in run.split_inclusive(is_dot) {
+                if is_empty(part) {
+                    self.labels(&run[from..at]);
+                    from = at + part.len();
+                }
+                at += part.len();
                 if self.cut {
                     return;
                 }
             }
+            self.labels(&run[from..]);
         }
     }
 
-    fn labels(&mut self, labels: &[&str]) {
-        let numeric = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
-        let length = labels.iter().map(|label| label.len() + 1).sum::<usize>();
-        // Of what is longer than any name, each part could be one.
-        let starts = if length <= MAX_NAME_BYTES { 1 } else { labels.len() };
-        for from in 0..starts {
-            let mut name = String::new();
-            for (count, label) in labels[from..].iter().enumerate() {
-                if name.len() + label.len() > MAX_NAME_BYTES || self.cut {
-                    break;
-                }
-                if count > 0 {
-                    name.push('.');
-                }
-                name.push_str(label);
-                let number = count == 3 && labels[from..from + 4].iter().all(|label| numeric(label));
-                let named = count > 0 && label.chars().count() > 1 && label.chars().any(char::is_alphabetic);
-                if number || named {
-                    self.host(&name);
-                }
+    /// The names in labels of which none is empty.
+    fn labels(&mut self, labels: &str) {
+        let is_long = labels.len() > MAX_NAME_BYTES;
+        let mut at = 0;
+        for part in labels.split_inclusive(is_dot) {
+            // Of what is longer than any name, each part could be the first, and so could one that is stressed.
+            if at == 0 || is_long || part.starts_with(STRESS) {
+                self.beginnings(&labels[at..]);
+            }
+            at += part.len();
+            if self.cut {
+                return;
             }
         }
     }
 
+    fn beginnings(&mut self, labels: &str) {
+        let labels = &labels[..labels.floor_char_boundary(4 * MAX_NAME_BYTES)];
+        let (mut name, mut are_numbers) = (String::new(), true);
+        for (count, part) in labels.split_inclusive(is_dot).enumerate() {
+            let label = label(part);
+            if !self.may_look(part.len()) || name.len() + label.len() > MAX_NAME_BYTES {
+                return;
+            }
+            if count > 0 {
+                name.push('.');
+            }
+            name.push_str(label);
+            are_numbers &= label.bytes().all(|b| b.is_ascii_digit());
+            let number = count == 3 && are_numbers;
+            let named = count > 0 && label.chars().nth(1).is_some() && label.chars().any(char::is_alphabetic);
+            if number || named {
+                self.stressed(&name);
+            }
+        }
+    }
+
+    /// A host as it stands, and without what stresses it.
+    fn stressed(&mut self, text: &str) {
+        self.host(text);
+        let plain = text.trim_matches(STRESS);
+        if plain.len() != text.len() {
+            self.host(plain);
+        }
+    }
+
     fn host(&mut self, text: &str) {
-        if text.is_empty() || self.cut || !self.is_new(text) {
+        if text.is_empty() || !self.may_look(text.len()) || !self.is_new(text) {
             return;
         }
         if let Ok(host) = text.trim_matches('.').parse::<Host>() {
@@ -295,6 +359,50 @@ fn is_unseen(c: char) -> bool {
         | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{e0000}'..='\u{e0fff}')
 }
 
+/// A label without its dot, and without hyphens that no name begins or ends with.
+fn label(part: &str) -> &str {
+    part.trim_end_matches(is_dot).trim_matches('-')
+}
+
+fn is_empty(part: &str) -> bool {
+    label(part).is_empty()
+}
+
+/// A text without what nobody sees; and once more without its colours, if it has some: a terminal takes them out.
+fn seen(text: &str) -> String {
+    let mut seen: String = text.chars().filter(|c| !is_unseen(*c)).collect();
+    let (mut plain, mut rest, mut changed) = (String::new(), text, false);
+    while let Some(at) = rest.find(['\u{1b}', '\u{9b}']) {
+        plain.push_str(&rest[..at]);
+        rest = &rest[at..];
+        let length = colour(rest);
+        changed |= length.is_some();
+        // What is none is taken out with all else that nobody sees.
+        rest = &rest[length.unwrap_or_else(|| rest.chars().next().map_or(0, char::len_utf8))..];
+    }
+    if changed {
+        plain.push_str(rest);
+        seen.push('\n');
+        seen.extend(plain.chars().filter(|c| !is_unseen(*c)));
+    }
+    seen
+}
+
+/// How long the sequence is that `text` begins with and that sets a colour.
+///
+/// Spec: ECMA-48, 5.4 and 8.3.117.
+fn colour(text: &str) -> Option<usize> {
+    let body = text.strip_prefix("\u{1b}[").or_else(|| text.strip_prefix('\u{9b}'))?;
+    let behind = body.trim_start_matches(|c: char| c.is_ascii_digit() || matches!(c, ';' | ':'));
+    Some(text.len() - behind.strip_prefix('m')?.len())
+}
+
+/// A text with one backslash for each row of them: a row is often drawn, and says nothing by itself.
+fn one_backslash(text: &str) -> String {
+    let mut last = ' ';
+    text.chars().filter(|c| std::mem::replace(&mut last, *c) != '\\' || *c != '\\').collect()
+}
+
 /// A text with what stands in escapes written out; `None` if there are none. URLs, JSON, HTML and Markdown have some, and
 /// "evil[.]example" is how people keep a name from being a link.
 fn unescaped(text: &str) -> Option<String> {
@@ -326,7 +434,22 @@ fn escape(text: &str) -> Option<(Vec<u8>, usize)> {
                 let end = text.get(3..)?.find('}').filter(|end| *end <= 6)?;
                 Some((coded(hex(text.get(3..3 + end)?)?)?, end + 4))
             }
-            b'u' => Some((coded(hex(text.get(2..6)?)?)?, 6)),
+            b'u' => {
+                let high = hex(text.get(2..6)?)?;
+                let low = || text.get(6..)?.strip_prefix("\\u").and_then(|rest| hex(rest.get(..4)?));
+                // Spec: RFC 8259 section 7, two surrogates for one character.
+                match low().filter(|low| matches!(high, 0xd800..0xdc00) && matches!(low, 0xdc00..0xe000)) {
+                    Some(low) => Some((coded(0x1_0000 + ((high - 0xd800) << 10) + (low - 0xdc00))?, 12)),
+                    None => Some((coded(high)?, 6)),
+                }
+            }
+            b'0' if text.starts_with("\\033[") => Some((vec![0x1b], 4)),
+            b'e' if bytes.get(2) == Some(&b'[') => Some((vec![0x1b], 2)),
+            // Ends of lines stay some: in a URL they are nothing, and elsewhere they part two words.
+            b'n' => Some((vec![b'\n'], 2)),
+            b'r' => Some((vec![b'\r'], 2)),
+            b't' => Some((vec![b'\t'], 2)),
+            b'b' | b'f' | b'v' | b'0' => Some((vec![b' '], 2)),
             b'x' => Some((coded(hex(text.get(2..4)?)?)?, 4)),
             // Markdown and JSON: what stands behind it is meant.
             other if other.is_ascii_punctuation() => Some((vec![*other], 2)),

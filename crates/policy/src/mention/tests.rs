@@ -42,6 +42,22 @@ fn attack_13_a_host_is_found_however_it_is_written() {
         ("„evil.example“", EVIL),
         ("https://ev\til.exam\nple/", EVIL),
         ("see(evil.example)", EVIL),
+        ("{\"text\":\"Pay at:\\nevil.example\"}", EVIL),
+        ("Pay at:\\\\r\\\\nevil.example", EVIL),
+        ("https://ev\\til.example/", EVIL),
+        ("a\\tevil.example\\bb", EVIL),
+        ("\\ud835\\udc1evil.example", EVIL),
+        ("_evil.example_", EVIL),
+        ("__evil.example__.Then pay", EVIL),
+        ("**evil.example**", EVIL),
+        ("1._evil.example_", EVIL),
+        ("_https://evil.example_", EVIL),
+        ("http://__intranet__", "intranet"),
+        ("http://**intranet**", "intranet"),
+        ("ev\u{1b}[1;31mil.exam\u{1b}[0mple", EVIL),
+        ("ev\u{9b}31mil.example", EVIL),
+        ("ev\\u001b[31mil\\033[m.exam\\e[0mple", EVIL),
+        ("evil%25252eexample", EVIL),
         ("<a href='//evil.example'>", EVIL),
         ("mailto:pay@evil.example", EVIL),
         ("https://bücher.example/", "xn--bcher-kva.example"),
@@ -116,6 +132,45 @@ fn what_does_not_fit_is_said() {
 }
 
 #[test]
+fn what_is_escaped_deeper_than_is_read_is_said() {
+    assert!(!Names::of("evil%25252eexample").is_cut());
+    assert!(Names::of("evil%2525252eexample").is_cut());
+    assert!(Names::of("evil&amp;amp;amp;amp;period;example").is_cut());
+    assert!(Names::of(&format!("evil{}u002eexample", "\\".repeat(32))).is_cut());
+    // A row of backslashes is none.
+    assert!(!Names::of(&"\\".repeat(64)).is_cut());
+    assert!(!Names::of(&format!("{} evil.example", "\\".repeat(64))).is_cut());
+}
+
+#[test]
+fn a_reading_ends_whatever_is_written() {
+    const LENGTH: usize = 1024 * 1024;
+    // One step may still end.
+    const STEP: usize = 8 * 1024;
+    const SHORT: usize = 32 * 1024;
+    let long = ["@", ".", "ab."].map(|part| (part, LENGTH));
+    let short = ["a.", "_a.", "http:", "//", "[", "@[", "@a\n", "\u{3002}", "1.", "-.", "::"]
+        .map(|part| (part, SHORT));
+    for (part, length) in long.into_iter().chain(short) {
+        let text = part.repeat(length / part.len());
+        let names = Names::of(&text);
+        assert!(names.work <= names.most_work() + STEP, "{part:?}: {}", names.work);
+    }
+    // What is written by people is far from the bound.
+    for part in [
+        "a@b.example,",
+        "https://shop.example/a?b=c, and ",
+        "console.log(a.b.c.d);",
+        "@",
+        ".",
+        "see https://a.example@\n",
+    ] {
+        let names = Names::of(&part.repeat(SHORT / part.len()));
+        assert!(!names.is_cut() && names.work < 16 * SHORT, "{part:?}: {}", names.work);
+    }
+}
+
+#[test]
 fn who_named_it_is_one_line() {
     assert_eq!(named_by("tools.example:443", Some("look\n\u{1b}[2Jup")), "tools.example:443 look??[2Jup");
     assert!(named_by(&"a".repeat(5_000), Some(&"b".repeat(5_000))).len() <= MAX_NAMED_BY_CHARS);
@@ -133,6 +188,24 @@ proptest! {
         };
         let names = Names::of(&text);
         prop_assert!(names.hosts.contains(&host.parse::<Host>().unwrap()), "{text:?} {after:?}");
+    }
+
+    /// The same with what stresses a name, parts lines or sets colours, around it and in it.
+    #[test]
+    fn a_name_is_found_in_what_dresses_it(
+        before in prop::sample::select(vec![
+            "", " ", ":", "_", "__", "*", "**", "\\n", "\\r\\n", "\\t", "\\\\n", "\\f", "\\0", "\u{1b}[31m", "\\u001b[1;32m", "\\n_", "a:\\n",
+        ]),
+        scheme in prop::sample::select(vec!["", "https://", "https:\\/\\/"]),
+        host in "[a-z][a-z0-9]{1,8}(\\.[a-z][a-z0-9]{1,8}){1,3}",
+        colour in prop::sample::select(vec!["", "\u{1b}[m", "\u{1b}[38;5;1m", "\u{9b}0m", "\\x1b[0m", "\\033[7m", "\\e[1m"]),
+        at in 0_usize..6,
+        after in prop::sample::select(vec!["", "_", "__", "*", "**", "\\n", "\\\\n", "\\t", "_\\nThen", "\u{1b}[0m", "_.Then"]),
+    ) {
+        let (first, last) = host.split_at(at.min(host.len()));
+        let text = format!("{before}{scheme}{first}{colour}{last}{after}");
+        let names = Names::of(&text);
+        prop_assert!(names.hosts.contains(&host.parse::<Host>().unwrap()), "{text:?} {:?}", names.hosts);
     }
 
     #[test]
