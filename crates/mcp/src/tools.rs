@@ -257,7 +257,7 @@ impl WalletServer {
     /// Has the wallet know what counterparties name before an agent reads it. What it cannot know of is not shown.
     async fn witnessed(&self, mut reply: Reply) -> Reply {
         for one in &reply.untrusted {
-            let names = names_in(&one.bytes).await;
+            let names = names_in(one).await;
             if names.is_empty() {
                 continue;
             }

@@ -15,6 +15,9 @@ pub const MAX_UNTRUSTED_BYTES: usize = 64 * 1024;
 /// The same for reasons and messages.
 pub const MAX_UNTRUSTED_NOTE_BYTES: usize = 2 * 1024;
 
+/// How much is read for names before and after what is shown, in bytes.
+const AROUND: usize = 1024;
+
 /// The key of `_meta` that says what a piece of content is.
 pub const UNTRUSTED: &str = "farthing/untrusted";
 
@@ -118,12 +121,24 @@ impl Untrusted {
         Self { author: author.to_owned(), kind, bytes, offset: 0 }
     }
 
+    fn bounds(&self) -> (usize, usize) {
+        let most = if self.kind == "body" { MAX_UNTRUSTED_BYTES } else { MAX_UNTRUSTED_NOTE_BYTES };
+        let from = self.offset.min(self.bytes.len());
+        (from, from.saturating_add(most).min(self.bytes.len()))
+    }
+
+    /// What is shown of it, and what stands beside that: a name may reach over its ends. `None` if it is not shown as text.
+    pub(crate) fn text_around(&self) -> Option<&str> {
+        let text = std::str::from_utf8(&self.bytes).ok()?;
+        let (from, to) = self.bounds();
+        let from = text.floor_char_boundary(from.saturating_sub(AROUND));
+        Some(&text[from..text.floor_char_boundary(to.saturating_add(AROUND))])
+    }
+
     /// What is shown of it, how it is encoded, and where the next piece begins.
     fn piece(&self) -> (String, &'static str, Option<usize>) {
-        let most = if self.kind == "body" { MAX_UNTRUSTED_BYTES } else { MAX_UNTRUSTED_NOTE_BYTES };
         let total = self.bytes.len();
-        let from = self.offset.min(total);
-        let to = from.saturating_add(most).min(total);
+        let (from, to) = self.bounds();
         let next = |to: usize| (to < total).then_some(to);
         // Whether it is text is decided once for the whole, so that its pieces fit together.
         let Ok(text) = std::str::from_utf8(&self.bytes) else {
@@ -271,6 +286,19 @@ mod tests {
             }
         }
         assert_eq!(read, whole);
+    }
+
+    #[test]
+    fn for_names_is_read_what_is_shown_and_a_little_around_it() {
+        let whole = format!("{}ü", "a".repeat(3 * MAX_UNTRUSTED_BYTES));
+        let around =
+            |offset| Untrusted::body("a:1", whole.clone().into(), offset).text_around().map(str::len);
+        assert_eq!(around(0), Some(MAX_UNTRUSTED_BYTES + AROUND));
+        assert_eq!(around(MAX_UNTRUSTED_BYTES), Some(MAX_UNTRUSTED_BYTES + 2 * AROUND));
+        assert_eq!(around(usize::MAX), Some(AROUND));
+        assert_eq!(Untrusted::note("a:1", "reason", "x").text_around(), Some("x"));
+        let binary = bytes::Bytes::from_static(b"https://evil.example \xff");
+        assert_eq!(Untrusted::body("a:1", binary, 0).text_around(), None, "it is shown as base64");
     }
 
     #[test]

@@ -35,8 +35,12 @@ impl Journal {
     ///
     /// `by` is as [`farthing_policy::named_by`] makes it.
     pub fn mention(&self, names: &Names, by: &str, clock: &Clock) -> Result<(), JournalError> {
+        // Most of what is read names nothing new, and whoever only looks keeps nobody from writing.
+        if names.is_empty() || self.db.look(|tx| self.has_all(tx, names, by))? {
+            return Ok(());
+        }
         self.within(|tx| {
-            if !self.law_now(tx)?.minds_mentions() || names.is_empty() {
+            if !self.law_now(tx)?.minds_mentions() {
                 return Ok(());
             }
             let by: String = by.chars().take(MAX_NAMED_BY_CHARS).collect();
@@ -48,12 +52,7 @@ impl Journal {
             let all: u32 = sum.query_row([], |row| row.get(0))?;
             let most = MAX_MENTIONS.min(kept.saturating_add(MAX_MENTIONS_IN_ALL.saturating_sub(all)));
             let mut more = names.is_cut();
-            // What a host says of itself nobody had to be told: it was asked by its name.
-            let own = author(&by).rsplit_once(':').map(|(host, _)| host);
-            let hosts = names.hosts.iter().filter(|host| Some(host.as_str()) != own);
-            let hosts = hosts.map(|host| (HOST, backwards(&key(host))));
-            let payees = names.payees.iter().map(|payee| (PAYEE, payee.as_str().to_owned()));
-            for (kind, name) in hosts.chain(payees) {
+            for (kind, name) in kept_as(names, &by) {
                 if is_kept(tx, agent, kind, &name)? {
                     continue;
                 }
@@ -80,6 +79,24 @@ impl Journal {
             }
             Ok(())
         })
+    }
+
+    /// Whether nothing of it has to be written down.
+    fn has_all(&self, tx: &Connection, names: &Names, by: &str) -> Result<bool, JournalError> {
+        if !self.law_now(tx)?.minds_mentions() {
+            return Ok(true);
+        }
+        let agent = self.agent_name().unwrap_or_default();
+        let is_lost = count(tx, agent)?.1.is_some();
+        if names.is_cut() && !is_lost {
+            return Ok(false);
+        }
+        for (kind, name) in kept_as(names, by) {
+            if !is_kept(tx, agent, kind, &name)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What was named to whoever uses this journal, by name; to everybody, for the owner.
@@ -190,6 +207,15 @@ impl Journal {
         }
         Ok(())
     }
+}
+
+/// The names as they are kept: of which kind, and how they are written.
+fn kept_as<'a>(names: &'a Names, by: &str) -> impl Iterator<Item = (&'static str, String)> + use<'a> {
+    // What a host says of itself nobody had to be told: it was asked by its name.
+    let own = author(by).rsplit_once(':').map(|(host, _)| host.to_owned());
+    let hosts = names.hosts.iter().filter(move |host| Some(host.as_str()) != own.as_deref());
+    let hosts = hosts.map(|host| (HOST, backwards(&key(host))));
+    hosts.chain(names.payees.iter().map(|payee| (PAYEE, payee.as_str().to_owned())))
 }
 
 /// `host:port` of who named something, without the tool.
