@@ -88,13 +88,19 @@ fn policy() -> String {
     text
 }
 
-/// The wish to pay the seller with this number, who is the last but a few that the policy names.
-fn intent(number: usize) -> Intent {
-    let url = format!("https://seller-{}.example/v1/now", RULES - 1 - number % SELLERS);
-    let (registry, network) = (Registry::builtin(), Network::eip155(84532));
+/// The wishes to pay each seller, who are the last that the policy names. What a program does to have a wish is not what
+/// is measured.
+fn intents() -> Vec<Intent> {
+    let registry = Registry::builtin();
+    (0..SELLERS).map(|number| intent(&registry, number)).collect()
+}
+
+fn intent(registry: &Registry, number: usize) -> Intent {
+    let url = format!("https://seller-{}.example/v1/now", RULES - 1 - number);
+    let network = Network::eip155(84532);
     let usdc = registry.dollar(&network).unwrap_or_else(|| unreachable!("it is listed"));
-    let token = Tokens::new(&registry).get(&usdc.id).cloned().unwrap_or_else(|| unreachable!("it is listed"));
-    let payee = Address::from_evm_bytes([u8::try_from(number % SELLERS).unwrap_or(0) + 1; 20]);
+    let token = Tokens::new(registry).get(&usdc.id).cloned().unwrap_or_else(|| unreachable!("it is listed"));
+    let payee = Address::from_evm_bytes([u8::try_from(number).unwrap_or(0) + 1; 20]);
     let asked =
         Requirement::new(token, &usdc.atoms(ATOMS), &payee, PullMethod::Eip3009, Duration::from_secs(60));
     let asked = asked.unwrap_or_else(|_| unreachable!("USDC takes EIP-3009"));
@@ -122,9 +128,9 @@ fn intent(number: usize) -> Intent {
 }
 
 /// Authorizes, tells when that was done, and then shows the payment, as whoever pays does.
-async fn authorize(wallet: &LocalAuthorizer, number: usize) -> Result<Instant, AuthorizeError> {
+async fn authorize(wallet: &LocalAuthorizer, wish: Intent) -> Result<Instant, AuthorizeError> {
     let denied = |denied: Denied| AuthorizeError::Denied(denied.to_string());
-    let id = wallet.authorize(intent(number)).await.map_err(denied)?.id;
+    let id = wallet.authorize(wish).await.map_err(denied)?.id;
     let done = Instant::now();
     wallet.present(&id).await.map_err(denied)?;
     Ok(done)
@@ -156,22 +162,27 @@ pub async fn measure(
         let wallet = LocalAuthorizer::new(key, Arc::new(journal), Registry::builtin()).for_agent(agent);
         let mut under_way = JoinSet::new();
         for lane in 0..AT_ONCE.min(*past) {
-            let (wallet, past) = (wallet.clone(), *past);
+            let (wallet, past, wishes) = (wallet.clone(), *past, intents());
             under_way.spawn(async move {
-                for number in (lane..past).step_by(AT_ONCE) {
-                    authorize(&wallet, number).await?;
+                for wish in
+                    wishes.iter().cycle().skip(lane % SELLERS).take((lane..past).step_by(AT_ONCE).len())
+                {
+                    authorize(&wallet, wish.clone()).await?;
                 }
                 Ok(Duration::ZERO)
             });
         }
         all(&mut under_way).await?;
+        let wishes = intents();
+        let mut wishes = wishes.iter().cycle();
         let (began, mut number, mut due) = (Instant::now(), 0, Instant::now());
         while due.duration_since(began) < length {
             tokio::time::sleep_until(due).await;
+            let Some(wish) = wishes.next().cloned() else { break };
             let wallet = wallet.clone();
             under_way.spawn(async move {
                 // From when it was due, so that nobody is spared a wait for those before.
-                Ok(authorize(&wallet, number).await?.duration_since(due))
+                Ok(authorize(&wallet, wish).await?.duration_since(due))
             });
             number += 1;
             due = began + Duration::from_secs_f64(number as f64 / rate);

@@ -32,10 +32,12 @@ pub mod law;
 pub mod mentions;
 mod meters;
 pub mod session_keys;
+mod tx;
 
 use agents::Scope;
 use disk::Disk;
 pub(crate) use disk::MAX_SHARED as AT_ONE_COMMIT;
+use tx::Tx;
 
 /// How long a call waits for another process's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -70,6 +72,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("journal/schema-9.sql"),
     include_str!("journal/schema-10.sql"),
     include_str!("journal/schema-11.sql"),
+    include_str!("journal/schema-12.sql"),
 ];
 
 const SCHEMA: &str = "
@@ -459,7 +462,10 @@ impl Journal {
         if found == 0 {
             // Money of a testnet is worth nothing; the owner names every other network.
             let testnet = Network::eip155(84532);
-            put(&tx, "rules", &record::print_rules(&Rules::tight([testnet])))?;
+            tx.execute(
+                "INSERT INTO setting (key, value) VALUES (?1, ?2)",
+                [tx::RULES, &record::print_rules(&Rules::tight([testnet]))],
+            )?;
         }
         tx.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
         tx.commit()?;
@@ -476,7 +482,7 @@ impl Journal {
     // What the owner allows.
 
     pub fn rules(&self) -> Result<Rules, JournalError> {
-        self.within(rules)
+        self.within(Tx::rules)
     }
 
     /// Changes the rules, all at once or not at all.
@@ -485,7 +491,7 @@ impl Journal {
         change: impl FnOnce(&mut Rules) -> Result<(), String>,
     ) -> Result<Rules, JournalError> {
         self.within(|tx| {
-            let mut rules = rules(tx)?;
+            let mut rules = tx.rules()?;
             change(&mut rules).map_err(JournalError::Rules)?;
             audit::rules_changed(tx, &rules)?;
             put(tx, "rules", &record::print_rules(&rules))?;
@@ -621,9 +627,7 @@ impl Journal {
             if decision.is_allowed() {
                 let authority = request.origin.authority();
                 pin(tx, &authority, request.charge.money().asset().network(), &request.payee, now)?;
-                insert(tx, request, draft, &authority, &self.processes.this, now)?;
-                self.assign(tx, &draft.id)?;
-                law::keep_decision(tx, &draft.id, &decision)?;
+                self.insert(tx, request, draft, &decision, now)?;
                 approvals::consume(tx, &decision, request, &key(&draft.id), now)?;
                 self.vouch(tx, &decision, request)?;
             }
@@ -684,16 +688,76 @@ impl Journal {
     ) -> Result<Header, JournalError> {
         self.within(|tx| {
             self.own(tx, id)?;
-            if state(tx, id)? == State::Intended {
-                self.sign(tx, id, header, instruction, clock)?;
+            if state(tx, id)? != State::Intended {
+                return self.show(tx, id, clock);
             }
-            self.show(tx, id, clock)
+            self.may_sign(tx)?;
+            self.key_is_there(tx, id, clock)?;
+            // [`State::Signed`] and then [`State::Presented`]: nobody sees what is between.
+            let now = advance(tx, clock)?;
+            run(
+                tx,
+                "UPDATE purchase SET state = ?2, updated_ms = ?3, header_name = ?4, header_value = ?5, instruction = ?6,
+                 shown = shown + 1, holder = ?7 WHERE id = ?1",
+                params![
+                    key(id),
+                    State::Presented.name(),
+                    millis(now),
+                    header.name,
+                    header.value,
+                    instruction.as_bytes(),
+                    self.processes.this,
+                ],
+            )?;
+            Ok(header.clone())
         })
+    }
+
+    /// Writes down a purchase that was allowed, as the agent's.
+    fn insert(
+        &self,
+        tx: &Tx,
+        request: &Request,
+        draft: &Draft,
+        decision: &Decision,
+        now: Timestamp,
+    ) -> Result<(), JournalError> {
+        // The wall may have been set back, and the books' time not: the later of the two ends counts. And what is dead by
+        // our clock lives on where the chain's is behind.
+        let counts_until = now.plus(request.validity).max(draft.expires).plus(draft.lag);
+        let charge: &Charge = &request.charge;
+        run(
+            tx,
+            "INSERT INTO purchase (id, state, created_ms, updated_ms, counts_until_ms, expires_ms, authority, method, url,
+             request_hash, asset, atoms, dollars, payee, payer, consumption, holder, tool, agent, decision)
+             VALUES (?1, 'intended', ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18)",
+            params![
+                key(&draft.id),
+                millis(now),
+                millis(counts_until),
+                millis(draft.expires),
+                request.origin.authority(),
+                draft.method,
+                draft.url,
+                &draft.request_hash.0[..],
+                charge.money().asset().to_string(),
+                &charge.money().atoms().to_be_bytes()[..],
+                charge.dollars().map(|dollars| dollars.0.to_be_bytes().to_vec()),
+                request.payee.as_str(),
+                draft.payer.as_str(),
+                draft.consumption.as_str(),
+                self.processes.this,
+                request.caller.tool,
+                self.agent_name(),
+                law::print_decision(decision),
+            ],
+        )?;
+        Ok(())
     }
 
     fn sign(
         &self,
-        tx: &Connection,
+        tx: &Tx,
         id: &PurchaseId,
         header: &Header,
         instruction: &Instruction,
@@ -710,7 +774,7 @@ impl Journal {
         Ok(())
     }
 
-    fn show(&self, tx: &Connection, id: &PurchaseId, clock: &Clock) -> Result<Header, JournalError> {
+    fn show(&self, tx: &Tx, id: &PurchaseId, clock: &Clock) -> Result<Header, JournalError> {
         if state(tx, id)? == State::Signed {
             self.may_sign(tx)?;
             self.key_is_there(tx, id, clock)?;
@@ -965,18 +1029,12 @@ impl Journal {
         })
     }
 
-    fn within<T>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, JournalError>,
-    ) -> Result<T, JournalError> {
+    fn within<T>(&self, work: impl FnOnce(&Tx) -> Result<T, JournalError>) -> Result<T, JournalError> {
         self.try_within(work)
     }
 
     /// The same, for calls that fail in other ways, too. An error undoes all of it.
-    fn try_within<T, E: From<JournalError>>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, E>,
-    ) -> Result<T, E> {
+    fn try_within<T, E: From<JournalError>>(&self, work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
         self.db.step(work)
     }
 }
@@ -986,52 +1044,37 @@ fn key(id: &PurchaseId) -> Vec<u8> {
 }
 
 /// Executes a statement that is read once.
-fn run(tx: &Connection, sql: &str, values: impl Params) -> Result<usize, JournalError> {
+fn run(tx: &Tx, sql: &str, values: impl Params) -> Result<usize, JournalError> {
     Ok(tx.prepare_cached(sql)?.execute(values)?)
 }
 
-fn get(tx: &Connection, name: &str) -> Result<Option<String>, JournalError> {
-    let mut found = tx.prepare_cached("SELECT value FROM setting WHERE key = ?1")?;
-    Ok(found.query_row([name], |row| row.get(0)).optional()?)
+fn get(tx: &Tx, name: &str) -> Result<Option<String>, JournalError> {
+    tx.setting(name)
 }
 
-fn put(tx: &Connection, name: &str, value: &str) -> Result<(), JournalError> {
-    run(
-        tx,
-        "INSERT INTO setting (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
-        [name, value],
-    )?;
-    Ok(())
+fn put(tx: &Tx, name: &str, value: &str) -> Result<(), JournalError> {
+    tx.set(name, Some(value))
 }
 
-fn forget(tx: &Connection, name: &str) -> Result<(), JournalError> {
-    run(tx, "DELETE FROM setting WHERE key = ?1", [name])?;
-    Ok(())
-}
-
-fn rules(tx: &Connection) -> Result<Rules, JournalError> {
-    get(tx, "rules")?.as_deref().and_then(record::read_rules).ok_or(JournalError::Corrupt("rule set"))
-}
-
-fn mark(tx: &Connection) -> Result<Option<Mark>, JournalError> {
-    let Some(text) = get(tx, "mark")? else { return Ok(None) };
-    record::read_mark(&text).map(Some).ok_or(JournalError::Corrupt("mark of time"))
+fn forget(tx: &Tx, name: &str) -> Result<(), JournalError> {
+    tx.set(name, None)
 }
 
 /// The time that the books go by, if they are looked at now.
-fn believed(tx: &Connection, clock: &Clock) -> Result<Mark, JournalError> {
-    Ok(Mark::advance(mark(tx)?.as_ref(), &believable(clock)))
+fn believed(tx: &Tx, clock: &Clock) -> Result<Mark, JournalError> {
+    Ok(Mark::advance(tx.mark()?.as_ref(), &believable(clock)))
 }
 
 /// The same, from now on.
-fn advance(tx: &Connection, clock: &Clock) -> Result<Timestamp, JournalError> {
+fn advance(tx: &Tx, clock: &Clock) -> Result<Timestamp, JournalError> {
     let next = believed(tx, clock)?;
-    put(tx, "mark", &record::print_mark(&next))?;
-    Ok(next.time)
+    let time = next.time;
+    tx.set_mark(next)?;
+    Ok(time)
 }
 
 fn pin(
-    tx: &Connection,
+    tx: &Tx,
     authority: &str,
     network: &Network,
     payee: &Address,
@@ -1045,51 +1088,14 @@ fn pin(
     Ok(())
 }
 
-fn insert(
-    tx: &Connection,
-    request: &Request,
-    draft: &Draft,
-    authority: &str,
-    holder: &str,
-    now: Timestamp,
-) -> Result<(), JournalError> {
-    // The wall may have been set back, and the books' time not: the later of the two ends counts. And what is dead by
-    // our clock lives on where the chain's is behind.
-    let counts_until = now.plus(request.validity).max(draft.expires).plus(draft.lag);
-    let charge: &Charge = &request.charge;
-    run(tx, "INSERT INTO purchase (id, state, created_ms, updated_ms, counts_until_ms, expires_ms, authority, method, url,
-         request_hash, asset, atoms, dollars, payee, payer, consumption, holder, tool)
-         VALUES (?1, 'intended', ?2, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
-        params![
-            key(&draft.id),
-            millis(now),
-            millis(counts_until),
-            millis(draft.expires),
-            authority,
-            draft.method,
-            draft.url,
-            &draft.request_hash.0[..],
-            charge.money().asset().to_string(),
-            &charge.money().atoms().to_be_bytes()[..],
-            charge.dollars().map(|dollars| dollars.0.to_be_bytes().to_vec()),
-            request.payee.as_str(),
-            draft.payer.as_str(),
-            draft.consumption.as_str(),
-            holder,
-            request.caller.tool,
-        ],
-    )?;
-    Ok(())
-}
-
-fn state(tx: &Connection, id: &PurchaseId) -> Result<State, JournalError> {
+fn state(tx: &Tx, id: &PurchaseId) -> Result<State, JournalError> {
     let mut found = tx.prepare_cached("SELECT state FROM purchase WHERE id = ?1")?;
     let state: Option<String> = found.query_row([key(id)], |row| row.get(0)).optional()?;
     let state = state.ok_or(JournalError::NotFound(*id))?;
     State::parse(&state).ok_or(JournalError::Corrupt("state"))
 }
 
-fn become_(tx: &Connection, id: &PurchaseId, to: State, clock: &Clock) -> Result<(), JournalError> {
+fn become_(tx: &Tx, id: &PurchaseId, to: State, clock: &Clock) -> Result<(), JournalError> {
     let from = state(tx, id)?;
     if !from.may_become(to) {
         return Err(JournalError::Transition { from, to });
@@ -1103,7 +1109,7 @@ fn become_(tx: &Connection, id: &PurchaseId, to: State, clock: &Clock) -> Result
     Ok(())
 }
 
-fn conclude(tx: &Connection, id: &PurchaseId, outcome: &Outcome, clock: &Clock) -> Result<(), JournalError> {
+fn conclude(tx: &Tx, id: &PurchaseId, outcome: &Outcome, clock: &Clock) -> Result<(), JournalError> {
     let from = state(tx, id)?;
     match outcome {
         Outcome::Settled { tx: hash, confirmed, goods, receipt, note: said } => {
@@ -1137,14 +1143,14 @@ fn conclude(tx: &Connection, id: &PurchaseId, outcome: &Outcome, clock: &Clock) 
     audit::outcome(tx, id)
 }
 
-fn note(tx: &Connection, id: &PurchaseId, text: &str) -> Result<(), JournalError> {
+fn note(tx: &Tx, id: &PurchaseId, text: &str) -> Result<(), JournalError> {
     run(tx, "UPDATE purchase SET note = ?2 WHERE id = ?1", params![key(id), text])?;
     Ok(())
 }
 
 /// Nobody has what was only intended or only signed, and after its end nobody could use it. Both clocks must agree on
 /// the end, so that a clock that ran ahead for a while releases nothing early.
-fn lapse(tx: &Connection, now: Timestamp, wall: Timestamp) -> Result<usize, JournalError> {
+fn lapse(tx: &Tx, now: Timestamp, wall: Timestamp) -> Result<usize, JournalError> {
     let mut lapsed = tx.prepare_cached(
         "UPDATE purchase SET state = 'released', note = 'never_shown', updated_ms = ?1
          WHERE state IN ('intended', 'signed') AND counts_until_ms < ?1 AND expires_ms < ?2 RETURNING id",
@@ -1160,11 +1166,7 @@ fn lapse(tx: &Connection, now: Timestamp, wall: Timestamp) -> Result<usize, Jour
 }
 
 /// Everything that counts or may count, of as far back as is asked for; `None` is for ever.
-fn movements(
-    tx: &Connection,
-    now: Timestamp,
-    memory: Option<Duration>,
-) -> Result<Vec<Movement>, JournalError> {
+fn movements(tx: &Tx, now: Timestamp, memory: Option<Duration>) -> Result<Vec<Movement>, JournalError> {
     let since = memory.map(|memory| now.minus(memory));
     let mut movements = purchase_movements(tx, since)?;
     channels::movements(tx, since, now, &mut movements)?;
@@ -1175,7 +1177,7 @@ fn movements(
 const PURCHASE_MOVEMENT: &str = "asset, atoms, dollars, counts_until_ms, agent, authority, payee, tool";
 
 /// What purchases count, but for those that a channel pays for.
-fn purchase_movements(tx: &Connection, since: Option<Timestamp>) -> Result<Vec<Movement>, JournalError> {
+fn purchase_movements(tx: &Tx, since: Option<Timestamp>) -> Result<Vec<Movement>, JournalError> {
     let mut found = tx.prepare_cached(&format!(
         "SELECT {PURCHASE_MOVEMENT} FROM purchase
          WHERE counts_until_ms >= ?1 AND state <> 'released' AND channel IS NULL"
@@ -1209,7 +1211,7 @@ fn movements_of(row: &Row<'_>) -> Result<Vec<Movement>, JournalError> {
 }
 
 /// What the same thing cost when it was last paid for, in atoms.
-fn usual_price(tx: &Connection, request: &Request) -> Result<Option<u128>, JournalError> {
+fn usual_price(tx: &Tx, request: &Request) -> Result<Option<u128>, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT atoms FROM purchase WHERE url = ?1 AND method = ?2 AND asset = ?3 AND tool IS ?4 AND state = 'settled'
          ORDER BY id DESC LIMIT 1",
@@ -1223,7 +1225,7 @@ fn usual_price(tx: &Connection, request: &Request) -> Result<Option<u128>, Journ
 }
 
 /// What the rules need to know of the past, but for what was spent.
-fn history(tx: &Connection, law: &Law, request: &Request, now: Timestamp) -> Result<History, JournalError> {
+fn history(tx: &Tx, law: &Law, request: &Request, now: Timestamp) -> Result<History, JournalError> {
     let authority = request.origin.authority();
     let network = request.charge.money().asset().network();
     let mut found = tx.prepare_cached("SELECT payee FROM pin WHERE authority = ?1 AND network = ?2")?;
@@ -1254,7 +1256,7 @@ const COLUMNS: &str = "id, state, created_ms, updated_ms, expires_ms, authority,
 /// Whose a row is: everybody's for the owner, whose name is NULL; else the agent's own.
 const OWN: &str = "(?1 IS NULL OR agent = ?1)";
 
-fn find(tx: &Connection, id: &PurchaseId) -> Result<Purchase, JournalError> {
+fn find(tx: &Tx, id: &PurchaseId) -> Result<Purchase, JournalError> {
     let sql = format!("SELECT {COLUMNS} FROM purchase WHERE id = ?1");
     let mut found = tx.prepare_cached(&sql)?;
     let purchase = found.query_row([key(id)], |row| Ok(read(row))).optional()?;

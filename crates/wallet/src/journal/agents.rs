@@ -7,10 +7,10 @@
 use farthing_channel::ChannelId;
 use farthing_policy::{AgentName, Clock, Rules};
 use farthing_primitives::{AttemptId, PurchaseId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 use subtle::ConstantTimeEq;
 
-use super::{Journal, JournalError, audit, key, millis, rules, run};
+use super::{Journal, JournalError, Tx, audit, key, millis, run};
 use crate::holder::Processes;
 
 /// What names of fronts begin with, among the holders of purchases. No process has such a name.
@@ -218,6 +218,7 @@ impl Journal {
                 "INSERT OR IGNORE INTO agent_frozen (name, since_ms) VALUES (?1, ?2)",
                 params![name.as_str(), millis(clock.wall)],
             )?;
+            tx.forget_kept();
             audit::agent_frozen(tx, name.as_str(), true)
         })
     }
@@ -226,6 +227,7 @@ impl Journal {
     pub fn unfreeze_agent(&self, name: &AgentName) -> Result<bool, JournalError> {
         self.within(|tx| {
             audit::agent_frozen(tx, name.as_str(), false)?;
+            tx.forget_kept();
             Ok(run(tx, "DELETE FROM agent_frozen WHERE name = ?1", [name.as_str()])? > 0)
         })
     }
@@ -273,8 +275,8 @@ impl Journal {
     }
 
     /// The rules that hold for whoever uses this journal: those of a frozen agent are frozen.
-    pub(super) fn rules_now(&self, tx: &Connection) -> Result<Rules, JournalError> {
-        let mut rules = rules(tx)?;
+    pub(super) fn rules_now(&self, tx: &Tx) -> Result<Rules, JournalError> {
+        let mut rules = tx.rules()?;
         if let Some(scope) = &self.agent {
             if let Some(credential) = &scope.credential
                 && !knows(tx, &scope.name, credential)?
@@ -287,29 +289,29 @@ impl Journal {
     }
 
     /// Whether a signature may count from this transaction on.
-    pub(super) fn may_sign(&self, tx: &Connection) -> Result<(), JournalError> {
+    pub(super) fn may_sign(&self, tx: &Tx) -> Result<(), JournalError> {
         if self.rules_now(tx)?.frozen { Err(JournalError::Frozen) } else { Ok(()) }
     }
 
     /// Whether a purchase is there, for whoever uses this journal.
-    pub(super) fn own(&self, tx: &Connection, id: &PurchaseId) -> Result<(), JournalError> {
+    pub(super) fn own(&self, tx: &Tx, id: &PurchaseId) -> Result<(), JournalError> {
         let is_there = self.is_own(tx, "SELECT agent FROM purchase WHERE id = ?1", &key(id))?;
         if is_there { Ok(()) } else { Err(JournalError::NotFound(*id)) }
     }
 
-    pub(super) fn own_channel(&self, tx: &Connection, id: &ChannelId) -> Result<(), JournalError> {
+    pub(super) fn own_channel(&self, tx: &Tx, id: &ChannelId) -> Result<(), JournalError> {
         let is_there = self.is_own(tx, "SELECT agent FROM channel WHERE id = ?1", &id.0)?;
         if is_there { Ok(()) } else { Err(JournalError::NoChannel(*id)) }
     }
 
-    pub(super) fn own_attempt(&self, tx: &Connection, id: &AttemptId) -> Result<(), JournalError> {
+    pub(super) fn own_attempt(&self, tx: &Tx, id: &AttemptId) -> Result<(), JournalError> {
         let sql = "SELECT agent FROM channel JOIN channel_attempt ON channel_attempt.channel = channel.id
                    WHERE channel_attempt.id = ?1";
         let is_there = self.is_own(tx, sql, &id.to_bytes())?;
         if is_there { Ok(()) } else { Err(JournalError::Corrupt("attempt")) }
     }
 
-    fn is_own(&self, tx: &Connection, sql: &str, id: &[u8]) -> Result<bool, JournalError> {
+    fn is_own(&self, tx: &Tx, sql: &str, id: &[u8]) -> Result<bool, JournalError> {
         let Some(name) = self.agent_name() else { return Ok(true) };
         let mut found = tx.prepare_cached(sql)?;
         let owner: Option<Option<String>> = found.query_row([id], |row| row.get(0)).optional()?;
@@ -317,24 +319,14 @@ impl Journal {
     }
 
     /// What was just written down is the agent's.
-    pub(super) fn assign(&self, tx: &Connection, id: &PurchaseId) -> Result<(), JournalError> {
-        if let Some(name) = self.agent_name() {
-            run(tx, "UPDATE purchase SET agent = ?2 WHERE id = ?1", params![key(id), name])?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn assign_channel(&self, tx: &Connection, id: &ChannelId) -> Result<(), JournalError> {
+    pub(super) fn assign_channel(&self, tx: &Tx, id: &ChannelId) -> Result<(), JournalError> {
         if let Some(name) = self.agent_name() {
             run(tx, "UPDATE channel SET agent = ?2 WHERE id = ?1", params![&id.0[..], name])?;
         }
         Ok(())
     }
 
-    fn agents_within<T>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, AgentError>,
-    ) -> Result<T, AgentError> {
+    fn agents_within<T>(&self, work: impl FnOnce(&Tx) -> Result<T, AgentError>) -> Result<T, AgentError> {
         let mut refused = None;
         let done = self.within(|tx| {
             work(tx).map(Some).or_else(|error| match error {
@@ -362,24 +354,18 @@ fn parse(name: &str) -> Result<AgentName, JournalError> {
     name.parse().map_err(|_| JournalError::Corrupt("agent"))
 }
 
-fn is_frozen(tx: &Connection, name: &AgentName) -> Result<bool, JournalError> {
-    let mut found = tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM agent_frozen WHERE name = ?1)")?;
-    for name in name.lineage() {
-        if found.query_row([name.as_str()], |row| row.get(0))? {
-            return Ok(true);
-        }
-    }
-    Ok(false)
+fn is_frozen(tx: &Tx, name: &AgentName) -> Result<bool, JournalError> {
+    tx.is_any_frozen(name)
 }
 
-fn credentials(tx: &Connection, name: &AgentName) -> Result<Vec<Vec<u8>>, JournalError> {
+fn credentials(tx: &Tx, name: &AgentName) -> Result<Vec<Vec<u8>>, JournalError> {
     let mut found = tx.prepare_cached("SELECT hash FROM agent_credential WHERE agent = ?1")?;
     let rows = found.query_map([name.as_str()], |row| row.get(0))?;
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// In a time that does not tell how much of a guess is right.
-fn knows(tx: &Connection, name: &AgentName, credential: &Credential) -> Result<bool, JournalError> {
+fn knows(tx: &Tx, name: &AgentName, credential: &Credential) -> Result<bool, JournalError> {
     let mut known = false;
     for hash in credentials(tx, name)? {
         known |= bool::from(hash.ct_eq(&credential.0[..]));
@@ -388,7 +374,7 @@ fn knows(tx: &Connection, name: &AgentName, credential: &Credential) -> Result<b
 }
 
 fn insert(
-    tx: &Connection,
+    tx: &Tx,
     name: &AgentName,
     kind: CredentialKind,
     credential: &Credential,
@@ -402,7 +388,7 @@ fn insert(
     Ok(())
 }
 
-fn drop_credentials(tx: &Connection, name: &AgentName) -> Result<(), JournalError> {
+fn drop_credentials(tx: &Tx, name: &AgentName) -> Result<(), JournalError> {
     run(tx, "DELETE FROM agent_credential WHERE agent = ?1", [name.as_str()])?;
     Ok(())
 }

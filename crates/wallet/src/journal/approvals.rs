@@ -9,9 +9,9 @@ use farthing_approval::{
 };
 use farthing_policy::{AgentName, Approval, Clock, Decision, Fact, History, Law, Request};
 use farthing_primitives::{PurchaseId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Journal, JournalError, advance, audit, believed, millis, run, wide};
+use super::{Journal, JournalError, Tx, advance, audit, believed, millis, run, wide};
 use crate::offer::SESSION;
 
 /// How long people have to answer, and the payment to be made.
@@ -304,7 +304,7 @@ impl Journal {
     }
 
     /// What has to be asked about `request`, if people are all that stands in the way.
-    fn needed(&self, tx: &Connection, request: &Request, now: Timestamp) -> Result<Needed, ApprovalError> {
+    fn needed(&self, tx: &Tx, request: &Request, now: Timestamp) -> Result<Needed, ApprovalError> {
         let decision = self.ruling(tx, request, now, true)?;
         let Some(quorum) = decision.asks_for_approval() else {
             return Err(ApprovalError::NotAsked(Box::new(decision)));
@@ -325,7 +325,7 @@ impl Journal {
     }
 
     /// Whether people can be asked anything more.
-    fn room_to_ask(&self, tx: &Connection, now: Timestamp) -> Result<(), ApprovalError> {
+    fn room_to_ask(&self, tx: &Tx, now: Timestamp) -> Result<(), ApprovalError> {
         let anybody: u32 = tx.query_row("SELECT count(*) FROM approver", [], |row| row.get(0))?;
         if anybody == 0 {
             return Err(ApprovalError::Nobody);
@@ -441,7 +441,7 @@ struct Needed {
 }
 
 fn ask(
-    tx: &Connection,
+    tx: &Tx,
     subject: [u8; 32],
     asked: &Asked,
     (rule, quorum): (&str, u32),
@@ -471,7 +471,7 @@ fn ask(
 
 /// Takes somebody's word.
 fn hear(
-    tx: &Connection,
+    tx: &Tx,
     kept: KeptApproval,
     approver: &str,
     ballot: &Ballot,
@@ -520,7 +520,7 @@ fn hear(
     find(tx, &id, now)?.ok_or(ApprovalError::NotFound(id))
 }
 
-fn room_for_grant(tx: &Connection, agent: Option<&str>, now: Timestamp) -> Result<(), ApprovalError> {
+fn room_for_grant(tx: &Tx, agent: Option<&str>, now: Timestamp) -> Result<(), ApprovalError> {
     let open: u32 = tx.query_row(
         "SELECT count(*) FROM approval WHERE agent IS ?1 AND id GLOB 'grt_*' AND revoked_ms IS NULL AND expires_ms > ?2
          AND NOT EXISTS (SELECT 1 FROM vote WHERE vote.approval = approval.id AND verdict = 'deny')",
@@ -531,7 +531,7 @@ fn room_for_grant(tx: &Connection, agent: Option<&str>, now: Timestamp) -> Resul
 }
 
 /// The requests that may fit, by what they have in common; the oldest first.
-fn candidates(tx: &Connection, subject: &[u8; 32], now: Timestamp) -> Result<Vec<ApprovalId>, JournalError> {
+fn candidates(tx: &Tx, subject: &[u8; 32], now: Timestamp) -> Result<Vec<ApprovalId>, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT id FROM approval WHERE subject = ?1 AND used_by IS NULL AND revoked_ms IS NULL AND expires_ms > ?2
          ORDER BY created_ms, id",
@@ -556,7 +556,7 @@ fn subject(request: &Request) -> Option<Subject> {
 
 /// Puts into the history what people said of exactly this payment, or that they are asked.
 pub(super) fn recall(
-    tx: &Connection,
+    tx: &Tx,
     law: &Law,
     request: &Request,
     now: Timestamp,
@@ -608,7 +608,7 @@ pub(super) fn recall(
 
 /// Uses up the approval by which `decision` allows, or one place of a grant, in the transaction that reserves what it is for.
 pub(super) fn consume(
-    tx: &Connection,
+    tx: &Tx,
     decision: &Decision,
     request: &Request,
     purchase: &[u8],
@@ -651,7 +651,7 @@ pub(super) fn consume(
 }
 
 /// What was signed; `None` if that is forgotten.
-pub(super) fn digest(tx: &Connection, id: &str) -> Result<Option<Digest>, JournalError> {
+pub(super) fn digest(tx: &Tx, id: &str) -> Result<Option<Digest>, JournalError> {
     let mut found = tx.prepare_cached("SELECT text FROM approval WHERE id = ?1")?;
     let text: Option<String> = found.query_row([id], |row| row.get(0)).optional()?;
     let read = |text: String| Asked::read(&text).map_err(|_| JournalError::Corrupt("approval"));
@@ -660,11 +660,7 @@ pub(super) fn digest(tx: &Connection, id: &str) -> Result<Option<Digest>, Journa
 
 /// Forgets the grants that a purchase used, what was asked for with it being forgotten: those that are over, and that no
 /// other purchase used of which that is still known.
-pub(super) fn forget_grants(
-    tx: &Connection,
-    purchase: &PurchaseId,
-    now: Timestamp,
-) -> Result<(), JournalError> {
+pub(super) fn forget_grants(tx: &Tx, purchase: &PurchaseId, now: Timestamp) -> Result<(), JournalError> {
     const OVER: &str = "SELECT id FROM approval
         WHERE id IN (SELECT approval FROM grant_use WHERE purchase = ?1)
         AND (expires_ms <= ?2 OR revoked_ms IS NOT NULL
@@ -680,7 +676,7 @@ pub(super) fn forget_grants(
 }
 
 /// What a grant was used for. A use counts until the purchase is proven to have moved no money, and to be unable to.
-fn uses(tx: &Connection, id: &ApprovalId) -> Result<Uses, JournalError> {
+fn uses(tx: &Tx, id: &ApprovalId) -> Result<Uses, JournalError> {
     const CORRUPT: JournalError = JournalError::Corrupt("grant's use");
     let mut found = tx.prepare_cached(
         "SELECT atoms FROM grant_use WHERE approval = ?1
@@ -695,7 +691,7 @@ fn uses(tx: &Connection, id: &ApprovalId) -> Result<Uses, JournalError> {
     Ok(uses)
 }
 
-fn find(tx: &Connection, id: &ApprovalId, now: Timestamp) -> Result<Option<KeptApproval>, JournalError> {
+fn find(tx: &Tx, id: &ApprovalId, now: Timestamp) -> Result<Option<KeptApproval>, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT text, rule, quorum, created_ms, used_by IS NOT NULL, revoked_ms IS NOT NULL FROM approval WHERE id = ?1",
     )?;
@@ -731,7 +727,7 @@ fn find(tx: &Connection, id: &ApprovalId, now: Timestamp) -> Result<Option<KeptA
     Ok(Some(KeptApproval { id: *id, request, rule, quorum, created, votes, used, uses, revoked, status }))
 }
 
-fn votes(tx: &Connection, id: &ApprovalId) -> Result<Vec<Vote>, JournalError> {
+fn votes(tx: &Tx, id: &ApprovalId) -> Result<Vec<Vote>, JournalError> {
     let mut found =
         tx.prepare_cached("SELECT approver, verdict FROM vote WHERE approval = ?1 ORDER BY at_ms")?;
     let rows =
@@ -744,7 +740,7 @@ fn votes(tx: &Connection, id: &ApprovalId) -> Result<Vec<Vote>, JournalError> {
     .collect()
 }
 
-fn room_for(tx: &Connection, name: &str) -> Result<(), ApprovalError> {
+fn room_for(tx: &Tx, name: &str) -> Result<(), ApprovalError> {
     if !farthing_approval::is_name(name) {
         return Err(ApprovalError::Name(name.chars().take(64).collect()));
     }

@@ -11,12 +11,12 @@ use farthing_audit::{Kind, Leaf, LeafError, Leaves, LeavesError, SALT_BYTES, Sec
 use farthing_channel::{ChannelId, Payer, PayerAction};
 use farthing_policy::{AgentName, Clock, Decision, Fact, Request, Rules, Screening};
 use farthing_primitives::{AttemptId, PurchaseId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 use sha2::{Digest, Sha256};
 
 use super::{
-    Draft, GOODS_OWED, Journal, JournalError, Purchase, State, advance, believed, find, forget, get, key,
-    mark, millis, put, run,
+    Draft, GOODS_OWED, Journal, JournalError, Purchase, State, Tx, advance, believed, find, forget, get, key,
+    millis, put, run,
 };
 use crate::record;
 
@@ -30,9 +30,12 @@ const MOST_DENIED_WINDOW_MS: u64 = 60_000;
 pub const MAX_AUDIT_PAGE: usize = 1_000;
 
 /// Where the ratchet of salts stands, among the settings.
-const RATCHET: &str = "audit_ratchet";
+pub(super) const RATCHET: &str = "audit_ratchet";
 /// What the names of the parties begin with, among the settings.
 const PARTY: &str = "audit_party:";
+pub(super) const PRINCIPAL: &str = "audit_party:principal";
+pub(super) const OPERATOR: &str = "audit_party:operator";
+pub(super) const JURISDICTION: &str = "audit_party:jurisdiction";
 
 /// A leaf with what its commitments stand for, as far as that was not erased.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +80,7 @@ pub enum EraseError {
 /// A decision about a purchase: an intent if it is allowed, and otherwise a denial. `cumulative` is what its channel's
 /// voucher would be worth.
 pub(super) fn decided(
-    tx: &Connection,
+    tx: &Tx,
     decision: &Decision,
     request: &Request,
     draft: &Draft,
@@ -126,7 +129,7 @@ fn approval_of(decision: &Decision) -> Option<&str> {
 
 /// A decision about a deposit: what opens a channel, or adds to it.
 pub(super) fn deposit(
-    tx: &Connection,
+    tx: &Tx,
     decision: &Decision,
     request: &Request,
     (payer, attempt, url): (&Payer, Option<AttemptId>, Option<&str>),
@@ -145,7 +148,7 @@ pub(super) fn deposit(
 
 /// A transaction of our own for a channel, about to be sent.
 pub(super) fn transaction(
-    tx: &Connection,
+    tx: &Tx,
     payer: &Payer,
     attempt: &AttemptId,
     action: &PayerAction,
@@ -171,7 +174,7 @@ fn action_name(action: &PayerAction) -> &'static str {
 }
 
 /// A channel that is in another state than it was. What vouchers raise is in the leaves of their purchases.
-pub(super) fn channel_moved(tx: &Connection, before: &Payer, next: &Payer) -> Result<(), JournalError> {
+pub(super) fn channel_moved(tx: &Tx, before: &Payer, next: &Payer) -> Result<(), JournalError> {
     if before.state().name() == next.state().name() && before.settled() == next.settled() {
         return Ok(());
     }
@@ -179,7 +182,7 @@ pub(super) fn channel_moved(tx: &Connection, before: &Payer, next: &Payer) -> Re
 }
 
 /// A channel as it is now.
-pub(super) fn channel_is(tx: &Connection, payer: &Payer) -> Result<(), JournalError> {
+pub(super) fn channel_is(tx: &Tx, payer: &Payer) -> Result<(), JournalError> {
     let draft = Entry::new(tx, Kind::Outcome)?
         .text("channel", payer.terms().id.to_string())
         .text("state", payer.state().name())
@@ -192,7 +195,7 @@ pub(super) fn channel_is(tx: &Connection, payer: &Payer) -> Result<(), JournalEr
 }
 
 /// What became of a purchase, unless the log says just that already.
-pub(super) fn outcome(tx: &Connection, id: &PurchaseId) -> Result<(), JournalError> {
+pub(super) fn outcome(tx: &Tx, id: &PurchaseId) -> Result<(), JournalError> {
     let purchase = find(tx, id)?;
     let mut draft = Entry::new(tx, Kind::Outcome)?
         .text("purchase", id.to_string())
@@ -225,16 +228,16 @@ pub(super) fn outcome(tx: &Connection, id: &PurchaseId) -> Result<(), JournalErr
 }
 
 /// A purchase that moved no money, nor ever can.
-pub(super) fn released(tx: &Connection, id: &PurchaseId, proof: &str) -> Result<(), JournalError> {
+pub(super) fn released(tx: &Tx, id: &PurchaseId, proof: &str) -> Result<(), JournalError> {
     let draft = Entry::new(tx, Kind::Released)?.text("purchase", id.to_string()).text("proof", proof);
     draft.append(tx, Some(&key(id)))?;
     Ok(())
 }
 
 /// The owner's rules are about to be `next`.
-pub(super) fn rules_changed(tx: &Connection, next: &Rules) -> Result<(), JournalError> {
+pub(super) fn rules_changed(tx: &Tx, next: &Rules) -> Result<(), JournalError> {
     let text = record::print_rules(next);
-    let before = super::rules(tx)?;
+    let before = tx.rules()?;
     let thawed = Rules { frozen: before.frozen, ..next.clone() };
     if thawed != before {
         let draft = Entry::new(tx, Kind::RulesChanged)?
@@ -254,7 +257,7 @@ pub(super) fn rules_changed(tx: &Connection, next: &Rules) -> Result<(), Journal
 }
 
 /// Another policy is about to be in force, or none.
-pub(super) fn policy_changed(tx: &Connection, next: Option<&str>) -> Result<(), JournalError> {
+pub(super) fn policy_changed(tx: &Tx, next: Option<&str>) -> Result<(), JournalError> {
     let mut entry = Entry::new(tx, Kind::RulesChanged)?
         .text("change", "policy")
         .text("before", policy_hash(tx)?)
@@ -268,19 +271,14 @@ pub(super) fn policy_changed(tx: &Connection, next: Option<&str>) -> Result<(), 
 }
 
 /// An agent, and what is part of it, may sign nothing more, or may again.
-pub(super) fn agent_frozen(tx: &Connection, name: &str, frozen: bool) -> Result<(), JournalError> {
+pub(super) fn agent_frozen(tx: &Tx, name: &str, frozen: bool) -> Result<(), JournalError> {
     let kind = if frozen { Kind::Frozen } else { Kind::Unfrozen };
     Entry::new(tx, kind)?.text("agent", name).parties(tx)?.append(tx, None)?;
     Ok(())
 }
 
 /// People are asked about a payment, or about several.
-pub(super) fn asked_people(
-    tx: &Connection,
-    id: &str,
-    asked: &Asked,
-    quorum: u32,
-) -> Result<(), JournalError> {
+pub(super) fn asked_people(tx: &Tx, id: &str, asked: &Asked, quorum: u32) -> Result<(), JournalError> {
     let mut entry = Entry::new(tx, Kind::ApprovalRequested)?
         .text("approval", id)
         .text("digest", signed_digest(&asked.digest()))
@@ -305,7 +303,7 @@ pub(super) fn asked_people(
 }
 
 /// The owner took it back, whatever people said.
-pub(super) fn approval_revoked(tx: &Connection, id: &str, asked: &Asked) -> Result<(), JournalError> {
+pub(super) fn approval_revoked(tx: &Tx, id: &str, asked: &Asked) -> Result<(), JournalError> {
     let mut entry = Entry::new(tx, Kind::ApprovalRevoked)?
         .text("approval", id)
         .text("digest", signed_digest(&asked.digest()))
@@ -319,7 +317,7 @@ pub(super) fn approval_revoked(tx: &Connection, id: &str, asked: &Asked) -> Resu
 
 /// Somebody's word on it. Who that is, is committed to; the signature is one over the digest.
 pub(super) fn voted(
-    tx: &Connection,
+    tx: &Tx,
     id: &str,
     approver: &str,
     ballot: &Ballot,
@@ -335,7 +333,7 @@ pub(super) fn voted(
 }
 
 /// Somebody's word counts no more.
-pub(super) fn approver_removed(tx: &Connection, name: &str) -> Result<(), JournalError> {
+pub(super) fn approver_removed(tx: &Tx, name: &str) -> Result<(), JournalError> {
     let entry = Entry::new(tx, Kind::RulesChanged)?.text("change", "approver_removed");
     entry.secret("approver", name.to_owned()).append(tx, None)?;
     Ok(())
@@ -346,7 +344,7 @@ fn lineage(agent: &AgentName) -> Value {
 }
 
 /// Another thing that the owner says, and that decides about payments.
-pub(super) fn setting_changed(tx: &Connection, change: &str, value: &str) -> Result<(), JournalError> {
+pub(super) fn setting_changed(tx: &Tx, change: &str, value: &str) -> Result<(), JournalError> {
     let draft =
         Entry::new(tx, Kind::RulesChanged)?.text("change", change).text("value", value).parties(tx)?;
     draft.append(tx, None)?;
@@ -364,8 +362,8 @@ struct Entry {
 
 impl Entry {
     /// At the time that the books go by, which whoever calls has set.
-    fn new(tx: &Connection, kind: Kind) -> Result<Self, JournalError> {
-        let at = mark(tx)?.map_or(0, |mark| mark.time.millis());
+    fn new(tx: &Tx, kind: Kind) -> Result<Self, JournalError> {
+        let at = tx.mark()?.map_or(0, |mark| mark.time.millis());
         Ok(Self { leaf: Leaf::new(kind, at), secrets: Vec::new() })
     }
 
@@ -393,16 +391,18 @@ impl Entry {
     }
 
     /// Who it is for, if the owner said so.
-    fn parties(mut self, tx: &Connection) -> Result<Self, JournalError> {
-        for name in ["principal", "operator", "jurisdiction"] {
-            if let Some(value) = get(tx, &format!("{PARTY}{name}"))? {
+    fn parties(mut self, tx: &Tx) -> Result<Self, JournalError> {
+        for (name, setting) in
+            [("principal", PRINCIPAL), ("operator", OPERATOR), ("jurisdiction", JURISDICTION)]
+        {
+            if let Some(value) = get(tx, setting)? {
                 self = self.text(name, value);
             }
         }
         Ok(self)
     }
 
-    fn append(self, tx: &Connection, subject: Option<&[u8]>) -> Result<u64, JournalError> {
+    fn append(self, tx: &Tx, subject: Option<&[u8]>) -> Result<u64, JournalError> {
         let mut leaf = self.leaf;
         let mut secrets = Vec::with_capacity(self.secrets.len());
         for ((field, value), salt) in self.secrets.iter().zip(salts(tx, self.secrets.len())?) {
@@ -411,10 +411,10 @@ impl Entry {
             secrets.push(secret);
         }
         let bytes = leaf.encode().map_err(unwritable)?;
-        let mut next = tx.prepare_cached("SELECT coalesce(max(idx) + 1, 0) FROM audit_leaf")?;
-        let index: i64 = next.query_row([], |row| row.get(0))?;
+        let index = tx.leaves()?;
         tx.prepare_cached("INSERT INTO audit_leaf (idx, kind, subject, leaf) VALUES (?1, ?2, ?3, ?4)")?
             .execute(params![index, leaf.kind.name(), subject, bytes])?;
+        tx.leaf_added();
         let mut insert =
             tx.prepare_cached("INSERT INTO audit_secret (idx, field, salt, value) VALUES (?1, ?2, ?3, ?4)")?;
         for secret in secrets {
@@ -437,7 +437,7 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 }
 
 /// Salts that nobody can tell from another who does not have the ratchet of that time, of which nothing is kept.
-fn salts(tx: &Connection, count: usize) -> Result<Vec<[u8; SALT_BYTES]>, JournalError> {
+fn salts(tx: &Tx, count: usize) -> Result<Vec<[u8; SALT_BYTES]>, JournalError> {
     if count == 0 {
         return Ok(Vec::new());
     }
@@ -459,7 +459,7 @@ fn salts(tx: &Connection, count: usize) -> Result<Vec<[u8; SALT_BYTES]>, Journal
 }
 
 /// The hash of what decides: the policy in force, else the rules as they are stored.
-fn policy_hash(tx: &Connection) -> Result<String, JournalError> {
+fn policy_hash(tx: &Tx) -> Result<String, JournalError> {
     if let Some(hash) = get(tx, super::law::POLICY_HASH)? {
         return Ok(hash);
     }
@@ -472,7 +472,7 @@ fn policy_hash(tx: &Connection) -> Result<String, JournalError> {
 
 /// What was asked for and what was found, of whatever is decided.
 fn weighed(
-    tx: &Connection,
+    tx: &Tx,
     decision: &Decision,
     request: &Request,
     url: Option<&str>,
@@ -594,7 +594,7 @@ fn budgets(decision: &Decision) -> Value {
 }
 
 fn write(
-    tx: &Connection,
+    tx: &Tx,
     decision: &Decision,
     request: &Request,
     draft: Entry,
@@ -611,7 +611,7 @@ fn write(
 
 /// A denial, or one more of those that are counted into the next leaf of its reason and agent.
 fn denied(
-    tx: &Connection,
+    tx: &Tx,
     codes: &str,
     agent: &str,
     draft: Entry,
@@ -647,7 +647,7 @@ fn denied(
 }
 
 /// Whether the last leaf about a purchase says the same: what is open, and what it committed to.
-fn is_known(tx: &Connection, id: &PurchaseId, draft: &Entry) -> Result<bool, JournalError> {
+fn is_known(tx: &Tx, id: &PurchaseId, draft: &Entry) -> Result<bool, JournalError> {
     let mut found =
         tx.prepare_cached("SELECT idx, leaf FROM audit_leaf WHERE subject = ?1 ORDER BY idx DESC LIMIT 1")?;
     let last: Option<(i64, Vec<u8>)> =
@@ -669,7 +669,7 @@ fn is_known(tx: &Connection, id: &PurchaseId, draft: &Entry) -> Result<bool, Jou
     Ok(same_secrets && last.kind == draft.leaf.kind && last.fields == open)
 }
 
-fn secrets(tx: &Connection, index: i64) -> Result<Vec<Secret>, JournalError> {
+fn secrets(tx: &Tx, index: i64) -> Result<Vec<Secret>, JournalError> {
     let mut found =
         tx.prepare_cached("SELECT field, salt, value FROM audit_secret WHERE idx = ?1 ORDER BY field")?;
     let rows = found.query_map([index], |row| {
@@ -859,7 +859,7 @@ fn is_over(purchase: &Purchase, now: Timestamp) -> bool {
     }
 }
 
-fn forget_request(tx: &Connection, purchase: &Purchase, now: Timestamp) -> Result<(), JournalError> {
+fn forget_request(tx: &Tx, purchase: &Purchase, now: Timestamp) -> Result<(), JournalError> {
     let mut url = purchase.url.clone();
     url.truncate(url.find(['?', '#']).unwrap_or(url.len()));
     let hash = hex::encode(purchase.request_hash.0);
@@ -882,7 +882,7 @@ fn forget_request(tx: &Connection, purchase: &Purchase, now: Timestamp) -> Resul
     Ok(())
 }
 
-fn kept(tx: &Connection, (index, bytes): (i64, Vec<u8>)) -> Result<KeptLeaf, JournalError> {
+fn kept(tx: &Tx, (index, bytes): (i64, Vec<u8>)) -> Result<KeptLeaf, JournalError> {
     let leaf = Leaf::read(&bytes).map_err(unwritable)?;
     Ok(KeptLeaf { index: index.cast_unsigned(), bytes, leaf, secrets: secrets(tx, index)? })
 }

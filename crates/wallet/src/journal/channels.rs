@@ -13,10 +13,10 @@ use farthing_channel::{
 use farthing_payment::{Fault, Reason};
 use farthing_policy::{Bucket, Decision, Movement, Request, Source};
 use farthing_primitives::{Address, AssetId, AttemptId, PurchaseId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
 use super::{
-    Draft, Goods, Header, Journal, JournalError, MAX_HISTORY, Outcome, State, advance, audit, become_,
+    Draft, Goods, Header, Journal, JournalError, MAX_HISTORY, Outcome, State, Tx, advance, audit, become_,
     believed, find, key, millis, pin, run, state, wide,
 };
 use crate::clock::believable;
@@ -353,7 +353,7 @@ impl Journal {
     /// Whether the payer of a deposit still pays for whoever uses this journal.
     fn payer_is_there(
         &self,
-        tx: &Connection,
+        tx: &Tx,
         attempt: &AttemptId,
         clock: &farthing_policy::Clock,
     ) -> Result<(), JournalError> {
@@ -526,10 +526,7 @@ impl Journal {
             if !cfg!(mutant = "mark") {
                 write(tx, &payer, step, now)?;
             }
-            let authority = request.origin.authority();
-            super::insert(tx, request, draft, &authority, &self.processes.this, now)?;
-            self.assign(tx, &draft.id)?;
-            super::law::keep_decision(tx, &draft.id, &decision)?;
+            self.insert(tx, request, draft, &decision, now)?;
             super::approvals::consume(tx, &decision, request, &key(&draft.id), now)?;
             run(
                 tx,
@@ -753,7 +750,7 @@ impl Journal {
         })
     }
 
-    fn usable(&self, tx: &Connection, parties: &Parties) -> Result<Option<KeptChannel>, JournalError> {
+    fn usable(&self, tx: &Tx, parties: &Parties) -> Result<Option<KeptChannel>, JournalError> {
         let mut found = tx.prepare_cached(
             // A deposit is in the budget of who made it, so nobody else pays from it: IS also compares NULL.
             "SELECT id FROM channel WHERE parties = ?1 AND agent IS ?2 AND state IN ('opening', 'open')
@@ -767,7 +764,7 @@ impl Journal {
         }
     }
 
-    fn kept(&self, tx: &Connection, id: &ChannelId) -> Result<Option<KeptChannel>, JournalError> {
+    fn kept(&self, tx: &Tx, id: &ChannelId) -> Result<Option<KeptChannel>, JournalError> {
         let mut found = tx.prepare_cached(
             "SELECT record, number, authority, method, url, created_ms, updated_ms, receipt, note FROM channel
              WHERE id = ?1",
@@ -801,7 +798,7 @@ fn received(atoms: u128) -> Result<PayerEvent, JournalError> {
 }
 
 /// What was vouched for requests that are on their way, or whose outcome is open.
-fn held(tx: &Connection, channel: &ChannelId) -> Result<u128, JournalError> {
+fn held(tx: &Tx, channel: &ChannelId) -> Result<u128, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT held FROM purchase WHERE channel = ?1 AND state IN ('intended', 'signed', 'presented', 'unknown')",
     )?;
@@ -817,7 +814,7 @@ fn held(tx: &Connection, channel: &ChannelId) -> Result<u128, JournalError> {
 ///
 /// Spec: draft-evm-session-00, "Concurrency Model": there is one at a time; whether its seller keeps to that is not ours
 /// to say.
-fn streams_ahead(tx: &Connection, channel: &ChannelId, but: &PurchaseId) -> Result<u128, JournalError> {
+fn streams_ahead(tx: &Tx, channel: &ChannelId, but: &PurchaseId) -> Result<u128, JournalError> {
     let mut found =
         tx.prepare_cached("SELECT held FROM purchase WHERE channel = ?1 AND note = 'stream' AND id <> ?2")?;
     let mut rows = found.query(params![&channel.0[..], key(but)])?;
@@ -829,7 +826,7 @@ fn streams_ahead(tx: &Connection, channel: &ChannelId, but: &PurchaseId) -> Resu
     Ok(sum)
 }
 
-fn held_by(tx: &Connection, id: &PurchaseId) -> Result<u128, JournalError> {
+fn held_by(tx: &Tx, id: &PurchaseId) -> Result<u128, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT held FROM purchase WHERE id = ?1 AND state IN ('intended', 'signed', 'presented', 'unknown')",
     )?;
@@ -838,13 +835,13 @@ fn held_by(tx: &Connection, id: &PurchaseId) -> Result<u128, JournalError> {
 }
 
 /// How much of a purchase's amount is vouched and not known to be used, also once a stream has begun.
-fn ahead_of(tx: &Connection, id: &PurchaseId) -> Result<u128, JournalError> {
+fn ahead_of(tx: &Tx, id: &PurchaseId) -> Result<u128, JournalError> {
     let mut found = tx.prepare_cached("SELECT held FROM purchase WHERE id = ?1")?;
     let held: Option<Vec<u8>> = found.query_row([key(id)], |row| row.get(0))?;
     held.map_or(Ok(0), wide)
 }
 
-fn insert(tx: &Connection, new: &NewChannel, now: Timestamp) -> Result<(), JournalError> {
+fn insert(tx: &Tx, new: &NewChannel, now: Timestamp) -> Result<(), JournalError> {
     let payer = &new.payer;
     run(tx, "INSERT INTO channel (id, record, state, parties, number, asset, locked, dollar, authority, method, url,
          created_ms, updated_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?12)",
@@ -867,7 +864,7 @@ fn insert(tx: &Connection, new: &NewChannel, now: Timestamp) -> Result<(), Journ
 }
 
 /// Writes the next state, if it is the next of what is there.
-fn write(tx: &Connection, before: &Payer, step: PayerStep, now: Timestamp) -> Result<(), JournalError> {
+fn write(tx: &Tx, before: &Payer, step: PayerStep, now: Timestamp) -> Result<(), JournalError> {
     if step.is_empty() {
         return Ok(());
     }
@@ -903,7 +900,7 @@ fn write(tx: &Connection, before: &Payer, step: PayerStep, now: Timestamp) -> Re
 }
 
 fn intend(
-    tx: &Connection,
+    tx: &Tx,
     attempt: &AttemptId,
     channel: &ChannelId,
     expires: Timestamp,
@@ -918,7 +915,7 @@ fn intend(
 }
 
 /// An attempt that nobody saw comes to nothing.
-fn fail(tx: &Connection, attempt: &AttemptId, now: Timestamp) -> Result<(), JournalError> {
+fn fail(tx: &Tx, attempt: &AttemptId, now: Timestamp) -> Result<(), JournalError> {
     let mut found = tx.prepare_cached("SELECT channel FROM channel_attempt WHERE id = ?1")?;
     let channel: Vec<u8> = found.query_row([&attempt.to_bytes()[..]], |row| row.get(0))?;
     let payer = known(tx, &id(channel)?)?;
@@ -926,13 +923,13 @@ fn fail(tx: &Connection, attempt: &AttemptId, now: Timestamp) -> Result<(), Jour
     write(tx, &payer, payer.step(PayerEvent::Failed { attempt: *attempt, reason }, now)?, now)
 }
 
-fn load(tx: &Connection, id: &ChannelId) -> Result<Option<Payer>, JournalError> {
+fn load(tx: &Tx, id: &ChannelId) -> Result<Option<Payer>, JournalError> {
     let mut found = tx.prepare_cached("SELECT record FROM channel WHERE id = ?1")?;
     let record: Option<Vec<u8>> = found.query_row([&id.0[..]], |row| row.get(0)).optional()?;
     record.map(|bytes| decode_payer(&bytes).map_err(|_| JournalError::Corrupt("channel"))).transpose()
 }
 
-fn known(tx: &Connection, id: &ChannelId) -> Result<Payer, JournalError> {
+fn known(tx: &Tx, id: &ChannelId) -> Result<Payer, JournalError> {
     load(tx, id)?.ok_or(JournalError::NoChannel(*id))
 }
 
@@ -955,7 +952,7 @@ fn read(row: &Row<'_>) -> Result<KeptChannel, JournalError> {
 }
 
 fn read_attempt(
-    tx: &Connection,
+    tx: &Tx,
     attempt: &AttemptId,
     is_gone: impl Fn(&str) -> bool,
 ) -> Result<Option<KeptAttempt>, JournalError> {
@@ -995,7 +992,7 @@ fn attempt_id(bytes: Vec<u8>) -> Result<AttemptId, JournalError> {
 
 /// What channels count against the caps: what they tie up, as long as they do, and what was taken from them.
 pub(super) fn movements(
-    tx: &Connection,
+    tx: &Tx,
     since: Option<Timestamp>,
     now: Timestamp,
     movements: &mut Vec<Movement>,

@@ -9,6 +9,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use rusqlite::Connection;
 
 use super::JournalError;
+use super::tx::Tx;
 
 /// How many steps share one commit at most. Other processes wait as long as these take.
 pub(crate) const MAX_SHARED: usize = 64;
@@ -29,7 +30,7 @@ pub(super) struct Disk {
 
 #[derive(Debug)]
 struct Books {
-    db: Connection,
+    db: Tx,
     /// How many steps are in the transaction that is open; none is open if there are none.
     steps: usize,
     /// Of those, how many wait for its commit.
@@ -42,7 +43,7 @@ struct Books {
 
 impl Disk {
     pub fn new(db: Connection) -> Self {
-        let books = Books { db, steps: 0, waiting: 0, number: 0, lost: BTreeMap::new() };
+        let books = Books { db: Tx::new(db), steps: 0, waiting: 0, number: 0, lost: BTreeMap::new() };
         Self {
             books: Mutex::new(books),
             ended: Condvar::new(),
@@ -56,19 +57,17 @@ impl Disk {
     /// of the others that share its commit.
     ///
     /// INVARIANT: whoever waits for a commit leaves somebody behind who makes it: the last one to come.
-    pub fn step<T, E: From<JournalError>>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, E>,
-    ) -> Result<T, E> {
+    pub fn step<T, E: From<JournalError>>(&self, work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
         let mut books = self.come();
         if books.steps == 0 {
-            books.db.execute_batch("BEGIN IMMEDIATE").map_err(JournalError::from)?;
+            books.db.begin("BEGIN IMMEDIATE").map_err(JournalError::from)?;
         }
         books.steps += 1;
         self.kept.store(false, Ordering::SeqCst);
         let done = catch_unwind(AssertUnwindSafe(|| books.one(work)));
         let is_well = matches!(done, Ok(Ok(_)));
         if !is_well {
+            books.db.forget_kept();
             if self.kept.load(Ordering::SeqCst) {
                 self.undone.fetch_add(1, Ordering::SeqCst);
             }
@@ -93,16 +92,16 @@ impl Disk {
 
     /// Reads, and waits for no commit: what is read may be undone with a step that it was read beside. For what is asked
     /// again before anything depends on it.
-    pub fn look<T, E: From<JournalError>>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, E>,
-    ) -> Result<T, E> {
+    pub fn look<T, E: From<JournalError>>(&self, work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
         let mut books = self.come();
         if books.steps == 0 {
-            books.db.execute_batch("BEGIN").map_err(JournalError::from)?;
+            books.db.begin("BEGIN").map_err(JournalError::from)?;
             let done = catch_unwind(AssertUnwindSafe(|| work(&books.db)));
             // What cannot be ended is given up, so that the next transaction can begin.
             let ended = books.commit().map_err(JournalError::Undone);
+            if ended.is_err() {
+                books.db.forget_kept();
+            }
             return match done {
                 Ok(done) => done.and_then(|value| ended.map(|()| value).map_err(E::from)),
                 Err(panic) => resume_unwind(panic),
@@ -133,6 +132,7 @@ impl Disk {
     /// Ends the transaction that is open, and tells those who wait for it.
     fn end(&self, books: &mut Books, committed: Result<(), String>) -> Result<(), String> {
         if let Err(why) = &committed {
+            books.db.forget_kept();
             self.undone.fetch_add(1, Ordering::SeqCst);
             if books.waiting > 0 {
                 books.lost.insert(books.number, (why.clone(), books.waiting));
@@ -167,7 +167,9 @@ impl Disk {
         while books.steps > 0 {
             books = self.ended.wait(books).unwrap_or_else(PoisonError::into_inner);
         }
-        Ok(work(&books.db)?)
+        let done = work(&books.db);
+        books.db.forget_kept();
+        Ok(done?)
     }
 
     /// How often something was undone of what [`Disk::keep`] was said for.
@@ -196,14 +198,14 @@ impl Disk {
 }
 
 impl Books {
-    fn one<T, E: From<JournalError>>(
-        &mut self,
-        work: impl FnOnce(&Connection) -> Result<T, E>,
-    ) -> Result<T, E> {
-        self.db.execute_batch("SAVEPOINT step").map_err(JournalError::from)?;
+    fn one<T, E: From<JournalError>>(&mut self, work: impl FnOnce(&Tx) -> Result<T, E>) -> Result<T, E> {
+        self.db.execute_kept("SAVEPOINT step").map_err(JournalError::from)?;
         let done = work(&self.db);
-        let end = if done.is_ok() { "RELEASE step" } else { "ROLLBACK TO step; RELEASE step" };
-        match self.db.execute_batch(end) {
+        let ended = match done {
+            Ok(_) => self.db.execute_kept("RELEASE step"),
+            Err(_) => self.db.execute_batch("ROLLBACK TO step; RELEASE step"),
+        };
+        match ended {
             Ok(()) => done,
             // It cannot be told apart from the others any more, so they go with it.
             Err(error) => {
@@ -214,7 +216,7 @@ impl Books {
     }
 
     fn commit(&mut self) -> Result<(), String> {
-        self.db.execute_batch("COMMIT").map_err(|error| {
+        self.db.execute_kept("COMMIT").map_err(|error| {
             if !self.db.is_autocommit() {
                 let _ = self.db.execute_batch("ROLLBACK");
             }

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use farthing_policy::policy::{Index, IndexValue};
 use farthing_policy::{Bucket, Clock, Dollars, Law};
 use farthing_primitives::Timestamp;
-use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use super::{Journal, JournalError, audit, get, put};
+use super::{Journal, JournalError, Tx, audit, get, put};
 
 /// What names a value among the settings.
 const INDEX: &str = "index:";
@@ -100,7 +99,7 @@ impl Journal {
 }
 
 /// What the indexes of a law are set to.
-pub(super) fn known(tx: &Connection, law: &Law) -> Result<BTreeMap<String, IndexValue>, JournalError> {
+pub(super) fn known(tx: &Tx, law: &Law) -> Result<BTreeMap<String, IndexValue>, JournalError> {
     let mut values = BTreeMap::new();
     let Law::Policy { policy, .. } = law else { return Ok(values) };
     for (name, index) in &policy.indexes {

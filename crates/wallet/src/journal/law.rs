@@ -9,14 +9,14 @@ use farthing_policy::{AgentName, Bucket, Caller, Charge, Origin};
 use farthing_policy::{Asks, Decision, Fact, History, Law, Movement, Policy, PolicyError, Question};
 use farthing_policy::{Request, Screened, Screening, Source};
 use farthing_primitives::{Address, Money, Network, PurchaseId, Registry, Timestamp};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::OptionalExtension;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::{Journal, JournalError, MAX_HISTORY, Purchase, State, audit, forget, get, put, run};
+use super::{Journal, JournalError, MAX_HISTORY, Purchase, State, Tx, audit, forget, get, put};
 
 /// What names the policy in force, and its text, among the settings.
-const POLICY_ID: &str = "policy_id";
+pub(super) const POLICY_ID: &str = "policy_id";
 pub(super) const POLICY: &str = "policy";
 /// The SHA-256 of the text, so that not every leaf has to read it.
 pub(super) const POLICY_HASH: &str = "policy_hash";
@@ -147,7 +147,7 @@ impl Journal {
         })
     }
 
-    fn kept_policy(&self, tx: &Connection) -> Result<Option<KeptPolicy>, JournalError> {
+    fn kept_policy(&self, tx: &Tx) -> Result<Option<KeptPolicy>, JournalError> {
         let Some(id) = get(tx, POLICY_ID)? else { return Ok(None) };
         let text = get(tx, POLICY)?.filter(|text| policy_id(text) == id);
         let text = text.ok_or(JournalError::Corrupt("policy"))?;
@@ -156,7 +156,7 @@ impl Journal {
         Ok(Some(KeptPolicy { id, text, policy: Arc::new(policy) }))
     }
 
-    pub(super) fn law_now(&self, tx: &Connection) -> Result<Law, JournalError> {
+    pub(super) fn law_now(&self, tx: &Tx) -> Result<Law, JournalError> {
         let rules = self.rules_now(tx)?;
         let Some(id) = get(tx, POLICY_ID)? else { return Ok(Law::Rules(rules)) };
         let mut read = self.policies.lock().unwrap_or_else(PoisonError::into_inner);
@@ -173,7 +173,7 @@ impl Journal {
     /// Decides by what is in force, for whoever uses this journal. `sums` is whether the windows of budgets count.
     pub(super) fn ruling(
         &self,
-        tx: &Connection,
+        tx: &Tx,
         request: &Request,
         now: Timestamp,
         sums: bool,
@@ -195,7 +195,7 @@ impl Journal {
     /// Adds what was spent already.
     fn spent_before(
         &self,
-        tx: &Connection,
+        tx: &Tx,
         law: &Law,
         request: &Request,
         now: Timestamp,
@@ -417,20 +417,6 @@ pub(crate) fn request_of(
     })
 }
 
-/// Keeps why a purchase was allowed.
-pub(super) fn keep_decision(
-    tx: &Connection,
-    id: &PurchaseId,
-    decision: &Decision,
-) -> Result<(), JournalError> {
-    run(
-        tx,
-        "UPDATE purchase SET decision = ?2 WHERE id = ?1",
-        params![super::key(id), print_decision(decision)],
-    )?;
-    Ok(())
-}
-
 /// A decision as it is kept with its purchase: what each rule found, in order.
 #[derive(Serialize, serde::Deserialize)]
 struct FindingRecord {
@@ -464,7 +450,8 @@ impl KeptFinding {
     }
 }
 
-fn print_decision(decision: &Decision) -> String {
+/// Why a purchase was allowed.
+pub(super) fn print_decision(decision: &Decision) -> String {
     let record = |fact: &Fact| FindingRecord {
         code: fact.code().to_owned(),
         denies: fact.denies(),

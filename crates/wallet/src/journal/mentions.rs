@@ -5,9 +5,9 @@
 
 use farthing_policy::{Clock, Decision, Fact, Host, Law, MAX_NAMED_BY_CHARS, Mention, Named, Names, Request};
 use farthing_primitives::Timestamp;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 
-use super::{Journal, JournalError, audit, believed, millis, run};
+use super::{Journal, JournalError, Tx, audit, believed, millis, run};
 
 /// How many names are kept of one agent, and how many of all. Beyond that whatever is not known counts as named.
 pub const MAX_MENTIONS: u32 = 65_536;
@@ -82,7 +82,7 @@ impl Journal {
     }
 
     /// Whether nothing of it has to be written down.
-    fn has_all(&self, tx: &Connection, names: &Names, by: &str) -> Result<bool, JournalError> {
+    fn has_all(&self, tx: &Tx, names: &Names, by: &str) -> Result<bool, JournalError> {
         if !self.law_now(tx)?.minds_mentions() {
             return Ok(true);
         }
@@ -153,7 +153,7 @@ impl Journal {
     /// What `request` goes by that was named before it was known otherwise.
     pub(super) fn mentioned(
         &self,
-        tx: &Connection,
+        tx: &Tx,
         law: &Law,
         request: &Request,
     ) -> Result<Vec<Mention>, JournalError> {
@@ -188,12 +188,7 @@ impl Journal {
     }
 
     /// Whom people let be paid although somebody else had named it is known from now on, to this agent.
-    pub(super) fn vouch(
-        &self,
-        tx: &Connection,
-        decision: &Decision,
-        request: &Request,
-    ) -> Result<(), JournalError> {
+    pub(super) fn vouch(&self, tx: &Tx, decision: &Decision, request: &Request) -> Result<(), JournalError> {
         if decision.findings.iter().any(|fact| matches!(fact, Fact::NamedFirst { .. })) {
             run(
                 tx,
@@ -233,7 +228,7 @@ fn backwards(name: &str) -> String {
 }
 
 /// How many names are kept, and since when, and by whom, more were named than that.
-fn count(tx: &Connection, agent: &str) -> Result<(u32, Option<(i64, String)>), JournalError> {
+fn count(tx: &Tx, agent: &str) -> Result<(u32, Option<(i64, String)>), JournalError> {
     let mut found =
         tx.prepare_cached("SELECT kept, lost_ms, lost_source FROM mention_count WHERE agent = ?1")?;
     let row = found.query_row([agent], |row| {
@@ -243,12 +238,12 @@ fn count(tx: &Connection, agent: &str) -> Result<(u32, Option<(i64, String)>), J
     Ok(row.optional()?.unwrap_or((0, None)))
 }
 
-fn is_kept(tx: &Connection, agent: &str, kind: &str, name: &str) -> Result<bool, JournalError> {
+fn is_kept(tx: &Tx, agent: &str, kind: &str, name: &str) -> Result<bool, JournalError> {
     Ok(at(tx, agent, kind, name)?.is_some())
 }
 
 /// When a name was first named, and by whom.
-fn at(tx: &Connection, agent: &str, kind: &str, name: &str) -> Result<Option<(i64, String)>, JournalError> {
+fn at(tx: &Tx, agent: &str, kind: &str, name: &str) -> Result<Option<(i64, String)>, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT since_ms, source FROM mention WHERE agent = ?1 AND kind = ?2 AND name = ?3",
     )?;
@@ -257,7 +252,7 @@ fn at(tx: &Connection, agent: &str, kind: &str, name: &str) -> Result<Option<(i6
 
 /// The same of a host: by its own name, by one that it is below, or by one below it. Whoever names a part of a tree may mean
 /// all of it.
-fn host(tx: &Connection, agent: &str, host: &Host) -> Result<Option<(i64, String)>, JournalError> {
+fn host(tx: &Tx, agent: &str, host: &Host) -> Result<Option<(i64, String)>, JournalError> {
     let name = key(host);
     let mut first = at(tx, agent, HOST, &backwards(&name))?;
     if host.ip().is_some() {
@@ -284,7 +279,7 @@ fn host(tx: &Connection, agent: &str, host: &Host) -> Result<Option<(i64, String
 /// Whether this host was paid, by this agent or the owner, before `since`, and a chain said so: with a payment, or with a
 /// channel that is open.
 fn was_paid(
-    tx: &Connection,
+    tx: &Tx,
     agent: &str,
     authority: &str,
     payee: Option<&str>,
@@ -303,12 +298,7 @@ fn was_paid(
 }
 
 /// Whether people let this agent pay it once.
-fn is_vouched(
-    tx: &Connection,
-    agent: &str,
-    authority: &str,
-    payee: Option<&str>,
-) -> Result<bool, JournalError> {
+fn is_vouched(tx: &Tx, agent: &str, authority: &str, payee: Option<&str>) -> Result<bool, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT EXISTS (SELECT 1 FROM vouched
          WHERE agent = ?1 AND authority = ?2 AND (?3 IS NULL OR payee = ?3))",

@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use farthing_audit::Kind;
 use farthing_policy::{Law, Meters, Movement, Request, Rules, Source, Sums};
 use farthing_primitives::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Journal, JournalError, PURCHASE_MOVEMENT, movements_of};
+use super::{Journal, JournalError, PURCHASE_MOVEMENT, Tx, movements_of};
 
 /// Shared by everybody who uses the journal in one process.
 pub(super) type Kept = Arc<Mutex<Option<Counted>>>;
@@ -34,23 +34,18 @@ fn is_counted_alike(one: &Law, other: &Law) -> bool {
     }
 }
 
-fn leaves(tx: &Connection) -> Result<i64, JournalError> {
-    let mut found = tx.prepare_cached("SELECT coalesce(max(idx) + 1, 0) FROM audit_leaf")?;
-    Ok(found.query_row([], |row| row.get(0))?)
-}
-
 impl Counted {
     /// Everything is looked at once.
-    fn anew(tx: &Connection, law: &Law, now: Timestamp, undone: u64) -> Result<Self, JournalError> {
+    fn anew(tx: &Tx, law: &Law, now: Timestamp, undone: u64) -> Result<Self, JournalError> {
         let mut meters = Meters::default();
         for movement in super::purchase_movements(tx, law.memory().map(|memory| now.minus(memory)))? {
             meters.add(law, &movement);
         }
-        Ok(Self { law: law.clone(), meters, leaves: leaves(tx)?, now, undone })
+        Ok(Self { law: law.clone(), meters, leaves: tx.leaves()?, now, undone })
     }
 
     /// Counts what was written down since.
-    fn follow(&mut self, tx: &Connection, now: Timestamp) -> Result<(), JournalError> {
+    fn follow(&mut self, tx: &Tx, now: Timestamp) -> Result<(), JournalError> {
         let mut since = tx.prepare_cached(
             "SELECT kind, subject FROM audit_leaf WHERE idx >= ?1 AND subject IS NOT NULL AND kind IN (?2, ?3) ORDER BY idx",
         )?;
@@ -65,7 +60,7 @@ impl Counted {
                 }
             }
         }
-        self.leaves = leaves(tx)?;
+        self.leaves = tx.leaves()?;
         self.now = now;
         Ok(())
     }
@@ -73,7 +68,7 @@ impl Counted {
 
 /// What a purchase counts, whatever became of it. Nothing if it is no purchase, or is paid by a channel, which counts
 /// itself.
-fn movements_of_purchase(tx: &Connection, id: &[u8]) -> Result<Vec<Movement>, JournalError> {
+fn movements_of_purchase(tx: &Tx, id: &[u8]) -> Result<Vec<Movement>, JournalError> {
     let sql = format!("SELECT {PURCHASE_MOVEMENT} FROM purchase WHERE id = ?1 AND channel IS NULL");
     let mut found = tx.prepare_cached(&sql)?;
     found.query_row([id], |row| Ok(movements_of(row))).optional()?.transpose().map(Option::unwrap_or_default)
@@ -84,7 +79,7 @@ impl Journal {
     /// counted.
     pub(super) fn sums(
         &self,
-        tx: &Connection,
+        tx: &Tx,
         law: &Law,
         request: &Request,
         now: Timestamp,
@@ -97,7 +92,7 @@ impl Journal {
         let known = known
             .filter(|known| known.undone == undone && known.now <= now && is_counted_alike(&known.law, law));
         let mut counted = match known {
-            Some(mut known) if known.leaves <= leaves(tx)? => {
+            Some(mut known) if known.leaves <= tx.leaves()? => {
                 known.follow(tx, now)?;
                 known
             }

@@ -8,9 +8,9 @@ use std::time::Duration;
 use farthing_evm::{B256, Key, from_alloy, keccak256, recover};
 use farthing_policy::{AgentName, Clock};
 use farthing_primitives::{Address, AssetId, PurchaseId, Timestamp};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Row, params};
 
-use super::{Journal, JournalError, advance, agents, audit, believed, millis, run, wide};
+use super::{Journal, JournalError, Tx, advance, agents, audit, believed, millis, run, wide};
 
 /// For how long a key may be made.
 pub const SHORTEST: Duration = Duration::from_secs(10);
@@ -201,6 +201,7 @@ impl Journal {
                     params![agent.as_str(), terms.address.as_str()],
                 )?;
             }
+            tx.forget_kept();
             let of = agent.map_or_else(String::new, |agent| format!(" for {agent}"));
             let said = format!("{name} {}{of} until {} home {}", terms.address, terms.ends, terms.home);
             audit::setting_changed(tx, "session_key_made", &said)?;
@@ -372,11 +373,14 @@ impl Journal {
     /// Whether this account pays for whoever uses this journal, and how the key stands if it is one for a while.
     pub(super) fn key_now(
         &self,
-        tx: &Connection,
+        tx: &Tx,
         payer: &Address,
         now: Timestamp,
         clock: &Clock,
     ) -> Result<Option<Standing>, JournalError> {
+        if !tx.has_session_keys()? {
+            return Ok(None);
+        }
         let key = by_address(tx, payer.as_str())?;
         if let Some(agent) = self.agent()
             && let Some(bound) = bound_to(tx, agent)?
@@ -397,12 +401,10 @@ impl Journal {
     }
 
     /// Whether the key of a purchase has not ended, nor been taken from its agent, since it was reserved.
-    pub(super) fn key_is_there(
-        &self,
-        tx: &Connection,
-        id: &PurchaseId,
-        clock: &Clock,
-    ) -> Result<(), JournalError> {
+    pub(super) fn key_is_there(&self, tx: &Tx, id: &PurchaseId, clock: &Clock) -> Result<(), JournalError> {
+        if !tx.has_session_keys()? {
+            return Ok(());
+        }
         let mut found = tx.prepare_cached("SELECT payer FROM purchase WHERE id = ?1")?;
         let payer: String = found.query_row([id.to_bytes().to_vec()], |row| row.get(0))?;
         let payer = address(&payer)?;
@@ -413,7 +415,7 @@ impl Journal {
     /// Whether something may be signed that holds until then.
     pub(super) fn key_may_sign(
         &self,
-        tx: &Connection,
+        tx: &Tx,
         payer: &Address,
         until: Timestamp,
         now: Timestamp,
@@ -444,7 +446,7 @@ fn is_a_while(length: Duration) -> Result<(), SessionKeyError> {
 
 /// Whether one more key may have this name, and be this agent's.
 fn is_free(
-    tx: &Connection,
+    tx: &Tx,
     name: &str,
     agent: Option<&AgentName>,
     now: Timestamp,
@@ -468,7 +470,7 @@ fn is_free(
 }
 
 /// The transfer of what is left of one token that may still come.
-fn under_way(tx: &Connection, address: &Address, asset: &AssetId) -> Result<Option<Sweep>, JournalError> {
+fn under_way(tx: &Tx, address: &Address, asset: &AssetId) -> Result<Option<Sweep>, JournalError> {
     let mut found = tx.prepare_cached(
         "SELECT nonce, atoms, expires_ms FROM session_sweep
          WHERE address = ?1 AND asset = ?2 AND state = 0 ORDER BY expires_ms DESC LIMIT 1",
@@ -486,15 +488,15 @@ fn under_way(tx: &Connection, address: &Address, asset: &AssetId) -> Result<Opti
 const COLUMNS: &str = "address, name, agent, home, made_ms, ends_ms, signature, ended_ms, \
      EXISTS (SELECT 1 FROM session_agent WHERE session_agent.address = session_key.address)";
 
-fn by_name(tx: &Connection, name: &str) -> Result<Option<SessionKey>, JournalError> {
+fn by_name(tx: &Tx, name: &str) -> Result<Option<SessionKey>, JournalError> {
     one(tx, &format!("SELECT {COLUMNS} FROM session_key WHERE name = ?1"), name)
 }
 
-fn by_address(tx: &Connection, address: &str) -> Result<Option<SessionKey>, JournalError> {
+fn by_address(tx: &Tx, address: &str) -> Result<Option<SessionKey>, JournalError> {
     one(tx, &format!("SELECT {COLUMNS} FROM session_key WHERE address = ?1"), address)
 }
 
-fn bound_to(tx: &Connection, agent: &AgentName) -> Result<Option<SessionKey>, JournalError> {
+fn bound_to(tx: &Tx, agent: &AgentName) -> Result<Option<SessionKey>, JournalError> {
     let mut found = tx.prepare_cached("SELECT address FROM session_agent WHERE agent = ?1")?;
     let address: Option<String> = found.query_row([agent.as_str()], |row| row.get(0)).optional()?;
     let Some(address) = address else { return Ok(None) };
@@ -502,7 +504,7 @@ fn bound_to(tx: &Connection, agent: &AgentName) -> Result<Option<SessionKey>, Jo
     by_address(tx, &address)?.map(Some).ok_or(JournalError::Corrupt("session key"))
 }
 
-fn one(tx: &Connection, sql: &str, by: &str) -> Result<Option<SessionKey>, JournalError> {
+fn one(tx: &Tx, sql: &str, by: &str) -> Result<Option<SessionKey>, JournalError> {
     let mut found = tx.prepare_cached(sql)?;
     found.query_row([by], |row| Ok(read(row))).optional()?.transpose()
 }

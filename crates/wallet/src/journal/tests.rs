@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use farthing_evm::Key;
 use farthing_policy::{HostRule, Origin, Steady};
 use farthing_primitives::Registry;
 
@@ -461,10 +462,140 @@ pub(super) fn back_to(db: &Connection, version: usize) {
         "DROP TABLE mention; DROP TABLE mention_count; DROP TABLE vouched; DROP INDEX purchase_proven",
         "DROP TABLE session_key; DROP TABLE session_agent; DROP TABLE session_sweep",
     ];
-    // The first of these came with the third version.
-    assert_eq!(ADDED.len() + 2, MIGRATIONS.len(), "what the latest version added is to be undone here, too");
+    // The first of these came with the third version. The last version kept by number what was kept without one.
+    assert_eq!(ADDED.len() + 3, MIGRATIONS.len(), "what the latest version added is to be undone here, too");
+    if version < MIGRATIONS.len() {
+        let without_number = include_str!("schema-12.sql")
+            .replace("NOT NULL UNIQUE, value", "PRIMARY KEY, value")
+            .replace("id BLOB NOT NULL UNIQUE", "id BLOB PRIMARY KEY")
+            .replace(") STRICT;", ") STRICT, WITHOUT ROWID;");
+        db.execute_batch(&without_number).unwrap();
+    }
     for added in ADDED.iter().skip(version - 2).rev() {
         db.execute_batch(added).unwrap();
     }
     db.pragma_update(None, "user_version", i64::try_from(version).unwrap()).unwrap();
+}
+
+/// All rows of the tables that the twelfth version moved, and what finds them.
+fn moved(db: &Connection) -> Vec<String> {
+    let mut all = Vec::new();
+    for table in ["setting ORDER BY key", "purchase ORDER BY id"] {
+        let mut found = db.prepare(&format!("SELECT * FROM {table}")).unwrap();
+        let columns: Vec<String> = found.column_names().iter().map(ToString::to_string).collect();
+        let mut rows = found.query([]).unwrap();
+        while let Some(row) = rows.next().unwrap() {
+            let value = |(i, name): (usize, &String)| format!("{name}={:?}", row.get_ref(i).unwrap());
+            all.push(columns.iter().enumerate().map(value).collect::<Vec<_>>().join(" "));
+        }
+    }
+    let indexes = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND tbl_name = 'purchase' AND sql IS NOT NULL ORDER BY name";
+    let mut found = db.prepare(indexes).unwrap();
+    let sql = found.query_map([], |row| row.get::<_, String>(0)).unwrap();
+    all.extend(sql.map(|sql| sql.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")));
+    all
+}
+
+#[test]
+fn rows_that_are_kept_by_number_lose_nothing_on_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wallet.db");
+    let journal = Journal::open(&path).unwrap();
+    allow(&journal);
+    let agent = journal.for_agent("acme/scout".parse().unwrap(), None);
+    for (i, journal) in [&journal, &agent, &journal].into_iter().enumerate() {
+        let id = reserve(journal, 5, &at(i as u64)).unwrap();
+        if i > 0 {
+            sign(journal, &id, &at(i as u64));
+        }
+    }
+    let open = || Connection::open(&path).unwrap();
+    let before = moved(&open());
+    assert!(before.iter().any(|row| row.contains("agent=Text")) && before.len() > 15, "{before:?}");
+    drop((journal, agent));
+    back_to(&open(), 11);
+    let sql: String = open()
+        .query_row("SELECT sql FROM sqlite_schema WHERE name = 'purchase'", [], |row| row.get(0))
+        .unwrap();
+    assert!(sql.contains("WITHOUT ROWID"), "{sql}");
+    assert_eq!(moved(&open()), before);
+    drop(Journal::open(&path).unwrap());
+    assert_eq!(moved(&open()), before);
+}
+
+/// What one process keeps in memory another may have changed.
+#[test]
+fn nothing_that_is_kept_outlives_what_another_process_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("wallet.db");
+    let owner = Journal::open(&path).unwrap();
+    allow(&owner);
+    let scout: AgentName = "acme/scout".parse().unwrap();
+    let guard = Journal::open(&path).unwrap().for_agent(scout.clone(), None);
+    let pays = |secs| reserve(&guard, 5, &at(secs)).is_some();
+    let signs = || guard.may_sign_now().is_ok();
+    assert!(pays(0) && signs());
+
+    let freeze = |frozen| {
+        owner.change_rules(|rules| {
+            rules.frozen = frozen;
+            Ok(())
+        })
+    };
+    freeze(true).unwrap();
+    assert!(!signs() && !pays(1));
+    freeze(false).unwrap();
+    assert!(signs() && pays(2));
+
+    owner.freeze_agent(&"acme".parse().unwrap(), &at(3)).unwrap();
+    assert!(!signs() && !pays(3));
+    owner.unfreeze_agent(&"acme".parse().unwrap()).unwrap();
+    assert!(signs() && pays(4));
+
+    let policy = "version: 1\nallow:\n  - {hosts: [other.example]}\n";
+    owner.apply_policy(policy, true).unwrap();
+    assert!(!pays(5));
+    owner.clear_policy(true).unwrap();
+    assert!(pays(6));
+
+    // The books' time, and the place of the next leaf.
+    owner.note_time(&at(5_000)).unwrap();
+    assert_eq!(guard.note_time(&at(7)).unwrap(), at(5_000).wall);
+    owner.set_devnet(true).unwrap();
+    assert!(guard.is_devnet().unwrap());
+    assert!(pays(5_001));
+    let leaves = guard.audit_count().unwrap();
+    assert_eq!(
+        (owner.audit_leaves(0, 1_000).unwrap().len() as u64, owner.audit_count().unwrap()),
+        (leaves, leaves)
+    );
+
+    let key = Key::from_bytes([9; 32]).unwrap();
+    let day = Duration::from_secs(86_400);
+    let added = owner.add_session_key(&key, "trip", Some(&scout), &address(3), day, &at(5_002));
+    added.unwrap();
+    assert!(guard.terms(&address(2), &at(5_003)).is_err(), "it pays with its session key alone");
+}
+
+#[test]
+fn what_an_undone_step_wrote_is_not_kept() {
+    let journal = ready();
+    journal.note_time(&at(10)).unwrap();
+    let undone = journal.within(|tx| {
+        advance(tx, &at(1_000))?;
+        put(tx, "devnet", "1")?;
+        super::audit::setting_changed(tx, "test", "it")?;
+        Err::<(), _>(JournalError::Frozen)
+    });
+    assert!(undone.is_err());
+    assert_eq!(journal.note_time(&at(20)).unwrap(), at(20).wall);
+    assert!(!journal.is_devnet().unwrap());
+    let leaves = journal.audit_count().unwrap();
+    assert!(reserve(&journal, 1, &at(30)).is_some());
+    assert_eq!(journal.audit_count().unwrap(), leaves + 1);
+    let undone = journal.change_rules(|rules| {
+        rules.frozen = true;
+        Err("no".to_owned())
+    });
+    assert!(undone.is_err() && journal.may_sign_now().is_ok());
 }
