@@ -1,10 +1,9 @@
 //! The journal's connection. Steps that come at once share one commit, so that a disk that is slow to sync makes them wait
 //! for each other and not one after the other.
 
-use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::Connection;
 
@@ -18,7 +17,7 @@ pub(crate) const MAX_SHARED: usize = 64;
 #[derive(Debug)]
 pub(super) struct Disk {
     books: Mutex<Books>,
-    /// A commit ended, well or not.
+    /// A transaction ended, for whoever wants none to be open.
     ended: Condvar,
     /// How many want the connection, and do not have it yet.
     coming: AtomicUsize,
@@ -33,17 +32,38 @@ struct Books {
     db: Tx,
     /// How many steps are in the transaction that is open; none is open if there are none.
     steps: usize,
-    /// Of those, how many wait for its commit.
-    waiting: usize,
-    /// Which transaction it is.
-    number: u64,
-    /// Transactions that were not committed: why, and for how many who do not know it yet.
-    lost: BTreeMap<u64, (String, usize)>,
+    /// What becomes of it.
+    landing: Arc<Landing>,
+}
+
+/// What became of one transaction. Whoever waits for it waits here, and not for the connection, which others use meanwhile.
+#[derive(Debug, Default)]
+struct Landing {
+    /// Why it was not committed, if it was not; `None` as long as it is open.
+    landed: Mutex<Option<Result<(), String>>>,
+    told: Condvar,
+}
+
+impl Landing {
+    fn land(&self, committed: Result<(), String>) {
+        *self.landed.lock().unwrap_or_else(PoisonError::into_inner) = Some(committed);
+        self.told.notify_all();
+    }
+
+    fn wait(&self) -> Result<(), String> {
+        let mut landed = self.landed.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(landed) = landed.as_ref() {
+                return landed.clone();
+            }
+            landed = self.told.wait(landed).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
 }
 
 impl Disk {
     pub fn new(db: Connection) -> Self {
-        let books = Books { db: Tx::new(db), steps: 0, waiting: 0, number: 0, lost: BTreeMap::new() };
+        let books = Books { db: Tx::new(db), steps: 0, landing: Arc::default() };
         Self {
             books: Mutex::new(books),
             ended: Condvar::new(),
@@ -76,12 +96,14 @@ impl Disk {
                 let _ = books.db.execute_batch("ROLLBACK");
             }
         }
-        let number = books.number;
-        let landed = match self.end_if_last(&mut books) {
+        let landing = books.landing.clone();
+        let ended = self.end_if_last(&mut books);
+        drop(books);
+        let landed = match ended {
             Some(landed) => landed,
             // Nothing of it is there to wait for.
             None if !is_well => Ok(()),
-            None => self.wait(books, number),
+            None => landing.wait(),
         };
         match done {
             Ok(Ok(value)) => landed.map(|()| value).map_err(|why| JournalError::Undone(why).into()),
@@ -131,31 +153,14 @@ impl Disk {
 
     /// Ends the transaction that is open, and tells those who wait for it.
     fn end(&self, books: &mut Books, committed: Result<(), String>) -> Result<(), String> {
-        if let Err(why) = &committed {
+        if committed.is_err() {
             books.db.forget_kept();
             self.undone.fetch_add(1, Ordering::SeqCst);
-            if books.waiting > 0 {
-                books.lost.insert(books.number, (why.clone(), books.waiting));
-            }
         }
-        (books.steps, books.waiting) = (0, 0);
-        books.number = books.number.wrapping_add(1);
+        books.steps = 0;
+        std::mem::take(&mut books.landing).land(committed.clone());
         self.ended.notify_all();
         committed
-    }
-
-    fn wait(&self, mut books: MutexGuard<'_, Books>, number: u64) -> Result<(), String> {
-        books.waiting += 1;
-        while books.number == number {
-            books = self.ended.wait(books).unwrap_or_else(PoisonError::into_inner);
-        }
-        let Some((why, left)) = books.lost.get_mut(&number) else { return Ok(()) };
-        let why = why.clone();
-        *left -= 1;
-        if *left == 0 {
-            books.lost.remove(&number);
-        }
-        Err(why)
     }
 
     /// Uses the connection outside of any transaction.
@@ -250,6 +255,11 @@ mod tests {
             .unwrap()
     }
 
+    /// Whether somebody waits for the transaction that is open.
+    fn is_waited_for(disk: &Disk) -> bool {
+        Arc::strong_count(&disk.lock().landing) > 1
+    }
+
     #[test]
     fn steps_at_once_share_commits_and_each_is_all_or_nothing() {
         let dir = tempfile::tempdir().unwrap();
@@ -298,7 +308,7 @@ mod tests {
             // Somebody is coming, so the first one waits.
             disk.coming.fetch_add(1, Ordering::SeqCst);
             let first = scope.spawn(|| put(&disk, 1));
-            while disk.lock().waiting == 0 {
+            while !is_waited_for(&disk) {
                 thread::yield_now();
             }
             disk.coming.fetch_sub(1, Ordering::SeqCst);
@@ -312,7 +322,7 @@ mod tests {
         });
         assert!(matches!(first, Err(JournalError::Undone(_))), "{first:?}");
         assert!(matches!(second, Err(JournalError::Frozen) | Err(JournalError::Sqlite(_))), "{second:?}");
-        assert_eq!((count(&disk), disk.lock().lost.len()), (0, 0));
+        assert_eq!(count(&disk), 0);
         assert!(disk.undone() > 0);
         put(&disk, 1).unwrap();
         assert_eq!(count(&disk), 1);
@@ -331,7 +341,7 @@ mod tests {
             // Somebody is coming, so the first one waits; and then all that comes is a look.
             disk.coming.fetch_add(1, Ordering::SeqCst);
             let first = scope.spawn(|| put(&disk, 1));
-            while disk.lock().waiting == 0 {
+            while !is_waited_for(&disk) {
                 thread::yield_now();
             }
             disk.coming.fetch_sub(1, Ordering::SeqCst);
@@ -343,7 +353,7 @@ mod tests {
         let lost = thread::scope(|scope| {
             disk.coming.fetch_add(1, Ordering::SeqCst);
             let waiting = scope.spawn(|| put(&disk, 2));
-            while disk.lock().waiting == 0 {
+            while !is_waited_for(&disk) {
                 thread::yield_now();
             }
             let _ = disk.look(|db| Ok::<_, JournalError>(db.execute_batch("ROLLBACK")?));

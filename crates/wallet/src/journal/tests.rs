@@ -482,7 +482,7 @@ fn moved(db: &Connection) -> Vec<String> {
     let mut all = Vec::new();
     for table in ["setting ORDER BY key", "purchase ORDER BY id"] {
         let mut found = db.prepare(&format!("SELECT * FROM {table}")).unwrap();
-        let columns: Vec<String> = found.column_names().iter().map(ToString::to_string).collect();
+        let columns: Vec<String> = found.column_names().map(ToOwned::to_owned).collect();
         let mut rows = found.query([]).unwrap();
         while let Some(row) = rows.next().unwrap() {
             let value = |(i, name): (usize, &String)| format!("{name}={:?}", row.get_ref(i).unwrap());
