@@ -5,6 +5,7 @@
 //! everything that stands in the way, and a permitted one sees the numbers before and after.
 
 mod agent;
+pub mod cedar;
 mod charge;
 mod clock;
 mod decide;

@@ -275,7 +275,7 @@ impl Policy {
     }
 
     /// Whether what `agent` spends counts in the budget `name`.
-    pub(super) fn counts_in(&self, agent: Option<&AgentName>, name: &AgentName) -> bool {
+    pub(crate) fn counts_in(&self, agent: Option<&AgentName>, name: &AgentName) -> bool {
         match agent.or(self.owner.as_ref()) {
             Some(agent) => agent.is_within(name),
             // Nobody's: in the only tree there is, and if there are several now, in all of them.

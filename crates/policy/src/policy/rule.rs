@@ -204,7 +204,7 @@ fn path_matches(pattern: &str, path: &str) -> bool {
 }
 
 /// Whether a path can be read in one way only.
-pub(super) fn is_plain(path: &str) -> bool {
+pub(crate) fn is_plain(path: &str) -> bool {
     !path.contains(['%', '\\', ';'])
         && !path.contains("//")
         && !path.split('/').any(|part| part == ".." || part == ".")
