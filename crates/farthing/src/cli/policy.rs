@@ -1,6 +1,7 @@
 //! `farthing policy`: what machines may spend, from a file.
 
 mod index;
+mod prove;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use serde_json::{Value, json};
 use super::Failure;
 use super::wallet::{Out, home};
 use index::IndexArgs;
+use prove::ProveArgs;
 
 /// How many changed decisions are shown to a person.
 const SHOWN: usize = 20;
@@ -30,12 +32,14 @@ const SHOWN: usize = 20;
   farthing policy explain buy_01h…               why was this paid?
   farthing policy named                          whom did something that agents read name first?
   farthing policy index set gpu-hour '$2.10'     what limits follow that say so
+  farthing policy prove new.yaml --against old.yaml   by a solver: nothing more is allowed
 
 A policy takes the place of the limits and hosts of \"farthing wallet\", all but the freeze. A file
 that is wrong, or that might allow more than the one in force, changes nothing.
 
 Exit codes: 0 done; 1 it could not be done; 2 called wrongly, or the file is no policy; 3 it might
-allow more than now (see --accept-looser); 4 the test found payments that it would not allow.")]
+allow more than now (see --accept-looser); 4 the test found payments that it would not allow; of
+\"prove\", 5 refuted, 6 not proved, 7 a program that it needs is missing.")]
 pub struct PolicyArgs {
     #[command(subcommand)]
     command: Command,
@@ -55,6 +59,7 @@ enum Command {
     Explain(Explain),
     Named(Named),
     Index(IndexArgs),
+    Prove(ProveArgs),
 }
 
 /// Read a file, and say whether it is a policy and how it compares with the one in force
@@ -140,6 +145,7 @@ pub fn run(args: PolicyArgs) -> Result<ExitCode, Failure> {
         Command::Explain(explain) => why(&explain, &out),
         Command::Named(named) => named_by_others(&named, &out),
         Command::Index(index) => index::run(index, &out),
+        Command::Prove(prove) => prove::run(&prove, &out),
     }?;
     Ok(ExitCode::SUCCESS)
 }

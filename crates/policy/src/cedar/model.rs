@@ -9,7 +9,7 @@ use super::Untold;
 use super::scale::Scale;
 use super::term::{Cond, Key, all, any, at_least, at_most, flag, implies, not, one_of, same};
 use crate::policy::{
-    Allow, Calendar, Follow, Followed, Limit, Matcher, PayTo, Per, Policy, Screener, Span, Weekday,
+    Allow, Calendar, Follow, Followed, Limit, MAX_QUORUM, Matcher, PayTo, Per, Policy, Screener, Span, Weekday,
 };
 use crate::{AgentName, Bucket, DOLLAR_DECIMALS, HostPattern, MAX_MOMENTS, Origin, Taint};
 
@@ -627,6 +627,7 @@ impl<'a> Model<'a> {
         let flags = flags.chain([flag(name::SAFE), flag(name::PLAIN), not(flag(name::LOCAL)), not(flag(name::SECRET))]);
         found.extend(flags.map(|cond| ("ordinary", cond)));
         found.push(("ordinary", at_least(name::PORT, 1)));
+        found.push(("ordinary", at_most(name::VOICES, MAX_QUORUM.into())));
         found
     }
 }

@@ -290,8 +290,9 @@ impl Seen<'_> {
             for (number, limit) in held.numbered() {
                 let asked = request.charge.amount_in(&limit.bucket).unwrap_or(0);
                 let after = self.number(&limit_key(policy, budget, limit));
-                let after = after.map_or(asked, |after| {
-                    self.model.scale(&limit.bucket).amounts(after).0.saturating_add(1).max(asked)
+                let after = after.map_or(asked, |after| match self.model.scale(&limit.bucket).amounts(after) {
+                    (over, u128::MAX) => over.saturating_add(1).max(asked),
+                    (_, most) => most.max(asked),
                 });
                 sums.push((number, after.saturating_sub(asked)));
                 if let Some(follow) = &limit.follows

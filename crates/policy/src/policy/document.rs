@@ -31,7 +31,7 @@ const MAX_SPAN: Duration = Duration::from_secs(3653 * 86_400);
 /// How long a signed payment stays valid at most if a policy does not say.
 const DEFAULT_VALIDITY: Duration = Duration::from_secs(300);
 /// The most people who have to agree.
-const MAX_QUORUM: u32 = 100;
+pub(crate) const MAX_QUORUM: u32 = 100;
 
 /// Why a file is no policy. Where the text itself is at fault, line and column are named.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

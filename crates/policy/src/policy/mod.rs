@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use budget::{Budget, Calendar, Limit, Per, Span};
+pub(crate) use document::MAX_QUORUM;
 pub(crate) use rule::is_plain;
 pub use document::{MAX_DEPTH, MAX_FILE_BYTES, MAX_RULES, PolicyError, length_of, schema};
 pub use expression::{
