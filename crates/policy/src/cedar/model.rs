@@ -9,7 +9,8 @@ use super::Untold;
 use super::scale::Scale;
 use super::term::{Cond, Key, all, any, at_least, at_most, flag, implies, not, one_of, same};
 use crate::policy::{
-    Allow, Calendar, Follow, Followed, Limit, MAX_QUORUM, Matcher, PayTo, Per, Policy, Screener, Span, Weekday,
+    Allow, Calendar, Follow, Followed, Hours, Limit, MAX_QUORUM, Matcher, PayTo, Per, Policy, Screener, Span,
+    Weekday,
 };
 use crate::{AgentName, Bucket, DOLLAR_DECIMALS, HostPattern, MAX_MOMENTS, Origin, Taint};
 
@@ -140,7 +141,10 @@ fn amounts(policy: &Policy) -> impl Iterator<Item = (&Bucket, u128)> {
 }
 
 impl<'a> Model<'a> {
-    pub fn new<'p>(policies: impl IntoIterator<Item = &'p Policy>, registry: &'a Registry) -> Result<Self, Untold> {
+    pub fn new<'p>(
+        policies: impl IntoIterator<Item = &'p Policy>,
+        registry: &'a Registry,
+    ) -> Result<Self, Untold> {
         let (mut usd, mut named) = (BTreeSet::new(), BTreeMap::<AssetId, BTreeSet<u128>>::new());
         for policy in policies {
             for (bucket, amount) in amounts(policy) {
@@ -225,7 +229,9 @@ impl<'a> Model<'a> {
         if over.is_empty() {
             return Cond::Is(true);
         }
-        any(over.iter().map(|(bucket, most)| all([Self::counts(bucket), not(self.amount_within(bucket, *most))])))
+        any(over
+            .iter()
+            .map(|(bucket, most)| all([Self::counts(bucket), not(self.amount_within(bucket, *most))])))
     }
 
     /// All that a policy does, as rules for Cedar.
@@ -287,13 +293,18 @@ impl<'a> Model<'a> {
         for rule in &side.policy.allow {
             let fits = all([self.matcher(&rule.matcher, side, false), self.permits(rule)]);
             let (holds, fails) = self.when(&rule.matcher, side);
-            let longest = rule.max_validity.map_or(side.policy.max_validity, |own| own.min(side.policy.max_validity));
+            let longest =
+                rule.max_validity.map_or(side.policy.max_validity, |own| own.min(side.policy.max_validity));
             let terms = (rule.pay_to == PayTo::Pin, longest);
             if fails != Cond::Is(false) {
                 let first = before.iter().map(|earlier| not(earlier.covers.clone()));
                 let when = all([fits.clone(), fails.clone()].into_iter().chain(first));
                 parts = parts.saturating_add(before.len());
-                clauses.push(Clause { name: format!("allow: {} (without a value)", rule.name), permits: false, when });
+                clauses.push(Clause {
+                    name: format!("allow: {} (without a value)", rule.name),
+                    permits: false,
+                    when,
+                });
             }
             let covers = all([fits, holds, not(fails)]);
             // One before it on the same terms allows what it covers, too.
@@ -377,26 +388,9 @@ impl<'a> Model<'a> {
             parts.push(one_of(name::PAYEE, payees));
         }
         if let Some(hours) = &matcher.hours {
-            parts.push(self.hours(hours));
+            parts.push(within_hours(hours));
         }
         all(parts)
-    }
-
-    /// Minutes of a week by UTC.
-    fn hours(&mut self, hours: &crate::policy::Hours) -> Cond {
-        let days = Weekday::ALL.iter().zip(0i64..).filter(|(day, _)| hours.days.contains(day));
-        let spans = days.flat_map(|(_, day)| {
-            let midnight = day * 1440 - i64::from(hours.offset);
-            let (from, to) = (midnight + i64::from(hours.from), midnight + i64::from(hours.to));
-            // What lies before or after this week lies at its other end.
-            [-WEEK, 0, WEEK].map(|turn| (from + turn, to + turn))
-        });
-        let spans: Vec<_> = spans.filter(|(from, to)| *from < WEEK && *to > 0).collect();
-        any(spans.into_iter().map(|(from, to)| {
-            let begun = if from <= 0 { Cond::Is(true) } else { at_least(name::MINUTE, from) };
-            let open = if to >= WEEK { Cond::Is(true) } else { at_most(name::MINUTE, to - 1) };
-            all([begun, open])
-        }))
     }
 
     /// Whether a rule's expression is true, and whether it has no value: its own text is its name, for it depends on the
@@ -453,11 +447,22 @@ impl<'a> Model<'a> {
                 clauses.push(Clause { name, permits: false, when });
             }
         }
-        clauses.push(Clause { name: "some budget counts it".to_owned(), permits: false, when: not(any(limited)) });
+        clauses.push(Clause {
+            name: "some budget counts it".to_owned(),
+            permits: false,
+            when: not(any(limited)),
+        });
     }
 
     /// The attribute with what a sum would be after the payment.
-    fn meter(&mut self, policy: &Policy, budget: &AgentName, per: Per, span: Span, bucket: Option<&Bucket>) -> Key {
+    fn meter(
+        &mut self,
+        policy: &Policy,
+        budget: &AgentName,
+        per: Per,
+        span: Span,
+        bucket: Option<&Bucket>,
+    ) -> Key {
         let nobodys = policy.counts_in(None, budget);
         let key = meter_key(policy, budget, per, span, bucket);
         let meter = Meter { budget: budget.clone(), nobodys, per, span, bucket: bucket.cloned() };
@@ -492,7 +497,8 @@ impl<'a> Model<'a> {
     /// that they are put together ([`MAX_MOMENTS`]).
     pub fn premises(&self, sides: &[Side<'_>], exact: bool) -> Result<Vec<(&'static str, Cond)>, Untold> {
         let mut found = Vec::new();
-        let dollars: Vec<_> = self.registry.iter().filter(|asset| self.registry.is_dollar(&asset.id)).collect();
+        let dollars: Vec<_> =
+            self.registry.iter().filter(|asset| self.registry.is_dollar(&asset.id)).collect();
         let others = self.registry.iter().filter(|asset| !self.registry.is_dollar(&asset.id));
         let known = any([
             all([flag(name::DOLLAR), one_of(name::ASSET, dollars.iter().map(|asset| &asset.id))]),
@@ -543,10 +549,8 @@ impl<'a> Model<'a> {
     /// What a host's name itself says, of those that rules name.
     fn local_hosts(&self, sides: &[Side<'_>], found: &mut Vec<(&'static str, Cond)>) {
         // Spec: RFC 6761 section 6.3: `localhost` and names below it are loopback.
-        let own = any([
-            same(name::HOST, "localhost"),
-            Cond::Ends(name::HOST.to_owned(), ".localhost".to_owned()),
-        ]);
+        let own =
+            any([same(name::HOST, "localhost"), Cond::Ends(name::HOST.to_owned(), ".localhost".to_owned())]);
         found.push(("localhost is local", implies(own, all([flag(name::LOCAL), flag(name::SAFE)]))));
         let mut seen = BTreeSet::new();
         for host in sides.iter().flat_map(|side| patterns(side.policy)) {
@@ -623,8 +627,14 @@ impl<'a> Model<'a> {
         let numbers = self.compared.iter().filter(|(_, most)| **most < i64::MAX - 1);
         let mut found: Vec<_> =
             numbers.map(|(key, most)| ("ordinary", at_most(key.clone(), most.saturating_add(1)))).collect();
-        let flags = self.opaque.keys().filter(|key| !self.screens.contains(*key)).map(|key| not(flag(key.clone())));
-        let flags = flags.chain([flag(name::SAFE), flag(name::PLAIN), not(flag(name::LOCAL)), not(flag(name::SECRET))]);
+        let flags =
+            self.opaque.keys().filter(|key| !self.screens.contains(*key)).map(|key| not(flag(key.clone())));
+        let flags = flags.chain([
+            flag(name::SAFE),
+            flag(name::PLAIN),
+            not(flag(name::LOCAL)),
+            not(flag(name::SECRET)),
+        ]);
         found.extend(flags.map(|cond| ("ordinary", cond)));
         found.push(("ordinary", at_least(name::PORT, 1)));
         found.push(("ordinary", at_most(name::VOICES, MAX_QUORUM.into())));
@@ -667,10 +677,28 @@ fn is_part(part: Span, whole: Span, exact: bool) -> bool {
         }
         (Span::Calendar(part), Span::Rolling(b)) => Duration::from_secs(calendar(part)) <= b,
         (Span::Calendar(a), Span::Calendar(b)) => {
-            a == b || matches!((a, b), (Calendar::Hour, _) | (Calendar::Day, Calendar::Week | Calendar::Month))
+            a == b
+                || matches!((a, b), (Calendar::Hour, _) | (Calendar::Day, Calendar::Week | Calendar::Month))
         }
         (Span::Rolling(_), Span::Calendar(_)) => false,
     }
+}
+
+/// Minutes of a week by UTC.
+pub(super) fn within_hours(hours: &Hours) -> Cond {
+    let days = Weekday::ALL.iter().zip(0i64..).filter(|(day, _)| hours.days.contains(day));
+    let spans = days.flat_map(|(_, day)| {
+        let midnight = day * 1440 - i64::from(hours.offset);
+        let (from, to) = (midnight + i64::from(hours.from), midnight + i64::from(hours.to));
+        // What lies before or after this week lies at its other end.
+        [-WEEK, 0, WEEK].map(|turn| (from + turn, to + turn))
+    });
+    let spans: Vec<_> = spans.filter(|(from, to)| *from < WEEK && *to > 0).collect();
+    any(spans.into_iter().map(|(from, to)| {
+        let begun = if from <= 0 { Cond::Is(true) } else { at_least(name::MINUTE, from) };
+        let open = if to >= WEEK { Cond::Is(true) } else { at_most(name::MINUTE, to - 1) };
+        all([begun, open])
+    }))
 }
 
 /// Every host that a rule names.
@@ -682,10 +710,7 @@ pub(super) fn patterns(policy: &Policy) -> impl Iterator<Item = &HostPattern> {
 }
 
 fn within(agent: &AgentName) -> Cond {
-    any([
-        same(name::AGENT, agent.as_str()),
-        Cond::Begins(name::AGENT.to_owned(), format!("{agent}/")),
-    ])
+    any([same(name::AGENT, agent.as_str()), Cond::Begins(name::AGENT.to_owned(), format!("{agent}/"))])
 }
 
 /// Whether what is paid counts in a budget. As [`Policy::chain`].
@@ -775,7 +800,13 @@ pub(super) fn refusals_key(within: Duration) -> Key {
     format!("refusals in {} s", within.as_secs())
 }
 
-pub(super) fn meter_key(policy: &Policy, budget: &AgentName, per: Per, span: Span, bucket: Option<&Bucket>) -> Key {
+pub(super) fn meter_key(
+    policy: &Policy,
+    budget: &AgentName,
+    per: Per,
+    span: Span,
+    bucket: Option<&Bucket>,
+) -> Key {
     // Two policies may mean different owners: then what has no name counts in one and not in the other.
     let nobodys = if policy.counts_in(None, budget) { " and whoever has no name" } else { "" };
     let per = match per {

@@ -19,7 +19,8 @@ impl Scale {
     pub fn new(named: &BTreeSet<u128>, unit: u128) -> Self {
         let divides = |unit: u128| named.iter().all(|one| one.checked_rem(unit) == Some(0));
         let most = named.last().copied().unwrap_or(0);
-        let fits = |unit: u128| most.checked_div(unit).is_some_and(|most| most < u128::from(BEYOND.unsigned_abs()));
+        let fits =
+            |unit: u128| most.checked_div(unit).is_some_and(|most| most < u128::from(BEYOND.unsigned_abs()));
         let mut unit = unit;
         while unit > 1 && !divides(unit) {
             unit /= 10;
@@ -28,7 +29,11 @@ impl Scale {
             match unit.checked_mul(10).filter(|more| divides(*more)) {
                 Some(more) => unit = more,
                 // With nothing as the first of them, so that more than nothing is told from it.
-                None => return Self::Places(named.iter().copied().chain([0]).collect::<BTreeSet<_>>().into_iter().collect()),
+                None => {
+                    return Self::Places(
+                        named.iter().copied().chain([0]).collect::<BTreeSet<_>>().into_iter().collect(),
+                    );
+                }
             }
         }
         Self::Units(unit)
@@ -55,7 +60,8 @@ impl Scale {
             Self::Places(named) => {
                 let place = usize::try_from(number).unwrap_or(usize::MAX);
                 let at = |place: usize| named.get(place).copied();
-                let below = place.checked_sub(1).map_or(0, |below| at(below).or(named.last().copied()).unwrap_or(0));
+                let below =
+                    place.checked_sub(1).map_or(0, |below| at(below).or(named.last().copied()).unwrap_or(0));
                 (below, at(place).unwrap_or(u128::MAX))
             }
         }

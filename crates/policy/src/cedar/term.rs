@@ -146,8 +146,12 @@ impl Cond {
             Self::Is(value) => *value,
             Self::Flag(key) => matches!(context.get(key)?, Value::Flag(true)),
             Self::Not(inner) => !inner.holds(context)?,
-            Self::All(parts) => parts.iter().try_fold(true, |so_far, part| Some(so_far & part.holds(context)?))?,
-            Self::Any(parts) => parts.iter().try_fold(false, |so_far, part| Some(so_far | part.holds(context)?))?,
+            Self::All(parts) => {
+                parts.iter().try_fold(true, |so_far, part| Some(so_far & part.holds(context)?))?
+            }
+            Self::Any(parts) => {
+                parts.iter().try_fold(false, |so_far, part| Some(so_far | part.holds(context)?))?
+            }
             Self::AtMost(key, most) => number(key)? <= *most,
             Self::NotMore(a, b) => number(a)? <= number(b)?,
             Self::Same(key, other) => text(key)? == other,

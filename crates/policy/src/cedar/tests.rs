@@ -5,11 +5,14 @@ use std::time::Duration;
 use farthing_primitives::{Address, Money, Registry, Timestamp};
 use proptest::prelude::*;
 
-use super::model::{MINUTE_IS, PRICE_IS, limit_key, meter_key, name, refusals_key, room_keys, screen_key};
+use super::model::{
+    MINUTE_IS, PRICE_IS, limit_key, meter_key, name, refusals_key, room_keys, screen_key, within_hours,
+};
 use super::*;
 use crate::policy::{Limit, Per, Question, Screened, Screening, is_plain};
 use crate::{
-    Approval, Bucket, Caller, Charge, History, Mention, Movement, Named, Origin, Policy, Request, Source, secret_in,
+    Approval, Bucket, Caller, Charge, History, Mention, Movement, Named, Origin, Policy, Request, Source,
+    secret_in,
 };
 
 /// Choices that a test shrinks to the first of each.
@@ -42,8 +45,11 @@ fn payee(n: u8) -> Address {
 }
 
 fn amount(c: &mut Choices, scale: usize) -> String {
-    let dollars = [["$5", "$7.000001", "$20"], ["$1", "$2", "$0.999999"], ["$0.05", "$0.25", "$0.5000000001"]][scale];
-    let atoms = [["5000000", "9000000", "20000000"], ["1000000", "999999", "2000000"], ["50000", "250000", "250001"]][scale];
+    let dollars =
+        [["$5", "$7.000001", "$20"], ["$1", "$2", "$0.999999"], ["$0.05", "$0.25", "$0.5000000001"]][scale];
+    let atoms =
+        [["5000000", "9000000", "20000000"], ["1000000", "999999", "2000000"], ["50000", "250000", "250001"]]
+            [scale];
     match c.below(5) {
         0..3 => format!("\"{}\"", c.of(&dollars)),
         3 => format!("{{\"{EURC}\": \"{}\"}}", c.of(&atoms)),
@@ -73,7 +79,18 @@ fn conditions(c: &mut Choices, allow: bool) -> String {
         let _ = writeln!(text, "    {key}: {value}");
     };
     if allow || c.once_in(3) {
-        put("hosts", c.of(&["[\"*\"]", "[\"*\"]", "[\"*\"]", "[\"*.example\"]", "[api.example]", "[\"api.example:8443\", \"127.0.0.1\"]", "[localhost, \"*.api.example\"]"]));
+        put(
+            "hosts",
+            c.of(&[
+                "[\"*\"]",
+                "[\"*\"]",
+                "[\"*\"]",
+                "[\"*.example\"]",
+                "[api.example]",
+                "[\"api.example:8443\", \"127.0.0.1\"]",
+                "[localhost, \"*.api.example\"]",
+            ]),
+        );
     }
     if c.once_in(rare) {
         put("agents", c.of(&["[acme/a]", "[acme]", "[acme/a/b, other]"]));
@@ -100,16 +117,25 @@ fn conditions(c: &mut Choices, allow: bool) -> String {
         put("payees", &format!("[\"{}\"]", payee(1)));
     }
     if c.once_in(rare) {
-        put("hours", c.of(&[
-            "{from: \"22:00\", to: \"24:00\"}",
-            "{days: [tue, sun], from: \"08:00\", to: \"22:14\", offset: \"+02:00\"}",
-            "{days: [mon], from: \"00:00\", to: \"24:00\", offset: \"-03:30\"}",
-        ]));
+        put(
+            "hours",
+            c.of(&[
+                "{from: \"22:00\", to: \"24:00\"}",
+                "{days: [tue, sun], from: \"08:00\", to: \"22:14\", offset: \"+02:00\"}",
+                "{days: [mon], from: \"00:00\", to: \"24:00\", offset: \"-03:30\"}",
+            ]),
+        );
     }
     if c.once_in(rare) {
-        put("when", c.of(&[
-            "'amount > 60000'", "'usd(\"0.05\") < amount'", "'weekday == \"tue\" || agent == \"acme\"'", "'path.startsWith(\"/v1\")'",
-        ]));
+        put(
+            "when",
+            c.of(&[
+                "'amount > 60000'",
+                "'usd(\"0.05\") < amount'",
+                "'weekday == \"tue\" || agent == \"acme\"'",
+                "'path.startsWith(\"/v1\")'",
+            ]),
+        );
     }
     text
 }
@@ -132,12 +158,21 @@ fn policy_text(c: &mut Choices) -> String {
         lines.push(format!("max_validity: {}", c.of(&["20s", "2m"])));
     }
     if c.once_in(3) {
-        lines.push(format!("breaker: {}", c.of(&[
-            "{refusals: 3}", "{refusals: 1, within: 5m, price_jump: 5}", "{price_jump: 2, velocity_jump: 2}",
-        ])));
+        lines.push(format!(
+            "breaker: {}",
+            c.of(&[
+                "{refusals: 3}",
+                "{refusals: 1, within: 5m, price_jump: 5}",
+                "{price_jump: 2, velocity_jump: 2}",
+            ])
+        ));
     }
     if c.once_in(5) {
-        lines.push(format!("screen: {{command: [/bin/{}], quorum: {}}}", c.of(&["ask", "look"]), c.of(&["1", "2"])));
+        lines.push(format!(
+            "screen: {{command: [/bin/{}], quorum: {}}}",
+            c.of(&["ask", "look"]),
+            c.of(&["1", "2"])
+        ));
     }
     lines.push("budgets:".to_owned());
     for (name, depth) in kept {
@@ -149,7 +184,11 @@ fn policy_text(c: &mut Choices) -> String {
             lines.push(format!("    rolling: {{1h: {}, 24h: {}}}", bound(c, depth, true), amount(c, depth)));
         }
         if c.once_in(4) {
-            lines.push(format!("    calendar: {{{}: {}}}", c.of(&["day", "hour", "month", "week"]), amount(c, depth)));
+            lines.push(format!(
+                "    calendar: {{{}: {}}}",
+                c.of(&["day", "hour", "month", "week"]),
+                amount(c, depth)
+            ));
         }
         if c.once_in(4) {
             let per = c.of(&["per_host", "per_payee", "per_tool"]);
@@ -201,7 +240,10 @@ fn policy_text(c: &mut Choices) -> String {
 fn request(c: &mut Choices) -> Request {
     let registry = Registry::builtin();
     let asset = c.of(&[USDC, USDC, EURC, "eip155:84532/erc20:0x036cbd53842c5426634e7929541ec2318f3dcf7e"]);
-    let atoms = [1, 2, 60_000, 49_999, 50_000, 50_001, 250_000, 250_001, 500_001, 999_999, 1_000_000, 2_000_001, 7_000_001];
+    let atoms = [
+        1, 2, 60_000, 49_999, 50_000, 50_001, 250_000, 250_001, 500_001, 999_999, 1_000_000, 2_000_001,
+        7_000_001,
+    ];
     let money = Money::new(asset.parse().unwrap(), atoms[c.below(atoms.len())]);
     let hosts = [
         "api.example",
@@ -213,11 +255,9 @@ fn request(c: &mut Choices) -> Request {
         "a.api.example",
         "else.test",
     ];
-    let paths =
-        ["/v1/now", "/v1/x", "/v1", "/v1/../x", "/", "/v1/secret/x", "/v2?api_key=secret", "/v1/%41"];
+    let paths = ["/v1/now", "/v1/x", "/v1", "/v1/../x", "/", "/v1/secret/x", "/v2?api_key=secret", "/v1/%41"];
     let (host, path) = (c.of(&hosts), c.of(&paths));
-    let url: url::Url =
-        format!("{}://{host}", if c.once_in(7) { "http" } else { "https" }).parse().unwrap();
+    let url: url::Url = format!("{}://{host}", if c.once_in(7) { "http" } else { "https" }).parse().unwrap();
     let agent = AGENTS.get(c.below(AGENTS.len() + 1)).map(|name| name.parse().unwrap());
     let mut request = Request {
         scheme: c.of(&["exact", "upto"]).to_owned(),
@@ -228,7 +268,9 @@ fn request(c: &mut Choices) -> Request {
         private: c.once_in(9),
         max: None,
         only: None,
-        validity: Duration::from_millis([1, 9_000, 9_999, 10_000, 10_001, 20_000, 60_000, 120_001][c.below(8)]),
+        validity: Duration::from_millis(
+            [1, 9_000, 9_999, 10_000, 10_001, 20_000, 60_000, 120_001][c.below(8)],
+        ),
         caller: Caller {
             agent,
             tool: c.once_in(2).then(|| c.of(&["forecast", "other"]).to_owned()),
@@ -543,15 +585,39 @@ fn cedar_decides_as_the_policy_does() {
             }));
         }
         std::fs::write(dir.join("policy.cedar"), comparison.wider().unwrap()).unwrap();
-        std::fs::write(dir.join("narrower.cedar"), comparison.narrower(Asked::All, Search::Plain).unwrap()).unwrap();
+        std::fs::write(dir.join("narrower.cedar"), comparison.narrower(Asked::All, Search::Plain).unwrap())
+            .unwrap();
         std::fs::write(dir.join("schema.cedarschema"), comparison.schema().unwrap()).unwrap();
         std::fs::write(dir.join("tests.json"), serde_json::to_string(&cases).unwrap()).unwrap();
         let (done, said) = run(&["run-tests", "--policies", "policy.cedar", "--tests", "tests.json"]);
         assert!(done && said.contains("60 passed") && !said.contains("FAIL"), "{seed}: {said}");
-        let (done, said) = run(&["validate", "--schema", "schema.cedarschema", "--policies", "narrower.cedar"]);
+        let (done, said) =
+            run(&["validate", "--schema", "schema.cedarschema", "--policies", "narrower.cedar"]);
         assert!(done, "{seed}: {said}");
     }
     std::fs::remove_dir_all(&dir).unwrap();
     // Otherwise little would have been asked.
     assert!(allowed * 20 > asked, "{allowed} of {asked}");
+}
+
+#[test]
+fn hours_are_minutes_of_a_week() {
+    for hours in [
+        "{from: \"22:00\", to: \"24:00\"}",
+        "{days: [tue, sun], from: \"08:00\", to: \"22:14\", offset: \"+02:00\"}",
+        "{days: [mon], from: \"00:00\", to: \"24:00\", offset: \"-03:30\"}",
+        "{days: [sun], from: \"23:59\", to: \"24:00\", offset: \"-12:00\"}",
+        "{days: [mon, sat], from: \"00:00\", to: \"00:01\", offset: \"+14:00\"}",
+    ] {
+        let text = format!("version: 1\nallow:\n  - hosts: [\"*\"]\n    hours: {hours}");
+        let policy = Policy::parse(&text).unwrap();
+        let hours = policy.allow[0].matcher.hours.as_ref().unwrap();
+        let cond = within_hours(hours);
+        for minute in 0..7 * 1440u32 {
+            // From the first Monday of 2024 on.
+            let now = Timestamp::from_secs(1_704_067_200 + u64::from(minute) * 60 + 59);
+            let context = Context::from([(name::MINUTE.to_owned(), Value::Number(minute.into()))]);
+            assert_eq!(cond.holds(&context), Some(hours.contain(now)), "{hours:?} at {minute}");
+        }
+    }
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use farthing_primitives::{Address, AssetId, Money, Timestamp};
 
 use super::model::{
-    MINUTE_IS, Model, PRICE_IS, Side, Who, jumped, limit_key, meter_key, name, patterns, refusals_key, room_keys,
-    screen_key,
+    MINUTE_IS, Model, PRICE_IS, Side, Who, jumped, limit_key, meter_key, name, patterns, refusals_key,
+    room_keys, screen_key,
 };
 use super::{Context, Value};
 use crate::meter::{OWN_DAY, OWN_MINUTE};
@@ -15,8 +15,8 @@ use crate::policy::{
     Followed, IndexValue, Matcher, PayTo, Per, Policy, Question, Screened, Screening, is_plain,
 };
 use crate::{
-    AgentName, Approval, Bucket, Caller, Charge, Decision, History, Host, HostPattern, Mention, Named, Origin,
-    Request, Sums,
+    AgentName, Approval, Bucket, Caller, Charge, Decision, History, Host, HostPattern, Mention, Named,
+    Origin, Request, Sums,
 };
 
 /// The first Monday of 2024, at midnight by UTC.
@@ -136,11 +136,13 @@ impl Seen<'_> {
         let path = self.path();
         let url = format!("{origin}{path}{}", if self.flag(name::SECRET) { "?api_key=secret" } else { "" });
         let named = self.matchers().filter_map(|matcher| matcher.methods.as_ref()).flatten();
-        let method = self.one_of(name::METHOD, named.map(String::as_str), &["GET", "POST", "PUT", "PATCH", "LOCK"]);
+        let method =
+            self.one_of(name::METHOD, named.map(String::as_str), &["GET", "POST", "PUT", "PATCH", "LOCK"]);
         let named = self.matchers().filter_map(|matcher| matcher.tools.as_ref()).flatten();
         let tool = self.one_of(name::TOOL, named.map(String::as_str), &["other", "another", "third"]);
         let named = self.matchers().filter_map(|matcher| matcher.schemes.as_ref()).flatten();
-        let scheme = self.one_of(name::SCHEME, named.map(String::as_str), &["exact", "upto", "session", "other"]);
+        let scheme =
+            self.one_of(name::SCHEME, named.map(String::as_str), &["exact", "upto", "session", "other"]);
         let validity = self.number(name::VALIDITY).and_then(|secs| u64::try_from(secs).ok()).unwrap_or(1);
         Ok(Request {
             scheme,
@@ -165,7 +167,8 @@ impl Seen<'_> {
     }
 
     fn charge(&self) -> Result<Charge, Unconfirmed> {
-        let id: AssetId = self.text(name::ASSET).parse().map_err(|_| Unconfirmed::NoPayment("no such asset"))?;
+        let id: AssetId =
+            self.text(name::ASSET).parse().map_err(|_| Unconfirmed::NoPayment("no such asset"))?;
         let decimals = self.model.registry.get(&id).map(|asset| asset.decimals);
         let decimals = decimals.ok_or(Unconfirmed::NoPayment("no such asset"))?;
         let bucket = Bucket::Asset(id.clone());
@@ -185,12 +188,15 @@ impl Seen<'_> {
     }
 
     fn payee(&self) -> Result<Address, Unconfirmed> {
-        let only = self.policies.iter().flat_map(|policy| policy.allow.iter()).filter_map(|rule| match &rule.pay_to {
+        let only = self.policies.iter().flat_map(|policy| policy.allow.iter()).filter_map(|rule| match &rule
+            .pay_to
+        {
             PayTo::Only(payees) => Some(payees),
             PayTo::Pin => None,
         });
         let listed = self.matchers().filter_map(|matcher| matcher.payees.as_ref());
-        let others: Vec<String> = (0x11u8..0x99).map(|n| Address::from_evm_bytes([n; 20]).to_string()).collect();
+        let others: Vec<String> =
+            (0x11u8..0x99).map(|n| Address::from_evm_bytes([n; 20]).to_string()).collect();
         let others: Vec<&str> = others.iter().map(String::as_str).collect();
         let payee = self.one_of(name::PAYEE, only.chain(listed).flatten().map(Address::as_str), &others);
         Address::evm(&payee).map_err(|_| Unconfirmed::NoPayment("no such payee"))
@@ -201,10 +207,15 @@ impl Seen<'_> {
         let itself = text.parse::<Host>().ok().filter(|host| host.as_str() == text);
         let host = itself.or_else(|| {
             // One that fits the same rules, as hosts are written.
-            let below = self.policies.iter().flat_map(|policy| patterns(policy)).filter_map(|pattern| match pattern {
-                HostPattern::Below(name) if text.ends_with(&format!(".{name}")) => Some(name.as_str()),
-                _ => None,
-            });
+            let below =
+                self.policies.iter().flat_map(|policy| patterns(policy)).filter_map(
+                    |pattern| match pattern {
+                        HostPattern::Below(name) if text.ends_with(&format!(".{name}")) => {
+                            Some(name.as_str())
+                        }
+                        _ => None,
+                    },
+                );
             let host = below.max_by_key(|name| name.len()).map(|name| format!("some.{name}"));
             host.unwrap_or_else(|| "elsewhere.example".to_owned()).parse().ok()
         });
@@ -218,13 +229,18 @@ impl Seen<'_> {
             return "/%".to_owned();
         }
         let text = self.text(name::PATH);
-        let written = |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '"' | '<' | '>' | '`' | '{' | '}');
+        let written =
+            |c: char| c.is_ascii_graphic() && !matches!(c, '?' | '#' | '"' | '<' | '>' | '`' | '{' | '}');
         if text.starts_with('/') && is_plain(text) && text.chars().all(written) {
             return text.to_owned();
         }
         let paths = self.matchers().filter_map(|matcher| matcher.paths.as_ref()).flatten();
-        let above = paths.filter_map(|path| path.strip_suffix("/*")).filter(|above| text.starts_with(&format!("{above}/")));
-        above.max_by_key(|above| above.len()).map_or_else(|| "/elsewhere".to_owned(), |above| format!("{above}/some"))
+        let above = paths
+            .filter_map(|path| path.strip_suffix("/*"))
+            .filter(|above| text.starts_with(&format!("{above}/")));
+        above
+            .max_by_key(|above| above.len())
+            .map_or_else(|| "/elsewhere".to_owned(), |above| format!("{above}/some"))
     }
 
     fn agent(&self) -> Result<Option<AgentName>, Unconfirmed> {
@@ -237,7 +253,8 @@ impl Seen<'_> {
         }
         let rules = self.matchers().filter_map(|matcher| matcher.agents.as_ref()).flatten();
         let named = self.policies.iter().flat_map(|policy| policy.budgets.keys()).chain(rules);
-        let above = named.filter(|name| text.starts_with(&format!("{name}/"))).max_by_key(|name| name.as_str().len());
+        let above =
+            named.filter(|name| text.starts_with(&format!("{name}/"))).max_by_key(|name| name.as_str().len());
         let agent = above.map_or_else(|| "somebody".to_owned(), |name| format!("{name}/somebody"));
         agent.parse().map(Some).map_err(|_| Unconfirmed::NoPayment("no such agent"))
     }
@@ -269,7 +286,8 @@ impl Seen<'_> {
             mentions.push(Mention { what: Named::Payee(request.payee.clone()), by });
         }
         let voices = self.voices();
-        let approval = Approval { id: "apr_of_the_counterexample".to_owned(), voices, grant: self.flag(name::GRANT) };
+        let approval =
+            Approval { id: "apr_of_the_counterexample".to_owned(), voices, grant: self.flag(name::GRANT) };
         let mut history = History {
             pinned,
             refusals: u32::try_from(refusals.unwrap_or(0).max(0)).unwrap_or(u32::MAX),
@@ -290,10 +308,11 @@ impl Seen<'_> {
             for (number, limit) in held.numbered() {
                 let asked = request.charge.amount_in(&limit.bucket).unwrap_or(0);
                 let after = self.number(&limit_key(policy, budget, limit));
-                let after = after.map_or(asked, |after| match self.model.scale(&limit.bucket).amounts(after) {
-                    (over, u128::MAX) => over.saturating_add(1).max(asked),
-                    (_, most) => most.max(asked),
-                });
+                let after =
+                    after.map_or(asked, |after| match self.model.scale(&limit.bucket).amounts(after) {
+                        (over, u128::MAX) => over.saturating_add(1).max(asked),
+                        (_, most) => most.max(asked),
+                    });
                 sums.push((number, after.saturating_sub(asked)));
                 if let Some(follow) = &limit.follows
                     && let Followed::Index(index) = &follow.what
@@ -317,7 +336,8 @@ impl Seen<'_> {
                 // So much that the smallest part of it reaches the ceiling in each of its windows.
                 let windows = past.reach().as_secs().max(1);
                 let much = limit.most.saturating_mul(100).saturating_mul(windows.into());
-                let (sum, payments) = if self.flag(&room) { (much.min(u128::MAX / 1_000_000), 1) } else { (0, 0) };
+                let (sum, payments) =
+                    if self.flag(&room) { (much.min(u128::MAX / 1_000_000), 1) } else { (0, 0) };
                 for (place, _, of_payments) in past.parts() {
                     let whole = place % 2 == 0;
                     let value = match (whole, of_payments) {

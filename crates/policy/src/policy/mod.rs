@@ -22,13 +22,13 @@ use std::time::Duration;
 
 pub use budget::{Budget, Calendar, Limit, Per, Span};
 pub(crate) use document::MAX_QUORUM;
-pub(crate) use rule::is_plain;
 pub use document::{MAX_DEPTH, MAX_FILE_BYTES, MAX_RULES, PolicyError, length_of, schema};
 pub use expression::{
     Expression, ExpressionError, MAX_EXPRESSION_BYTES, MAX_EXPRESSION_DEPTH, MAX_EXPRESSION_PARTS, Unfit,
 };
 pub use follow::{Basis, Follow, Followed, Index, IndexValue, MAX_PERCENT};
 pub use listed::{Listed, Rule};
+pub(crate) use rule::is_plain;
 pub use rule::{Allow, Approve, Deny, Hours, Matcher, PayTo, Weekday};
 pub use screen::{
     Asks, MAX_REASON_CHARS, MAX_SCREEN_WITHIN, Question, SCREEN_WITHIN, ScreenFault, Screened, Screener,

@@ -105,7 +105,8 @@ pub(super) fn run(args: &ProveArgs, out: &Out) -> Result<(), Failure> {
         asked.push((name, Comparison::of_agents(&new, child, parent, &registry).map_err(untold)?));
     }
     if let Some(dir) = &args.export {
-        return export(dir, &asked, out).map_err(|error| Failure::failed(format!("{}: {error}", dir.display())));
+        return export(dir, &asked, out)
+            .map_err(|error| Failure::failed(format!("{}: {error}", dir.display())));
     }
     let tools = Tools::find(args, out)?;
     let work = Work::new().map_err(|error| Failure::failed(format!("no place for files: {error}")))?;
@@ -124,7 +125,11 @@ pub(super) fn run(args: &ProveArgs, out: &Out) -> Result<(), Failure> {
         claims.push(Claim { code: "never_errors", says, verdict: prover.never_errors(&both, &work.0) });
         for (code, asked, when) in [
             ("allows_no_more", Asked::Nobody, "nothing is allowed without asking people that was not"),
-            ("allows_no_more_approved", Asked::People, "nothing is allowed that people said yes to and that was not"),
+            (
+                "allows_no_more_approved",
+                Asked::People,
+                "nothing is allowed that people said yes to and that was not",
+            ),
         ] {
             let verdict = prover.narrower(&both, asked, &work.0);
             claims.push(Claim { code, says: when.to_owned(), verdict });
@@ -145,11 +150,11 @@ pub(super) fn run(args: &ProveArgs, out: &Out) -> Result<(), Failure> {
     say(&claims, &opaque, &tools, out)
 }
 
-/// Every agent that a policy names and that is part of another that it names, if it may spend at all.
-fn agents<'a>(
-    policy: &'a Policy,
-    only: &'a [AgentName],
-) -> Result<(Vec<(&'a AgentName, &'a AgentName)>, usize), Failure> {
+/// An agent, and the one above it.
+type Pair<'a> = (&'a AgentName, &'a AgentName);
+
+/// Every agent that a policy names and that is part of another that it names, if it may spend at all; and how many more there are.
+fn agents<'a>(policy: &'a Policy, only: &'a [AgentName]) -> Result<(Vec<Pair<'a>>, usize), Failure> {
     let allow = policy.allow.iter().map(|rule| &rule.matcher);
     let deny = policy.deny.iter().map(|rule| &rule.matcher);
     let rules = allow.chain(deny).chain(policy.approve.iter().map(|rule| &rule.matcher));
@@ -159,13 +164,14 @@ fn agents<'a>(
         .chain(rules.filter_map(|matcher| matcher.agents.as_ref()).flatten())
         .filter(|name| policy.chain(Some(name)).is_some())
         .collect();
-    let above = |child: &AgentName| {
-        child.lineage().skip(1).find_map(|above| named.get(&above).copied())
-    };
+    let above = |child: &AgentName| child.lineage().skip(1).find_map(|above| named.get(&above).copied());
     if !only.is_empty() {
         let pair = |child: &'a AgentName| {
             let parent = above(child);
-            Ok((child, parent.ok_or_else(|| Failure::usage(format!("the policy names nobody above {child}")))?))
+            Ok((
+                child,
+                parent.ok_or_else(|| Failure::usage(format!("the policy names nobody above {child}")))?,
+            ))
         };
         return Ok((only.iter().map(pair).collect::<Result<_, Failure>>()?, 0));
     }
@@ -259,7 +265,9 @@ impl Tools {
             command.args(words);
             let ended = bounded(command, HELLO);
             match ended {
-                Ok(Ended { success: true, stdout, .. }) => stdout.lines().next().unwrap_or_default().trim().to_owned(),
+                Ok(Ended { success: true, stdout, .. }) => {
+                    stdout.lines().next().unwrap_or_default().trim().to_owned()
+                }
                 Ok(_) | Err(_) => {
                     let why = match ended {
                         Err(error) if error.kind() == ErrorKind::NotFound => "is not there".to_owned(),
@@ -288,7 +296,8 @@ impl Tools {
         if out.json {
             out.say(&json!({ "verdict": "unknown", "code": "solver_missing", "missing": each }), "");
         }
-        let lines: Vec<String> = missing.iter().map(|(_, why, install)| format!("  {why}: {install}")).collect();
+        let lines: Vec<String> =
+            missing.iter().map(|(_, why, install)| format!("  {why}: {install}")).collect();
         let message = format!(
             "solver_missing: nothing was proved, for what proves is not installed\n{}\n--export DIR writes what it would be asked",
             lines.join("\n")
@@ -419,7 +428,9 @@ impl Prover<'_> {
             match seen.first().and_then(Option::as_ref).map(|context| comparison.refuted(context)) {
                 Some(Ok(refutation)) => return Verdict::Refuted(Box::new(refutation)),
                 Some(Err(unconfirmed)) if seen.len() > 1 => {
-                    why = format!("a counterexample was found that our own decisions do not confirm: {unconfirmed}");
+                    why = format!(
+                        "a counterexample was found that our own decisions do not confirm: {unconfirmed}"
+                    );
                 }
                 Some(Err(_)) => {}
                 None => why = "the counterexample cannot be read".to_owned(),
@@ -445,7 +456,10 @@ impl Prover<'_> {
         let ended = match bounded(command, self.timeout) {
             Ok(ended) => ended,
             Err(error) if error.kind() == ErrorKind::TimedOut => {
-                return Answer::Unknown(format!("it took more than {} s (see --timeout)", self.timeout.as_secs()));
+                return Answer::Unknown(format!(
+                    "it took more than {} s (see --timeout)",
+                    self.timeout.as_secs()
+                ));
             }
             Err(error) => return Answer::Unknown(format!("cedar: {error}")),
         };
@@ -506,7 +520,9 @@ fn say(claims: &[Claim], opaque: &BTreeSet<String>, tools: &Tools, out: &Out) ->
     out.say(&json, &text);
     match verdict {
         "proved" => Ok(()),
-        "refuted" => Err(Failure { message: format!("{refuted} of {} are refuted", claims.len()), code: REFUTED }),
+        "refuted" => {
+            Err(Failure { message: format!("{refuted} of {} are refuted", claims.len()), code: REFUTED })
+        }
         _ => Err(Failure { message: format!("{unknown} of {} are not proved", claims.len()), code: UNKNOWN }),
     }
 }
