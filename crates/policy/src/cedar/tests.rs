@@ -621,3 +621,25 @@ fn hours_are_minutes_of_a_week() {
         }
     }
 }
+
+#[test]
+fn a_path_that_can_be_read_in_two_ways_is_stopped_by_every_rule_about_paths() {
+    let registry = Registry::builtin();
+    let text = "version: 1\nbudgets: {acme: {lifetime: $5}}\nallow:\n  - hosts: [\"*\"]\n";
+    for (kind, paths) in [
+        ("deny", [("/v1/now", true), ("/v1/secret/x", false), ("/v1/%41", false), ("/v1/../x", false)]),
+        ("approve", [("/v1/now", true), ("/v1/secret", true), ("/v1/secret/x", false), ("/v1/%41", false)]),
+    ] {
+        let policy = Policy::parse(&format!("{text}{kind}:\n  - paths: [/v1/secret/*]")).unwrap();
+        let comparison = Comparison::of(&policy, &policy, &registry).unwrap();
+        for (path, allowed) in paths {
+            let mut request = request(&mut choices(Vec::new()));
+            path.clone_into(&mut request.caller.path);
+            let history = History::default();
+            let seen = observed(&comparison.model, &policy, &history, &request);
+            let decision = policy.decide(false, &history, &request, Timestamp::from_secs(NOW));
+            assert_eq!(decision.is_allowed(), allowed, "{kind} {path}: {decision}");
+            assert_eq!(allows(&comparison.left, &seen), allowed, "{kind} {path}");
+        }
+    }
+}
