@@ -28,11 +28,25 @@ mod document;
 #[path = "../../paywall/src/session/events.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod events;
+#[path = "../../guard/src/protocol/mod.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod guard_protocol;
+#[path = "../../guard/src/hook/message.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod hook_message;
 #[path = "../../wallet/src/client/last_id.rs"]
 mod last_id;
+#[path = "../../guard/src/lines.rs"]
+#[allow(unreachable_pub)]
+mod lines;
 #[path = "../../store/src/pack.rs"]
 #[allow(dead_code)]
 mod pack;
+#[path = "../../proxy/src/headers.rs"]
+mod proxy_headers;
+#[path = "../../proxy/src/target.rs"]
+#[allow(dead_code)]
+mod proxy_target;
 #[path = "../../store/src/record.rs"]
 #[allow(dead_code)]
 mod record;
@@ -45,6 +59,12 @@ mod slot_call;
 #[path = "../../wallet/src/record.rs"]
 #[allow(dead_code)]
 mod wallet_record;
+#[path = "../../guard/src/whom.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod whom;
+
+// As `proxy_target` names it.
+use farthing_proxy::Problem;
 
 /// A group of parsers that is fuzzed together.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +94,13 @@ pub const TARGETS: &[Target] = &[
     Target { name: "documents", run: targets::documents::run, max_len: 4096 },
     Target { name: "events", run: targets::events::run, max_len: 1024 },
     Target { name: "stripe", run: targets::stripe::run, max_len: 2048 },
+    Target { name: "policy", run: targets::policy::run, max_len: 2048 },
+    Target { name: "toolpolicy", run: targets::toolpolicy::run, max_len: 2048 },
+    Target { name: "approval", run: targets::approval::run, max_len: 2048 },
+    Target { name: "audit", run: targets::audit::run, max_len: 2048 },
+    Target { name: "guard", run: targets::guard::run, max_len: 4096 },
+    Target { name: "ap2", run: targets::ap2::run, max_len: 4096 },
+    Target { name: "proxy", run: targets::proxy::run, max_len: 1024 },
 ];
 
 /// Runs the target of this name.

@@ -135,6 +135,13 @@ pub fn seeds(target: &str, vectors: &Path) -> Vec<Vec<u8>> {
         "documents" => documents(),
         "events" => events(&vectors.join("mpp")),
         "stripe" => stripe(),
+        "policy" => policy(),
+        "toolpolicy" => toolpolicy(),
+        "approval" => approval(vectors),
+        "audit" => audit(),
+        "guard" => guard(),
+        "ap2" => ap2(),
+        "proxy" => proxy(),
         other => panic!("no target is named {other}"),
     }
 }
@@ -350,6 +357,322 @@ fn stripe() -> Vec<Vec<u8>> {
     // A token that is looked at.
     all.push([&[0, 0, 0, 4, ok, 0, 50][..], &[0xff; 8], &[0]].concat());
     all.push([&[0, 0, 0, 4, ok, 1, 49][..], &[0; 8], &[1]].concat());
+    all
+}
+
+fn policy() -> Vec<Vec<u8>> {
+    let asked = [0, 0, 1, 1, 3, 0xe8, 0, 0, 60, 0, 0];
+    let file = r#"
+version: 1
+owner: acme
+secrets_in_url: deny
+max_validity: 2m
+breaker: {refusals: 3, within: 10m, price_jump: 10, velocity_jump: 100}
+screen: {url: "https://screen.example/", within: 2s, quorum: 2}
+budgets:
+  acme: {per_payment: $1, rolling: {24h: $5}, calendar: {month: $50}, lifetime: $500}
+  acme/a: {per_payee: {24h: $1.50}, per_host: {1h: $1}, per_tool: {1h: $0.75}, payments: {1m: 30}}
+allow:
+  - name: weather
+    hosts: [api.example, "*.data.example"]
+    paths: [/v1/*]
+    methods: [GET]
+    networks: [eip155:84532]
+    schemes: [exact]
+    max: $0.25
+    max_validity: 30s
+    pay_to: ["0x0101010101010101010101010101010101010101"]
+    when: 'amount > usd("0.0001") && !(host in ["a.example"])'
+deny:
+  - {name: night, over: $0.40, hours: {days: [mon, tue], from: "22:00", to: "24:00", offset: "+01:00"}}
+approve:
+  - {name: newcomer, agents: [acme/a], tools: [forecast], new_payee: true, quorum: 2}
+"#;
+    let when = [
+        r#"amount > usd("0.05") && weekday in ["sat", "sun"]"#,
+        "amount / (amount - 1000) > 1 || dollar",
+        r#"host == "api.example" && path.startsWith("/v1/") && method != "POST""#,
+        "hour >= 9 && hour * 60 + minute < 17 * 60 + 30 && port % 2 == 1",
+        r#"!(agent.startsWith("acme/")) == (tool == "forecast")"#,
+        "amount in [-1, 2 + 3, usd(\"0.001\")]",
+        r#"network == "eip155:84532" && scheme == "exact""#,
+    ];
+    let mut all = vec![
+        [&[0][..], &asked, file.as_bytes()].concat(),
+        [
+            &[0][..],
+            &asked,
+            br#"{"version":1,"budgets":{"acme":{"lifetime":"$1"}},"allow":[{"hosts":["*"]}]}"#,
+        ]
+        .concat(),
+        b"\x04300s".to_vec(),
+        b"\x047d".to_vec(),
+        [&[3][..], &asked, &[0, 9, 0, 9, 0, 9, 60, 11], b"api.example", &[0, 1, b'*', 1]].concat(),
+    ];
+    all.extend(when.map(|text| [&[2][..], &asked, text.as_bytes()].concat()));
+    for n in 0..16 {
+        // Two files of all kinds of parts, the same and not.
+        let part = [n, 2, n, n + 1, 2, n, n, n + 3, 1, 2, n, n, n + 5, n, 1, n, n, n];
+        all.push([&[5][..], &asked, &part, &part].concat());
+        let other = [n, 2, n, n + 1, 2, n, n, n + 3, n, 1, n, n, 2, n, n, n, n + 2, n, n];
+        all.push([&[5][..], &asked, &part, &other].concat());
+    }
+    all
+}
+
+fn toolpolicy() -> Vec<Vec<u8>> {
+    let file = r#"version: "1"
+description: "All of it"
+default: deny
+hide: [secret]
+tools:
+  pay:
+    rules:
+      - name: small
+        conditions:
+          - {path: args.amount, op: lte, value: 10.50}
+          - {path: args.to, op: in, value: [a, "2", true, 3]}
+          - {path: args.to, op: regex, value: "^[a-z]+$"}
+          - {path: state.pay.sum, op: lte, value: 100}
+        on_deny: "Ask your owner."
+        state: {counter: sum, window: day, increment_from: args.amount}
+      - {name: cost, spend: {per_call: 0.50, daily: "$2"}}
+  read: {rules: [{name: often, rate_limit: 5/hour}]}
+  x.y:
+    rules:
+      - {name: ask, action: require_approval, approval_timeout: 5m, conditions: [{path: args.n, op: exists, value: true}]}
+      - {name: never, action: deny}
+  "*":
+    rules: [{name: all, rate_limit: 60/minute}]
+pins: {pay: sha256:0000000000000000000000000000000000000000000000000000000000000000}
+"#;
+    let call = |arguments: &str| {
+        [&[0, 3, 1, 0, 200][..], &[u8::try_from(arguments.len()).expect("short")], arguments.as_bytes()]
+            .concat()
+    };
+    let mut all = Vec::new();
+    for arguments in [r#"{"amount":10.5,"to":"a"}"#, r#"{"amount":"7","to":"abc","n":null}"#, "{}", "1e3"] {
+        all.push([&[0][..], &call(arguments), file.as_bytes()].concat());
+        for n in 0..19 {
+            let part = [0, 0, 3, n, n + 1, 2, n, 0, 2, n];
+            all.push([&[4][..], &call(arguments), &part, &part].concat());
+            let tighter = [0, 0, 4, n, n + 1, 0, 2, n, 0, 2, n];
+            all.push([&[4][..], &call(arguments), &part, &tighter].concat());
+        }
+    }
+    all.push([&[2, 4][..], b"10.5", b"10.49"].concat());
+    all.push([&[2, 3][..], b"-10", b"-9.999"].concat());
+    all.push([&[2, 20][..], b"0.000000000000000001", b"340282366920938463463"].concat());
+    all.push(b"\x031795348800000;1795348800000=5;1795345200000=7".to_vec());
+    all
+}
+
+fn approval(vectors: &Path) -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = crate::targets::approval::texts()
+        .iter()
+        .map(|text| [&[0, 0][..], text.as_bytes()].concat())
+        .collect();
+    all.extend([1, 2].map(|which| vec![0, which]));
+    all.extend([1, 2].map(|which| vec![0, which, 0, 40, 1, 1, b'b']));
+    let names = [
+        "apr_0123456789abcdef0123456789abcdef",
+        "grt_0123456789abcdef0123456789abcdef",
+        "http://localhost:8405",
+        "https://pay.example",
+        "ed25519:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE",
+        "passkey-ed25519:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE",
+        "ed25519-secret:AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE",
+    ];
+    all.extend(names.map(|name| [&[2][..], name.as_bytes()].concat()));
+    for words in
+        ["n=10,total=1.00,until=24h", "n=2,each=0.10,until=1h,below=https://api.weather.example/v1/,body=any"]
+    {
+        all.push([&[3, 0x27, 0x10][..], words.as_bytes()].concat());
+    }
+    for kind in 0..8 {
+        let [passkey, grant, verdict] = [kind & 1, kind >> 1 & 1, kind >> 2 & 1];
+        all.push(vec![4, passkey, grant, verdict]);
+        all.push(vec![4, passkey, grant, verdict, 3, kind, 9]);
+        all.push(vec![4, passkey, grant, verdict, 4, kind, 0, kind, 1]);
+    }
+    all.push(vec![6, 5, 1, 1, 0, 3, 0]);
+    all.push(vec![6, 0x85, 1, 1, 1, 0xa0, 3, 0]);
+    let made = crate::targets::approval::credential_data();
+    let len = u8::try_from(made.len()).expect("short");
+    all.push([&[7, 1, 0x45, len][..], &made].concat());
+    // What a browser made.
+    let file = read(&vectors.join("passkeys/chromium.json"));
+    for passkey in rows(&file, "passkeys") {
+        let made = passkey
+            .as_object()
+            .and_then(|one| one.get("registration")?.as_object()?.get_str("attestation_object"));
+        let bytes =
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(made.expect("made")).expect("base64");
+        all.push([&[7, 0][..], &bytes].concat());
+    }
+    all
+}
+
+fn audit() -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> = [
+        r#"{"amount":"1","at_ms":"1700000000123","kind":"intent","rules":["not_frozen",true,{"a":[]}],"v":"1"}"#,
+        "\"\u{20ac}$\\u000f\\nA'B\\\"\\\\/\"",
+        "[[[[[[\"\"]]]]]]",
+    ]
+    .map(|text| [&[0][..], text.as_bytes()].concat())
+    .to_vec();
+    all.extend(crate::targets::audit::notes().map(|note| [&[1][..], note.as_bytes()].concat()));
+    all.extend(crate::targets::audit::written_keys().map(|key| [&[2][..], key.as_bytes()].concat()));
+    for kind in 0..2 {
+        all.push(vec![3, 0, 200, kind]);
+        all.push(vec![3, 0, 200, kind, 0, 60, b'x']);
+    }
+    for n in 0..8u8 {
+        all.push([&[4, 0, 30 * n, 0, 11 * n, 0, 7 * n, 0, n, n, n, 1, n, n % 4, n][..], &[n; 20]].concat());
+        all.push([&[5, n & 1, 0, 12 * n, 0, 0, 0, 0, 0, 0, 0, 0, 0, n, 0][..], &[n; 4]].concat());
+        all.push([&[6, n % 3][..], &[0; 7], &[n], &[0; 6], &[1, n], &[0, 30 * n, n], &[0; 8]].concat());
+        for file in 0..6 {
+            all.push(vec![7, 0, file, 0, 9 * n, n % 6, 2, n, 1, n & 1]);
+        }
+    }
+    all
+}
+
+fn guard() -> Vec<Vec<u8>> {
+    let asset = "eip155:84532/erc20:0x036cbd53842c5426634e7929541ec2318f3dcf7e";
+    let payee = "0x209693bc6afc0c5328ba36faf03c514ef312287c";
+    let id = farthing_primitives::PurchaseId::from_bytes([7; 16]);
+    let attempt = farthing_primitives::AttemptId::from_bytes([7; 16]);
+    let hash = "07".repeat(32);
+    let money = format!(r#"{{"asset":"{asset}","atoms":"1000"}}"#);
+    let finding = r#"{"code":"frozen","denies":true,"text":"it is frozen"}"#;
+    let waits = r#"{"code":"approval_required","denies":true,"text":"t","waits":{"rule":"r","quorum":2}}"#;
+    let decision = format!(r#"{{"allowed":false,"findings":[{finding},{waits}]}}"#);
+    let challenge = templates()
+        .challenges
+        .iter()
+        .map(ToString::to_string)
+        .find(|text| text.contains("\"x402Version\":2"));
+    let offer = Json::from(challenge.unwrap_or_default());
+    let authorization = format!(
+        r#"{{"id":"{id}","decision":{decision},"money":{money},"payee":"{payee}","payer":"{payee}","expires_ms":5}}"#
+    );
+    let records = [
+        format!(
+            r#"{{"offer":{{"dialect":"x402-v2","text":{offer}}},"method":"GET","url":"https://a.example/b","private":false,"request_hash":"{hash}","body":"{hash}","tool":"t","max":"0.01","only":"eip155:84532"}}"#
+        ),
+        format!(r#"{{"is":"settled","tx":"0x{hash}","goods":"in_hand","receipt":"{{}}","note":"n"}}"#),
+        decision.clone(),
+        authorization.clone(),
+        format!(
+            r#"{{"id":"{id}","state":"signed","created_ms":1,"updated_ms":2,"expires_ms":3,"authority":"a.example:443","method":"GET","url":"https://a.example/","request_hash":"{hash}","money":{money},"payee":"{payee}","payer":"{payee}","consumption":"k","header":{{"name":"X-PAYMENT","value":"v"}},"instruction":"0707","shown":1,"tx":null,"confirmed":false,"finalized":false,"delivered":false,"note":null}}"#
+        ),
+        format!(r#"{{"decision":{decision},"channel":"0x{hash}","deposit":{money}}}"#),
+        format!(r#"{{"channel":"0x{hash}","attempt":"{attempt}","decision":null}}"#),
+        format!(r#"{{"authorization":{authorization}}}"#),
+        r#"{"voucher":{"name":"n","value":"v"}}"#.to_owned(),
+        r#"{"required":"3","accepted":"2","deposit":"9","spent":"1"}"#.to_owned(),
+        r#"{"accepted":"3","spent":"2","units":"1","deposit":"9","settled":"0","json":"{}"}"#.to_owned(),
+        r#"{"outcome":{"is":"refused","note":"no"},"served":true,"streamed":false,"is_whole":true}"#.to_owned(),
+        r#"{"missing":"5"}"#.to_owned(),
+        r#"{"id":"apr_0123456789abcdef0123456789abcdef","status":"pending","voices":1,"quorum":2,"expires_ms":3,"used":false,"text":"t","left":{"payments":1,"atoms":"5"}}"#.to_owned(),
+        r#"{"payments":3,"each":"0.1","total":"1","lasts_s":60,"below":"https://a.example/","any_body":true}"#.to_owned(),
+        r#"{"frozen":false,"by_hand":{"caps":[{"of":"dollar","per_payment":"1","hour":{"limit":"1","spent":"0","left":"1"},"day":{"limit":"1","spent":"0","left":"1"}}],"networks":[],"hosts":["*"]}}"#.to_owned(),
+        format!(r#"{{"code":"denied","message":"m","findings":[{finding}]}}"#),
+    ];
+    let mut all = Vec::new();
+    for (which, record) in (0..).zip(&records) {
+        all.push([&[1, which][..], record.as_bytes()].concat());
+        all.push([&[0][..], format!(r#"{{"id":7,"do":"authorize","with":{record}}}"#).as_bytes()].concat());
+        all.push([&[3][..], format!(r#"{{"id":7,"ok":{record}}}"#).as_bytes()].concat());
+    }
+    all.push([&[3][..], format!(r#"{{"id":null,"error":{}}}"#, records[16]).as_bytes()].concat());
+    all.push([&[4, 3, 1, 2, 5][..], b"one\ntwo\n\nthree\n"].concat());
+    all.push([&[4, 2, 30, 1][..], b"a line that is longer than it may be\n"].concat());
+    all.push(b"\x05{\"agent\":\"acme/a\"}".to_vec());
+    all.push(b"\x05{\"all\":true}".to_vec());
+    for how in 0..=255 {
+        if how & 24 == 0 || how % 7 == 0 {
+            all.push(vec![6, how, 10, 0, 3, 0]);
+        }
+    }
+    all.push([&[6, 16, 0, 45][..], br#"{"type":"wallet.freeze","data":{"all":true}} "#].concat());
+    all
+}
+
+fn ap2() -> Vec<Vec<u8>> {
+    let mut all: Vec<Vec<u8>> =
+        crate::targets::ap2::chains().map(|chain| [&[0][..], chain.as_bytes()].concat()).to_vec();
+    all.push(
+        [&[1][..], br#"{"kty":"EC","crv":"P-256","x":"vxIBPL4N3Xghx0iqkf8L2esJ5_OldPSAK1zVOmG9s8o","y":"ZjcIzzkmC37FTqV5hXVQwL2cj5BdqxTNcUjqp8p_xbU","kid":"a","use":"sig","alg":"ES256","key_ops":["verify"]}"#]
+            .concat(),
+    );
+    for n in 0..4 {
+        all.push(vec![2, n]);
+        all.push(vec![2, n, 3, 7 * n, 1, 1, b'A']);
+        all.push(vec![4, n, 0, 0]);
+    }
+    for n in 0..24 {
+        all.push(vec![4, n & 1, 0, 0, 0, n, 0, n]);
+        all.push(vec![4, n & 1, 4, 0, n, 0, 3, 0]);
+        all.push(vec![4, n & 1, 0, 4, 0, n % 4, 7, n]);
+    }
+    all
+}
+
+fn proxy() -> Vec<Vec<u8>> {
+    let lists: [(u8, &[&str]); 4] = [
+        (
+            0,
+            &[
+                "http://a.example/b?c=%2F",
+                "https://A.example:8443/",
+                "http://[::1]:80/",
+                "http://user@a.example/",
+                "http://xn--nxasmq6b/",
+                "http://127.1/",
+                "/b",
+                "*",
+                "ftp://a.example/",
+            ],
+        ),
+        (
+            2,
+            &[
+                "a.example:443",
+                "A.Example.:8443",
+                "[::1]:443",
+                "127.1:443",
+                "user@a.example:443",
+                "a.example",
+            ],
+        ),
+        (6, &["Basic YWdlbnQ6YTpi", "basic YWdlbnQ6", "Basic YWdlbnQ", "Bearer x"]),
+        (
+            7,
+            &[
+                "\u{1}\u{0}\u{0}no\u{e0070}\u{202e}",
+                "\u{0}\u{0}\u{1}\u{200b}text\r\n",
+                "\u{1}\u{0}\u{0}----- end -----",
+            ],
+        ),
+    ];
+    let mut all: Vec<Vec<u8>> = lists
+        .into_iter()
+        .flat_map(|(mode, texts)| texts.iter().map(move |text| [&[mode][..], text.as_bytes()].concat()))
+        .collect();
+    for (host, path) in [
+        ("a.example", "/b?c"),
+        ("A.example:443", "//evil.example/b"),
+        ("b.example", "https://b.example/"),
+        ("", "*"),
+    ] {
+        let len = u8::try_from(host.len()).expect("short");
+        all.push([&[3, 0, len][..], host.as_bytes(), path.as_bytes()].concat());
+    }
+    for n in 0..20 {
+        all.push(vec![4, 1, 0, 1, 1, 1, n, 1, n % 7, 1, 15, 1, 2]);
+    }
     all
 }
 

@@ -1,19 +1,26 @@
 //! The targets, and the laws that several of them share.
 
+pub(crate) mod ap2;
+pub(crate) mod approval;
+pub(crate) mod audit;
 pub(crate) mod challenge;
 pub(crate) mod documents;
 pub(crate) mod events;
 pub(crate) mod evm;
 pub(crate) mod facilitator;
+pub(crate) mod guard;
 pub(crate) mod json;
 pub(crate) mod mpp;
 pub(crate) mod names;
 pub(crate) mod path;
 pub(crate) mod payment;
+pub(crate) mod policy;
+pub(crate) mod proxy;
 pub(crate) mod recall;
 pub(crate) mod rpc;
 pub(crate) mod stored;
 pub(crate) mod stripe;
+pub(crate) mod toolpolicy;
 
 use std::fmt::{Debug, Display};
 
