@@ -361,7 +361,7 @@ fn stripe() -> Vec<Vec<u8>> {
 }
 
 fn policy() -> Vec<Vec<u8>> {
-    let asked = [0, 0, 1, 1, 3, 0xe8, 0, 0, 60, 0, 0];
+    let asked = [0, 0, 1, 1, 3, 0xe8, 0, 0, 60, 0, 0, 0];
     let file = r#"
 version: 1
 owner: acme
@@ -412,10 +412,20 @@ approve:
     all.extend(when.map(|text| [&[2][..], &asked, text.as_bytes()].concat()));
     for n in 0..16 {
         // Two files of all kinds of parts, the same and not.
-        let part = [n, 2, n, n + 1, 2, n, n, n + 3, 1, 2, n, n, n + 5, n, 1, n, n, n];
+        let part = [n, n, 2, n, n + 1, 2, n, n, n + 3, 1, 2, n, n, n + 5, n, 1, n, n, n];
         all.push([&[5][..], &asked, &part, &part].concat());
-        let other = [n, 2, n, n + 1, 2, n, n, n + 3, n, 1, n, n, 2, n, n, n, n + 2, n, n];
+        let other = [n, n + 1, 2, n, n + 1, 2, n, n, n + 3, n, 1, n, n, 2, n, n, n, n + 2, n, n];
         all.push([&[5][..], &asked, &part, &other].concat());
+        // What follows an index that is set, and what was paid; and what somebody else named.
+        let [mut set, mut paid, mut named] = [asked; 3];
+        set[11] = 1;
+        paid[1] = 32;
+        named[11] = 6;
+        let numbers = [0, 100, 0, 50 * n, 3, 200];
+        all.push([&[7][..], &set, &[0, 9, 10 * n, 0, n], &numbers].concat());
+        let before = [10 * n, 0, 3, 0xe8, 0, 0, 0];
+        all.push([&[7][..], &paid[..10], &before, &paid[10..], &[n], &numbers].concat());
+        all.push([&[5][..], &named, &[1, n, 0], &part, &part].concat());
     }
     all
 }

@@ -4,10 +4,10 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use farthing_policy::policy::{Expression, length_of};
+use farthing_policy::policy::{Expression, IndexValue, length_of};
 use farthing_policy::{
-    Approval, Bucket, Caller, Caps, Charge, Decision, Fact, History, HostRule, Law, Movement, Origin, Policy,
-    Request, Rules, Source, decide,
+    Approval, Bucket, Caller, Caps, Charge, Decision, Fact, History, HostRule, Law, Mention, Movement, Named,
+    Origin, Policy, Request, Rules, Source, decide, named_by,
 };
 use farthing_primitives::{Address, AssetId, Network, Registry, Timestamp};
 
@@ -47,6 +47,7 @@ pub(crate) fn run(data: &[u8]) {
                 assert_eq!(format!("{}{unit}", length.as_secs() / each), text, "one length has one spelling");
             }
         }
+        7 => following(&mut input),
         _ => two(&mut input),
     }
 }
@@ -71,9 +72,12 @@ fn holds(policy: Policy, request: &Request, history: &History, frozen: bool) {
     assert_eq!(decision, policy.decide(frozen, history, request, NOW));
     // Less money, where nothing else tells amounts apart, is never more.
     let _ = policy.memory();
+    let follows = policy.follows_past() || !history.indexes.is_empty();
     let law = Law::Policy { frozen, policy: Arc::new(policy) };
     let room = law.room(Some(history), request, NOW);
-    assert!(room <= law.room(None, request, NOW), "the past leaves more room than none");
+    // Without a past, what follows it is at its floor; and where windows alone bound a payment, there is no room.
+    let most = law.room(None, request, NOW);
+    assert!(follows || most == 0 || room <= most, "the past leaves more room than none");
     let _ = (law.max_validity(), law.may_reach_private(&request.origin));
 }
 
@@ -157,6 +161,16 @@ const BUDGETS: &[&str] = &[
     r#""else":{"lifetime":{"eip155:84532/erc20:0x036cbd53842c5426634e7929541ec2318f3dcf7e":"5000"}}"#,
     r#""else":{"lifetime":"$1"}"#,
     r#""acme":{"lifetime":"$5","per_payment":"$2"}"#,
+    r#""acme":{"lifetime":"$5","per_payment":{"follow":"index","index":"fx","percent":150,"floor":"$0.001","ceiling":"$1"}}"#,
+    r#""acme":{"lifetime":"$5","per_payment":{"follow":"index","index":"fx","percent":50,"floor":"$0.001","ceiling":"$2"}}"#,
+    r#""acme/a":{"per_payment":{"follow":"price","last":"30d","percent":200,"floor":"$0.001","ceiling":"$0.01"}}"#,
+    r#""acme/a":{"rolling":{"1h":{"follow":"spend","last":"24h","percent":200,"floor":"$0.002","ceiling":"$0.02"}}}"#,
+];
+const INDEXES: &[&str] = &[
+    r#""fx":{"least":"$0.001","most":"$0.02","stale_after":"7d"}"#,
+    r#""fx":{"least":"$0.01","most":"$0.02","stale_after":"7d"}"#,
+    r#""fx":{"least":"$0.001","most":"$0.02","stale_after":"1d"}"#,
+    r#""fx":{"least":"$0.001","most":"$0.01","stale_after":"30d"},"other":{"least":"$1","most":"$2","stale_after":"1h"}"#,
 ];
 const MATCHES: &[&str] = &[
     r#""hosts":["*"]"#,
@@ -196,11 +210,13 @@ const HEADS: &[&str] = &[
     r#","breaker":{"refusals":5,"within":"10m"}"#,
     r#","owner":"acme""#,
     r#","screen":{"command":["/bin/screen"]}"#,
+    r#","taint":"off""#,
+    r#","taint":"deny""#,
 ];
 
 /// A file that is put together from parts that mean something.
 fn made(input: &mut Input<'_>) -> String {
-    let head = input.pick(HEADS);
+    let (head, indexes) = (input.pick(HEADS), input.pick(INDEXES));
     let mut budgets: Vec<(&str, &str)> = Vec::new();
     for _ in 0..input.byte() % 4 {
         let budget = *input.pick(BUDGETS);
@@ -225,7 +241,7 @@ fn made(input: &mut Input<'_>) -> String {
     }
     let [allow, deny, approve] = lists.map(|list| list.join(","));
     format!(
-        r#"{{"version":1{head},"budgets":{{{}}},"allow":[{allow}],"deny":[{deny}],"approve":[{approve}]}}"#,
+        r#"{{"version":1{head},"indexes":{{{indexes}}},"budgets":{{{}}},"allow":[{allow}],"deny":[{deny}],"approve":[{approve}]}}"#,
         budgets.join(",")
     )
 }
@@ -245,6 +261,42 @@ fn two(input: &mut Input<'_>) {
     }
     holds(old, &request, &history, frozen);
     holds(new, &request, &history, frozen);
+}
+
+/// What a limit can follow: where it stands, what closes that, and what it says beside its numbers.
+const FOLLOWS: &[(&str, &str, &str)] = &[
+    (r#""per_payment":"#, "", r#""follow":"index","index":"fx""#),
+    (r#""per_payment":"#, "", r#""follow":"price","last":"30d""#),
+    (r#""per_payment":"#, "", r#""follow":"price","last":"1h","after":"1h","per":"payee""#),
+    (r#""per_payment":"#, "", r#""follow":"price","last":"7d","after":"2h","per":"all""#),
+    (r#""rolling":{"1h":"#, "}", r#""follow":"spend","last":"24h""#),
+    (r#""rolling":{"24h":"#, "}", r#""follow":"index","index":"fx""#),
+    (r#""per_host":{"24h":"#, "}", r#""follow":"spend","last":"30d""#),
+    (r#""per_payee":{"1h":"#, "}", r#""follow":"spend","last":"2h""#),
+    (r#""calendar":{"day":"#, "}", r#""follow":"index","index":"fx""#),
+];
+
+/// A limit that follows something is never below its floor nor above its ceiling, whatever was paid and whatever is set.
+fn following(input: &mut Input<'_>) {
+    let (request, history, frozen) = asked(input);
+    let (begin, end, follow) = input.pick(FOLLOWS);
+    let percent = 1 + input.u16() % 10_000;
+    let floor = 1 + u32::from(input.u16());
+    let ceiling = floor + u32::from(input.u16());
+    let dollars = |millionths: u32| format!(r#""${}.{:06}""#, millionths / 1_000_000, millionths % 1_000_000);
+    let [floor, ceiling] = [floor, ceiling].map(dollars);
+    let followed = format!(r#"{{{follow},"percent":{percent},"floor":{floor},"ceiling":{ceiling}}}"#);
+    let [low, middle, high] = [&floor, &followed, &ceiling].map(|bound| {
+        let file = format!(
+            r#"{{"version":1,"secrets_in_url":"allow","taint":"off","max_validity":"1d","owner":"acme","indexes":{{"fx":{{"least":"$0.001","most":"$0.05","stale_after":"7d"}}}},"budgets":{{"acme":{{"lifetime":"$1000000000000",{begin}{bound}{end}}}}},"allow":[{{"hosts":["*"],"private":true,"plaintext":true}}]}}"#
+        );
+        Policy::parse(&file).unwrap_or_else(|error| panic!("{error}: {file}"))
+    });
+    assert!(low.loosens(&middle).is_empty(), "the floor of {followed} is looser");
+    let allows = |policy: &Policy| policy.decide(frozen, &history, &request, NOW).is_allowed();
+    assert!(!allows(&low) || allows(&middle), "below its floor: {followed}");
+    assert!(!allows(&middle) || allows(&high), "above its ceiling: {followed}");
+    holds(middle, &request, &history, frozen);
 }
 
 /// Rules that an owner sets by hand: less of anything never allows more.
@@ -349,5 +401,20 @@ fn asked(input: &mut Input<'_>) -> (Request, History, bool) {
         history.approval = Some(Approval { id: "apr_1".to_owned(), voices, grant });
     }
     let frozen = input.byte() == 1;
+    let said = input.byte();
+    if said & 1 == 1 {
+        let set = NOW.minus(Duration::from_secs(u64::from(input.u16()) * 60));
+        let bucket = if said & 8 == 8 { Bucket::Asset(asset().clone()) } else { Bucket::Dollar };
+        let value = u128::from(input.u16()) * 10u128.pow(12);
+        history.indexes.insert("fx".to_owned(), IndexValue { bucket, value, set });
+    }
+    let by = |input: &mut Input<'_>| named_by("mcp.example:443", Some(&input.text()));
+    if said & 2 == 2 {
+        let what = Named::Host(request.origin.host.clone());
+        history.mentions.push(Mention { what, by: by(input) });
+    }
+    if said & 4 == 4 {
+        history.mentions.push(Mention { what: Named::Payee(to), by: by(input) });
+    }
     (request, history, frozen)
 }

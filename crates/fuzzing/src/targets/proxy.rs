@@ -4,7 +4,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use farthing_mcp::{MAX_UNTRUSTED_NOTE_BYTES, Untrusted};
-use farthing_policy::{Host, Origin};
+use farthing_policy::{Host, MAX_NAMES, Names, Origin};
+use farthing_primitives::{Address, Network};
 use farthing_proxy::Credentials;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Request, Uri};
@@ -12,7 +13,7 @@ use url::Url;
 
 use super::is_short;
 use crate::input::Input;
-use crate::proxy_headers::{of_answer, of_request, pays_itself};
+use crate::proxy_headers::{likeness, of_answer, of_request, pays_itself};
 use crate::proxy_target::{absolute, authority, names, within};
 
 const FENCE: &str = "0123456789abcdef0123456789abcdef";
@@ -114,6 +115,8 @@ const NAMES: &[&str] = &[
     "authorization",
     "x-mine",
     "accept",
+    "accept-encoding",
+    "content-type",
 ];
 const VALUES: &[&str] =
     &["close", "x-mine, payment-signature", "Payment id=1", "Bearer x", " , ,x-mine,\t accept", "host", "1"];
@@ -141,6 +144,7 @@ fn headers(input: &mut Input<'_>) {
         .flat_map(|value| value.split(','))
         .filter_map(|name| name.trim().parse().ok())
         .collect();
+    alike(&sent);
     let pays = pays_itself(&sent);
     for (is_request, cross) in [(true, of_request as fn(&mut HeaderMap)), (false, of_answer)] {
         let mut crossed = sent.clone();
@@ -166,6 +170,37 @@ fn headers(input: &mut Input<'_>) {
         crossed.remove(header::VIA);
         assert_eq!(twice, crossed);
         assert!(pays || !pays_itself(&crossed), "a payment out of nothing");
+    }
+}
+
+/// Programs share what was bought if they ask alike: whatever else they say, and in whatever order they say it.
+fn alike(sent: &HeaderMap) {
+    const DIFFER: [HeaderName; 6] = [
+        header::ACCEPT,
+        header::ACCEPT_ENCODING,
+        header::ACCEPT_LANGUAGE,
+        header::AUTHORIZATION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_TYPE,
+    ];
+    let like = likeness(sent);
+    let mut less = HeaderMap::new();
+    for name in DIFFER.iter().rev() {
+        for value in sent.get_all(name) {
+            less.append(name, value.clone());
+        }
+    }
+    assert_eq!(likeness(&less), like, "{sent:?}");
+    for (at, name) in DIFFER.iter().enumerate() {
+        let mut more = less.clone();
+        more.append(name, HeaderValue::from_static(""));
+        assert_ne!(likeness(&more), like, "{name} of {sent:?}");
+        let Some(value) = less.get(name).cloned() else { continue };
+        let mut moved = less.clone();
+        moved.remove(name);
+        assert_ne!(likeness(&moved), like, "{name} of {sent:?}");
+        moved.append(&DIFFER[(at + 1) % DIFFER.len()], value);
+        assert_ne!(likeness(&moved), like, "{name} of {sent:?}");
     }
 }
 
@@ -198,6 +233,7 @@ fn credentials(bytes: &[u8]) {
 fn untrusted(input: &mut Input<'_>) {
     let (note, from) = (input.flag(), usize::from(input.u16()));
     let bytes = input.rest();
+    named(&String::from_utf8_lossy(bytes));
     let shown = match note {
         true => Untrusted::note("a.example:443", "reason", &String::from_utf8_lossy(bytes)),
         false => Untrusted::body("a.example:443", bytes.to_vec().into(), from),
@@ -221,4 +257,24 @@ fn untrusted(input: &mut Input<'_>) {
     let meta = &content["_meta"];
     assert_eq!(meta["farthing/untrusted"], true);
     assert_eq!(meta["farthing/total_bytes"], shown.bytes.len());
+}
+
+/// Whom a text names: what stands in it is found, however it is written and whatever stands before it.
+fn named(text: &str) {
+    const HOST: &str = "shop.example";
+    const PAYEE: &str = "0x0202020202020202020202020202020202020202";
+    let plain = format!("{text} https://{HOST}/x {PAYEE} ");
+    let unseen = plain.replace("shop", "sh\u{200b}op").replace("0x02", "0x02\u{feff}");
+    let quoted = serde_json::to_string(&plain).expect("printable");
+    let host: Host = HOST.parse().expect("a host");
+    let payee = Address::parse(&Network::eip155(1), PAYEE).expect("an address");
+    for written in [plain, unseen, quoted] {
+        let names = Names::of(&written);
+        assert_eq!(names, Names::of(&written));
+        assert!(names.hosts.len() + names.payees.len() <= MAX_NAMES + 1);
+        assert!(
+            names.is_cut() || (names.hosts.contains(&host) && names.payees.contains(&payee)),
+            "missed in {written:?}"
+        );
+    }
 }
