@@ -421,7 +421,7 @@ approve:
         set[11] = 1;
         paid[1] = 32;
         named[11] = 6;
-        let numbers = [0, 100, 0, 50 * n, 3, 200];
+        let numbers = [0, 100, 0, 15 * n, 3, 200];
         all.push([&[7][..], &set, &[0, 9, 10 * n, 0, n], &numbers].concat());
         let before = [10 * n, 0, 3, 0xe8, 0, 0, 0];
         all.push([&[7][..], &paid[..10], &before, &paid[10..], &[n], &numbers].concat());
