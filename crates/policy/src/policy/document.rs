@@ -26,6 +26,9 @@ pub const MAX_DEPTH: usize = 16;
 pub const MAX_RULES: usize = 10_000;
 /// The most indexes.
 pub const MAX_INDEXES: usize = 100;
+/// The longest place and the longest text of an error, in bytes: a file's own words are in them, as long as it likes.
+const MAX_ERROR_PLACE: usize = 200;
+const MAX_ERROR_TEXT: usize = 1024;
 /// The longest window of a limit that rolls: ten years.
 const MAX_SPAN: Duration = Duration::from_secs(3653 * 86_400);
 /// How long a signed payment stays valid at most if a policy does not say.
@@ -48,6 +51,33 @@ pub enum PolicyError {
     ChildWider { child: AgentName, parent: AgentName, limit: String },
     #[error("there are more than {MAX_RULES} {0}")]
     TooMany(&'static str),
+}
+
+impl PolicyError {
+    /// The same with as much of the file's own words as a person reads, and with none that move a cursor.
+    fn bounded(self) -> Self {
+        match self {
+            Self::Text(text) => Self::Text(shown(&text, MAX_ERROR_TEXT)),
+            Self::Value { at, what } => {
+                Self::Value { at: shown(&at, MAX_ERROR_PLACE), what: shown(&what, MAX_ERROR_TEXT) }
+            }
+            Self::ChildWider { child, parent, limit } => {
+                Self::ChildWider { child, parent, limit: shown(&limit, MAX_ERROR_TEXT) }
+            }
+            Self::TooLong | Self::Version(_) | Self::TooMany(_) => self,
+        }
+    }
+}
+
+fn shown(text: &str, most: usize) -> String {
+    const CUT: &str = "…";
+    let plain = |c: char| if c.is_control() && c != '\n' { ' ' } else { c };
+    let shown: String = text.chars().map(plain).collect();
+    if shown.len() <= most {
+        return shown;
+    }
+    let end = shown.floor_char_boundary(most.saturating_sub(CUT.len()));
+    format!("{}{CUT}", &shown[..end])
 }
 
 /// A policy for machines that spend. Nothing is paid that it does not allow.
@@ -537,17 +567,21 @@ impl Policy {
     /// [`PolicyError`]: a key that is not known, a value that is not exactly what it should be, or a budget that is
     /// wider than the one it is part of.
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
-        if text.len() > MAX_FILE_BYTES {
-            return Err(PolicyError::TooLong);
-        }
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
-            strict_booleans: true,
-        };
-        let file: FileRecord = serde_saphyr::from_str_with_options(text, options)
-            .map_err(|error| PolicyError::Text(error.to_string()))?;
-        compile(file)
+        read(text).map_err(PolicyError::bounded)
     }
+}
+
+fn read(text: &str) -> Result<Policy, PolicyError> {
+    if text.len() > MAX_FILE_BYTES {
+        return Err(PolicyError::TooLong);
+    }
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH },
+        strict_booleans: true,
+    };
+    let file: FileRecord = serde_saphyr::from_str_with_options(text, options)
+        .map_err(|error| PolicyError::Text(error.to_string()))?;
+    compile(file)
 }
 
 fn compile(file: FileRecord) -> Result<Policy, PolicyError> {

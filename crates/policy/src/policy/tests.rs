@@ -414,6 +414,29 @@ fn what_is_not_exactly_a_policy_is_none() {
 }
 
 #[test]
+fn an_error_is_short_whatever_the_file_says() {
+    let (long, hard) = ("\u{1}".repeat(50_000), "x".repeat(100_000));
+    for file in [
+        format!("version: 1\n{hard}: 1\n"),
+        format!("{{\"version\": 1,\"bud\u{1b}gets\u{85}\": {{ {hard}"),
+        format!("version: 1\nmax_validity: {hard}\n"),
+        format!("version: 1\nowner: {hard}\n"),
+        format!("version: 1\nbudgets:\n  {hard}: {{lifetime: $1}}\n"),
+        format!("version: 1\nbudgets: {{a: {{lifetime: {hard}}}}}\n"),
+        format!("version: 1\nbudgets: {{a: {{rolling: {{{hard}: $1}}}}}}\n"),
+        format!("version: 1\nallow:\n  - {{hosts: [{hard}]}}\n"),
+        format!("version: 1\nallow:\n  - {{name: {hard}, hosts: [a.example]}}\n"),
+        format!("version: 1\nallow:\n  - {{hosts: [a.example], when: \"{hard}\"}}\n"),
+        format!("version: 1\nbudgets: {{a: {{lifetime: \"{}\"}}}}\n", long.escape_default()),
+    ] {
+        let error = Policy::parse(&file).unwrap_err().to_string();
+        let start: String = file.chars().take(60).collect();
+        assert!((1..=2048).contains(&error.len()), "{} bytes for {start}", error.len());
+        assert!(!error.contains(|c: char| c.is_control() && c != '\n'), "{error:?} for {start}");
+    }
+}
+
+#[test]
 fn the_published_schema_is_that_of_the_reader() {
     let published: serde_json::Value =
         serde_json::from_str(include_str!("../../../../docs/reference/policy.schema.json")).unwrap();
