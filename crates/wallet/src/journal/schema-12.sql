@@ -49,7 +49,7 @@ DROP TABLE purchase;
 ALTER TABLE purchase_by_number RENAME TO purchase;
 CREATE INDEX purchase_by_time ON purchase (counts_until_ms);
 CREATE INDEX purchase_by_authority ON purchase (authority, updated_ms);
-CREATE INDEX purchase_by_request ON purchase (request_hash);
+CREATE INDEX purchase_by_request ON purchase (request_hash, id);
 CREATE INDEX purchase_by_channel ON purchase (channel, state) WHERE channel IS NOT NULL;
 CREATE INDEX purchase_streams ON purchase (channel, created_ms) WHERE note = 'stream';
 CREATE INDEX purchase_by_agent ON purchase (agent, id) WHERE agent IS NOT NULL;
