@@ -118,6 +118,10 @@ await script(async () => {
   same("a policy with an expression allows no more than itself", itself.json.verdict, "proved");
   check("and the expression is not looked into", itself.json.not_looked_into.some((part) => part.includes("amount > 5")), itself.json);
 
+  const screened = (...command) => policy({ screen: { command } });
+  const others = await compared(screened("/bin/ask", "--deny a"), screened("/bin/ask", "--deny", "a"));
+  check("what another program says is another thing", others.verdict !== "proved", others.json);
+
   // Children and parents.
   const tree = (change = {}) => policy({
     budgets: { acme: { rolling: { "24h": "$5" } }, "acme/team": { rolling: { "24h": "$4" } }, "acme/team/scout": { per_payment: "$0.5" } },
@@ -139,6 +143,9 @@ await script(async () => {
   check("an agent that is not named yet", one.code === 0 && one.json.claims[1].claim === "acme/team/scout/new may pay nothing that acme/team/scout may not", one);
   const nobody = await prove([file(tree()), "--agent", "other"]);
   check("one that nobody is above is an error", nobody.code === 2 && nobody.stderr.includes("nobody above other"), nobody.stderr);
+
+  const alone = await prove([file(policy())]);
+  check("nothing to compare is an error", alone.code === 2 && alone.stderr.includes("--against"), alone.stderr);
 
   // Files only, for which nothing is needed.
   const out = join(dir, "out");

@@ -1,4 +1,3 @@
-use std::sync::OnceLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use farthing_policy::{Clock, MAX_DRIFT, Steady};
@@ -106,17 +105,12 @@ pub fn system_clock() -> Clock {
 /// Linux counts the time since boot, sleep included, for all processes alike. Elsewhere there is nothing to compare
 /// wall time with, and it is only kept from going back.
 fn steady() -> Option<Steady> {
-    // It outlives every process.
-    static BOOT: OnceLock<Option<String>> = OnceLock::new();
-    let boot = BOOT.get_or_init(|| {
-        std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok().map(|id| id.trim().to_owned())
-    });
-    let boot = boot.clone()?;
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
     let (secs, hundredths) = uptime.split_whitespace().next()?.split_once('.')?;
     let elapsed = Duration::from_secs(secs.parse().ok()?)
         + Duration::from_millis(hundredths.parse::<u64>().ok()?.checked_mul(10)?);
-    Some(Steady { boot, elapsed })
+    Some(Steady { boot: boot.trim().to_owned(), elapsed })
 }
 
 #[cfg(test)]

@@ -453,6 +453,8 @@ impl Journal {
         db.pragma_update(None, "synchronous", "FULL")?;
         // Each step is a savepoint; what undoes it is needed by nobody after a crash.
         db.pragma_update(None, "temp_store", "MEMORY")?;
+        // What was moved is to be written over where it was, so that it can be erased where it is.
+        db.pragma_update(None, "secure_delete", "ON")?;
         let tx = db.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         let found: i64 = tx.pragma_query_value(None, "user_version", |row| row.get(0))?;
         let missing = usize::try_from(found).ok().and_then(|done| MIGRATIONS.get(done..));
@@ -469,6 +471,7 @@ impl Journal {
         }
         tx.pragma_update(None, "user_version", i64::try_from(MIGRATIONS.len()).unwrap_or(i64::MAX))?;
         tx.commit()?;
+        db.pragma_update(None, "secure_delete", "OFF")?;
         Ok(Self {
             db: Arc::new(Disk::new(db)),
             processes: Processes::of_system(),
@@ -695,10 +698,10 @@ impl Journal {
             self.key_is_there(tx, id, clock)?;
             // [`State::Signed`] and then [`State::Presented`]: nobody sees what is between.
             let now = advance(tx, clock)?;
-            run(
+            let changed = run(
                 tx,
                 "UPDATE purchase SET state = ?2, updated_ms = ?3, header_name = ?4, header_value = ?5, instruction = ?6,
-                 shown = shown + 1, holder = ?7 WHERE id = ?1",
+                 shown = shown + 1, holder = ?7 WHERE id = ?1 AND state = 'intended'",
                 params![
                     key(id),
                     State::Presented.name(),
@@ -709,7 +712,7 @@ impl Journal {
                     self.processes.this,
                 ],
             )?;
-            Ok(header.clone())
+            if changed == 1 { Ok(header.clone()) } else { Err(JournalError::Corrupt("state")) }
         })
     }
 

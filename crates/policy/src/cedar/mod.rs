@@ -120,7 +120,12 @@ impl<'a> Comparison<'a> {
         };
         self.left.iter().chain(&self.right).for_each(|clause| note(&clause.when));
         for search in [Search::Proof, Search::Counterexample, Search::Plain] {
-            self.premises(Asked::People, search)?.iter().for_each(|(_, cond)| note(cond));
+            match self.premises(Asked::People, search) {
+                Ok(found) => found.iter().for_each(|(_, cond)| note(cond)),
+                // There is no counterexample to be sought then, and there may be a proof all the same.
+                Err(_) if search != Search::Proof => {}
+                Err(untold) => return Err(untold),
+            }
         }
         let mut text = format!(
             "// A payment, and what is known of the past. Sums are what they would be after it.\n\
@@ -165,12 +170,17 @@ impl<'a> Comparison<'a> {
         fits(printed(&self.right))
     }
 
-    /// One rule that fails if any of the narrower policy's does: every member of a list is evaluated.
+    /// One rule that fails if any of either policy, or anything that is taken for granted, does: every member of a list is
+    /// evaluated. Cedar skips a rule that fails, and one that forbids would be missing.
     ///
     /// # Errors
     /// [`Untold`]
     pub fn together(&self) -> Result<String, Untold> {
-        let each: Vec<String> = self.left.iter().map(|clause| clause.when.to_string()).collect();
+        let premises = self.premises(Asked::People, Search::Proof)?;
+        let both = self.left.iter().chain(&self.right).map(|clause| &clause.when);
+        let each: BTreeSet<String> =
+            both.chain(premises.iter().map(|(_, cond)| cond)).map(ToString::to_string).collect();
+        let each: Vec<String> = each.into_iter().collect();
         fits(format!(
             "permit (principal, action == {ACTION}, resource)\nwhen {{ [\n  {}\n].contains(true) }};\n",
             each.join(",\n  ")

@@ -12,14 +12,14 @@ use crate::policy::{
     Allow, Calendar, Follow, Followed, Hours, Limit, MAX_QUORUM, Matcher, PayTo, Per, Policy, Screener, Span,
     Weekday,
 };
-use crate::{AgentName, Bucket, DOLLAR_DECIMALS, HostPattern, MAX_MOMENTS, Origin, Taint};
+use crate::{AgentName, Asks, Bucket, DOLLAR_DECIMALS, HostPattern, MAX_MOMENTS, Origin, Taint};
 
 /// Amounts are read best as millionths of a dollar.
 const MICRO: u128 = 1_000_000_000_000;
 /// The most formulas that one policy may become.
 const MAX_CLAUSES: usize = 50_000;
 /// The most relations between sums that are looked for.
-const MAX_PAIRS: usize = 4_000_000;
+const MAX_PAIRS: usize = 250_000;
 
 /// Names of attributes that every payment has.
 pub(super) mod name {
@@ -778,9 +778,13 @@ fn named_first(side: Side<'_>) -> Option<Cond> {
     Some(all([news, not(lifted)]))
 }
 
-/// How long it has is part of whether it answers.
+/// How long it has is part of whether it answers. Words with a space in them are other words than those two.
 pub(super) fn screen_key(screener: &Screener) -> Key {
-    format!("screen within {} s: {}", screener.within.as_secs(), screener.asks)
+    let within = screener.within.as_secs();
+    match &screener.asks {
+        Asks::Command(words) => format!("screen within {within} s: command {words:?}"),
+        Asks::Url(url) => format!("screen within {within} s: {url}"),
+    }
 }
 
 /// The most times the usual that something is.

@@ -643,3 +643,30 @@ fn a_path_that_can_be_read_in_two_ways_is_stopped_by_every_rule_about_paths() {
         }
     }
 }
+
+#[test]
+fn screeners_with_other_words_are_others() {
+    let key = |words: &str| {
+        let text = format!("version: 1\nscreen: {{command: [{words}]}}");
+        model::screen_key(&Policy::parse(&text).unwrap().screen.unwrap())
+    };
+    let keys: BTreeSet<_> =
+        ["/bin/ask, --deny, a", "/bin/ask, '--deny a'", "'/bin/ask --deny', a", "/bin/ask, --deny, b"]
+            .map(key)
+            .into();
+    assert_eq!(keys.len(), 4, "{keys:?}");
+    assert_eq!(key("/bin/ask, a"), key("'/bin/ask', 'a'"));
+}
+
+/// What Cedar is asked never to fail is all that it is asked about.
+#[test]
+fn no_rule_of_either_policy_is_left_out_of_what_may_not_fail() {
+    let policy = |text: &str| Policy::parse(&format!("version: 1\n{text}")).unwrap();
+    let new = policy("allow:\n  - {hosts: [new.example]}");
+    let old = policy("allow:\n  - {hosts: [old.example]}\ndeny:\n  - {hosts: [\"*\"], paths: [/secret/*]}");
+    let registry = Registry::builtin();
+    let together = Comparison::of(&new, &old, &registry).unwrap().together().unwrap();
+    for part in ["new.example", "old.example", "/secret/"] {
+        assert!(together.contains(part), "{part}: {together}");
+    }
+}

@@ -172,8 +172,8 @@ impl Disk {
         while books.steps > 0 {
             books = self.ended.wait(books).unwrap_or_else(PoisonError::into_inner);
         }
-        let done = work(&books.db);
         books.db.forget_kept();
+        let done = work(&books.db);
         Ok(done?)
     }
 

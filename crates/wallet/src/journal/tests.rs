@@ -521,6 +521,15 @@ fn rows_that_are_kept_by_number_lose_nothing_on_the_way() {
     assert_eq!(moved(&open()), before);
     drop(Journal::open(&path).unwrap());
     assert_eq!(moved(&open()), before);
+    // What is erased where it is now is nowhere.
+    let holds =
+        |needle: &[u8]| std::fs::read(&path).unwrap().windows(needle.len()).any(|bytes| bytes == needle);
+    assert!(holds(b"\"denies\":"));
+    let db = open();
+    db.pragma_update(None, "secure_delete", "ON").unwrap();
+    db.execute("DELETE FROM purchase", []).unwrap();
+    drop(db);
+    assert!(!holds(b"\"denies\":"), "as it was before it was moved");
 }
 
 /// What one process keeps in memory another may have changed.

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::io::{ErrorKind, Read};
+use std::io::{ErrorKind, IsTerminal, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -27,6 +28,8 @@ const MAX_AGENTS: usize = 100;
 const MAX_SAID: u64 = 1024 * 1024;
 /// How long a program may take that only says what it is.
 const HELLO: Duration = Duration::from_secs(20);
+/// How long the output of a program that is gone is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How long Cedar lets its solver think, whatever we would wait.
 const MAX_TIMEOUT: u64 = 60;
 
@@ -70,7 +73,7 @@ pub(super) struct ProveArgs {
     /// The solver
     #[arg(long, value_name = "PATH", env = "CVC5", default_value = "cvc5")]
     cvc5: PathBuf,
-    /// How long one proof may take, in seconds
+    /// How long one claim may take, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = MAX_TIMEOUT, value_parser = clap::value_parser!(u64).range(1..=MAX_TIMEOUT))]
     timeout: u64,
 }
@@ -95,34 +98,42 @@ pub(super) fn run(args: &ProveArgs, out: &Out) -> Result<(), Failure> {
     let old = args.against.as_deref().map(parsed).transpose()?.map(|(_, old)| old);
     let registry = Registry::builtin();
     let (pairs, left_out) = agents(&new, &args.agent)?;
-    let untold = |untold: Untold| Failure::failed(format!("{}: {untold}", args.file.display()));
-    let mut asked = vec![("policy".to_owned(), Comparison::of(&new, &new, &registry).map_err(untold)?)];
+    if old.is_none() && pairs.is_empty() && args.export.is_none() {
+        return Err(Failure::usage(
+            "there is nothing to compare: the policy names no agent that is part of another. Name an older policy with --against",
+        ));
+    }
+    let mut asked = vec![("policy".to_owned(), Comparison::of(&new, &new, &registry))];
     if let Some(old) = &old {
-        asked.push(("against".to_owned(), Comparison::of(&new, old, &registry).map_err(untold)?));
+        asked.push(("against".to_owned(), Comparison::of(&new, old, &registry)));
     }
     for (child, parent) in &pairs {
         let name = format!("agent {}", child.as_str().replace('/', "+"));
-        asked.push((name, Comparison::of_agents(&new, child, parent, &registry).map_err(untold)?));
+        asked.push((name, Comparison::of_agents(&new, child, parent, &registry)));
     }
     if let Some(dir) = &args.export {
+        let told = asked.into_iter().map(|(name, told)| Ok((name, told?)));
+        let asked: Vec<_> = told.collect::<Result<_, Untold>>().map_err(|untold| {
+            Failure::failed(format!("{}, or what it is compared with: {untold}", args.file.display()))
+        })?;
         return export(dir, &asked, out)
             .map_err(|error| Failure::failed(format!("{}: {error}", dir.display())));
     }
     let tools = Tools::find(args, out)?;
     let work = Work::new().map_err(|error| Failure::failed(format!("no place for files: {error}")))?;
-    let prover = Prover { tools: &tools, timeout: Duration::from_secs(args.timeout) };
+    let prover = Prover { tools: &tools, dir: &work.0, timeout: Duration::from_secs(args.timeout) };
     let mut claims = Vec::new();
     let mut asked = asked.into_iter();
     if let Some((_, alone)) = asked.next() {
         let says = "no rule ever fails".to_owned();
-        claims.push(Claim { code: "never_errors", says, verdict: prover.never_errors(&alone, &work.0) });
+        claims.push(Claim { code: "never_errors", says, verdict: prover.never_errors(&alone) });
     }
     let mut opaque = BTreeSet::new();
     if old.is_some()
         && let Some((_, both)) = asked.next()
     {
         let says = "the new policy never fails beside the old one".to_owned();
-        claims.push(Claim { code: "never_errors", says, verdict: prover.never_errors(&both, &work.0) });
+        claims.push(Claim { code: "never_errors", says, verdict: prover.never_errors(&both) });
         for (code, asked, when) in [
             ("allows_no_more", Asked::Nobody, "nothing is allowed without asking people that was not"),
             (
@@ -131,16 +142,16 @@ pub(super) fn run(args: &ProveArgs, out: &Out) -> Result<(), Failure> {
                 "nothing is allowed that people said yes to and that was not",
             ),
         ] {
-            let verdict = prover.narrower(&both, asked, &work.0);
+            let verdict = prover.narrower(when, &both, asked);
             claims.push(Claim { code, says: when.to_owned(), verdict });
         }
-        opaque.extend(both.opaque().into_iter().map(str::to_owned));
+        opaque.extend(both.iter().flat_map(Comparison::opaque).map(str::to_owned));
     }
     for ((child, parent), (_, comparison)) in pairs.iter().zip(asked) {
         let says = format!("{child} may pay nothing that {parent} may not");
-        let verdict = prover.narrower(&comparison, Asked::All, &work.0);
+        let verdict = prover.narrower(&says, &comparison, Asked::All);
         claims.push(Claim { code: "child_within_parent", says, verdict });
-        opaque.extend(comparison.opaque().into_iter().map(str::to_owned));
+        opaque.extend(comparison.iter().flat_map(Comparison::opaque).map(str::to_owned));
     }
     if left_out > 0 {
         let why = format!("there are more than {MAX_AGENTS} agents: name some with --agent");
@@ -335,13 +346,16 @@ fn bounded(mut command: Command, within: Duration) -> std::io::Result<Ended> {
         .spawn()?;
     let group = Group(child.id());
     let read = |pipe: Option<Box<dyn Read + Send>>| {
+        let (tell, told) = sync_channel(1);
         std::thread::spawn(move || {
             let mut said = Vec::new();
             // Whoever says more than that is listened to no more, and is stopped by it or by the time.
             let read = pipe.map(|pipe| pipe.take(MAX_SAID).read_to_end(&mut said));
             let whole = matches!(read, Some(Ok(read)) if (read as u64) < MAX_SAID);
-            (whole, String::from_utf8_lossy(&said).into_owned())
-        })
+            // Whoever waited no longer does not hear it.
+            let _ = tell.send((whole, String::from_utf8_lossy(&said).into_owned()));
+        });
+        told
     };
     let stdout = read(child.stdout.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
     let stderr = read(child.stderr.take().map(|pipe| Box::new(pipe) as Box<dyn Read + Send>));
@@ -360,8 +374,11 @@ fn bounded(mut command: Command, within: Duration) -> std::io::Result<Ended> {
     if status.is_none() {
         child.wait()?;
     }
-    let gone = |_| std::io::Error::other("its output was not read");
-    let ((whole, stdout), (_, stderr)) = (stdout.join().map_err(gone)?, stderr.join().map_err(gone)?);
+    // Something that left the group may keep it open.
+    let gone = |_| std::io::Error::from(ErrorKind::TimedOut);
+    let heard =
+        (stdout.recv_timeout(LAST_WORDS).map_err(gone)?, stderr.recv_timeout(LAST_WORDS).map_err(gone)?);
+    let ((whole, stdout), (_, stderr)) = heard;
     match status {
         None => Err(std::io::Error::from(ErrorKind::TimedOut)),
         Some(_) if !whole => Err(std::io::Error::other("it said too much")),
@@ -379,31 +396,51 @@ enum Answer {
 
 struct Prover<'a> {
     tools: &'a Tools,
+    /// Where questions are written.
+    dir: &'a Path,
+    /// For one claim.
     timeout: Duration,
 }
 
 impl Prover<'_> {
-    fn never_errors(&self, comparison: &Comparison<'_>, dir: &Path) -> Verdict {
-        if let Err(error) = write_all(dir, comparison, Asked::All) {
-            return Verdict::Unknown(error.to_string());
-        }
-        let words = ["never-errors", "--policies", "together.cedar"];
-        match self.ask(dir, &words, "Policy never errors") {
-            Answer::Holds => Verdict::Proved,
-            Answer::DoesNot(_) => Verdict::Fails,
-            Answer::Unknown(why) => Verdict::Unknown(why),
+    fn never_errors(&self, comparison: &Result<Comparison<'_>, Untold>) -> Verdict {
+        let written = comparison.as_ref().map_err(ToString::to_string).and_then(|comparison| {
+            write_all(self.dir, comparison, Asked::All).map_err(|error| error.to_string())
+        });
+        match written.map(|()| self.no_rule_fails(Instant::now() + self.timeout)) {
+            Ok(Answer::Holds) => Verdict::Proved,
+            Ok(Answer::DoesNot(_)) => Verdict::Fails,
+            Ok(Answer::Unknown(why)) | Err(why) => Verdict::Unknown(why),
         }
     }
 
-    /// INVARIANT: proved is what Cedar verified with no more than what is always true taken for granted, and refuted is
-    /// what our own decisions show.
-    fn narrower(&self, comparison: &Comparison<'_>, asked: Asked, dir: &Path) -> Verdict {
-        if let Err(error) = write_all(dir, comparison, asked) {
+    /// Of what is written.
+    fn no_rule_fails(&self, end: Instant) -> Answer {
+        self.ask(end, &["never-errors", "--policies", "together.cedar"], "Policy never errors")
+    }
+
+    /// INVARIANT: proved is what Cedar verified with no more than what is always true taken for granted, where it verified
+    /// that it skips no rule; and refuted is what our own decisions show.
+    fn narrower(&self, says: &str, comparison: &Result<Comparison<'_>, Untold>, asked: Asked) -> Verdict {
+        if std::io::stderr().is_terminal() {
+            eprintln!("> is it so that {says}?");
+        }
+        let comparison = match comparison {
+            Ok(comparison) => comparison,
+            Err(untold) => return Verdict::Unknown(untold.to_string()),
+        };
+        if let Err(error) = write_all(self.dir, comparison, asked) {
             return Verdict::Unknown(error.to_string());
+        }
+        let end = Instant::now() + self.timeout;
+        match self.no_rule_fails(end) {
+            Answer::Holds => {}
+            Answer::DoesNot(_) => return Verdict::Fails,
+            Answer::Unknown(why) => return Verdict::Unknown(why),
         }
         let implies = || {
             let words = ["implies", "--policies1", "narrower.cedar", "--policies2", "wider.cedar"];
-            self.ask(dir, &words, "Policy set 1 implies policy set 2")
+            self.ask(end, &words, "Policy set 1 implies policy set 2")
         };
         let found = match implies() {
             Answer::Holds => return Verdict::Proved,
@@ -415,7 +452,7 @@ impl Prover<'_> {
         for search in [Search::Plain, Search::Counterexample] {
             let text = comparison.narrower(asked, search).map_err(|untold| untold.to_string());
             let text = text.and_then(|text| {
-                std::fs::write(dir.join("narrower.cedar"), text).map_err(|error| error.to_string())
+                std::fs::write(self.dir.join("narrower.cedar"), text).map_err(|error| error.to_string())
             });
             if let Err(error) = text {
                 return Verdict::Unknown(error);
@@ -444,16 +481,16 @@ impl Prover<'_> {
         Verdict::Unknown(why)
     }
 
-    fn ask(&self, dir: &Path, words: &[&str], property: &str) -> Answer {
+    fn ask(&self, end: Instant, words: &[&str], property: &str) -> Answer {
         let mut command = Command::new(&self.tools.cedar);
         command
-            .current_dir(dir)
+            .current_dir(self.dir)
             .env("CVC5", &self.tools.cvc5)
             .args(["symcc", "--principal-type", PRINCIPAL, "--resource-type", RESOURCE, "--action", ACTION])
             .args(["--schema", "schema.cedarschema", "--cvc5-path"])
             .arg(&self.tools.cvc5)
             .args(words);
-        let ended = match bounded(command, self.timeout) {
+        let ended = match bounded(command, end.saturating_duration_since(Instant::now())) {
             Ok(ended) => ended,
             Err(error) if error.kind() == ErrorKind::TimedOut => {
                 return Answer::Unknown(format!(
