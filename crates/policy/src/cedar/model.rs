@@ -782,7 +782,10 @@ fn named_first(side: Side<'_>) -> Option<Cond> {
 pub(super) fn screen_key(screener: &Screener) -> Key {
     let within = screener.within.as_secs();
     match &screener.asks {
-        Asks::Command(words) => format!("screen within {within} s: command {words:?}"),
+        Asks::Command(words) => {
+            let words: Vec<String> = words.iter().map(|word| format!("{}:{word}", word.len())).collect();
+            format!("screen within {within} s: command {}", words.join(" "))
+        }
         Asks::Url(url) => format!("screen within {within} s: {url}"),
     }
 }
